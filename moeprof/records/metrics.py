@@ -1,0 +1,139 @@
+"""The metric registry, and the tidy table `metrics.csv` in which every number of a run stands."""
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["exact", "routed", "timed", "modelled", "forced"]
+Better = Literal["higher", "lower", "neither"]
+
+KEYS = ("workload", "phase", "domain", "variant", "point", "rank", "layer", "region", "category", "metric")
+"""Columns that tell one number from another; empty means over all of them."""
+
+COLUMNS = (*KEYS, "unit", "kind", "value")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that moeprof reports, declared once.
+
+    `kind` is `exact` (the same on every machine), `routed` (exact given the routing), `timed`, `modelled` or `forced`.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    kind: Kind
+    formula: str
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("throughput", "tokens/s", "higher", "timed", "tokens of a step, padding left out / median step_latency"),
+        Metric("step_latency", "ns", "lower", "timed", "median over rounds of a round's time / its steps"),
+        Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / step_latency of the dense twin"),
+        Metric("step_tokens", "tokens", "neither", "exact", "mean tokens of a step, padding left out"),
+        Metric("step_rows", "tokens", "neither", "exact", "mean S of a step, padding included"),
+        Metric("steps", "steps", "neither", "exact", "forward passes whose routing was recorded"),
+        Metric("num_parameters", "parameters", "neither", "exact", "all parameters; a tied embedding counts once"),
+        Metric("expert_parameters", "parameters", "neither", "exact", "parameters of the routed experts"),
+        Metric(
+            "flops_per_token",
+            "FLOP",
+            "lower",
+            "exact",
+            "2 x parameters that a token's products use, top_k experts each",
+        ),
+        Metric("memory_static", "bytes", "lower", "exact", "bytes of the parameters"),
+        Metric(
+            "waste_factor",
+            "ratio",
+            "lower",
+            "exact",
+            "expert_slots / (top_k x tokens), summed over steps (paper: E C / k)",
+        ),
+        Metric("expert_slots", "slots", "lower", "exact", "E x ceil(C x S) of a layer's step, mean over steps"),
+        Metric("capacity", "slots", "neither", "exact", "ceil(C x S), mean over steps"),
+        Metric("dropped_fraction", "fraction", "lower", "routed", "choices over capacity / (top_k x tokens)"),
+        Metric("dropped_tokens", "fraction", "lower", "routed", "tokens that lost at least one choice / tokens"),
+        Metric("overflow_expert1", "percent", "lower", "routed", "100 x dropped first choices / tokens (fairseq)"),
+        Metric("overflow_expert2", "percent", "lower", "routed", "100 x dropped second choices / tokens (fairseq)"),
+        Metric("active_experts", "experts", "neither", "routed", "experts with at least one choice, mean over steps"),
+        Metric("active_bound", "experts", "neither", "exact", "min(E, top_k x tokens of a step), mean over steps"),
+        Metric("inactive_fraction", "fraction", "neither", "routed", "1 - active_experts / E"),
+        Metric("dead_experts", "experts", "lower", "routed", "experts that no step uses"),
+        Metric(
+            "load_max_over_mean", "ratio", "lower", "routed", "choices of the hottest expert / mean choices per expert"
+        ),
+        Metric("load_cv", "ratio", "lower", "routed", "standard deviation / mean of the choices per expert"),
+        Metric(
+            "hottest_share", "fraction", "lower", "routed", "largest share of one step's choices that one expert takes"
+        ),
+    )
+}
+"""Every metric by name."""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number with its whole address."""
+
+    metric: str
+    value: float
+    workload: str = ""
+    phase: str = ""
+    domain: str = ""
+    variant: str = ""
+    point: str = ""
+    rank: str = ""
+    layer: str = ""
+    region: str = ""
+    category: str = ""
+    forced: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """As declared; `forced` where decisions were forced and the number depends on them."""
+        declared = METRICS[self.metric].kind
+        return "forced" if self.forced and declared == "routed" else declared
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        """Its key cells."""
+        return tuple(str(getattr(self, key)) for key in KEYS)
+
+    def cells(self) -> list[str]:
+        """The cells of its line in `metrics.csv`; ValueError for a value that is not finite."""
+        if not math.isfinite(self.value):
+            raise ValueError(
+                f"{self.metric} is {self.value}: a number that cannot be computed is left out, not recorded"
+            )
+        return [*self.address, METRICS[self.metric].unit, self.kind, repr(self.value)]
+
+
+@dataclass
+class MetricTable:
+    """Rows on their way to `metrics.csv`; the same address twice is an error."""
+
+    rows: list[MetricRow] = field(default_factory=list)
+    addresses: set[tuple[str, ...]] = field(default_factory=set)
+
+    def extend(self, rows: Iterable[MetricRow]) -> None:
+        """Adds rows in order."""
+        for row in rows:
+            address = row.address
+            if address in self.addresses:
+                raise ValueError(f"{row.metric} is recorded twice at {address}")
+            self.addresses.add(address)
+            self.rows.append(row)
+
+    def write(self, path: Path) -> None:
+        """Writes the tidy table; numbers are written so that they read back exactly."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(row.cells() for row in self.rows)

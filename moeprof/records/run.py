@@ -1,0 +1,239 @@
+"""The run directory, the only truth about a run: written once, read by every report and comparison."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import moeprof
+from moeprof.records.errors import UsageError
+from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
+from moeprof.records.recipe import Recipe
+from moeprof.records.routing_trace import RoutingTrace, read_traces
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+UNFINISHED = "not finished"
+SAMPLE_COLUMNS = (*KEYS, "round", "value")
+
+
+class Environment(BaseModel):
+    """The machine and the software a run was made with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hostname: str = ""
+    platform: str = ""
+    python: str = ""
+    packages: dict[str, str] = {}
+    git_commit: str = ""
+    cpu: str = ""
+    cores: int = 0
+    threads: int = 0
+    memory_bytes: int = 0
+    gpu: str = ""
+    driver: str = ""
+
+
+class RunRecord(BaseModel):
+    """`run.json`: what was run, where, and whether its numbers may be believed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    moeprof_version: str = moeprof.__version__
+    command: str
+    argv: list[str] = []
+    started: str = ""
+    finished: str = ""
+    recipe: Recipe
+    variants: list[dict[str, str | bool]] = []
+    environment: Environment = Environment()
+    text_hashes: dict[str, str] = {}
+    weights_hash: str = ""
+    valid: bool = False
+    reasons: list[str] = [UNFINISHED]
+    noisy: list[str] = []
+    notes: list[str] = []
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read on demand; everything in it is checked before use."""
+
+    path: Path
+    record: RunRecord
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """UsageError where the folder holds no run, a damaged one, or one from a newer moeprof."""
+        file = path / "run.json"
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            version = document.get("schema_version") if isinstance(document, dict) else None
+            if isinstance(version, int) and version > SCHEMA:
+                raise UsageError(
+                    f"run {path}: written by moeprof {document.get('moeprof_version')} with schema {version}, "
+                    f"this is {moeprof.__version__} with schema {SCHEMA}",
+                    "Upgrade moeprof to read it.",
+                )
+            return cls(path, RunRecord.model_validate(document))
+        except OSError as error:
+            raise UsageError(
+                f"run {path}: {(error.strerror or str(error)).lower()}: run.json",
+                "Give a folder that `moeprof characterize` wrote.",
+            ) from error
+        except (ValidationError, ValueError) as error:
+            raise UsageError(
+                f"run {path}: run.json is damaged: {str(error).splitlines()[0]}",
+                "Repeat the run; its other files are intact.",
+            ) from error
+
+    @cached_property
+    def metrics(self) -> "pd.DataFrame":
+        """`metrics.csv`; key columns are strings, a column that an older schema lacks is empty."""
+        import pandas as pd
+
+        file = self.path / "metrics.csv"
+        if not file.exists():
+            return pd.DataFrame(columns=list(COLUMNS)).astype({"value": float})
+        try:
+            table = pd.read_csv(
+                file,
+                dtype={name: str for name in COLUMNS if name != "value"},
+                keep_default_na=False,
+                float_precision="round_trip",
+            )
+            table["value"] = table["value"].astype(float)
+            if table["metric"].eq("").any():
+                raise ValueError("a row names no metric")
+            if foreign := set(table.columns) - set(COLUMNS):
+                raise ValueError(f"unknown column {min(foreign)!r}")
+            return table.assign(**{name: "" for name in COLUMNS if name not in table.columns})[list(COLUMNS)]
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"run {self.path}: metrics.csv is damaged: {error}", "Repeat the run.") from error
+
+    @cached_property
+    def samples(self) -> "pd.DataFrame":
+        """`samples.parquet`: raw timings, one row per round."""
+        import pandas as pd
+        import pyarrow as pa
+
+        file = self.path / "samples.parquet"
+        if not file.exists():
+            return pd.DataFrame(columns=list(SAMPLE_COLUMNS))
+        try:
+            return pd.read_parquet(file)[list(SAMPLE_COLUMNS)]
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise UsageError(f"run {self.path}: samples.parquet is damaged: {error}", "Repeat the run.") from error
+
+    @cached_property
+    def traces(self) -> list[RoutingTrace]:
+        """The routing traces, one per phase, variant and rank."""
+        return list(read_traces(self.path / "routing"))
+
+    def trace(self, phase: str, variant: str = "static") -> RoutingTrace | None:
+        """The trace of one phase and variant on rank 0, or None where it was not recorded."""
+        return next((t for t in self.traces if (t.header.phase, t.header.variant) == (phase, variant)), None)
+
+    def value(self, metric: str, **keys: str) -> float | None:
+        """The one number at this address (keys not named are empty), or None."""
+        address: dict[str, str] = (
+            dict.fromkeys(KEYS, "") | {"workload": self.record.recipe.workload, "metric": metric} | keys
+        )
+        table = self.metrics
+        for key, wanted in address.items():
+            table = table[table[key] == wanted]
+        return float(table["value"].iloc[0]) if len(table) else None
+
+
+class RunWriter:
+    """Fills a new run directory; until `finish` the run reads as invalid, whatever happens to the process."""
+
+    def __init__(self, path: Path, record: RunRecord, *, force: bool = False) -> None:
+        """UsageError where the folder is taken (and not `force`) or cannot be written."""
+        self.path, self.record = path, record
+        self.metrics = MetricTable()
+        self.samples: list[dict[str, Any]] = []
+        claim(path, force=force)
+        record.started = now()
+        self.write_record()
+
+    def add_trace(self, trace: RoutingTrace) -> None:
+        """Writes one routing trace."""
+        (self.path / "routing").mkdir(exist_ok=True)
+        trace.write(self.path / "routing" / trace.file_name)
+
+    def add_metrics(self, rows: Iterable[MetricRow]) -> None:
+        """Adds rows to `metrics.csv`."""
+        self.metrics.extend(rows)
+
+    def add_samples(self, row: MetricRow, values: Sequence[float]) -> None:
+        """Adds the raw values behind a timed row, one per round."""
+        keys = dict(zip(KEYS, row.address, strict=True))
+        self.samples += [keys | {"round": index, "value": float(value)} for index, value in enumerate(values)]
+
+    def finish(self, *reasons: str) -> Run:
+        """Writes what was collected; the run is valid where no reason speaks against it."""
+        self.record.valid, self.record.reasons = not reasons, list(reasons)
+        self.record.finished = now()
+        self.metrics.write(self.path / "metrics.csv")
+        self.write_samples()
+        self.write_record()
+        return Run.open(self.path)
+
+    def write_samples(self) -> None:
+        """Writes `samples.parquet`."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.samples, columns=list(SAMPLE_COLUMNS))
+        table.astype({"round": "int64", "value": "float64"}).to_parquet(self.path / "samples.parquet", index=False)
+
+    def write_record(self) -> None:
+        """Replaces `run.json` in one step, so that it is never half written."""
+        partial = self.path / ".run.json"
+        partial.write_text(self.record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+        partial.replace(self.path / "run.json")
+
+
+def claim(path: Path, *, force: bool) -> None:
+    """Makes an empty folder for a run; with `force` an older run there is removed, and nothing but a run ever is."""
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not force:
+                raise UsageError(
+                    f"output folder {path}: it exists already", "Give another --out, or --force to replace it."
+                )
+            if not (path / "run.json").is_file():
+                raise UsageError(
+                    f"output folder {path}: it exists and holds no run",
+                    "Give another --out; --force replaces runs only.",
+                )
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".run.json"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"output folder {path}: {(error.strerror or str(error)).lower()}",
+            "Give an --out folder that can be written.",
+        ) from error
+
+
+def default_folder(recipe_name: str, command: str) -> Path:
+    """`reports/<recipe>-<command>-<UTC time>`."""
+    return Path("reports") / f"{recipe_name}-{command}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,51 @@
+"""Sizes and durations as people write and read them; everything stored stays in bytes and nanoseconds."""
+
+import re
+
+BINARY_SUFFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
+FACTORS = (
+    {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    | {suffix: 2 ** (10 * power) for power, suffix in enumerate(BINARY_SUFFIXES) if power}
+    | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)}
+)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in `1.5GiB`, `200 MB` or `4096`; ValueError where it is no size."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if not match or match[2] not in FACTORS:
+        raise ValueError(f"{text!r} is not a size such as 512MiB or 2GiB")
+    return int(float(match[1]) * FACTORS[match[2]])
+
+
+def format_bytes(size_bytes: float) -> str:
+    """`1.50 GiB`: three significant digits in the largest binary unit that leaves at least 1."""
+    scaled, power = float(size_bytes), 0
+    while abs(scaled) >= 1024 and power < len(BINARY_SUFFIXES) - 1:
+        scaled, power = scaled / 1024, power + 1
+    return f"{format_significant(scaled) if power else int(scaled)} {BINARY_SUFFIXES[power]}"
+
+
+def format_duration(duration_ns: float) -> str:
+    """`3.21 ms`: three significant digits in the unit that suits."""
+    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
+        if abs(duration_ns) >= factor:
+            return f"{format_significant(duration_ns / factor)} {unit}"
+    return f"{duration_ns:.0f} ns"
+
+
+def format_count(count: float) -> str:
+    """`51.8 B`, `3.75 M`, `960`: counts of parameters, tokens or slots."""
+    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if abs(count) >= factor:
+            return f"{format_significant(count / (1e3 if unit == 'k' else factor))} {unit}"
+    return format_significant(count)
+
+
+def format_significant(value: float) -> str:
+    """Three significant digits, never in scientific notation, whole numbers whole."""
+    magnitude = abs(value)
+    if value == int(value) and magnitude < 1e6:
+        return f"{int(value)}"
+    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 1 else 3
+    return f"{value:,.{decimals}f}"

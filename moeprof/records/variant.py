@@ -1,0 +1,32 @@
+"""How an MoE layer is executed: the choices that optimizations change, never what the model computes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to execute the same model with the same weights; `label` names its rows in `metrics.csv`."""
+
+    dispatch: str = "static"
+    """How tokens become expert rows."""
+    kernel: str = "bmm"
+    """How expert rows become expert outputs."""
+    store: str = "resident"
+    """Where expert weights live."""
+    placement: str = "contiguous"
+    """Which rank owns which expert."""
+    dense: bool = False
+    """The dense twin: every FFN dense at the same hidden width; the choices above then mean nothing."""
+
+    @property
+    def label(self) -> str:
+        """`static`, `dense`: the dispatch, followed by every choice that differs from the default."""
+        if self.dense:
+            return "dense"
+        default = Variant()
+        changed = (name for name in ("kernel", "store", "placement") if getattr(self, name) != getattr(default, name))
+        return "+".join([self.dispatch, *(getattr(self, name) for name in changed)])
+
+
+STATIC = Variant()
+DENSE = Variant(dense=True)
