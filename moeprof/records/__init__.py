@@ -1,1 +1,1 @@
-"""What is kept and named: recipes, variants, placements, routing traces, runs, metrics, regions. Never imports torch."""
+"""What is kept and named: recipes, variants, placements, traces, runs, metrics, regions. Never imports torch."""

@@ -66,13 +66,9 @@ METRICS = {
         Metric("active_bound", "experts", "neither", "exact", "min(E, top_k x tokens of a step), mean over steps"),
         Metric("inactive_fraction", "fraction", "neither", "routed", "1 - active_experts / E"),
         Metric("dead_experts", "experts", "lower", "routed", "experts that no step uses"),
-        Metric(
-            "load_max_over_mean", "ratio", "lower", "routed", "choices of the hottest expert / mean choices per expert"
-        ),
+        Metric("load_max_over_mean", "ratio", "lower", "routed", "choices of the hottest expert / mean choices per expert"),
         Metric("load_cv", "ratio", "lower", "routed", "standard deviation / mean of the choices per expert"),
-        Metric(
-            "hottest_share", "fraction", "lower", "routed", "largest share of one step's choices that one expert takes"
-        ),
+        Metric("hottest_share", "fraction", "lower", "routed", "largest share of one step's choices that one expert takes"),
     )
 }
 """Every metric by name."""
@@ -109,9 +105,7 @@ class MetricRow:
     def cells(self) -> list[str]:
         """The cells of its line in `metrics.csv`; ValueError for a value that is not finite."""
         if not math.isfinite(self.value):
-            raise ValueError(
-                f"{self.metric} is {self.value}: a number that cannot be computed is left out, not recorded"
-            )
+            raise ValueError(f"{self.metric} is {self.value}: a number that cannot be computed is left out, not recorded")
         return [*self.address, METRICS[self.metric].unit, self.kind, repr(self.value)]
 
 

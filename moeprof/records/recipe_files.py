@@ -110,9 +110,7 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     for part in parts[:-1]:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
-            raise UsageError(
-                f"--set {override}: {part!r} is a value, not a section", "Name a key, as in load.batch_size=4."
-            )
+            raise UsageError(f"--set {override}: {part!r} is a value, not a section", "Name a key, as in load.batch_size=4.")
     section[parts[-1]] = value
 
 

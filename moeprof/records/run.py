@@ -146,9 +146,7 @@ class Run:
 
     def value(self, metric: str, **keys: str) -> float | None:
         """The one number at this address (keys not named are empty), or None."""
-        address: dict[str, str] = (
-            dict.fromkeys(KEYS, "") | {"workload": self.record.recipe.workload, "metric": metric} | keys
-        )
+        address: dict[str, str] = dict.fromkeys(KEYS, "") | {"workload": self.record.recipe.workload, "metric": metric} | keys
         table = self.metrics
         for key, wanted in address.items():
             table = table[table[key] == wanted]
@@ -209,9 +207,7 @@ def claim(path: Path, *, force: bool) -> None:
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not force:
-                raise UsageError(
-                    f"output folder {path}: it exists already", "Give another --out, or --force to replace it."
-                )
+                raise UsageError(f"output folder {path}: it exists already", "Give another --out, or --force to replace it.")
             if not (path / "run.json").is_file():
                 raise UsageError(
                     f"output folder {path}: it exists and holds no run",

@@ -1,0 +1,29 @@
+"""What a gating costs by its shapes alone: capacity, slots, waste, mask elements (paper sections II and III)."""
+
+import math
+from fractions import Fraction
+
+
+def capacity(capacity_fraction: float, num_tokens: int) -> int:
+    """Slots c = ceil(C x S) of every expert under static gating; S counts the padding (fairseq, evaluation).
+
+    C is taken as the decimal that the recipe writes, so that C = 0.07 and S = 100 give 7 and not 8.
+    """
+    return math.ceil(Fraction(repr(capacity_fraction)) * num_tokens)
+
+
+def expert_slots(num_experts: int, capacity_fraction: float, num_tokens: int) -> int:
+    """Slots E x c that one layer processes in one step, whatever the routing."""
+    return num_experts * capacity(capacity_fraction, num_tokens)
+
+
+def waste_factor(num_experts: int, capacity_fraction: float, top_k: int, num_tokens: int | None = None) -> float:
+    """Slots processed over slots needed: E x C / k, or with `num_tokens` E x ceil(C x S) / (k x S)."""
+    if num_tokens is None:
+        return float(Fraction(repr(capacity_fraction)) * num_experts / top_k)
+    return expert_slots(num_experts, capacity_fraction, num_tokens) / (top_k * num_tokens)
+
+
+def mask_elements(num_experts: int, capacity_fraction: float, num_tokens: int) -> int:
+    """Elements S x E x c of the dispatch mask, and of the combine weights beside it."""
+    return num_tokens * expert_slots(num_experts, capacity_fraction, num_tokens)
