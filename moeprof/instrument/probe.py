@@ -1,0 +1,47 @@
+"""Where an instrument looks into a model: one probe at a time, and none at all while time is measured."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from torch import Tensor
+
+from moeprof.instrument.step import Step
+
+UNOBSERVED: AbstractContextManager[None] = nullcontext()
+
+
+class Probe:
+    """An instrument overrides what it wants to see."""
+
+    def region(self, name: str, layer: str) -> AbstractContextManager[None]:
+        """Entered and left around a region; regions never nest."""
+        return UNOBSERVED
+
+    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> None:
+        """Called once per MoE layer and step with the router's choices, their softmax values and what was dropped."""
+
+
+_active: Probe | None = None
+
+
+def active() -> Probe | None:
+    """The probe at work, if any."""
+    return _active
+
+
+@contextmanager
+def observed_by(probe: Probe) -> Iterator[None]:
+    """Lets `probe` look at everything that runs inside."""
+    global _active
+    if _active is not None:
+        raise RuntimeError("instruments disturb each other: one probe at a time")
+    _active = probe
+    try:
+        yield
+    finally:
+        _active = None
+
+
+def region(name: str, layer: str = "") -> AbstractContextManager[None]:
+    """`with region("gate", "3"):` marks work; without a probe it does nothing."""
+    return UNOBSERVED if _active is None else _active.region(name, layer)

@@ -1,0 +1,1 @@
+"""The transformer backbones, their weights, and the twin without experts."""

@@ -1,0 +1,49 @@
+"""From a recipe to a model with weights, ready to run."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from moeprof.models.checkpoint import file_hash, load_checkpoint
+from moeprof.models.initialise import initialise
+from moeprof.models.language_model import LanguageModel
+from moeprof.models.translation_model import TranslationModel
+from moeprof.moe.router import Router
+from moeprof.records.recipe import Recipe
+
+Model = LanguageModel | TranslationModel
+
+
+def make_model(recipe: Recipe, *, dense: bool = False) -> Model:
+    """The recipe's shape on the meta device: no memory, no values."""
+    kind = TranslationModel if recipe.workload == "mt" else LanguageModel
+    with torch.device("meta"):
+        model = kind(recipe, dense=dense).to(getattr(torch, recipe.model.dtype))
+        for module in model.modules():
+            if isinstance(module, Router):
+                module.float()
+    return model.eval().requires_grad_(False)
+
+
+def build_model(recipe: Recipe, *, dense: bool = False) -> Model:
+    """The recipe's model on its device, with the checkpoint's weights, or seeded random ones (the dense twin: always those)."""
+    model: Model = make_model(recipe, dense=dense).to_empty(device=recipe.measure.device)
+    if recipe.model.checkpoint and not dense:
+        load_checkpoint(model, Path(recipe.model.checkpoint))
+    else:
+        initialise(model, recipe.measure.seed)
+    return model
+
+
+def weights_hash(recipe: Recipe) -> str:
+    """SHA-256 of the checkpoint, or of what random weights follow from."""
+    if recipe.model.checkpoint:
+        return file_hash(Path(recipe.model.checkpoint))
+    return hashlib.sha256(f"{recipe.model.model_dump_json()} {recipe.measure.seed}".encode()).hexdigest()
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Every parameter once."""
+    return sum(parameter.numel() for parameter in model.parameters())

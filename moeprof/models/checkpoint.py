@@ -1,0 +1,49 @@
+"""Weights in safetensors files, memory-mapped and never unpickled."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from moeprof.records.errors import UsageError
+
+
+def save_checkpoint(model: nn.Module, path: Path) -> None:
+    """Writes every parameter under its name."""
+    save_file({name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}, path)
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Fills the model; UsageError where the file is missing, damaged, or of another shape. Nothing is filled before that."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            check_fits(model, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.copy_(file.get_tensor(name))
+    except FileNotFoundError as error:
+        raise UsageError(f"checkpoint {path}: there is no such file", "Mend [model] checkpoint, or leave it out.") from error
+    except (SafetensorError, OSError) as error:
+        raise UsageError(
+            f"checkpoint {path}: truncated, or no safetensors file: {error}", "Fetch or train the checkpoint again."
+        ) from error
+
+
+def check_fits(model: nn.Module, found: dict[str, tuple[int, ...]], path: Path) -> None:
+    """UsageError naming the first tensor that the recipe and the file do not share."""
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            raise UsageError(
+                f"checkpoint {path}: {name} is {found.get(name, 'absent')}, the recipe's model has {wanted.get(name, 'none')}",
+                "Use the recipe that the checkpoint was trained with, or another checkpoint.",
+            )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,36 @@
+"""The decoder-only transformer of the LM workload.
+
+B sequences, L positions, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from moeprof.instrument.step import Step
+from moeprof.models.attention import Cache
+from moeprof.models.transformer import Embedding, Layer, empty_caches, make_layers
+from moeprof.records.recipe import Recipe
+
+
+class LanguageModel(nn.Module):
+    """Causal, pre-norm, tied embeddings."""
+
+    def __init__(self, recipe: Recipe, *, dense: bool = False) -> None:
+        super().__init__()
+        self.embedding = Embedding(recipe)
+        self.layers = make_layers("", recipe.model.decoder_layers, recipe, dense=dense)
+        self.norm = nn.LayerNorm(recipe.model.dim)
+
+    def forward(self, tokens_BL: Tensor, step: Step, caches: Sequence[Cache] | None = None) -> Tensor:
+        """Logits (B, L, V); with caches the tokens continue what those hold."""
+        x_BLD = self.embedding(tokens_BL, caches[0].length if caches else 0)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            x_BLD = layer.attend(x_BLD, self.embedding.positions, causal=True, cache=caches[index] if caches else None)
+            x_BLD = layer.feed_forward(x_BLD, step)
+        return self.embedding.head(x_BLD, self.norm)
+
+    def empty_caches(self, batch_size: int, num_positions: int) -> list[Cache]:
+        """Room to decode."""
+        return empty_caches(self.layers, batch_size, num_positions)

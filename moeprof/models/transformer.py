@@ -1,0 +1,109 @@
+"""Pre-norm transformer layers with a dense FFN or an MoE layer, and the embedding they share.
+
+B sequences, L positions, D width, V vocabulary.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from moeprof.instrument.probe import region
+from moeprof.instrument.step import Step
+from moeprof.models.attention import Attention, Cache
+from moeprof.models.positions import Positions, make_positions
+from moeprof.moe.experts import ACTIVATIONS
+from moeprof.moe.layer import MoELayer
+from moeprof.records.recipe import Recipe
+
+
+class DenseFFN(nn.Module):
+    """Two matrices with biases, the same for every token."""
+
+    def __init__(self, dim: int, ffn_dim: int, activation: str) -> None:
+        super().__init__()
+        self.w1, self.w2 = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.w2(self.activation(self.w1(x)))
+        return y
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention beside an encoder, and the FFN, each behind its norm and around a residual."""
+
+    def __init__(self, name: str, recipe: Recipe, *, sparse: bool, cross: bool) -> None:
+        super().__init__()
+        model = recipe.model
+        self.name = name
+        self.attention_norm, self.attention = nn.LayerNorm(model.dim), Attention(model.dim, model.heads)
+        self.cross_norm = nn.LayerNorm(model.dim) if cross else None
+        self.cross_attention = Attention(model.dim, model.heads) if cross else None
+        self.ffn_norm = nn.LayerNorm(model.dim)
+        self.ffn = MoELayer(name, recipe) if sparse else DenseFFN(model.dim, model.ffn_dim, model.activation)
+
+    def attend(
+        self, x_BLD: Tensor, positions: Positions, *, causal: bool, real_BL: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """The first sublayer."""
+        with region("attention", self.name):
+            normed = self.attention_norm(x_BLD)
+            attended_BLD: Tensor = self.attention(normed, positions, causal=causal, keys_real_BM=real_BL, cache=cache)
+            return x_BLD + attended_BLD
+
+    def attend_across(self, x_BLD: Tensor, memory: Cache, memory_real_BM: Tensor | None) -> Tensor:
+        """The sublayer that reads the encoder's output."""
+        assert self.cross_norm is not None
+        assert self.cross_attention is not None
+        with region("cross_attention", self.name):
+            attended_BLD = self.cross_attention.cross(self.cross_norm(x_BLD), memory, memory_real_BM)
+            return x_BLD + attended_BLD
+
+    def feed_forward(self, x_BLD: Tensor, step: Step) -> Tensor:
+        """The last sublayer."""
+        if isinstance(self.ffn, MoELayer):
+            y_TD: Tensor = self.ffn(self.ffn_norm(x_BLD).flatten(0, 1), step)
+            return x_BLD + y_TD.view_as(x_BLD)
+        with region("dense_ffn", self.name):
+            y_BLD: Tensor = x_BLD + self.ffn(self.ffn_norm(x_BLD))
+            return y_BLD
+
+
+class Embedding(nn.Module):
+    """Token embeddings scaled by sqrt(D), with positions; the head uses the same matrix."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(recipe.model.vocab_size, recipe.model.dim))
+        self.positions = make_positions(recipe.model.positions, recipe.model.heads)
+
+    def forward(self, tokens_BL: Tensor, first: int = 0) -> Tensor:
+        with region("embed"):
+            x_BLD = nn.functional.embedding(tokens_BL, self.weight) * math.sqrt(self.weight.shape[1])
+            return self.positions.embed(x_BLD, first)
+
+    def head(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Logits (B, L, V)."""
+        with region("head"):
+            normed_BLD: Tensor = norm(x_BLD)
+            return normed_BLD @ self.weight.t()
+
+
+def make_layers(stack: str, num_layers: int, recipe: Recipe, *, dense: bool, cross: bool = False) -> nn.ModuleList:
+    """The layers of one stack; `dense` leaves no MoE layer."""
+    return nn.ModuleList(
+        Layer(f"{stack}{index}", recipe, sparse=recipe.model.is_moe(index) and not dense, cross=cross)
+        for index in range(num_layers)
+    )
+
+
+def empty_caches(layers: nn.ModuleList, batch_size: int, num_positions: int) -> list[Cache]:
+    """Room for the keys and values of every layer's self-attention."""
+    caches = []
+    for layer in layers:
+        assert isinstance(layer, Layer)
+        weight, num_heads = layer.attention.k.weight, layer.attention.num_heads
+        shape = (batch_size, num_heads, num_positions, weight.shape[0] // num_heads)
+        caches.append(Cache(weight.new_zeros(shape), weight.new_zeros(shape)))
+    return caches

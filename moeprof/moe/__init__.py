@@ -1,0 +1,1 @@
+"""The layer under study: router, dispatch, experts, combine."""

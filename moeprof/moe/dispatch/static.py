@@ -1,0 +1,47 @@
+"""Static gating, the paper's baseline: a mask of S x E x c, products with it, and slots that are filled or not.
+
+T = S tokens, E experts, C = c slots per expert, R = E x c rows, K choices, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moeprof.moe.experts import ExpertRows
+from moeprof.moe.routing import Routing, positions_in_expert
+from moeprof.records.gating import capacity
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What left for the experts, and what is needed to bring it back."""
+
+    rows: ExpertRows
+    dropped_TK: Tensor
+    """Choices that found their expert full."""
+    combine_weights_TR: Tensor
+
+
+def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
+    """Einsum dispatch (fairseq MOELayer): mask (T, E, C) in the dtype of x, then mask^T @ x."""
+    num_tokens, num_experts = x_TD.shape[0], routing.num_experts
+    slots = capacity(capacity_fraction, num_tokens)
+    place_TK = positions_in_expert(routing)
+    dropped_TK = (place_TK >= slots) & routing.kept()
+    # A choice that counts nothing writes a zero where nobody else writes: no data-dependent shapes, no conflicts.
+    cell_TK = routing.experts_TK * slots + place_TK.clamp(max=slots - 1)
+    mask_TR = scattered(cell_TK, routing.kept(dropped_TK).to(x_TD.dtype), num_experts * slots)
+    weights_TR = scattered(cell_TK, routing.weights(dropped_TK).to(x_TD.dtype), num_experts * slots)
+    rows = ExpertRows(mask_TR.t() @ x_TD, range(0, (num_experts + 1) * slots, slots))
+    return Sent(rows, dropped_TK, weights_TR)
+
+
+def combine(outputs_RD: Tensor, sent: Sent, scale: float) -> Tensor:
+    """Einsum combine: weights (T, R) @ outputs (R, D), times `scale`."""
+    return (sent.combine_weights_TR @ outputs_RD).mul_(scale)
+
+
+def scattered(cell_TK: Tensor, values_TK: Tensor, num_rows: int) -> Tensor:
+    """Zeros (T, R) with the values of a token's choices in its row."""
+    return torch.zeros(len(cell_TK), num_rows, dtype=values_TK.dtype, device=cell_TK.device).scatter_(1, cell_TK, values_TK)

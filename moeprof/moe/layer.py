@@ -1,0 +1,65 @@
+"""The MoE layer: router, dispatch, experts, combine, executed as a Variant says.
+
+T tokens, D width, E experts, K choices.
+"""
+
+from torch import Tensor, nn
+
+from moeprof.instrument.probe import active, region
+from moeprof.instrument.step import Step
+from moeprof.moe.dispatch import DISPATCHES
+from moeprof.moe.experts import ACTIVATIONS, KERNELS, Experts, run_experts
+from moeprof.moe.reference import reference_layer
+from moeprof.moe.router import Router
+from moeprof.moe.routing import Routing
+from moeprof.records.recipe import Recipe
+from moeprof.records.variant import STATIC, Variant
+from moeprof.store.resident import ResidentStore, Store
+
+
+class MoELayer(nn.Module):
+    """One sparse FFN; the same weights run under every variant."""
+
+    def __init__(self, name: str, recipe: Recipe) -> None:
+        super().__init__()
+        model, gating = recipe.model, recipe.gating
+        self.name = name
+        self.capacity_fraction = gating.capacity_fraction
+        self.scale = 1.0 - model.expert_output_masking
+        self.activation = ACTIVATIONS[model.activation]
+        self.router = Router(name, model.dim, model.experts, gating.top_k)
+        self.experts = Experts(model.experts, model.dim, model.ffn_dim)
+        self.variant: Variant | None = STATIC
+        self.store: Store | None = None
+
+    def forward(self, x_TD: Tensor, step: Step) -> Tensor:
+        with region("gate", self.name):
+            routing = self.router(x_TD, step)
+        if self.variant is None:
+            return reference_layer(x_TD, routing, self.experts.weights, self.activation, self.scale)
+        dispatch = DISPATCHES[self.variant.dispatch]
+        with region("dispatch", self.name):
+            sent = dispatch.dispatch(x_TD, routing, self.capacity_fraction)
+        with region("experts", self.name):
+            store = self.store or ResidentStore(self.experts.weights)
+            outputs_RD = run_experts(KERNELS[self.variant.kernel], sent.rows, store, self.activation)
+        with region("combine", self.name):
+            y_TD = dispatch.combine(outputs_RD, sent, self.scale)
+        self.report(step, routing, sent.dropped_TK)
+        return y_TD
+
+    def report(self, step: Step, routing: Routing, dropped_TK: Tensor) -> None:
+        """Tells the probe, if there is one, what was decided."""
+        if (probe := active()) is not None:
+            probe.routed(self.name, step, routing.experts_TK, routing.probs_TK, dropped_TK)
+
+
+def moe_layers(model: nn.Module) -> list[MoELayer]:
+    """The MoE layers of a model, encoder first."""
+    return [module for module in model.modules() if isinstance(module, MoELayer)]
+
+
+def use_variant(model: nn.Module, variant: Variant | None) -> None:
+    """Executes every MoE layer as `variant` says; None is the dropless reference layer."""
+    for layer in moe_layers(model):
+        layer.variant = variant

@@ -1,0 +1,66 @@
+"""Top-k gating with the semantics of fairseq: softmax in float32, one argmax after another, ties to the lowest id.
+
+T tokens, D width, E experts, K choices.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from moeprof.instrument.step import Step
+from moeprof.moe.routing import Routing
+from moeprof.records.errors import MoeprofError
+
+
+class ForcedDecisions(Protocol):
+    """A source of decisions in the router's place."""
+
+    def decide(self, layer: str, step: Step, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Experts (T, K) int64, and their softmax values (T, K) or None for the router's own."""
+        ...
+
+
+class Router(nn.Module):
+    """Scores every expert for every token and keeps the best K; the weight is float32 whatever the model's dtype."""
+
+    def __init__(self, name: str, dim: int, num_experts: int, top_k: int) -> None:
+        super().__init__()
+        self.name, self.top_k = name, top_k
+        self.weight = nn.Parameter(torch.empty(num_experts, dim, dtype=torch.float32))
+        self.forced: ForcedDecisions | None = None
+
+    def gates(self, x_TD: Tensor) -> Tensor:
+        """Softmax over experts, (T, E) float32."""
+        return torch.softmax(x_TD.float() @ self.weight.t(), dim=1)
+
+    def forward(self, x_TD: Tensor, step: Step) -> Routing:
+        gates_TE = self.gates(x_TD)
+        if self.forced is None:
+            experts_TK = best(gates_TE, self.top_k)
+            probs_TK = gates_TE.gather(1, experts_TK)
+        else:
+            experts_TK, given_TK = self.forced.decide(self.name, step, x_TD.device)
+            probs_TK = gates_TE.gather(1, experts_TK) if given_TK is None else given_TK
+        return Routing(experts_TK, probs_TK, step.real_T, self.weight.shape[0])
+
+
+def best(gates_TE: Tensor, top_k: int) -> Tensor:
+    """The K largest of every row, best first, (T, K); among equals the lowest id, which `topk` does not promise."""
+    remaining_TE = gates_TE.clone() if top_k > 1 else gates_TE
+    choices = []
+    for _ in range(top_k):
+        choice_T = remaining_TE.argmax(dim=1, keepdim=True)
+        choices.append(choice_T)
+        if len(choices) < top_k:
+            remaining_TE.scatter_(1, choice_T, -1.0)
+    return torch.cat(choices, dim=1)
+
+
+def check_finite(routing: Routing, layer: str, step: Step) -> None:
+    """MoeprofError where the router saw NaN or infinity; off the clock, since it waits for the device."""
+    if not torch.isfinite(routing.probs_TK).all():
+        raise MoeprofError(
+            f"layer {layer}, {step.phase} step {step.index}: the router's softmax is not finite",
+            "The hidden states overflow: look at the checkpoint, or use --set model.dtype=float32.",
+        )
