@@ -10,7 +10,7 @@ from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.experts import ACTIVATIONS, KERNELS, Experts, run_experts
 from moeprof.moe.reference import reference_layer
-from moeprof.moe.router import Router
+from moeprof.moe.router import ForcedDecisions, Router
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import STATIC, Variant
@@ -63,3 +63,9 @@ def use_variant(model: nn.Module, variant: Variant | None) -> None:
     """Executes every MoE layer as `variant` says; None is the dropless reference layer."""
     for layer in moe_layers(model):
         layer.variant = variant
+
+
+def force_routing(model: nn.Module, forced: ForcedDecisions | None) -> None:
+    """Puts `forced` in the place of every router's own decisions; None gives them back."""
+    for layer in moe_layers(model):
+        layer.router.forced = forced

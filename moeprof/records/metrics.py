@@ -5,7 +5,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
+
+from moeprof.records.files import replacing
 
 Kind = Literal["exact", "routed", "timed", "modelled", "forced"]
 Better = Literal["higher", "lower", "neither"]
@@ -74,6 +76,20 @@ METRICS = {
 """Every metric by name."""
 
 
+class Address(TypedDict, total=False):
+    """Key cells that several rows share."""
+
+    workload: str
+    phase: str
+    domain: str
+    variant: str
+    point: str
+    rank: str
+    layer: str
+    region: str
+    category: str
+
+
 @dataclass(frozen=True)
 class MetricRow:
     """One number with its whole address."""
@@ -106,7 +122,7 @@ class MetricRow:
         """The cells of its line in `metrics.csv`; ValueError for a value that is not finite."""
         if not math.isfinite(self.value):
             raise ValueError(f"{self.metric} is {self.value}: a number that cannot be computed is left out, not recorded")
-        return [*self.address, METRICS[self.metric].unit, self.kind, repr(self.value)]
+        return [*self.address, METRICS[self.metric].unit, self.kind, repr(float(self.value))]
 
 
 @dataclass
@@ -127,7 +143,7 @@ class MetricTable:
 
     def write(self, path: Path) -> None:
         """Writes the tidy table; numbers are written so that they read back exactly."""
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(row.cells() for row in self.rows)

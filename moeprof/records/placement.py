@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeprof.records.errors import UsageError
+from moeprof.records.files import reason
 
 SCHEMA = 1
 
@@ -61,7 +62,7 @@ class Placement:
         """Writes the JSON file, one rank per line."""
         head = {"schema_version": SCHEMA, "model_hash": self.model_hash, "num_experts": self.num_experts}
         layers = ",\n".join(
-            f"  {json.dumps(layer)}: [\n" + ",\n".join(f"   {list(rank)}" for rank in ranks) + "\n  ]"
+            f"  {json.dumps(layer)}: [\n" + ",\n".join(f"   {[int(expert) for expert in rank]}" for rank in ranks) + "\n  ]"
             for layer, ranks in self.layers.items()
         )
         path.write_text(json.dumps(head, indent=1)[:-2] + ',\n "layers": {\n' + layers + "\n }\n}\n")
@@ -71,10 +72,12 @@ class Placement:
         """UsageError where the file is missing, is no placement, or leaves out an expert."""
         try:
             document = PlacementFile.model_validate_json(path.read_bytes())
+            if document.schema_version > SCHEMA:
+                raise ValueError(f"schema {document.schema_version} is newer than {SCHEMA}")
             layers = {layer: tuple(tuple(rank) for rank in ranks) for layer, ranks in document.layers.items()}
             return cls(document.num_experts, layers, document.model_hash)
         except (OSError, ValidationError, ValueError) as error:
             raise UsageError(
-                f"placement {path}: {str(error).splitlines()[0]}",
+                f"placement {path}: {reason(error)}",
                 "Save a new placement, or mend the file: every expert of every layer belongs to at least one rank.",
             ) from error

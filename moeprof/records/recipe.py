@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from moeprof.records.routing_source import parse_routing_source
 from moeprof.records.units import parse_bytes
 
 SCHEMA = 1
@@ -22,7 +23,7 @@ BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 class Section(BaseModel):
     """Unknown keys and wrong types are errors; the line under each key is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ModelSection(Section):
@@ -143,7 +144,12 @@ class RoutingSection(Section):
     """Who decides where tokens go."""
 
     source: str = "model"
-    """`model`, or forced decisions: `uniform[:seed=N]`, `zipf:S[,sorted][,sticky=P][,seed=N]`, `trace:PATH`."""
+    """`model`, or forced decisions: `uniform[:sticky=P][,seed=N]`, `zipf:S[,sorted][,sticky=P][,seed=N]`, `trace:PATH`."""
+
+    @model_validator(mode="after")
+    def source_is_known(self) -> "RoutingSection":
+        parse_routing_source(self.source)
+        return self
 
 
 class MeasureSection(Section):

@@ -4,16 +4,23 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 import moeprof
 from moeprof.records.errors import UsageError
+from moeprof.records.files import reason
 from moeprof.records.recipe import Recipe
 
 PACKAGE = Path(moeprof.__file__).parent
+TRACE = "trace:"
+UNION_MEMBERS = ("str", "list[str]")
+"""Where pydantic names the alternatives of a value as if they were keys."""
+
 RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
 """The wheel's copy, else the checkout's: an editable install has only the latter."""
 
@@ -61,7 +68,7 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe {path}: {reason(error)}", "Give a built-in name or a readable .toml file.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"recipe {path}: not valid TOML: {error}", "Mend the file at that line.") from error
     document.setdefault("name", path.stem)
     anchor_paths(document, path.parent)
@@ -77,7 +84,7 @@ def validated(document: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        location = [str(part) for part in first["loc"]]
+        location = [str(part) for part in first["loc"] if part not in UNION_MEMBERS]
         key = ".".join(location) or "recipe"
         if first["type"] == "extra_forbidden":
             known = known_keys(location[:-1])
@@ -85,15 +92,23 @@ def validated(document: dict[str, Any], where: str) -> Recipe:
                 f"recipe {where}: {key}: unknown key",
                 f"{suggestion(location[-1], known)}Known here: {', '.join(known)}.",
             ) from error
-        if first["type"] == "value_error":
-            raise UsageError(
-                f"recipe {where}: {first['ctx']['error']!s}", "Change one of the two, in the file or with --set."
-            ) from error
+        if first["type"] == "value_error" and len(location) < 2:  # a section's own check: its message names the keys
+            raise UsageError(f"recipe {where}: {first['ctx']['error']!s}", "Change it in the file or with --set.") from error
         raise UsageError(
-            f"recipe {where}: {key}: {first['msg'].lower()}"
-            + ("" if first["type"] == "missing" else f", got {first['input']!r}"),
+            f"recipe {where}: {key}: {complaint(first)}",
             f"`moeprof recipes show lm-tiny` prints a recipe that is valid; --set {key}=VALUE overrides one key.",
         ) from error
+
+
+def complaint(error: ErrorDetails) -> str:
+    """What is wrong with a value, and the value."""
+    messages = {
+        "missing": "field required",
+        "model_type": "should be a section",
+        "value_error": str(error.get("ctx", {}).get("error")),
+    }
+    message = messages.get(error["type"], error["msg"].lower())
+    return message if error["type"] in ("missing", "value_error") else f"{message}, got {error['input']!r}"
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
@@ -102,10 +117,10 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UsageError(f"--set {override}: not of the form section.key=value", "Example: --set gating.top_k=1")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value: Any = text
+    with suppress(tomllib.TOMLDecodeError, RecursionError):
+        read = tomllib.loads(f"value = {text}")
+        value = read["value"] if len(read) == 1 else text
     section = document
     for part in parts[:-1]:
         section = section.setdefault(part, {})
@@ -115,8 +130,8 @@ def apply_override(document: dict[str, Any], override: str) -> None:
 
 
 def anchor_paths(document: dict[str, Any], folder: Path) -> None:
-    """Makes the checkpoint and the data files, written relative to the recipe, absolute."""
-    model, data = document.get("model"), document.get("data")
+    """Makes the checkpoint, the data files and the routing trace, written relative to `folder`, absolute."""
+    model, data, routing = (document.get(section) for section in ("model", "data", "routing"))
     if isinstance(model, dict) and isinstance(model.get("checkpoint"), str):
         model["checkpoint"] = anchored(model["checkpoint"], folder)
     if isinstance(data, dict) and isinstance(data.get("files"), dict):
@@ -124,6 +139,8 @@ def anchor_paths(document: dict[str, Any], folder: Path) -> None:
             name: [anchored(path, folder) for path in paths] if isinstance(paths, list) else anchored(paths, folder)
             for name, paths in data["files"].items()
         }
+    if isinstance(routing, dict) and str(routing.get("source")).startswith(TRACE):
+        routing["source"] = TRACE + anchored(routing["source"].removeprefix(TRACE), folder)
 
 
 def anchored(path: Any, folder: Path) -> Any:
@@ -143,8 +160,3 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'? `, or nothing."""
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean {nearest[0]!r}? " if nearest else ""
-
-
-def reason(error: OSError | UnicodeDecodeError) -> str:
-    """What went wrong with a file, without its path."""
-    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()

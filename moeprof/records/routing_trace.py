@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeprof.records.errors import UsageError
+from moeprof.records.files import reason, replacing
 
 SCHEMA = 1
 NAMES = pa.dictionary(pa.int32(), pa.string())
@@ -105,20 +106,25 @@ class RoutingTrace:
     def write(self, path: Path) -> None:
         """Writes Parquet; the same decisions give the same bytes."""
         metadata = {b"moeprof": self.header.model_dump_json().encode()}
-        pq.write_table(self.table.cast(COLUMNS).replace_schema_metadata(metadata), path, compression="zstd")
+        with replacing(path) as partial:
+            pq.write_table(self.table.cast(COLUMNS).replace_schema_metadata(metadata), partial, compression="zstd")
 
     @classmethod
     def read(cls, path: Path) -> "RoutingTrace":
         """UsageError where the file is missing, damaged, newer than this moeprof, or contradicts itself."""
         try:
-            table = pq.read_table(path)
-            document = json.loads((table.schema.metadata or {}).get(b"moeprof", b"{}"))
-            if document.get("schema_version", SCHEMA) > SCHEMA:
-                raise ValueError(f"schema {document['schema_version']} is newer than {SCHEMA}")
+            with path.open("rb") as file:
+                table = pq.read_table(file)
+            document = json.loads((table.schema.metadata or {}).get(b"moeprof", b"null"))
+            if not isinstance(document, dict):
+                raise ValueError("it has no header of moeprof")
+            version = document.get("schema_version", SCHEMA)
+            if isinstance(version, int) and version > SCHEMA:
+                raise ValueError(f"schema {version} is newer than {SCHEMA}")
             return cls(TraceHeader.model_validate(document), with_columns(table)).validate()
         except (OSError, pa.ArrowException, ValidationError, ValueError) as error:
             raise UsageError(
-                f"routing trace {path}: {str(error).splitlines()[0]}",
+                f"routing trace {path}: {reason(error)}",
                 "Give a run directory, or a file of its routing/ folder, written by this version of moeprof or an older one.",
             ) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import moeprof
 from moeprof.records.errors import UsageError
+from moeprof.records.files import PARTIAL, reason, replacing
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace, read_traces
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 UNFINISHED = "not finished"
+CONTENTS = {
+    *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet"),
+    *("routing", "timeline", "report.md", "report.html"),
+}
+"""Everything that a run directory may hold."""
+
 SAMPLE_COLUMNS = (*KEYS, "round", "value")
 
 
@@ -88,12 +96,12 @@ class Run:
             return cls(path, RunRecord.model_validate(document))
         except OSError as error:
             raise UsageError(
-                f"run {path}: {(error.strerror or str(error)).lower()}: run.json",
+                f"run {path}: {reason(error)}: run.json",
                 "Give a folder that `moeprof characterize` wrote.",
             ) from error
         except (ValidationError, ValueError) as error:
             raise UsageError(
-                f"run {path}: run.json is damaged: {str(error).splitlines()[0]}",
+                f"run {path}: run.json is damaged: {reason(error)}",
                 "Repeat the run; its other files are intact.",
             ) from error
 
@@ -108,18 +116,23 @@ class Run:
         try:
             table = pd.read_csv(
                 file,
-                dtype={name: str for name in COLUMNS if name != "value"},
+                dtype=str,  # the values too: pandas' own reader of floats is not exact in every version
                 keep_default_na=False,
-                float_precision="round_trip",
             )
+            if missing := {"metric", "value"} - set(table.columns):
+                raise ValueError(f"column {min(missing)!r} is missing")
+            if not isinstance(table.index, pd.RangeIndex):
+                raise ValueError("a row has more cells than the header")
             table["value"] = table["value"].astype(float)
             if table["metric"].eq("").any():
                 raise ValueError("a row names no metric")
+            if not table["value"].abs().lt(float("inf")).all():
+                raise ValueError("a value is not a finite number")
             if foreign := set(table.columns) - set(COLUMNS):
                 raise ValueError(f"unknown column {min(foreign)!r}")
             return table.assign(**{name: "" for name in COLUMNS if name not in table.columns})[list(COLUMNS)]
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"run {self.path}: metrics.csv is damaged: {error}", "Repeat the run.") from error
+        except (OSError, ValueError) as error:
+            raise UsageError(f"run {self.path}: metrics.csv is damaged: {reason(error)}", "Repeat the run.") from error
 
     @cached_property
     def samples(self) -> "pd.DataFrame":
@@ -133,7 +146,7 @@ class Run:
         try:
             return pd.read_parquet(file)[list(SAMPLE_COLUMNS)]
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise UsageError(f"run {self.path}: samples.parquet is damaged: {error}", "Repeat the run.") from error
+            raise UsageError(f"run {self.path}: samples.parquet is damaged: {reason(error)}", "Repeat the run.") from error
 
     @cached_property
     def traces(self) -> list[RoutingTrace]:
@@ -142,7 +155,8 @@ class Run:
 
     def trace(self, phase: str, variant: str = "static") -> RoutingTrace | None:
         """The trace of one phase and variant on rank 0, or None where it was not recorded."""
-        return next((t for t in self.traces if (t.header.phase, t.header.variant) == (phase, variant)), None)
+        wanted = (phase, variant, 0)
+        return next((t for t in self.traces if (t.header.phase, t.header.variant, t.header.rank) == wanted), None)
 
     def value(self, metric: str, **keys: str) -> float | None:
         """The one number at this address (keys not named are empty), or None."""
@@ -162,7 +176,8 @@ class RunWriter:
         self.metrics = MetricTable()
         self.samples: list[dict[str, Any]] = []
         claim(path, force=force)
-        record.started = now()
+        record.started, record.finished = now(), ""
+        record.valid, record.reasons = False, [UNFINISHED]
         self.write_record()
 
     def add_trace(self, trace: RoutingTrace) -> None:
@@ -193,13 +208,13 @@ class RunWriter:
         import pandas as pd
 
         table = pd.DataFrame(self.samples, columns=list(SAMPLE_COLUMNS))
-        table.astype({"round": "int64", "value": "float64"}).to_parquet(self.path / "samples.parquet", index=False)
+        with replacing(self.path / "samples.parquet") as partial:
+            table.astype({"round": "int64", "value": "float64"}).to_parquet(partial, index=False)
 
     def write_record(self) -> None:
         """Replaces `run.json` in one step, so that it is never half written."""
-        partial = self.path / ".run.json"
-        partial.write_text(self.record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
-        partial.replace(self.path / "run.json")
+        with replacing(self.path / "run.json") as partial:
+            partial.write_text(self.record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
 
 
 def claim(path: Path, *, force: bool) -> None:
@@ -208,11 +223,8 @@ def claim(path: Path, *, force: bool) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not force:
                 raise UsageError(f"output folder {path}: it exists already", "Give another --out, or --force to replace it.")
-            if not (path / "run.json").is_file():
-                raise UsageError(
-                    f"output folder {path}: it exists and holds no run",
-                    "Give another --out; --force replaces runs only.",
-                )
+            if why := not_a_run(path):
+                raise UsageError(f"output folder {path}: {why}", "Give another --out; --force replaces runs only.")
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".run.json"
@@ -220,14 +232,25 @@ def claim(path: Path, *, force: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise UsageError(
-            f"output folder {path}: {(error.strerror or str(error)).lower()}",
+            f"output folder {path}: {reason(error)}",
             "Give an --out folder that can be written.",
         ) from error
 
 
+def not_a_run(path: Path) -> str:
+    """Why `path` must not be removed in a run's place; empty where it holds a run and nothing else."""
+    file = path / "run.json"
+    if not file.is_file() or b'"moeprof_version"' not in file.read_bytes():
+        return "it exists and holds no run"
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name.removesuffix(PARTIAL) not in CONTENTS)
+    return f"it holds {foreign[0]!r}, which is no part of a run" if foreign else ""
+
+
 def default_folder(recipe_name: str, command: str) -> Path:
-    """`reports/<recipe>-<command>-<UTC time>`."""
-    return Path("reports") / f"{recipe_name}-{command}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    """`reports/<recipe>-<command>-<UTC time>`, with a number behind it where that second is taken."""
+    first = Path("reports") / f"{recipe_name}-{command}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    names = chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
+    return next(path for path in names if not path.exists())
 
 
 def now() -> str:

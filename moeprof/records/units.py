@@ -1,6 +1,7 @@
 """Sizes and durations as people write and read them; everything stored stays in bytes and nanoseconds."""
 
 import re
+from fractions import Fraction
 
 BINARY_SUFFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
 FACTORS = (
@@ -15,13 +16,13 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if not match or match[2] not in FACTORS:
         raise ValueError(f"{text!r} is not a size such as 512MiB or 2GiB")
-    return int(float(match[1]) * FACTORS[match[2]])
+    return int(Fraction(match[1]) * FACTORS[match[2]])
 
 
 def format_bytes(size_bytes: float) -> str:
     """`1.50 GiB`: three significant digits in the largest binary unit that leaves at least 1."""
     scaled, power = float(size_bytes), 0
-    while abs(scaled) >= 1024 and power < len(BINARY_SUFFIXES) - 1:
+    while round(abs(scaled)) >= 1024 and power < len(BINARY_SUFFIXES) - 1:
         scaled, power = scaled / 1024, power + 1
     return f"{format_significant(scaled) if power else int(scaled)} {BINARY_SUFFIXES[power]}"
 
@@ -29,23 +30,22 @@ def format_bytes(size_bytes: float) -> str:
 def format_duration(duration_ns: float) -> str:
     """`3.21 ms`: three significant digits in the unit that suits."""
     for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
-        if abs(duration_ns) >= factor:
+        if abs(duration_ns) >= 0.9995 * factor:
             return f"{format_significant(duration_ns / factor)} {unit}"
     return f"{duration_ns:.0f} ns"
 
 
 def format_count(count: float) -> str:
     """`51.8 B`, `3.75 M`, `960`: counts of parameters, tokens or slots."""
-    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if abs(count) >= factor:
-            return f"{format_significant(count / (1e3 if unit == 'k' else factor))} {unit}"
+    for least, factor, unit in ((0.9995e9, 1e9, "B"), (0.9995e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(count) >= least:
+            return f"{format_significant(count / factor)} {unit}"
     return format_significant(count)
 
 
 def format_significant(value: float) -> str:
     """Three significant digits, never in scientific notation, whole numbers whole."""
-    magnitude = abs(value)
-    if value == int(value) and magnitude < 1e6:
+    if value == int(value):
         return f"{int(value)}"
-    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 1 else 3
-    return f"{value:,.{decimals}f}"
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return f"{value:.{max(0, 2 - exponent)}f}"

@@ -1,0 +1,62 @@
+"""`moeprof characterize`: the workloads unchanged, and where routing, time and memory go."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moeprof.cli.options import resolved_recipes, run_options
+from moeprof.cli.output import default_format, show
+from moeprof.cli.progress import Bar
+from moeprof.records.recipe import Recipe
+from moeprof.records.run import Run, default_folder
+from moeprof.reporters.registry import render
+
+
+@click.command(name="characterize", short_help="Run workloads as deployed.")
+@run_options
+@click.pass_obj
+def command(
+    settings: dict[str, bool],
+    /,
+    recipes: tuple[str, ...],
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run the workloads of RECIPE unchanged, with static gating, and record routing and time beside the dense twin.
+
+    RECIPE is a built-in name (`moeprof recipes list`) or the path of a TOML file; without one, lm-tiny and mt-tiny run.
+    """
+    resolved = resolved_recipes(recipes, **options)
+    runs = []
+    for recipe in resolved:
+        folder = default_folder(recipe.name, "characterize") if out is None else out / recipe.name if len(resolved) > 1 else out
+        runs.append(run_one(recipe, folder, force=force, quiet=settings["quiet"]))
+        if not as_json:
+            show(runs[-1:], default_format())
+    if as_json:
+        show(runs, "json")
+
+
+def run_one(recipe: Recipe, folder: Path, *, force: bool, quiet: bool) -> Run:
+    """One run with its `report.md`, which is written also for what an interruption leaves."""
+    from moeprof.studies.characterize import characterize
+
+    try:
+        with Bar(recipe.name, quiet=quiet) as bar:
+            run = characterize(recipe, folder, force=force, argv=["moeprof", *sys.argv[1:]], progress=bar)
+    except KeyboardInterrupt:
+        if (folder / "run.json").is_file():
+            write_report(Run.open(folder))
+            click.echo(f"moeprof: the partial run is in {folder}, marked invalid", err=True)
+        raise
+    write_report(run)
+    return run
+
+
+def write_report(run: Run) -> None:
+    """`report.md` beside the numbers."""
+    (run.path / "report.md").write_text(render(run, "markdown"), encoding="utf-8")

@@ -1,0 +1,32 @@
+"""`moeprof doctor`: what can be measured on this machine, and what is missing and why."""
+
+import json
+import sys
+
+import click
+
+from moeprof.reporters.document import Block, Heading, Table
+
+
+@click.command(name="doctor", short_help="Say what can be measured here.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def command(as_json: bool) -> None:
+    """Look at this machine: what can be measured, and what is missing and why."""
+    from moeprof.instrument.capabilities import Capability, capabilities
+
+    found: list[Capability] = capabilities()
+    if as_json:
+        click.echo(json.dumps([item._asdict() for item in found], indent=1))
+        return
+    rows = [[item.name, "yes" if item.available else "no", item.detail] for item in found]
+    blocks: list[Block] = [Heading("moeprof doctor", 1), Table(["what", "here", "detail"], rows, labels=3)]
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        from moeprof.reporters.terminal import render_document
+
+        click.echo(render_document(blocks, Console()), nl=False)
+    else:
+        from moeprof.reporters.markdown import render_document as markdown
+
+        click.echo(markdown(blocks), nl=False)

@@ -1,0 +1,25 @@
+"""Where results go: the terminal report on a terminal, markdown into a pipe, JSON when asked for."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from moeprof.records.run import Run
+from moeprof.reporters.registry import render
+
+
+def default_format() -> str:
+    """What suits stdout."""
+    return "terminal" if sys.stdout.isatty() else "markdown"
+
+
+def show(runs: Sequence[Run], form: str) -> None:
+    """Prints every run in one format; several JSON documents become one list."""
+    if form == "json":
+        documents = [json.loads(render(run, "json")) for run in runs]
+        click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
+        return
+    for run in runs:
+        click.echo(render(run, form), nl=False)

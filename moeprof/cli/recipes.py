@@ -1,0 +1,98 @@
+"""`moeprof recipes`: what can be run by name, and whether a file of one's own is valid."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from moeprof.records.recipe import Recipe
+from moeprof.records.recipe_files import builtin_names, find_recipe, load_recipe
+from moeprof.records.units import format_count
+
+
+@click.group(name="recipes", short_help="List, show and validate recipes.")
+def command() -> None:
+    """Recipes: the built-in ones, and your own TOML files."""
+
+
+@command.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def list_recipes(as_json: bool) -> None:
+    """List the built-in recipes."""
+    recipes = [load_recipe(name) for name in builtin_names()]
+    if as_json:
+        click.echo(json.dumps([listed(recipe) for recipe in recipes], indent=1))
+        return
+    from rich.console import Console
+
+    from moeprof.reporters.document import Table
+    from moeprof.reporters.markdown import rendered
+    from moeprof.reporters.terminal import render_document
+
+    rows = [[recipe.name, format_count(listed(recipe)["num_parameters"]), recipe.description] for recipe in recipes]
+    table = Table(["recipe", "parameters", "what it is"], [[row[0], row[2], row[1]] for row in rows], labels=2)
+    table = Table(["recipe", "what it is", "parameters"], table.rows, labels=2)
+    click.echo(render_document([table], Console()) if sys.stdout.isatty() else rendered(table) + "\n", nl=False)
+
+
+@command.command(name="show")
+@click.argument("recipe")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key.")
+@click.option("--json", "as_json", is_flag=True, help="The resolved recipe as JSON, with num_parameters.")
+def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print RECIPE with every default filled in."""
+    from moeprof.analysis.sizes import num_parameters
+
+    loaded = load_recipe(recipe, overrides)
+    document = loaded.model_dump(mode="json", by_alias=True)
+    if as_json:
+        click.echo(json.dumps(document | {"num_parameters": num_parameters(loaded.model)}, indent=1))
+        return
+    click.echo("\n".join(toml_lines(document)))
+
+
+@command.command(name="validate")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+def validate(recipes: tuple[str, ...]) -> None:
+    """Check each RECIPE and say what is wrong."""
+    for reference in recipes:
+        load_recipe(reference)
+        click.echo(f"{find_recipe(reference)}: valid")
+
+
+@command.command(name="schema")
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    click.echo(json.dumps(Recipe.model_json_schema(by_alias=True), indent=1))
+
+
+def listed(recipe: Recipe) -> dict[str, Any]:
+    """A recipe in a list."""
+    from moeprof.analysis.sizes import num_parameters
+
+    return {
+        "name": recipe.name,
+        "workload": recipe.workload,
+        "num_parameters": num_parameters(recipe.model),
+        "description": recipe.description,
+    }
+
+
+def toml_lines(document: dict[str, Any]) -> Iterator[str]:
+    """The document as TOML, absent keys left out: the top level, then one section after another."""
+    yield from (f"{key} = {json.dumps(value)}" for key, value in document.items() if not isinstance(value, dict))
+    for name, section in document.items():
+        if isinstance(section, dict):
+            yield f"\n[{name}]"
+            yield from toml_section(section)
+
+
+def toml_section(section: dict[str, Any]) -> Iterator[str]:
+    """Keys of one section; a table inside is written inline. Strings, numbers and lists are written as JSON writes them."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield f"{key} = {{ {', '.join(f'{json.dumps(name)} = {json.dumps(item)}' for name, item in value.items())} }}"
+        elif value is not None:
+            yield f"{key} = {json.dumps(value)}"

@@ -1,0 +1,86 @@
+"""What this machine can show, each with what was found or what is missing."""
+
+import importlib.util
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from moeprof.instrument.allocator import keep_freed_memory
+from moeprof.instrument.machine import available_memory, cpu_name, driver_version, git_commit, num_cores
+from moeprof.records.units import format_bytes
+
+OPTIONAL = {
+    "tensorboard": "the timeline viewer",
+    "torch_tb_profiler": "the PyTorch page of the timeline viewer",
+    "numba": "fast replay",
+    "transformers": "models from Hugging Face",
+}
+
+
+class Capability(NamedTuple):
+    """One line of `moeprof doctor`."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+def capabilities() -> list[Capability]:
+    """Everything that decides which numbers can be had here."""
+    return [*software(), *processor(), *accelerator(), *disk(), *optional_packages()]
+
+
+def software() -> Iterator[Capability]:
+    """Interpreter and torch."""
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    yield Capability("Python", True, f"{platform.python_version()} ({platform.platform()})")
+    yield Capability("torch", version >= (2, 11), f"{torch.__version__}; 2.11 or later is needed")
+    commit = git_commit()
+    yield Capability("git commit", bool(commit), commit or "not a checkout: runs are known by the package's version only")
+
+
+def processor() -> Iterator[Capability]:
+    """Cores, memory and the allocator."""
+    yield Capability("CPU timing", True, f"{cpu_name()}, {num_cores()} cores, torch uses {torch.get_num_threads()} threads")
+    yield Capability("memory", True, f"{format_bytes(available_memory('cpu'))} can still be taken")
+    kept = keep_freed_memory()
+    reason = "glibc keeps freed memory for the next tensor" if kept else "no glibc: large tensors pay page faults at each step"
+    yield Capability("allocator", kept, reason)
+
+
+def accelerator() -> Iterator[Capability]:
+    """CUDA and the driver's counters."""
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        yield Capability(
+            "CUDA", True, f"{torch.cuda.device_count()} x {properties.name}, {format_bytes(properties.total_memory)}"
+        )
+    else:
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a CPU build"
+        yield Capability("CUDA", False, f"no device; {built}")
+    driver, reason = driver_version()
+    yield Capability("GPU counters", bool(driver), f"driver {driver}" if driver else f"n/a: {reason}")
+
+
+def disk() -> Iterator[Capability]:
+    """Where runs are written."""
+    folder = Path("reports") if Path("reports").is_dir() else Path()
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            yield Capability("run directory", True, f"{folder.absolute()} can be written")
+    except OSError as error:
+        yield Capability("run directory", False, f"{folder.absolute()}: {(error.strerror or str(error)).lower()}; use --out")
+    direct = hasattr(os, "O_DIRECT")
+    yield Capability("direct I/O", direct, "offered by the system" if direct else "not offered by the system")
+
+
+def optional_packages() -> Iterator[Capability]:
+    """What extras bring."""
+    for name, purpose in OPTIONAL.items():
+        found = importlib.util.find_spec(name) is not None
+        yield Capability(name, found, purpose if found else f"not installed: no {purpose}")

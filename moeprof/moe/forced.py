@@ -1,0 +1,181 @@
+"""Decisions in the router's place: drawn from a distribution, or replayed from a recorded trace.
+
+Draws are pure functions of (seed, layer, sequence, position), so every variant, batch size and pass sees the same ones.
+T tokens, K choices, E experts.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moeprof.instrument.step import Step
+from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.records.recipe import Recipe
+from moeprof.records.routing_source import RoutingSource, parse_routing_source
+from moeprof.records.routing_trace import RoutingTrace, read_traces
+
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Decisions = tuple[Ints, npt.NDArray[np.float32] | None]
+
+
+class Source(Protocol):
+    """Where decisions come from, on the host."""
+
+    def draw(self, layer: str, step: Step) -> Decisions:
+        """Experts (T, K), and their softmax values or None for the router's own."""
+        ...
+
+
+class ForcedRouting:
+    """Keeps what was drawn for a layer and step on the device, so that timed rounds only look it up."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.drawn: dict[tuple[str, str, int, int], tuple[Tensor, Tensor | None]] = {}
+
+    def decide(self, layer: str, step: Step, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The decisions of `layer` at `step`, (T, K)."""
+        assert step.sequence_T is not None
+        key = (layer, step.phase, step.index, len(step.sequence_T))
+        if key not in self.drawn:
+            experts_TK, weights_TK = self.source.draw(layer, step)
+            weights = None if weights_TK is None else torch.from_numpy(weights_TK).to(device)
+            self.drawn[key] = torch.from_numpy(experts_TK).to(device), weights
+        return self.drawn[key]
+
+
+class ZipfSource:
+    """K distinct experts per token with probability falling as a power of an expert's rank (exponent 0: uniform)."""
+
+    def __init__(self, source: RoutingSource, num_experts: int, top_k: int) -> None:
+        self.source, self.num_experts, self.top_k = source, num_experts, top_k
+
+    def draw(self, layer: str, step: Step) -> Decisions:
+        """By Gumbel top-k: the K largest of log weight + noise are a draw without replacement (Kool et al. 2019)."""
+        assert step.sequence_T is not None
+        assert step.position_T is not None
+        key = stream_key(self.source.seed, layer)
+        sequence_T = step.sequence_T.astype(np.uint64)
+        origin_T = self.refreshed(key, sequence_T, step.position_T.astype(np.int64)).astype(np.uint64)
+        token_T = mixed(key ^ mixed(sequence_T << np.uint64(32) | origin_T))
+        noise_TE = uniforms(mixed(token_T[:, None] + np.arange(1, self.num_experts + 1).astype(np.uint64)))
+        scores_TE = self.log_weights(key) - np.log(-np.log(noise_TE))
+        return np.argsort(-scores_TE, axis=1, kind="stable")[:, : self.top_k].astype(np.int64), None
+
+    def log_weights(self, key: np.uint64) -> npt.NDArray[np.float64]:
+        """Of every expert, (E,)."""
+        by_rank = -self.source.exponent * np.log(np.arange(1, self.num_experts + 1))
+        if self.source.sorted:
+            return by_rank
+        order = np.argsort(mixed(key + np.arange(self.num_experts, dtype=np.uint64)), kind="stable")
+        weights = np.empty_like(by_rank)
+        weights[order] = by_rank
+        return weights
+
+    def refreshed(self, key: np.uint64, sequence_T: Words, position_T: Ints) -> Ints:
+        """The position at which each token's experts were drawn: its own, or an earlier one that it sticks to."""
+        origin_T = position_T.copy()
+        while self.source.sticky:
+            coin_T = uniforms(mixed(~key ^ mixed(sequence_T << np.uint64(32) | origin_T.astype(np.uint64))))
+            keeps_T = (coin_T < self.source.sticky) & (origin_T > 0)
+            if not keeps_T.any():
+                break
+            origin_T -= keeps_T
+        return origin_T
+
+
+class TraceSource:
+    """The decisions of a recorded trace, found by layer, phase, sequence and position."""
+
+    def __init__(self, traces: list[RoutingTrace], num_experts: int, top_k: int) -> None:
+        self.tables: dict[tuple[str, str], tuple[Ints, Ints, npt.NDArray[np.float32]]] = {}
+        for trace in traces:
+            header = trace.header
+            if (header.num_experts, header.top_k) != (num_experts, top_k):
+                raise UsageError(
+                    f"routing.source: the trace has {header.num_experts} experts and top_k {header.top_k}, "
+                    f"the recipe {num_experts} and {top_k}",
+                    "Use a trace that was recorded with this gating.",
+                )
+            for layer in header.layers:
+                self.tables[layer, header.phase] = lookup_table(trace.select(layer=layer), top_k)
+
+    def draw(self, layer: str, step: Step) -> Decisions:
+        """MoeprofError where the trace does not hold a token of this step."""
+        assert step.sequence_T is not None
+        assert step.position_T is not None
+        keys_N, experts_NK, weights_NK = self.tables.get((layer, step.phase), (np.empty(0, np.int64),) * 2 + (np.empty(0),))
+        wanted_T = token_keys(step.sequence_T, step.position_T)
+        index_T = np.searchsorted(keys_N, wanted_T).clip(max=max(len(keys_N) - 1, 0))
+        real_T = np.ones(len(wanted_T), bool) if step.real_T is None else step.real_T.cpu().numpy()
+        found_T = keys_N[index_T] == wanted_T if len(keys_N) else np.zeros(len(wanted_T), bool)
+        if (missing_T := real_T & ~found_T).any():
+            first = int(missing_T.argmax())
+            raise MoeprofError(
+                f"routing trace: no decision for layer {layer}, phase {step.phase}, sequence {step.sequence_T[first]}, "
+                f"position {step.position_T[first]}",
+                "Replay with the recipe, text and number of batches that the trace was recorded with.",
+            )
+        return experts_NK[index_T], weights_NK[index_T]
+
+
+def lookup_table(trace: RoutingTrace, top_k: int) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
+    """Sorted token keys (N,), their experts (N, K) and softmax values (N, K); unknown values count alike."""
+    keys = token_keys(trace.column("sequence"), trace.column("position"))
+    order = np.lexsort((trace.column("slot"), keys))
+    if len(order) % top_k or (keys[order].reshape(-1, top_k) != keys[order][::top_k, None]).any():
+        raise UsageError("routing.source: the trace has tokens with too few or too many choices", "Use a whole trace.")
+    weights_NK = trace.column("weight")[order].reshape(-1, top_k)
+    weights_NK = np.where(np.isfinite(weights_NK), weights_NK, np.float32(1 / top_k))
+    return keys[order][::top_k], trace.column("expert")[order].reshape(-1, top_k).astype(np.int64), weights_NK
+
+
+def token_keys(sequence_T: npt.NDArray[np.int32], position_T: npt.NDArray[np.int32]) -> Ints:
+    """One sortable number per token."""
+    return sequence_T.astype(np.int64) << 32 | position_T.astype(np.int64)
+
+
+def make_forced_routing(recipe: Recipe) -> ForcedRouting | None:
+    """What the recipe forces, or None where the model decides."""
+    source = parse_routing_source(recipe.routing.source)
+    num_experts, top_k = recipe.model.experts, recipe.gating.top_k
+    if source.kind == "model":
+        return None
+    if source.path is None:
+        return ForcedRouting(ZipfSource(source, num_experts, top_k))
+    return ForcedRouting(TraceSource(read_trace_path(source.path), num_experts, top_k))
+
+
+def read_trace_path(path: Path) -> list[RoutingTrace]:
+    """One trace file, or all traces of a run directory."""
+    if path.is_dir():
+        traces = list(read_traces(path / "routing"))
+        if not traces:
+            raise UsageError(f"routing.source: {path} holds no routing trace", "Give a run directory or a trace file.")
+        return traces
+    return [RoutingTrace.read(path)]
+
+
+def stream_key(seed: int, layer: str) -> np.uint64:
+    """A 64-bit key for the draws of one layer."""
+    return np.uint64(int.from_bytes(hashlib.sha256(f"{seed}/{layer}".encode()).digest()[:8], "little"))
+
+
+def mixed(words: Words) -> Words:
+    """The finaliser of splitmix64 (Steele et al. 2014): every input bit touches every output bit."""
+    with np.errstate(over="ignore"):
+        words = words + np.uint64(0x9E3779B97F4A7C15)
+        words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return words ^ (words >> np.uint64(31))
+
+
+def uniforms(words: Words) -> npt.NDArray[np.float64]:
+    """Numbers strictly between 0 and 1."""
+    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53

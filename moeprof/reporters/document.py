@@ -1,0 +1,51 @@
+"""The parts a report is made of; every format renders the same parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Level 1 is the report's title."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain sentences."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Short statements, one per line."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are shown; the first `labels` columns are words, the rest numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    labels: int = 1
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Values from 0 to `top`, one row per label; darker is more."""
+
+    title: str
+    labels: Sequence[str]
+    values: Sequence[Sequence[float]]
+    top: float
+    caption: str = ""
+
+
+Block = Heading | Paragraph | Bullets | Table | HeatMap
+Document = list[Block]

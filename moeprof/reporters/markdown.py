@@ -1,0 +1,68 @@
+"""A report as GitHub-flavoured markdown: `report.md`, and what a pipe receives."""
+
+import re
+
+from moeprof.records.run import Run
+from moeprof.reporters.characterization import document_of
+from moeprof.reporters.document import Block, Bullets, Document, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.shading import shaded
+
+HEAT_MAP_WIDTH = 128
+SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
+
+
+def render(run: Run) -> str:
+    """The whole report."""
+    return render_document(document_of(run))
+
+
+def render_document(document: Document) -> str:
+    """Parts with a blank line between them."""
+    return "\n\n".join(rendered(block) for block in document) + "\n"
+
+
+def rendered(block: Block) -> str:
+    """One part; what came from files is escaped."""
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {escaped(text)}"
+        case Paragraph(text):
+            return escaped(text)
+        case Bullets(items):
+            return "\n".join(f"- {escaped(item)}" for item in items)
+        case Table():
+            return table(block)
+        case HeatMap():
+            return heat_map(block)
+
+
+def escaped(text: str) -> str:
+    """Text that no markdown reader takes for markup."""
+    return SPECIAL.sub(r"\\\1", text)
+
+
+def table(block: Table) -> str:
+    """A pipe table, padded so that it also reads well as plain text."""
+    cells = [[escaped(cell) for cell in row] for row in [block.columns, *block.rows]]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(block.columns))]
+
+    def line(row: list[str]) -> str:
+        padded = (
+            f"{cell:<{w}}" if i < block.labels else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return f"| {' | '.join(padded)} |"
+
+    rule = [f":{'-' * (w - 1)}" if i < block.labels else f"{'-' * (w - 1)}:" for i, w in enumerate(widths)]
+    lines = [line(cells[0]), f"|{'|'.join(f' {r} ' for r in rule)}|", *map(line, cells[1:])]
+    return "\n".join(lines) + (f"\n\n{escaped(block.caption)}" if block.caption else "")
+
+
+def heat_map(block: HeatMap) -> str:
+    """A code block of shades."""
+    margin = max(map(len, block.labels), default=0)
+    lines = [
+        f"{label:>{margin}} {shaded(values, block.top, HEAT_MAP_WIDTH)}|"
+        for label, values in zip(block.labels, block.values, strict=True)
+    ]
+    body = "\n".join(lines).replace("```", "'''")
+    return f"{escaped(block.title)}\n\n```text\n{body}\n```" + (f"\n\n{escaped(block.caption)}" if block.caption else "")

@@ -1,0 +1,73 @@
+"""The numbers of one run by their address, and how they are written in a cell."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moeprof.records.run import Run
+from moeprof.records.units import format_count, format_duration, format_significant
+
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The rows of `metrics.csv` that are about the whole run: no point, rank, region or category."""
+
+    values: dict[tuple[str, str, str, str, str], float]
+
+    @classmethod
+    def of(cls, run: Run) -> "Numbers":
+        """Read once."""
+        table = run.metrics
+        whole = table[(table[["point", "rank", "region", "category"]] == "").all(axis=1)]
+        keys = zip(whole["metric"], whole["phase"], whole["domain"], whole["variant"], whole["layer"], strict=True)
+        return cls(dict(zip(keys, whole["value"], strict=True)))
+
+    def get(self, metric: str, phase: str = "", domain: str = "", variant: str = "static", layer: str = "") -> float | None:
+        """The number, or None where the run has none."""
+        return self.values.get((metric, phase, domain, variant, layer))
+
+    def domains(self, phase: str) -> list[str]:
+        """Named domains of a phase, in order."""
+        return list(dict.fromkeys(domain for _, found, domain, _, _ in self.values if found == phase and domain))
+
+    def layers(self, phase: str) -> list[str]:
+        """Layers of a phase, in order."""
+        return list(dict.fromkeys(layer for _, found, _, _, layer in self.values if found == phase and layer))
+
+    def scopes(self, phase: str) -> list[str]:
+        """What a table has rows for: all domains together, then each where there are several; the only one by its name."""
+        domains = self.domains(phase)
+        return ["", *domains] if len(domains) != 1 else domains
+
+
+Write = Callable[[float], str]
+
+
+def cell(value: float | None, write: Write = format_significant) -> str:
+    """The number as `write` shows it, or a dash."""
+    return MISSING if value is None else write(value)
+
+
+def percent(fraction: float) -> str:
+    """`12.3 %`; a share that is not nothing never looks like nothing, nor one below everything like everything."""
+    text = f"{fraction:.1%}"
+    if text == "0.0%" and fraction > 0:
+        text = "<0.1%"
+    if text == "100.0%" and fraction < 1:
+        text = ">99.9%"
+    return text.replace("%", " %")
+
+
+def times(ratio: float) -> str:
+    """`12.8x`."""
+    return f"{ratio:.3g}x" if ratio < 1000 else f"{ratio:,.0f}x"
+
+
+def rate(tokens_per_s: float) -> str:
+    """Tokens per second, in words a table has room for."""
+    return f"{tokens_per_s:,.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.3g}"
+
+
+duration: Write = format_duration
+count: Write = format_count

@@ -1,0 +1,106 @@
+"""The ten lines that a reader in a hurry takes along."""
+
+from collections.abc import Iterator
+
+from moeprof.records.run import Run
+from moeprof.records.units import format_bytes
+from moeprof.reporters.numbers import Numbers, count, duration, percent, rate, times
+
+VERBS = {"score": "Scoring", "encode": "Encoding", "decode": "Decoding"}
+
+
+def summary(run: Run, numbers: Numbers) -> list[str]:
+    """At most ten statements, each with its number."""
+    phases: list[str] = [
+        phase for phase in run.record.recipe.phases if numbers.get("throughput", phase) or numbers.domains(phase)
+    ]
+    lines = [
+        *model_lines(run, numbers),
+        *(line for phase in phases for line in speed_line(numbers, phase)),
+        *waste_line(numbers, phases),
+        *drop_line(numbers, phases),
+        *(line for phase in phases for line in activity_line(run, numbers, phase)),
+        *balance_line(numbers, phases),
+        *trust_line(run),
+    ]
+    return lines[:10]
+
+
+def scope(numbers: Numbers, phase: str) -> str:
+    """The domain under which a phase's whole is found: a single domain is the whole."""
+    domains = numbers.domains(phase)
+    return domains[0] if len(domains) == 1 else ""
+
+
+def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
+    """The model and its twin by size."""
+    model, gating = run.record.recipe.model, run.record.recipe.gating
+    ours, twin = numbers.get("num_parameters"), numbers.get("num_parameters", variant="dense")
+    experts, size = numbers.get("expert_parameters"), numbers.get("memory_static")
+    flops, twin_flops = numbers.get("flops_per_token"), numbers.get("flops_per_token", variant="dense")
+    if not (ours and twin and experts and size and flops and twin_flops):
+        return
+    yield (
+        f"The model has {count(ours)} parameters ({format_bytes(size)}), {percent(experts / ours)} of them in "
+        f"{model.experts} experts per MoE layer, of which a token uses {gating.top_k}; its dense twin has {count(twin)}."
+    )
+    yield f"Per token the model needs {times(flops / twin_flops)} the arithmetic of the twin; what it takes beyond that is overhead."
+
+
+def speed_line(numbers: Numbers, phase: str) -> Iterator[str]:
+    """How fast, and how much slower than the twin."""
+    domain = scope(numbers, phase)
+    speed, latency = numbers.get("throughput", phase, domain), numbers.get("step_latency", phase, domain)
+    slowdown = numbers.get("slowdown_vs_dense", phase, domain)
+    if speed and latency and slowdown:
+        yield f"{VERBS[phase]}: {rate(speed)} tokens/s, {duration(latency)} a step, {times(slowdown)} the time of the dense twin."
+
+
+def waste_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+    """Slots computed over slots needed."""
+    wastes = {phase: numbers.get("waste_factor", phase, scope(numbers, phase)) for phase in phases}
+    told = [f"{times(waste)} ({phase})" for phase, waste in wastes.items() if waste]
+    if told:
+        yield f"Waste: static gating computes {', '.join(told)} as many expert slots as the tokens need."
+
+
+def drop_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+    """What capacity loses."""
+    drops = {phase: numbers.get("dropped_tokens", phase, scope(numbers, phase)) for phase in phases}
+    told = [f"{percent(drop)} ({phase})" for phase, drop in drops.items() if drop is not None]
+    if any(drops.values()):
+        yield f"Dropped: {', '.join(told)} of the tokens lose at least one of their experts in a layer, because it is full."
+    elif told:
+        yield "Dropped: no token loses an expert; the capacity is never reached."
+
+
+def activity_line(run: Run, numbers: Numbers, phase: str) -> Iterator[str]:
+    """How many experts a step leaves idle."""
+    domain = scope(numbers, phase)
+    idle, bound = numbers.get("inactive_fraction", phase, domain), numbers.get("active_bound", phase, domain)
+    if idle is None or bound is None:
+        return
+    floor = 1 - bound / run.record.recipe.model.experts
+    why = f", at least {percent(floor)} because a step has so few tokens" if floor > 0 else ""
+    yield f"Idle: {percent(idle)} of the experts have nothing to do in a {phase} step{why}."
+
+
+def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+    """The worst imbalance of any layer."""
+    found = [
+        (value, phase, layer)
+        for phase in phases
+        for layer in numbers.layers(phase)
+        if (value := numbers.get("load_max_over_mean", phase, scope(numbers, phase), layer=layer)) is not None
+    ]
+    if found:
+        value, phase, layer = max(found)
+        yield f"Balance: the hottest expert takes {times(value)} the mean load of its layer ({phase}, layer {layer})."
+
+
+def trust_line(run: Run) -> Iterator[str]:
+    """What speaks against the figures."""
+    if run.record.recipe.routing.source != "model":
+        yield f"Routing was forced ({run.record.recipe.routing.source}): loads and drops are not this model's own."
+    if run.record.noisy:
+        yield f"{len(run.record.noisy)} of the timings vary by more than 10 % between rounds: look at them with care."

@@ -1,0 +1,73 @@
+"""A report for a terminal, at whatever width it has."""
+
+import io
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from moeprof.records.run import Run
+from moeprof.reporters.characterization import document_of
+from moeprof.reporters.document import Block, Bullets, Document, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.shading import shaded
+
+TITLE_STYLES = {1: "bold", 2: "bold cyan"}
+
+
+def render(run: Run) -> str:
+    """The report with the terminal's own colours and width."""
+    return render_document(document_of(run), Console())
+
+
+def render_document(document: Document, like: Console) -> str:
+    """What `like` would show."""
+    console = Console(
+        file=io.StringIO(), width=like.width, force_terminal=like.is_terminal, color_system="auto" if like.is_terminal else None
+    )
+    for block in document:
+        console.print(renderable(block, console.width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def renderable(block: Block, width: int) -> RenderableType:
+    """One part; every text is taken literally, never as markup."""
+    match block:
+        case Heading(text, level):
+            return Padding(Text(text, style=TITLE_STYLES.get(level, "cyan")), (1, 0, 0, 0))
+        case Paragraph(text):
+            return Text(text)
+        case Bullets(items):
+            return Group(*(hanging(item) for item in items))
+        case Table():
+            return table(block)
+        case HeatMap():
+            return heat_map(block, width)
+
+
+def hanging(item: str) -> RenderableType:
+    """A bullet whose further lines are indented."""
+    grid = RichTable.grid(padding=(0, 1))
+    grid.add_row(Text("-"), Text(item))
+    return grid
+
+
+def table(block: Table) -> RenderableType:
+    """Words left, numbers right."""
+    shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for index, column in enumerate(block.columns):
+        shown.add_column(Text(column), justify="left" if index < block.labels else "right", no_wrap=index < block.labels)
+    for row in block.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    return Group(shown, Text(block.caption, style="dim")) if block.caption else shown
+
+
+def heat_map(block: HeatMap, width: int) -> RenderableType:
+    """A line of shades per label."""
+    margin = max(map(len, block.labels), default=0)
+    lines = [
+        Text(f"{label:>{margin}} ") + Text(shaded(values, block.top, width - margin - 3), style="yellow") + Text("|")
+        for label, values in zip(block.labels, block.values, strict=True)
+    ]
+    return Group(Text(block.title), *lines, Text(block.caption, style="dim"))

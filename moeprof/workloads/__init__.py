@@ -1,0 +1,1 @@
+"""From recipe and text to batches and phases."""

@@ -1,0 +1,149 @@
+"""What a phase does with one batch: an untimed beginning, then forward passes that are timed and recorded.
+
+B sequences, L positions, N generated tokens, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moeprof.instrument.step import Step, make_step
+from moeprof.workloads.batches import Batch
+from moeprof.workloads.tokenizers import PAD
+
+Round = Callable[[], Tensor]
+"""The timed part, to be repeated at will; gives the last forward pass's output."""
+
+
+class Episode(Protocol):
+    """One batch in one phase."""
+
+    phase: str
+    steps: list[Step]
+    """Its forward passes; known once `settle` has run."""
+
+    @property
+    def domain(self) -> str:
+        """Of all its sequences."""
+        ...
+
+    def settle(self, model: Any) -> None:
+        """Decides which tokens all contenders work on: those that `model` generates."""
+        ...
+
+    def ready(self, model: Any) -> Round:
+        """Does the untimed part (prompt, encoder) and hands back the rest."""
+        ...
+
+
+def num_tokens(episode: Episode) -> int:
+    """Tokens of one round, padding left out."""
+    return sum(step.num_tokens for step in episode.steps)
+
+
+@dataclass(eq=False)
+class ForwardEpisode:
+    """One forward pass over a whole batch: `score` and `encode`."""
+
+    phase: str
+    batch: Batch
+    device: str
+    forward: Callable[[Any, Tensor, Step], Tensor]
+    steps: list[Step] = field(init=False)
+
+    def __post_init__(self) -> None:
+        batch = self.batch
+        step = make_step(
+            self.phase, batch.index, batch.domain, batch.tokens_BL, batch.real_BL, batch.sequence_B, 0, self.device
+        )
+        self.steps = [step]
+
+    @property
+    def domain(self) -> str:
+        """Of the batch."""
+        return self.batch.domain
+
+    def settle(self, model: Any) -> None:
+        """The tokens are those of the text."""
+
+    def ready(self, model: Any) -> Round:
+        tokens_BL = torch.from_numpy(self.batch.tokens_BL).to(self.device)
+        return lambda: self.forward(model, tokens_BL, self.steps[0])
+
+
+class Session(Protocol):
+    """A model in the middle of generating."""
+
+    first_B: Tensor
+    """The first token to feed."""
+
+    def forward(self, tokens_B1: Tensor, step: Step) -> Tensor:
+        """Logits (B, 1, V) of the next token."""
+        ...
+
+    def rewind(self) -> None:
+        """Back to the first token."""
+        ...
+
+
+@dataclass(eq=False)
+class DecodeEpisode:
+    """Token by token, a batch's sequences together; timed rounds are fed the tokens that `settle` found (teacher-forced)."""
+
+    domain: str
+    sequence_B: np.ndarray[Any, np.dtype[np.int64]]
+    first_step: int
+    first_position: int
+    max_tokens: int
+    stop: int | None
+    """A sequence that generates this token is padding from then on."""
+    device: str
+    begin: Callable[[Any], Session]
+    tokens_NB: list[Tensor] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    phase: str = "decode"
+
+    def settle(self, model: Any) -> None:
+        """Greedy decoding; ends early where every sequence has stopped."""
+        session = self.begin(model)
+        self.tokens_NB, self.steps = [], []
+        tokens_B, running_B = session.first_B, torch.ones_like(session.first_B, dtype=torch.bool)
+        for _ in range(self.max_tokens):
+            self.tokens_NB.append(tokens_B)
+            self.steps.append(self.step(tokens_B, running_B))
+            logits_BV = session.forward(tokens_B[:, None], self.steps[-1])[:, -1]
+            chosen_B = logits_BV.argmax(dim=1)
+            if self.stop is not None:
+                running_B = running_B & (chosen_B != self.stop)
+            if not running_B.any():
+                break
+            tokens_B = torch.where(running_B, chosen_B, PAD)
+
+    def step(self, tokens_B: Tensor, running_B: Tensor) -> Step:
+        """The next forward pass's tokens."""
+        return make_step(
+            self.phase,
+            self.first_step + len(self.steps),
+            self.domain,
+            tokens_B[:, None].cpu().numpy(),
+            running_B[:, None].cpu().numpy(),
+            self.sequence_B,
+            self.first_position + len(self.steps),
+            self.device,
+        )
+
+    def ready(self, model: Any) -> Round:
+        session = self.begin(model)
+
+        def play() -> Tensor:
+            session.rewind()
+            for tokens_B, step in zip(self.tokens_NB, self.steps, strict=True):
+                logits_B1V = session.forward(tokens_B[:, None], step)
+                chosen_B = logits_B1V[:, -1].argmax(dim=1)
+            return chosen_B
+
+        return play

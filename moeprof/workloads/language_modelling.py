@@ -1,0 +1,129 @@
+"""The LM workload: whole sequences scored in one pass, and tokens generated one by one behind a prompt."""
+
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moeprof.instrument.step import Step, make_step
+from moeprof.models.language_model import LanguageModel
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe import Recipe
+from moeprof.workloads.batches import Batch, make_batches
+from moeprof.workloads.corpora import LM_DOMAINS, lm_text
+from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
+from moeprof.workloads.text import Text, hash_of, read_documents
+from moeprof.workloads.tokenizers import BOS, EOS, Tokenizer, make_tokenizer
+
+CHARS_PER_TOKEN = {"bytes": 1, "words": 8, "hashed": 8}
+"""Enough characters to read for so many tokens."""
+
+
+class LanguageModelling:
+    """Texts of one or several domains, cut into sequences that begin with BOS."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+        self.text_hashes: dict[str, str] = {}
+        self.batches: list[Batch] = []
+        load = recipe.load
+        for domain in recipe.data.files or default_domains(recipe):
+            text = self.read(domain)
+            self.text_hashes[domain] = text.sha256
+            self.batches += make_batches(
+                domain,
+                sequences(text, self.tokenizer, load.sequence_length, self.max_tokens),
+                load.batch_size,
+                max_batches=load.batches,
+                fixed_length=load.sequence_length if recipe.gating.padding == "fixed" else None,
+                first_batch=len(self.batches),
+            )
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a domain that the run can use."""
+        load = self.recipe.load
+        needed = load.batches * load.batch_size * load.sequence_length
+        return min(needed, self.recipe.data.max_tokens or needed)
+
+    def read(self, domain: str) -> Text:
+        """The user's text where the recipe names files, the default text otherwise."""
+        max_chars = self.max_tokens * CHARS_PER_TOKEN[self.recipe.model.tokenizer]
+        if self.recipe.data.files:
+            return read_documents(domain, Path(str(self.recipe.data.files[domain])), max_chars)
+        text = lm_text(domain, "heldout", max_chars)
+        return Text(domain, [text], hash_of([text]))
+
+    def episodes(self, phase: str) -> list[Episode]:
+        """One per batch; for `decode` those whose sequences are at least as long as the prompt."""
+        if phase == "score":
+            return [ForwardEpisode("score", batch, self.recipe.measure.device, score) for batch in self.batches]
+        length = self.recipe.load.prompt_length
+        return [
+            self.decode(batch) for batch in self.batches if batch.real_BL[:, :length].all() and batch.real_BL.shape[1] >= length
+        ]
+
+    def decode(self, batch: Batch) -> DecodeEpisode:
+        """Greedy continuation of each sequence's first tokens."""
+        load, device = self.recipe.load, self.recipe.measure.device
+        prompt_BL = torch.from_numpy(batch.tokens_BL[:, : load.prompt_length].copy()).to(device)
+        return DecodeEpisode(
+            domain=batch.domain,
+            sequence_B=batch.sequence_B,
+            first_step=batch.index * load.decode_steps,
+            first_position=load.prompt_length,
+            max_tokens=load.decode_steps,
+            stop=None,
+            device=device,
+            begin=lambda model: PromptSession(
+                model, prompt_BL, prompt_step(batch, load.prompt_length, device), load.decode_steps
+            ),
+        )
+
+
+def default_domains(recipe: Recipe) -> list[str]:
+    """The domains of the default text that the recipe asks for."""
+    wanted = recipe.data.domains or list(LM_DOMAINS)
+    if foreign := [domain for domain in wanted if domain not in LM_DOMAINS]:
+        raise UsageError(f"data.domains: there is no default text {foreign[0]!r}", f"There are {', '.join(LM_DOMAINS)}.")
+    return wanted
+
+
+def sequences(text: Text, tokenizer: Tokenizer, length: int, max_tokens: int) -> list[list[int]]:
+    """All documents one after another, cut to `length` tokens each, BOS included; a last remainder is kept only if alone."""
+    stream = list(chain.from_iterable([*tokenizer.encode(document), EOS] for document in text.documents))[:max_tokens]
+    cut = [[BOS, *stream[start : start + length - 1]] for start in range(0, len(stream), length - 1)]
+    return cut if len(cut) == 1 or len(cut[-1]) == length else cut[:-1]
+
+
+def score(model: LanguageModel, tokens_BL: Tensor, step: Step) -> Tensor:
+    """Logits of every position."""
+    logits_BLV: Tensor = model(tokens_BL, step)
+    return logits_BLV
+
+
+def prompt_step(batch: Batch, length: int, device: str) -> Step:
+    """The pass that reads the prompts; nobody records it."""
+    tokens_BL, real_BL = batch.tokens_BL[:, :length], batch.real_BL[:, :length]
+    return make_step("prefill", batch.index, batch.domain, tokens_BL, real_BL, batch.sequence_B, 0, device)
+
+
+class PromptSession:
+    """A language model that has read its prompts."""
+
+    def __init__(self, model: LanguageModel, prompt_BL: Tensor, step: Step, num_steps: int) -> None:
+        self.model, self.prompt_length = model, prompt_BL.shape[1]
+        self.caches = model.empty_caches(len(prompt_BL), self.prompt_length + num_steps)
+        self.first_B = model(prompt_BL, step, self.caches)[:, -1].argmax(dim=1)
+
+    def forward(self, tokens_B1: Tensor, step: Step) -> Tensor:
+        """Logits of the next token."""
+        logits_B1V: Tensor = self.model(tokens_B1, step, self.caches)
+        return logits_B1V
+
+    def rewind(self) -> None:
+        """Forgets everything behind the prompts."""
+        for cache in self.caches:
+            cache.length = self.prompt_length

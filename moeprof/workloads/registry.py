@@ -1,0 +1,28 @@
+"""The workloads by name; a new one is one file and one line here."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from moeprof.records.recipe import Recipe
+from moeprof.workloads.episodes import Episode
+from moeprof.workloads.language_modelling import LanguageModelling
+from moeprof.workloads.translation import Translation
+
+
+class Workload(Protocol):
+    """Text in batches, and what each phase does with them."""
+
+    text_hashes: dict[str, str]
+    """SHA-256 of every domain's text."""
+
+    def episodes(self, phase: str) -> list[Episode]:
+        """In order, domain by domain."""
+        ...
+
+
+WORKLOADS: dict[str, Callable[[Recipe], Workload]] = {"lm": LanguageModelling, "mt": Translation}
+
+
+def make_workload(recipe: Recipe) -> Workload:
+    """The recipe's workload with its text read and cut into batches."""
+    return WORKLOADS[recipe.workload](recipe)

@@ -1,0 +1,259 @@
+"""Reads the user's text: documents for language modelling, sentence pairs for translation; everything read is data."""
+
+import codecs
+import gzip
+import hashlib
+import json
+import logging
+import os
+import re
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from moeprof.records.errors import UsageError
+
+BLOCK_BYTES = 1 << 18
+MEND_LINE = "Mend or remove that line; nothing was read."
+LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
+MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
+FORMS = {"lm": "NAME=PATH", "mt": "NAME=SOURCE,TARGET (or NAME=FILE.jsonl)"}
+EXAMPLES = {"lm": "wikipedia=wiki.txt.gz", "mt": "ne-en=devtest.ne,devtest.en"}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Text:
+    """One domain of a language-modelling workload."""
+
+    name: str
+    documents: list[str]
+    sha256: str
+    """Of the decompressed bytes of all files in the order read; where a bound cut the text, of the documents used, each in
+    UTF-8 with a NUL behind it."""
+
+
+@dataclass(frozen=True)
+class ParallelText:
+    """One language pair of a translation workload."""
+
+    name: str
+    pairs: list[tuple[str, str]]
+    sha256: str
+    """Of the pairs used, source and target in turn, each in UTF-8 with a NUL behind it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, read in blocks; what is wrong with it becomes a UsageError that names the text and the file."""
+
+    name: str
+    path: Path
+    seen: Callable[[bytes], object] = len
+    """Called with every block of decompressed bytes."""
+
+    def fault(self, what: str, remedy: str) -> UsageError:
+        """The error of this file, ready to raise."""
+        return UsageError(f"data {self.name}: {self.path}: {what}", remedy)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Decompressed bytes."""
+        try:
+            with gzip.open(self.path) if self.path.suffix.lower() == ".gz" else self.path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    self.seen(block)
+                    yield block
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            what = "truncated gzip file" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
+            raise self.fault(what.lower(), "Give a file that exists, is whole and can be read.") from error
+
+    def texts(self) -> Iterator[str]:
+        """Pieces of text, decoded: the byte-order mark dropped, CR LF read as LF."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        blocks, position, held, first = self.blocks(), 0, "", True
+        while True:
+            block = next(blocks, b"")
+            pending = len(decoder.getstate()[0])
+            try:
+                piece = held + decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                offset = position - pending + error.start
+                raise self.fault(f"not UTF-8 at byte {offset}", "Convert it, as with iconv -t UTF-8.") from error
+            position += len(block)
+            if first and piece:
+                piece, first = piece.removeprefix("\ufeff"), False
+            held = "\r" if block and piece.endswith("\r") else ""
+            yield piece.removesuffix(held).replace("\r\n", "\n")
+            if not block:
+                return
+
+    def lines(self) -> Iterator[str]:
+        """Lines without their ends; only LF and CR LF end a line, as `wc -l` and the corpora's own tools count."""
+        rest: list[str] = []
+        for piece in self.texts():
+            head, *others = piece.split("\n")
+            rest.append(head)
+            if others:
+                yield "".join(rest)
+                yield from others[:-1]
+                rest = [others[-1]]
+        if last := "".join(rest):
+            yield last
+
+    def objects(self, key: str) -> Iterator[tuple[int, Any]]:
+        """The line number and the value under `key` of every line of JSON that is not blank."""
+        for number, line in enumerate(self.lines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                item = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                what = getattr(error, "msg", None) or str(error)
+                raise self.fault(f"line {number}: not valid JSON: {what}", MEND_LINE) from error
+            if not isinstance(item, dict) or key not in item:
+                raise self.fault(f"line {number}: no field {key!r}", f"Every line is an object with a field {key!r}.")
+            yield number, item[key]
+
+    def documents(self, limit: int | None) -> Iterator[str]:
+        """One document per line of JSON, or the whole file as one: read no further than `limit` characters are passed."""
+        if kind(self.path) == ".jsonl":
+            for number, text in self.objects("text"):
+                if not isinstance(text, str):
+                    raise self.fault(f"line {number}: field 'text' is not a string", MEND_LINE)
+                yield text
+            return
+        pieces, size = [], 0
+        for piece in self.texts():
+            pieces.append(piece)
+            size += len(piece)
+            if limit is not None and size > limit:
+                break
+        yield "".join(pieces)
+
+
+def kind(path: Path) -> str:
+    """`.jsonl`, or another suffix: that in front of `.gz` where the file is compressed."""
+    inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return inner.suffix.lower()
+
+
+def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
+    """The documents of a file or a folder, in order, up to `max_chars` characters; blank ones are left out."""
+    digest = hashlib.sha256()
+    sources = [Source(name, file, digest.update) for file in text_files(name, path)]
+    documents: list[str] = []
+    left, cut = max_chars, False
+    for document in chain.from_iterable(source.documents(max_chars) for source in sources):
+        cut = left is not None and len(document) > left
+        documents.append(document[:left])
+        if cut:
+            break
+        left = None if left is None else left - len(document)
+    documents = [document for document in documents if document.strip()]
+    if not documents:
+        raise Source(name, path).fault("holds no text, or only white space", LM_REMEDY)
+    return Text(name, documents, hash_of(documents) if cut else digest.hexdigest())
+
+
+def hash_of(texts: Iterable[str]) -> str:
+    """SHA-256 of texts in UTF-8, each with a NUL behind it."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def text_files(name: str, path: Path) -> list[Path]:
+    """The file itself, or the readable text files below a folder by relative path; no link leads out of the folder."""
+    if not os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
+        return [path]
+    root = path.resolve()
+    files = [
+        file
+        for folder, _, names in os.walk(path)
+        for file in (Path(folder, entry) for entry in names)
+        if (file.suffix.lower() == ".gz" or kind(file) in (".txt", ".jsonl"))
+        and file.is_file()
+        and os.access(file, os.R_OK)
+        and file.resolve().is_relative_to(root)
+    ]
+    if not files:
+        raise Source(name, path).fault("the folder holds no .txt, .jsonl or .gz file that can be read", LM_REMEDY)
+    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+
+
+def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = None) -> ParallelText:
+    """The first `max_pairs` sentence pairs of two line-aligned files, or of one JSONL file with `translation` objects.
+
+    Pairs with an empty side are left out. Line counts are compared to the end of both files, whatever the bound.
+    """
+    sources = [Source(name, Path(path)) for path in ([paths] if isinstance(paths, str) else paths)]
+    if len(sources) == 2:
+        sides = aligned_lines(*sources)
+        pairs = list(islice(filled(name, sides), max_pairs))
+        deque(sides, maxlen=0)  # what the bound left over is only counted
+    elif len(sources) == 1 and kind(sources[0].path) == ".jsonl":
+        pairs = list(islice(filled(name, translations(sources[0])), max_pairs))
+    else:
+        raise UsageError(f"data {name}: {', '.join(str(s.path) for s in sources)}: not a pair of languages", MT_REMEDY)
+    if not pairs:
+        raise sources[0].fault("holds no sentence pair", MT_REMEDY)
+    return ParallelText(name, pairs, hash_of(side for pair in pairs for side in pair))
+
+
+def filled(name: str, sides: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Pairs with text on both sides; the first that is empty on one side only is logged, since it may mean a mistake."""
+    silent = False
+    for number, (source, target) in enumerate(sides, start=1):
+        if source.strip() and target.strip():
+            yield source, target
+        elif not silent and (source.strip() or target.strip()):
+            log.warning("data %s: pair %d has one empty side; such pairs are left out", name, number)
+            silent = True
+
+
+def aligned_lines(source: Source, target: Source) -> Iterator[tuple[str, str]]:
+    """Line by line; UsageError with both counts where one file is longer."""
+    counts = [0, 0]
+    for left, right in zip_longest(source.lines(), target.lines()):
+        counts = [counts[0] + (left is not None), counts[1] + (right is not None)]
+        if left is not None and right is not None:
+            yield left, right
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"data {source.name}: {source.path} has {counts[0]} lines, {target.path} has {counts[1]}",
+            "Give two files whose lines are translations of each other, one by one.",
+        )
+
+
+def translations(source: Source) -> Iterator[tuple[str, str]]:
+    """Pairs of one JSONL file: in the order that NAME `src-tgt` says, else in that of the first line."""
+    order: tuple[str, ...] = ()
+    for number, sides in source.objects("translation"):
+        if not isinstance(sides, dict) or len(sides) != 2 or not all(isinstance(side, str) for side in sides.values()):
+            raise source.fault(f"line {number}: 'translation' does not hold two languages as text", MEND_LINE)
+        if not order:
+            order = tuple(sides) if "-".join(reversed(sides)) != source.name else tuple(reversed(sides))
+        if set(sides) != set(order):
+            raise source.fault(f"line {number}: languages {', '.join(sides)} after {', '.join(order)}", MEND_LINE)
+        yield sides[order[0]], sides[order[1]]
+
+
+def parse_data_option(text: str, workload: str) -> tuple[str, str | list[str]]:
+    """The name and the path, or the two paths, of `--data NAME=PATH` (lm) or `--data NAME=SOURCE,TARGET` (mt)."""
+    name, equals, path = text.partition("=")
+    paths = path.split(",") if workload == "mt" else [path]
+    if not equals or not all(paths) or len(paths) > 2:
+        raise UsageError(f"--data {text}: not of the form {FORMS[workload]}", f"Example: --data {EXAMPLES[workload]}")
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"--data {text}: {name!r} cannot be a name",
+            "Names hold letters, digits, '.', '_' and '-', and begin with a letter or a digit.",
+        )
+    return name, paths if len(paths) == 2 else path

@@ -1,0 +1,110 @@
+"""The MT workload: sentences encoded in one pass, and translations generated token by token."""
+
+import torch
+from torch import Tensor
+
+from moeprof.instrument.step import Step, make_step
+from moeprof.models.translation_model import TranslationModel
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe import Recipe
+from moeprof.workloads.batches import Batch, make_batches
+from moeprof.workloads.corpora import MT_LANGUAGES, mt_pairs
+from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
+from moeprof.workloads.text import ParallelText, hash_of, read_pairs
+from moeprof.workloads.tokenizers import EOS, make_tokenizer
+
+
+class Translation:
+    """Sentence pairs of one or several target languages; a domain is a language."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+        self.text_hashes: dict[str, str] = {}
+        self.batches: list[Batch] = []
+        load = recipe.load
+        for domain in recipe.data.files or default_languages(recipe):
+            text = self.read(domain)
+            self.text_hashes[domain] = text.sha256
+            self.batches += make_batches(
+                domain,
+                self.sources(text),
+                load.batch_size,
+                max_batches=load.batches,
+                fixed_length=load.sequence_length if recipe.gating.padding == "fixed" else None,
+                first_batch=len(self.batches),
+            )
+
+    def read(self, domain: str) -> ParallelText:
+        """The user's sentences where the recipe names files, the default ones otherwise."""
+        num_pairs = self.recipe.load.batches * self.recipe.load.batch_size
+        if self.recipe.data.files:
+            return read_pairs(domain, self.recipe.data.files[domain], num_pairs)
+        pairs = mt_pairs(domain, "heldout", num_pairs)
+        return ParallelText(domain, pairs, hash_of(side for pair in pairs for side in pair))
+
+    def sources(self, text: ParallelText) -> list[list[int]]:
+        """Source sentences with EOS behind them, cut to the recipe's length, up to [data] max_tokens in all."""
+        length, left = self.recipe.load.sequence_length, self.recipe.data.max_tokens
+        encoded: list[list[int]] = []
+        for source, _ in text.pairs:
+            encoded.append([*self.tokenizer.encode(source)[: length - 1], EOS])
+            if left is not None and (left := left - len(encoded[-1])) <= 0:
+                break
+        return encoded
+
+    def episodes(self, phase: str) -> list[Episode]:
+        """One per batch."""
+        if phase == "encode":
+            return [ForwardEpisode("encode", batch, self.recipe.measure.device, encode) for batch in self.batches]
+        return [self.decode(batch) for batch in self.batches]
+
+    def decode(self, batch: Batch) -> DecodeEpisode:
+        """Greedy translation; the first token is the tag of the target language."""
+        load, device = self.recipe.load, self.recipe.measure.device
+        tag = self.tokenizer.tag(batch.domain.rpartition("-")[2])
+        return DecodeEpisode(
+            domain=batch.domain,
+            sequence_B=batch.sequence_B,
+            first_step=batch.index * load.decode_steps,
+            first_position=0,
+            max_tokens=load.decode_steps,
+            stop=EOS,
+            device=device,
+            begin=lambda model: TranslationSession(model, batch, tag, load.decode_steps, device),
+        )
+
+
+def default_languages(recipe: Recipe) -> list[str]:
+    """The target languages of the default text that the recipe asks for."""
+    wanted = recipe.data.domains or list(MT_LANGUAGES)
+    if foreign := [language for language in wanted if language not in MT_LANGUAGES]:
+        raise UsageError(f"data.domains: there is no default language {foreign[0]!r}", f"There are {', '.join(MT_LANGUAGES)}.")
+    return wanted
+
+
+def encode(model: TranslationModel, source_BM: Tensor, step: Step) -> Tensor:
+    """The encoder's output."""
+    return model.encode(source_BM, step)
+
+
+class TranslationSession:
+    """A translation model that has encoded its sentences."""
+
+    def __init__(self, model: TranslationModel, batch: Batch, tag: int, num_steps: int, device: str) -> None:
+        self.model = model
+        source_BM = torch.from_numpy(batch.tokens_BL).to(device)
+        step = make_step("encode", batch.index, batch.domain, batch.tokens_BL, batch.real_BL, batch.sequence_B, 0, device)
+        self.memory = model.remember(model.encode(source_BM, step), step)
+        self.caches = model.empty_caches(len(source_BM), num_steps)
+        self.first_B = torch.full((len(source_BM),), tag, device=device)
+
+    def forward(self, tokens_B1: Tensor, step: Step) -> Tensor:
+        """Logits of the next token."""
+        logits_B1V: Tensor = self.model(tokens_B1, self.memory, step, self.caches)
+        return logits_B1V
+
+    def rewind(self) -> None:
+        """Forgets every target token."""
+        for cache in self.caches:
+            cache.length = 0
