@@ -1,4 +1,4 @@
-"""Which experts of a layer are busy in the same steps: Pearson correlation of their shares (paper section VII-B)."""
+"""Which experts of a layer are busy in the same steps: Pearson correlation of their shares, as anti-correlation placement needs it."""
 
 from dataclasses import dataclass
 
@@ -73,7 +73,7 @@ def products_by_cell(matrix: LoadMatrix, defined_E: npt.NDArray[np.bool_]) -> Fl
         return None
     shares = coo_array((matrix.shares_N, (matrix.expert_N, matrix.column_N)), shape).tocsr()
     squares_EE = (shares @ shares.T).toarray()
-    sum_E = np.asarray(shares.sum(axis=1))
+    sum_E = np.bincount(matrix.expert_N, matrix.shares_N, minlength=matrix.num_experts)
     products_EE = squares_EE - np.outer(sum_E, sum_E / matrix.num_steps)
     kept_E = products_EE.diagonal() > LOST_DIGITS * squares_EE.diagonal()
     return products_EE if kept_E[defined_E].all() else None

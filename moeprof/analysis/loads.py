@@ -1,4 +1,4 @@
-"""The load matrix: how many choices every expert of a layer received in every step (paper figure 6; A[m, b] of section VII).
+"""The load matrix: how many choices every expert of a layer received in every step (paper figure 6; its A[m, b]).
 
 Shape suffixes: E experts, B steps in which the layer had a token, K choices of a token, N cells of the matrix that are not 0,
 R rows of the trace.

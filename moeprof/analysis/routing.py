@@ -1,4 +1,4 @@
-"""How evenly the experts of a layer are used, and what capacity costs: the routing metrics of paper section II."""
+"""How evenly the experts of a layer are used, and what capacity costs: the metrics of the paper's characterisation."""
 
 import math
 

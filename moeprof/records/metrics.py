@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -30,6 +30,17 @@ class Metric:
     better: Better
     kind: Kind
     formula: str
+
+
+def fairseq_metrics() -> Iterator[Metric]:
+    """What fairseq's Top2Gate logs per layer, under its names; the first choice is 1, the second 2."""
+    for number, choice in ((1, "first"), (2, "second")):
+        name = f"expert{number}"
+        formula = f"experts without a {choice} choice, mean over steps (fairseq)"
+        yield Metric(f"unused_{name}_count", "experts", "lower", "routed", formula)
+        for end, busy in (("top", "busiest"), ("bottom", "idlest")):
+            formula = f"{choice} choices of a step's {busy} 20% of experts, mean over steps (fairseq)"
+            yield Metric(f"{name}_balance_{end}", "percent", "lower" if end == "top" else "higher", "routed", formula)
 
 
 METRICS = {
@@ -71,6 +82,29 @@ METRICS = {
         Metric("load_max_over_mean", "ratio", "lower", "routed", "choices of the hottest expert / mean choices per expert"),
         Metric("load_cv", "ratio", "lower", "routed", "standard deviation / mean of the choices per expert"),
         Metric("hottest_share", "fraction", "lower", "routed", "largest share of one step's choices that one expert takes"),
+        Metric(
+            "active_jaccard",
+            "fraction",
+            "neither",
+            "routed",
+            "experts active in consecutive steps / in either, mean over steps",
+        ),
+        Metric(
+            "active_overlap", "fraction", "neither", "routed", "experts active in a step and the one before / in the step, mean"
+        ),
+        Metric(
+            "active_overlap_by_chance",
+            "fraction",
+            "neither",
+            "routed",
+            "experts active in the step before / E, mean over steps",
+        ),
+        Metric(
+            "reuse_distance", "steps", "neither", "routed", "steps since an expert was last active, lower median of its returns"
+        ),
+        Metric("hot_jaccard", "fraction", "neither", "routed", "experts in the hottest quarter of both domains / of either"),
+        Metric("load_divergence", "bits", "neither", "routed", "Jensen-Shannon divergence of two domains' total loads"),
+        *fairseq_metrics(),
     )
 }
 """Every metric by name."""
