@@ -1,0 +1,44 @@
+"""Whether a recipe can run here at all, asked before anything is allocated."""
+
+import torch
+
+from moeprof.analysis.sizes import largest_batch, memory_need
+from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.records.recipe import Recipe
+from moeprof.records.units import format_bytes
+
+
+def check_device(recipe: Recipe) -> None:
+    """MoeprofError where the recipe's device or number of ranks cannot be had."""
+    if recipe.measure.device == "cuda" and not torch.cuda.is_available():
+        raise MoeprofError(
+            f"recipe {recipe.name}: device cuda, but torch {torch.__version__} finds no CUDA device here",
+            "Use --device cpu, or run it on a machine with a GPU; `moeprof doctor` says what is missing.",
+        )
+    if recipe.parallel.ranks > 1:
+        raise UsageError(
+            f"recipe {recipe.name}: {recipe.parallel.ranks} ranks asked for; this version runs one",
+            "Use --ranks 1, or leave it out.",
+        )
+
+
+def check_memory(recipe: Recipe, available_bytes: int) -> None:
+    """MoeprofError where the recipe needs more than there is, with what would fit."""
+    need = memory_need(recipe)
+    if need.total <= available_bytes:
+        return
+    batch_size = largest_batch(recipe, available_bytes)
+    models = need.weights + need.twin_weights
+    if batch_size:
+        remedy = f"Use --set load.batch_size={batch_size}, the largest that fits."
+    elif models > available_bytes:
+        remedy = (
+            f"The weights alone take {format_bytes(models)}: use a smaller recipe, such as {recipe.workload}-small or -tiny."
+        )
+    else:
+        remedy = "Not even one sequence fits: use a smaller recipe, or a shorter --set load.sequence_length."
+    raise MoeprofError(
+        f"recipe {recipe.name}: needs {format_bytes(need.total)} on {recipe.measure.device}, "
+        f"of which {format_bytes(available_bytes)} are free",
+        remedy,
+    )

@@ -1,0 +1,65 @@
+"""What every pass of a study works with: the models ready to run, the run being written, the clock."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from moeprof.instrument.clock import Clock
+from moeprof.instrument.machine import environment
+from moeprof.models.build import Model, build_model, weights_hash
+from moeprof.moe.forced import make_forced_routing
+from moeprof.moe.layer import force_routing, use_variant
+from moeprof.records.recipe import Recipe
+from moeprof.records.run import RunRecord, RunWriter
+from moeprof.records.variant import Variant
+from moeprof.studies.progress import Progress
+from moeprof.workloads.episodes import Episode
+from moeprof.workloads.registry import Workload
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One recipe being run; a contender is a variant and the model that it runs on."""
+
+    recipe: Recipe
+    writer: RunWriter
+    clock: Clock
+    progress: Progress
+    contenders: dict[Variant, Model]
+    """In the order of the report; the first one is the baseline, whose tokens all others decode."""
+
+    @property
+    def baseline(self) -> Variant:
+        """The first contender."""
+        return next(iter(self.contenders))
+
+
+def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress) -> dict[Variant, Model]:
+    """One model with weights for all MoE variants, and the dense twin where it is among them."""
+    progress.stage("weights", len({variant.dense for variant in variants}))
+    built: dict[bool, Model] = {}
+    for dense in dict.fromkeys(variant.dense for variant in variants):
+        built[dense] = build_model(recipe, dense=dense)
+        force_routing(built[dense], make_forced_routing(recipe))
+        progress.advance()
+    for variant in variants:
+        use_variant(built[variant.dense], variant)
+    return {variant: built[variant.dense] for variant in variants}
+
+
+def first_of_each_domain(episodes: Sequence[Episode]) -> list[Episode]:
+    """What is timed: one batch of every domain."""
+    first = {episode.domain: episode for episode in reversed(episodes)}
+    return list(reversed(first.values()))
+
+
+def new_record(command: str, recipe: Recipe, variants: Sequence[Variant], workload: Workload, argv: Sequence[str]) -> RunRecord:
+    """What is known before anything ran."""
+    return RunRecord(
+        command=command,
+        argv=list(argv),
+        recipe=recipe,
+        variants=[{"label": variant.label, **asdict(variant)} for variant in variants],
+        environment=environment(recipe.measure.device),
+        text_hashes=workload.text_hashes,
+        weights_hash=weights_hash(recipe),
+    )
