@@ -1,8 +1,11 @@
 """Fixtures that several rooms share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from moeprof.cli import group
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -13,3 +16,80 @@ def shared_data() -> Path:
     if not (SHARED_DATA / "README.md").is_file():
         pytest.skip(f"no third-party data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+MICRO = {
+    "lm": """
+schema = 1
+workload = "lm"
+[model]
+decoder_layers = 2
+dim = 16
+ffn_dim = 24
+heads = 2
+vocab_size = 260
+experts = 4
+moe_every = 2
+activation = "gelu"
+positions = "alibi"
+tokenizer = "bytes"
+[gating]
+capacity_fraction = 0.5
+[load]
+batch_size = 2
+sequence_length = 12
+batches = 2
+decode_steps = 3
+prompt_length = 5
+[measure]
+warmup = 1
+rounds = 5
+""",
+    "mt": """
+schema = 1
+workload = "mt"
+[model]
+encoder_layers = 2
+decoder_layers = 2
+dim = 16
+ffn_dim = 24
+heads = 2
+vocab_size = 2560
+experts = 4
+moe_every = 2
+activation = "relu"
+expert_output_masking = 0.2
+tokenizer = "words"
+[load]
+batch_size = 3
+sequence_length = 10
+batches = 2
+decode_steps = 4
+[measure]
+warmup = 1
+rounds = 5
+""",
+}
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a recipe that runs in a fraction of a second, `lm` or `mt`, and gives its path."""
+
+    def write(workload: str) -> Path:
+        path = tmp_path / f"{workload}-micro.toml"
+        path.write_text(MICRO[workload])
+        return path
+
+    return write
+
+
+@pytest.fixture
+def moeprof(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs one command in this process and gives its exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = group.run([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call

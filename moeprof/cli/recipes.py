@@ -93,6 +93,6 @@ def toml_section(section: dict[str, Any]) -> Iterator[str]:
     """Keys of one section; a table inside is written inline. Strings, numbers and lists are written as JSON writes them."""
     for key, value in section.items():
         if isinstance(value, dict):
-            yield f"{key} = {{ {', '.join(f'{json.dumps(name)} = {json.dumps(item)}' for name, item in value.items())} }}"
+            yield f"{key} = {{{', '.join(f'{json.dumps(name)} = {json.dumps(item)}' for name, item in value.items())}}}"
         elif value is not None:
             yield f"{key} = {json.dumps(value)}"

@@ -1,6 +1,8 @@
 """Weights in safetensors files, memory-mapped and never unpickled."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,13 +19,24 @@ def save_checkpoint(model: nn.Module, path: Path) -> None:
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Fills the model; UsageError where the file is missing, damaged, or of another shape. Nothing is filled before that."""
+    """Fills the model, whose shape `check_checkpoint` found to be the file's."""
+    with opened(path) as file, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(file.get_tensor(name))
+
+
+def check_checkpoint(model: nn.Module, path: Path) -> None:
+    """UsageError where the file is missing, damaged, or of another shape than the model; the model may be on meta."""
+    with opened(path) as file:
+        check_fits(model, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[safe_open]:
+    """The file, memory-mapped; its header and its length are checked here."""
     try:
         with safe_open(path, framework="pt") as file:
-            check_fits(model, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
-            with torch.no_grad():
-                for name, parameter in model.named_parameters():
-                    parameter.copy_(file.get_tensor(name))
+            yield file
     except FileNotFoundError as error:
         raise UsageError(f"checkpoint {path}: there is no such file", "Mend [model] checkpoint, or leave it out.") from error
     except (SafetensorError, OSError) as error:

@@ -82,7 +82,8 @@ def activity_line(run: Run, numbers: Numbers, phase: str) -> Iterator[str]:
         return
     floor = 1 - bound / run.record.recipe.model.experts
     why = f", at least {percent(floor)} because a step has so few tokens" if floor > 0 else ""
-    yield f"Idle: {percent(idle)} of the experts have nothing to do in a {phase} step{why}."
+    article = "an" if phase[0] in "aeiou" else "a"
+    yield f"Idle: {percent(idle)} of the experts have nothing to do in {article} {phase} step{why}."
 
 
 def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:

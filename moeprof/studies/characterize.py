@@ -13,7 +13,7 @@ from moeprof.records.metrics import Address, MetricRow
 from moeprof.records.recipe import Recipe
 from moeprof.records.run import Run, RunWriter
 from moeprof.records.variant import DENSE, STATIC
-from moeprof.studies.feasibility import check_device, check_memory
+from moeprof.studies.feasibility import check_device, check_memory, check_weights
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.progress import Progress, Silent
@@ -39,6 +39,7 @@ def characterize(
 ) -> Run:
     """The finished run in `out`; whatever stops it leaves an invalid run there that can be read."""
     check_device(recipe)
+    check_weights(recipe)
     check_memory(recipe, available_memory(recipe.measure.device))
     workload = make_workload(recipe)
     writer = RunWriter(out, new_record("characterize", recipe, VARIANTS, workload, argv), force=force)

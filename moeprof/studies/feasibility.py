@@ -1,8 +1,12 @@
 """Whether a recipe can run here at all, asked before anything is allocated."""
 
+from pathlib import Path
+
 import torch
 
 from moeprof.analysis.sizes import largest_batch, memory_need
+from moeprof.models.build import make_model
+from moeprof.models.checkpoint import check_checkpoint
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.units import format_bytes
@@ -22,9 +26,21 @@ def check_device(recipe: Recipe) -> None:
         )
 
 
+def check_weights(recipe: Recipe) -> None:
+    """UsageError where the recipe's checkpoint is missing, damaged or of another shape."""
+    if recipe.model.checkpoint:
+        check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint))
+
+
 def check_memory(recipe: Recipe, available_bytes: int) -> None:
-    """MoeprofError where the recipe needs more than there is, with what would fit."""
+    """MoeprofError where the recipe needs more than there is or than its budget, with what would fit."""
     need = memory_need(recipe)
+    if recipe.budget.memory is not None and need.weights + need.activations > recipe.budget.memory:
+        raise MoeprofError(
+            f"recipe {recipe.name}: needs {format_bytes(need.weights + need.activations)}, "
+            f"its budget.memory is {format_bytes(recipe.budget.memory)}",
+            "Raise budget.memory, or lower load.batch_size, with --set.",
+        )
     if need.total <= available_bytes:
         return
     batch_size = largest_batch(recipe, available_bytes)
@@ -32,9 +48,7 @@ def check_memory(recipe: Recipe, available_bytes: int) -> None:
     if batch_size:
         remedy = f"Use --set load.batch_size={batch_size}, the largest that fits."
     elif models > available_bytes:
-        remedy = (
-            f"The weights alone take {format_bytes(models)}: use a smaller recipe, such as {recipe.workload}-small or -tiny."
-        )
+        remedy = f"The weights alone take {format_bytes(models)}: use a smaller recipe, such as {recipe.workload}-tiny."
     else:
         remedy = "Not even one sequence fits: use a smaller recipe, or a shorter --set load.sequence_length."
     raise MoeprofError(

@@ -65,12 +65,6 @@ class Stream:
         return [rest.pop(self.below(len(rest))) for _ in range(count)]
 
 
-def common_first(words: Sequence[Item]) -> tuple[Item, ...]:
-    """`words` with the first third three times and the second third twice, so that a pick knows common and rare words."""
-    third = -(-len(words) // 3)
-    return tuple(words) + tuple(words[: 2 * third]) + tuple(words[:third])
-
-
-def words(text: str) -> tuple[str, ...]:
-    """A word list written as running text."""
-    return tuple(text.split())
+def common_first(items: Sequence[Item]) -> tuple[Item, ...]:
+    """`items` with the first half twice, so that a pick knows common and rare ones."""
+    return (*items, *items[: -(-len(items) // 2)])

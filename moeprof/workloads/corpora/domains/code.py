@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from moeprof.workloads.corpora.domains.code_names import ACTIONS, EXCEPTIONS, PURPOSES, REMARKS, RESULTS, THEMES, Theme
-from moeprof.workloads.corpora.domains.phrase_grammar import with_articles
+from moeprof.workloads.corpora.english import with_articles
 from moeprof.workloads.corpora.randomness import Stream
 
 INDENT = "    "
@@ -52,14 +52,14 @@ class Program:
     def expression(self, names: list[str]) -> str:
         """Arithmetic on one or two numbers, or a call of an earlier function."""
         way = self.stream.below(8)
-        if way == 0 and self.functions:
+        if way < 3 and self.functions:
             function = self.stream.pick(self.functions)
             return f"{function.name}({', '.join(self.number(names) for _ in range(function.num_parameters))})"
         left = self.stream.pick(names)
         right = self.number(names, besides=left)
-        if way == 1:
+        if way == 3:
             return f"{self.stream.pick(('min', 'max'))}({left}, {right})"
-        if way == 2:
+        if way == 4:
             return f"({left} {self.stream.pick(OPERATORS)} {right}) {self.stream.pick(OPERATORS)} {self.stream.pick(SMALL)}"
         return f"{left} {self.stream.pick(OPERATORS)} {right}"
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from moeprof.workloads.corpora.randomness import words
+from moeprof.workloads.corpora.english import plural, words
 
 
 class Theme(NamedTuple):
@@ -17,13 +17,6 @@ class Theme(NamedTuple):
     def things(self) -> str:
         """The plural, also the name of every list of them."""
         return plural(self.thing)
-
-
-def plural(noun: str) -> str:
-    """English plural of an identifier."""
-    if noun.endswith("y"):
-        return noun[:-1] + "ies"
-    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def theme(line: str) -> Theme:
@@ -55,7 +48,7 @@ THEMES = tuple(
         "ticket desk: severity wait urgency votes: solved assigned",
         "item store: stock margin shelf price: sold reserved",
         "job pool: cores memory runtime retries: failed queued",
-        "car garage: mileage doors power range: rented broken",
+        "car garage: mileage doors power torque: rented broken",
         "layer network: units inputs dropout momentum: frozen trained",
         "particle solver: mass charge velocity radius: bound escaped",
         "song playlist: duration tempo plays loudness: liked skipped",

@@ -83,10 +83,3 @@ def ways_by_symbol(text: str) -> dict[str, list[str]]:
             ways[symbol] = []
         ways[symbol] += [way.strip() for way in rest.split("|") if way.strip()]
     return ways
-
-
-def with_articles(text: str) -> str:
-    """`text` with `an` for `a` before a vowel; the vocabularies have no word in which the letter misleads."""
-    for vowel in "aeio":
-        text = text.replace(f" a {vowel}", f" an {vowel}")
-    return text

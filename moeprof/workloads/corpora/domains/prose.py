@@ -1,8 +1,8 @@
 """English-like prose: encyclopaedia entries on a fixed country, and stories whose heroes keep their names and things."""
 
-from moeprof.workloads.corpora.domains.phrase_grammar import with_articles
 from moeprof.workloads.corpora.domains.prose_rules import PROSE
 from moeprof.workloads.corpora.domains.world import MEN, WOMEN, facts
+from moeprof.workloads.corpora.english import with_articles
 from moeprof.workloads.corpora.randomness import Stream
 
 FACTS = facts()

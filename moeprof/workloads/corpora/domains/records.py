@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from moeprof.workloads.corpora.randomness import Stream, words
+from moeprof.workloads.corpora.english import words
+from moeprof.workloads.corpora.randomness import Stream
 
 SHOPS = ("NORTH", "SOUTH", "PIER", "HUB", "WEST-2", "DOCK-7")
 STATUSES = ("new", "paid", "sent", "back", "held", "lost")

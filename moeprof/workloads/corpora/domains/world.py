@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from moeprof.workloads.corpora.randomness import Stream, common_first, seed_of, words
+from moeprof.workloads.corpora.english import words
+from moeprof.workloads.corpora.randomness import Stream, common_first, seed_of
 
 TOWN_HEADS = ("Bren", "Har", "Ald", "Wes", "Kell", "Thorn", "Mar", "Stan", "Lin", "Oak", "Pem", "Rad")
 TOWN_TAILS = ("ford", "low", "wick", "ton", "bridge", "mouth", "stead", "ham")
@@ -72,7 +73,6 @@ def person(number: int, towns: tuple[dict[str, str], ...], stream: Stream) -> di
     home, away = stream.sample(towns, 2)
     return dict(zip(("he", "him", "his"), pronouns, strict=True)) | {
         "name": f"{first} {surname}",
-        "first": first,
         "surname": surname,
         "trade": trade,
         "field": field,

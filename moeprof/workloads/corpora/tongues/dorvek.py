@@ -4,7 +4,7 @@ Phrases carry their role in a word that follows them, counted nouns take the cla
 reasons and conditions come before what follows from them, and persons are seen or known by other verbs than things are.
 """
 
-from moeprof.workloads.corpora.randomness import words
+from moeprof.workloads.corpora.english import words
 from moeprof.workloads.corpora.tongues.meanings import Noun, Quality, Verb
 from moeprof.workloads.corpora.tongues.stems import roots, stems
 from moeprof.workloads.corpora.tongues.trees import Circumstance, Clause, Phrase, Relative, Sentence, Tense, is_person

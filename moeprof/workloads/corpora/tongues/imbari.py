@@ -4,7 +4,7 @@ Plural nouns take the prefix of their class, everything that describes a noun fo
 extremes are said twice, and of a happy or sad person one says that the heart is.
 """
 
-from moeprof.workloads.corpora.randomness import words
+from moeprof.workloads.corpora.english import words
 from moeprof.workloads.corpora.tongues.meanings import ALL_NOUNS, Kind, Noun, Quality, Verb
 from moeprof.workloads.corpora.tongues.stems import roots, stems
 from moeprof.workloads.corpora.tongues.trees import Clause, Phrase, Relative, Sentence, Tense, is_person, many

@@ -7,7 +7,8 @@ single word that translates them.
 
 from typing import Literal, NamedTuple
 
-from moeprof.workloads.corpora.tongues import nouns, qualities, verbs
+from moeprof.workloads.corpora.english import plural
+from moeprof.workloads.corpora.tongues import lexicon
 
 Making = Literal["root", "compound", "opposite", "extreme"]
 Kind = Literal["person", "animal", "thing", "place", "stuff", "name", "pronoun"]
@@ -56,8 +57,8 @@ class Entry(NamedTuple):
 def entry(item: str) -> Entry:
     """Reads an item; the plural is the regular English one unless it is given."""
     form, _, definition = item.partition("=")
-    word, _, plural = form.replace("_", " ").partition("/")
-    return Entry(word, plural or regular_plural(word), meaning(word, definition))
+    word, _, irregular = form.replace("_", " ").partition("/")
+    return Entry(word, irregular or plural(word), meaning(word, definition))
 
 
 def meaning(word: str, definition: str) -> Meaning:
@@ -70,17 +71,10 @@ def meaning(word: str, definition: str) -> Meaning:
     return Meaning("compound" if len(parts) > 1 else "root", parts)
 
 
-def regular_plural(word: str) -> str:
-    """`-s`, `-es` after a hiss, `-ies` for a consonant and y."""
-    if word.endswith("y") and word[-2] not in "aeiou":
-        return word[:-1] + "ies"
-    return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
-
-
 def nouns_of(kind: Kind, items: str) -> tuple[Noun, ...]:
     """The nouns of one kind; only persons, animals and things are counted."""
     counted = kind in ("person", "animal", "thing")
-    return tuple(Noun(word, plural if counted else "", kind, made) for word, plural, made in map(entry, items.split()))
+    return tuple(Noun(word, several if counted else "", kind, made) for word, several, made in map(entry, items.split()))
 
 
 def verbs_of(frame: Frame, items: str) -> tuple[Verb, ...]:
@@ -94,34 +88,34 @@ def qualities_of(items: str) -> tuple[Quality, ...]:
 
 
 NOUNS: dict[Kind, tuple[Noun, ...]] = {
-    "person": nouns_of("person", nouns.PERSONS),
-    "animal": nouns_of("animal", nouns.ANIMALS),
-    "thing": nouns_of("thing", nouns.THINGS),
-    "place": nouns_of("place", nouns.PLACES),
-    "stuff": nouns_of("stuff", nouns.STUFF),
+    "person": nouns_of("person", lexicon.PERSONS),
+    "animal": nouns_of("animal", lexicon.ANIMALS),
+    "thing": nouns_of("thing", lexicon.THINGS),
+    "place": nouns_of("place", lexicon.PLACES),
+    "stuff": nouns_of("stuff", lexicon.STUFF),
 }
 VERBS: dict[Frame, tuple[Verb, ...]] = {
-    "none": verbs_of("none", verbs.ACTIVITIES),
-    "motion": verbs_of("motion", verbs.MOTIONS),
-    "any": verbs_of("any", verbs.ON_ANYTHING),
-    "person": verbs_of("person", verbs.ON_PERSONS),
-    "thing": verbs_of("thing", verbs.ON_THINGS),
-    "food": verbs_of("food", verbs.ON_FOOD),
-    "gift": verbs_of("gift", verbs.GIFTS),
-    "claim": verbs_of("claim", verbs.CLAIMS),
+    "none": verbs_of("none", lexicon.ACTIVITIES),
+    "motion": verbs_of("motion", lexicon.MOTIONS),
+    "any": verbs_of("any", lexicon.ON_ANYTHING),
+    "person": verbs_of("person", lexicon.ON_PERSONS),
+    "thing": verbs_of("thing", lexicon.ON_THINGS),
+    "food": verbs_of("food", lexicon.ON_FOOD),
+    "gift": verbs_of("gift", lexicon.GIFTS),
+    "claim": verbs_of("claim", lexicon.CLAIMS),
 }
-GENERAL = qualities_of(qualities.GENERAL)
-PERSONAL = qualities_of(qualities.PERSONAL)
-PHYSICAL = qualities_of(qualities.PHYSICAL)
-MANNERS = qualities_of(qualities.MANNERS)
-FREQUENCIES = qualities_of(qualities.FREQUENCIES)
+GENERAL = qualities_of(lexicon.GENERAL)
+PERSONAL = qualities_of(lexicon.PERSONAL)
+PHYSICAL = qualities_of(lexicon.PHYSICAL)
+MANNERS = qualities_of(lexicon.MANNERS)
+FREQUENCIES = qualities_of(lexicon.FREQUENCIES)
 TIMES = {
-    "past": qualities_of(qualities.PAST),
-    "present": qualities_of(qualities.PRESENT),
-    "future": qualities_of(qualities.FUTURE),
+    "past": qualities_of(lexicon.PAST),
+    "present": qualities_of(lexicon.PRESENT),
+    "future": qualities_of(lexicon.FUTURE),
 }
 ROOT = Meaning("root", ())
-NAMES = tuple(Noun(name, "", "name", ROOT) for name in nouns.NAMES.split())
+NAMES = tuple(Noun(name, "", "name", ROOT) for name in lexicon.NAMES.split())
 WOMEN = frozenset(name.word for name in NAMES[::2])
 PRONOUNS = tuple(Noun(word, "", "pronoun", ROOT) for word in ("he", "she", "i", "they", "you", "we"))
 PLURAL_PRONOUNS = frozenset(("they", "we"))

@@ -16,7 +16,7 @@ FRAMES: tuple[Frame, ...] = (
     "gift", "gift", "claim",
 )  # fmt: skip
 OBJECTS: dict[Frame, tuple[Kind, ...]] = {
-    "any": ("person", "person", "person", "animal", "animal", "thing", "thing", "thing", "place", "stuff"),
+    "any": ("person", "person", "person", "animal", "animal", "thing", "thing", "thing", "thing", "place", "stuff"),
     "person": ("person", "person", "person", "animal"),
     "thing": ("thing", "thing", "thing", "stuff"),
     "food": ("stuff", "stuff", "stuff", "animal"),
@@ -36,15 +36,8 @@ WAYS = ("to", "from", "through")
 COMPANY = ("with", "for", "without")
 PREPOSITIONS = SPOTS + WAYS + COMPANY
 OPENERS = (
-    "of course",
-    "by the way",
-    "in the end",
-    "after all",
-    "as usual",
-    "at first",
-    "to tell the truth",
-    "once upon a time",
-)
+    "of course", "by the way", "in the end", "after all", "as usual", "at first", "to tell the truth", "once upon a time",
+)  # fmt: skip
 
 
 def phrase(stream: Stream, kind: Kind, outermost: bool = False) -> Phrase:
@@ -183,8 +176,7 @@ def statement(stream: Stream) -> Sentence:
     opener = stream.pick(OPENERS) if stream.below(10) == 0 else ""
     way = stream.below(20)
     if way < 5:
-        first = action(stream, FRAMES[:-1]) if stream.below(4) else state(stream)
-        second = action(stream, FRAMES[:-1]) if stream.below(4) else state(stream)
+        first, second = (action(stream, FRAMES[:-1]) if stream.below(4) else state(stream) for _ in range(2))
         return Sentence("statement", first, stream.pick(LINKS), second, opener)
     if way < 7:
         return Sentence("statement", presence(stream), opener=opener)

@@ -4,7 +4,7 @@ Adjectives follow the noun but for a few short ones, object pronouns precede the
 subjects, negation stands on both sides of the verb, and one does not be hungry but holds hunger.
 """
 
-from moeprof.workloads.corpora.randomness import words
+from moeprof.workloads.corpora.english import words
 from moeprof.workloads.corpora.tongues import meanings
 from moeprof.workloads.corpora.tongues.meanings import Noun, Quality, Verb
 from moeprof.workloads.corpora.tongues.stems import roots, stems
@@ -38,12 +38,12 @@ PARTICLES = words("di mal tra ment ra no pa ad ke kem sa san tene tenen avi tan 
 
 def feminine(phrase: Phrase) -> bool:
     """A phrase of several is feminine only if all of them are."""
-    alone = phrase.noun.word in meanings.WOMEN or phrase.noun.word == "she" or gender(phrase.noun)
+    alone = phrase.noun.word in meanings.WOMEN or phrase.noun.word == "she" or has_feminine_head(phrase.noun)
     return alone and (phrase.partner is None or feminine(phrase.partner))
 
 
-def gender(noun: Noun) -> bool:
-    """True for a feminine noun; that of a compound is its head's."""
+def has_feminine_head(noun: Noun) -> bool:
+    """Whether a noun is feminine; a compound has the gender of its head."""
     return bool(noun.meaning.parts) and noun.meaning.parts[-1] in FEMININE_ROOTS
 
 
@@ -77,7 +77,7 @@ def phrase(tree: Phrase) -> list[str]:
     """Article, noun, adjectives, possessor, relative clause; pronouns in the form that follows prepositions."""
     if tree.noun.kind == "pronoun":
         return [CLITICS[tree.noun.word]]
-    is_feminine = gender(tree.noun)
+    is_feminine = has_feminine_head(tree.noun)
     before = [token for word in tree.qualities if word.word in PREPOSED for token in quality(word, is_feminine)]
     after = [token for word in tree.qualities if word.word not in PREPOSED for token in quality(word, is_feminine)]
     tokens = [*determiner(tree, is_feminine), *before, *noun(tree.noun), *after]
@@ -107,14 +107,13 @@ def relative(tree: Relative, plural: bool) -> list[str]:
 
 
 def action(word: Verb, tense: Tense, negative: bool, plural: bool, patient: Phrase | None) -> list[str]:
-    """The verb with all that clings to it, and its object."""
-    pronoun = patient is not None and patient.noun.kind == "pronoun"
-    tokens = ["no"] * negative
-    if pronoun and patient:
-        tokens += phrase(patient)
+    """The verb with all that clings to it, a pronoun object before it, any other object behind."""
+    clinging = patient is not None and patient.noun.kind == "pronoun"
+    patient_tokens = phrase(patient) if patient is not None else []
+    tokens = ["no"] * negative + (patient_tokens if clinging else [])
     tokens += [BEFORE_VERB[tense][plural]] if tense in BEFORE_VERB else []
     tokens += [*verb(word, plural), *["ra"] * (tense == "future"), *["pa"] * negative]
-    return tokens if pronoun or patient is None else tokens + phrase(patient)
+    return tokens if clinging else tokens + patient_tokens
 
 
 def being(tree: Clause, forms: tuple[str, str], plural: bool) -> list[str]:

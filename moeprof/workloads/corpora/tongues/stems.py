@@ -2,7 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-from moeprof.workloads.corpora.randomness import Stream, seed_of, words
+from moeprof.workloads.corpora.english import words
+from moeprof.workloads.corpora.randomness import Stream, seed_of
 from moeprof.workloads.corpora.tongues import meanings
 
 Category = Literal["noun", "verb", "adjective", "adverb"]

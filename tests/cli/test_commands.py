@@ -1,0 +1,201 @@
+"""The commands as their users type them: output, exit codes, and errors in two lines."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.recipe_files import builtin_names
+from moeprof.records.run import Run
+
+Call = Callable[..., tuple[int, str, str]]
+Micro = Callable[[str], Path]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "modules", ["moeprof, moeprof.cli", "moeprof.cli.characterize", "moeprof.cli.report, moeprof.reporters.markdown"]
+)
+def test_importing_the_command_line_pulls_in_no_torch(modules: str) -> None:
+    assert python(f"import sys, {modules}; print('torch' in sys.modules)") == "False"
+
+
+def test_help_imports_none_of_the_heavy_libraries() -> None:
+    heavy = ("torch", "pandas", "rich", "pyarrow")
+    code = f"import sys; from moeprof.cli import group; group.run(['--help']); print([m for m in {heavy} if m in sys.modules])"
+    assert python(code).splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command(moeprof: Call) -> None:
+    code, stdout, stderr = moeprof("--help")
+    assert code == 0
+    assert stderr == ""
+    for command in ("characterize", "report", "recipes", "doctor"):
+        assert command in stdout
+        assert moeprof(command, "--help")[0] == 0
+
+
+def test_characterize_prints_markdown_into_a_pipe_and_leaves_the_same_report(
+    moeprof: Call, micro: Micro, tmp_path: Path
+) -> None:
+    code, stdout, stderr = moeprof("characterize", micro("lm"), "--out", tmp_path / "run")
+    assert code == 0
+    assert stderr == ""
+    assert stdout == (tmp_path / "run" / "report.md").read_text()
+    assert stdout.startswith("# moeprof characterize: lm-micro\n")
+
+
+def test_report_renders_a_run_again_without_torch(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    _, stdout, _ = moeprof("characterize", micro("mt"), "--out", tmp_path / "run")
+    code = f"import sys; from moeprof.cli import group; group.run(['report', {str(tmp_path / 'run')!r}]); print('torch' in sys.modules)"
+    assert python(code) == stdout.strip() + "\nFalse"
+
+
+def test_json_is_one_document_with_every_metric(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    code, stdout, _ = moeprof("characterize", micro("lm"), "--out", tmp_path / "run", "--json")
+    document = json.loads(stdout)
+    run = Run.open(tmp_path / "run")
+    assert code == 0
+    assert len(document["metrics"]) == len(run.metrics)
+    assert document["run"]["valid"] is True
+    assert document["run"]["recipe"]["schema"] == 1
+
+
+def test_several_recipes_get_a_folder_each(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    code, stdout, _ = moeprof("characterize", micro("lm"), micro("mt"), "--out", tmp_path / "runs", "--json")
+    assert code == 0
+    assert [Path(document["path"]).name for document in json.loads(stdout)] == ["lm-micro", "mt-micro"]
+
+
+def test_an_older_run_is_replaced_only_with_force(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    recipe, out = micro("lm"), tmp_path / "run"
+    assert moeprof("characterize", recipe, "--out", out)[0] == 0
+    before = (out / "run.json").read_bytes()
+    code, _, stderr = moeprof("characterize", recipe, "--out", out)
+    assert (code, (out / "run.json").read_bytes()) == (2, before)
+    assert "--force" in stderr
+    assert moeprof("characterize", recipe, "--out", out, "--force")[0] == 0
+
+
+def test_csv_of_a_report_is_the_table_itself(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    moeprof("characterize", micro("lm"), "--out", tmp_path / "run")
+    _, stdout, _ = moeprof("report", tmp_path / "run", "--format", "csv")
+    assert stdout.splitlines()[0] == "workload,phase,domain,variant,point,rank,layer,region,category,metric,unit,kind,value"
+    assert len(stdout.splitlines()) == len(Run.open(tmp_path / "run").metrics) + 1
+
+
+BAD = {
+    "no such recipe": ("characterize", "lm-tny"),
+    "unknown key": ("characterize", "lm-tiny", "--set", "gating.topk=1"),
+    "wrong type": ("characterize", "lm-tiny", "--set", "gating.top_k=two"),
+    "top_k above E": ("characterize", "lm-tiny", "--set", "gating.top_k=33"),
+    "C above 1": ("characterize", "lm-tiny", "--set", "gating.capacity_fraction=1.5"),
+    "C of 0": ("characterize", "lm-tiny", "--set", "gating.capacity_fraction=0"),
+    "experts over ranks": ("characterize", "lm-tiny", "--ranks", "3"),
+    "text that is missing": ("characterize", "lm-tiny", "--data", "a=/nonexistent.txt"),
+    "text of two workloads": ("characterize", "--data", "a=b.txt"),
+    "a name that leads out": ("characterize", "lm-tiny", "--data", "../x=b.txt"),
+    "a checkpoint that is missing": ("characterize", "lm-tiny", "--set", "model.checkpoint=/nonexistent.safetensors"),
+    "no run": ("report", "/nonexistent"),
+    "a routing source": ("characterize", "lm-tiny", "--set", "routing.source=zipf"),
+    "unknown default domain": ("characterize", "lm-tiny", "--set", 'data.domains=["poems"]'),
+}
+
+
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
+def test_bad_input_gets_two_lines_and_exit_code_2(moeprof: Call, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    out = ("--out", tmp_path / "run") if arguments[0] == "characterize" else ()
+    code, stdout, stderr = moeprof(*arguments, *out)
+    assert code == 2
+    assert stdout == ""
+    assert stderr.startswith("Error: ")
+    assert len(stderr.splitlines()) == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"", "holds no text"), (b"\xff\xfe\x00", "not UTF-8"), (b"  \n", "holds no text")],
+    ids=["empty", "not UTF-8", "blank"],
+)
+def test_a_text_that_cannot_be_used_is_refused(moeprof: Call, tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "text.txt").write_bytes(content)
+    code, _, stderr = moeprof("characterize", "lm-tiny", "--data", f"a={tmp_path / 'text.txt'}", "--out", tmp_path / "run")
+    assert code == 2
+    assert complaint in stderr
+    assert len(stderr.splitlines()) == 2
+
+
+def test_files_with_unequal_line_counts_are_refused(moeprof: Call, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one\ntwo\n")
+    (tmp_path / "b").write_text("one\n")
+    code, _, stderr = moeprof("characterize", "mt-tiny", "--data", f"x={tmp_path / 'a'},{tmp_path / 'b'}")
+    assert code == 2
+    assert "2 lines" in stderr
+    assert "1" in stderr
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, stderr = moeprof("characterize", micro("lm"), "--out", tmp_path / "file" / "run")
+    assert code == 2
+    assert "output folder" in stderr
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(moeprof: Call) -> None:
+    for arguments in (("--debug", "characterize", "nosuch"), ("characterize", "nosuch", "--debug")):
+        code, _, stderr = moeprof(*arguments)
+        assert code == 2
+        assert "Traceback" in stderr
+
+
+def test_a_defect_is_reported_as_one(moeprof: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moeprof.cli.recipes.builtin_names", lambda: 1 / 0)
+    code, _, stderr = moeprof("recipes", "list")
+    assert code == 1
+    assert "ZeroDivisionError" in stderr
+    assert len(stderr.splitlines()) == 2
+
+
+def test_recipes_list_names_all_seven(moeprof: Call) -> None:
+    _, stdout, _ = moeprof("recipes", "list", "--json")
+    assert [recipe["name"] for recipe in json.loads(stdout)] == [
+        *("lm-tiny", "lm-small", "lm-15b", "lm-52b"),
+        *("mt-tiny", "mt-small", "mt-54b"),
+    ]
+
+
+@pytest.mark.parametrize(("name", "billions"), [("lm-52b", 51.83), ("mt-54b", 54.50), ("lm-15b", 14.61)])
+def test_show_counts_the_parameters_of_the_paper(moeprof: Call, name: str, billions: float) -> None:
+    document = json.loads(moeprof("recipes", "show", name, "--json")[1])
+    assert round(document["num_parameters"] / 1e9, 2) == billions
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_what_show_prints_is_a_valid_recipe(moeprof: Call, tmp_path: Path, name: str) -> None:
+    (tmp_path / "copy.toml").write_text(moeprof("recipes", "show", name)[1])
+    code, stdout, _ = moeprof("recipes", "validate", tmp_path / "copy.toml")
+    assert (code, stdout) == (0, f"{tmp_path / 'copy.toml'}: valid\n")
+    again = moeprof("recipes", "show", tmp_path / "copy.toml")[1]
+    assert again == (tmp_path / "copy.toml").read_text()
+
+
+def test_the_schema_documents_every_key(moeprof: Call) -> None:
+    schema = json.loads(moeprof("recipes", "schema")[1])
+    for section in schema["$defs"].values():
+        assert all("description" in key for key in section["properties"].values())
+
+
+def test_doctor_says_what_is_missing_and_why(moeprof: Call) -> None:
+    code, stdout, _ = moeprof("doctor", "--json")
+    found = {item["name"]: item for item in json.loads(stdout)}
+    assert code == 0
+    assert found["torch"]["available"]
+    assert all(item["detail"] for item in found.values())
+    assert moeprof("doctor")[1].startswith("# moeprof doctor")

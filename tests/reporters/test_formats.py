@@ -1,0 +1,104 @@
+"""Every format renders every run, whole or partial, and nothing in a run is taken for markup."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.reporters.characterization import document_of
+from moeprof.reporters.document import Bullets, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.markdown import render_document as markdown
+from moeprof.reporters.numbers import percent
+from moeprof.reporters.registry import FORMATS, render
+from moeprof.reporters.shading import SHADES, folded, shade
+from moeprof.reporters.summary import summary
+from moeprof.reporters.terminal import render_document as terminal
+from moeprof.studies.characterize import characterize
+
+Micro = Callable[[str], Path]
+
+
+@pytest.fixture
+def runs(micro: Micro, tmp_path: Path) -> list[Run]:
+    """A whole run of each workload, and one that was stopped before anything was recorded."""
+    whole = [characterize(load_recipe(str(micro(workload))), tmp_path / workload) for workload in ("lm", "mt")]
+    record = RunRecord(command="characterize", recipe=load_recipe("lm-tiny"))
+    return [*whole, RunWriter(tmp_path / "partial", record).finish("interrupted")]
+
+
+def test_every_format_renders_every_run_without_nan(runs: list[Run]) -> None:
+    for run in runs:
+        for form in FORMATS:
+            text = render(run, form)
+            assert text
+            assert "nan" not in text.lower().split()
+
+
+def test_an_invalid_run_says_so_in_every_readable_format(runs: list[Run]) -> None:
+    for form in ("terminal", "markdown"):
+        assert "NOT VALID: interrupted" in render(runs[-1], form)
+    assert '"valid": false' in render(runs[-1], "json")
+
+
+def test_the_summary_has_at_most_ten_lines(runs: list[Run]) -> None:
+    from moeprof.reporters.numbers import Numbers
+
+    for run in runs:
+        assert len(summary(run, Numbers.of(run))) <= 10
+    assert len(summary(runs[0], Numbers.of(runs[0]))) >= 7
+
+
+def test_a_phase_that_was_not_recorded_says_so(runs: list[Run]) -> None:
+    assert "Nothing was recorded in this phase." in render(runs[-1], "markdown")
+
+
+def test_a_report_fits_its_terminal(runs: list[Run]) -> None:
+    for width in (80, 200):
+        for line in terminal(document_of(runs[0]), Console(width=width, file=io.StringIO())).splitlines():
+            assert len(line) <= width
+
+
+def test_text_from_files_is_never_markup() -> None:
+    hostile = "<script>alert(1)</script> [bold]x[/bold] `a|b` *c*"
+    blocks = [
+        Heading(hostile),
+        Paragraph(hostile),
+        Bullets([hostile]),
+        Table(["a", "b"], [[hostile, "1"]], caption=hostile),
+        HeatMap(hostile, ["```x"], [[0.0, 1.0]], 1.0),
+    ]
+    text = markdown(blocks)
+    assert "<script>" not in text
+    assert "`a|b`" not in text
+    assert text.count("```") == 2
+    assert "[bold]x[/bold]" in terminal(blocks, Console(width=200, file=io.StringIO()))
+
+
+def test_markdown_tables_have_the_same_number_of_cells_in_every_row(runs: list[Run]) -> None:
+    lines = [line for line in render(runs[0], "markdown").splitlines() if line.startswith("|")]
+    assert len(lines) > 10
+    tables: list[list[str]] = [[]]
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        tables[-1].append(line)
+        if len(following) != len(line):
+            tables.append([])
+    for table in filter(None, tables):
+        assert len({line.count("|") for line in table}) == 1
+
+
+def test_only_nothing_is_blank_in_a_heat_map() -> None:
+    assert [shade(value, 1.0) for value in (0.0, 1e-9, 0.3, 0.6, 1.0)] == [*SHADES[:4], SHADES[4]]
+    assert shade(0.0, 0.0) == " "
+
+
+def test_folding_keeps_the_hottest_of_each_group() -> None:
+    assert folded([1, 9, 2, 3, 8], 3) == [9, 3, 8]
+    assert folded([1, 2], 10) == [1, 2]
+
+
+def test_shares_never_round_to_nothing_or_to_everything() -> None:
+    assert [percent(value) for value in (0.0, 1e-6, 0.5, 0.99999, 1.0)] == ["0.0 %", "<0.1 %", "50.0 %", ">99.9 %", "100.0 %"]
