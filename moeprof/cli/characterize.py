@@ -42,7 +42,7 @@ def command(
 
 
 def run_one(recipe: Recipe, folder: Path, *, force: bool, quiet: bool) -> Run:
-    """One run with its `report.md`, which is written also for what an interruption leaves."""
+    """One run with its reports, which are written also for what an interruption leaves."""
     from moeprof.studies.characterize import characterize
 
     try:
@@ -50,13 +50,14 @@ def run_one(recipe: Recipe, folder: Path, *, force: bool, quiet: bool) -> Run:
             run = characterize(recipe, folder, force=force, argv=["moeprof", *sys.argv[1:]], progress=bar)
     except KeyboardInterrupt:
         if (folder / "run.json").is_file():
-            write_report(Run.open(folder))
+            write_reports(Run.open(folder))
             click.echo(f"moeprof: the partial run is in {folder}, marked invalid", err=True)
         raise
-    write_report(run)
+    write_reports(run)
     return run
 
 
-def write_report(run: Run) -> None:
-    """`report.md` beside the numbers."""
-    (run.path / "report.md").write_text(render(run, "markdown"), encoding="utf-8")
+def write_reports(run: Run) -> None:
+    """`report.md` and `report.html` beside the numbers."""
+    for name, form in (("report.md", "markdown"), ("report.html", "html")):
+        (run.path / name).write_text(render(run, form), encoding="utf-8")

@@ -50,13 +50,13 @@ def cell(value: float | None, write: Write = format_significant) -> str:
 
 
 def percent(fraction: float) -> str:
-    """`12.3 %`; a share that is not nothing never looks like nothing, nor one below everything like everything."""
+    """`12.3%`; a share that is not nothing never looks like nothing, nor one below everything like everything."""
     text = f"{fraction:.1%}"
     if text == "0.0%" and fraction > 0:
         text = "<0.1%"
     if text == "100.0%" and fraction < 1:
         text = ">99.9%"
-    return text.replace("%", " %")
+    return text
 
 
 def times(ratio: float) -> str:

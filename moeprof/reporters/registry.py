@@ -4,7 +4,7 @@ from importlib import import_module
 
 from moeprof.records.run import Run
 
-FORMATS = ("terminal", "markdown", "json", "csv")
+FORMATS = ("terminal", "markdown", "html", "json", "csv")
 
 
 def render(run: Run, form: str) -> str:

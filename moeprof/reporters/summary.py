@@ -104,4 +104,4 @@ def trust_line(run: Run) -> Iterator[str]:
     if run.record.recipe.routing.source != "model":
         yield f"Routing was forced ({run.record.recipe.routing.source}): loads and drops are not this model's own."
     if run.record.noisy:
-        yield f"{len(run.record.noisy)} of the timings vary by more than 10 % between rounds: look at them with care."
+        yield f"{len(run.record.noisy)} of the timings vary by more than 10% between rounds: look at them with care."

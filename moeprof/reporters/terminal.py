@@ -60,7 +60,7 @@ def table(block: Table) -> RenderableType:
         shown.add_column(Text(column), justify="left" if index < block.labels else "right", no_wrap=index < block.labels)
     for row in block.rows:
         shown.add_row(*(Text(cell) for cell in row))
-    return Group(shown, Text(block.caption, style="dim")) if block.caption else shown
+    return Group(shown, Text(block.caption + "\n", style="dim")) if block.caption else shown
 
 
 def heat_map(block: HeatMap, width: int) -> RenderableType:

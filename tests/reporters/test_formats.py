@@ -11,6 +11,7 @@ from moeprof.records.recipe_files import load_recipe
 from moeprof.records.run import Run, RunRecord, RunWriter
 from moeprof.reporters.characterization import document_of
 from moeprof.reporters.document import Bullets, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.html import render_document as html
 from moeprof.reporters.markdown import render_document as markdown
 from moeprof.reporters.numbers import percent
 from moeprof.reporters.registry import FORMATS, render
@@ -39,7 +40,7 @@ def test_every_format_renders_every_run_without_nan(runs: list[Run]) -> None:
 
 
 def test_an_invalid_run_says_so_in_every_readable_format(runs: list[Run]) -> None:
-    for form in ("terminal", "markdown"):
+    for form in ("terminal", "markdown", "html"):
         assert "NOT VALID: interrupted" in render(runs[-1], form)
     assert '"valid": false' in render(runs[-1], "json")
 
@@ -71,6 +72,7 @@ def test_text_from_files_is_never_markup() -> None:
         Table(["a", "b"], [[hostile, "1"]], caption=hostile),
         HeatMap(hostile, ["```x"], [[0.0, 1.0]], 1.0),
     ]
+    assert "<script>" not in html(blocks)
     text = markdown(blocks)
     assert "<script>" not in text
     assert "`a|b`" not in text
@@ -101,4 +103,4 @@ def test_folding_keeps_the_hottest_of_each_group() -> None:
 
 
 def test_shares_never_round_to_nothing_or_to_everything() -> None:
-    assert [percent(value) for value in (0.0, 1e-6, 0.5, 0.99999, 1.0)] == ["0.0 %", "<0.1 %", "50.0 %", ">99.9 %", "100.0 %"]
+    assert [percent(value) for value in (0.0, 1e-6, 0.5, 0.99999, 1.0)] == ["0.0%", "<0.1%", "50.0%", ">99.9%", "100.0%"]
