@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from moeprof.records.gating import expert_slots
 from moeprof.records.recipe import ModelSection, Recipe
 
-TENSOR_BYTES = 4  # of what is float32 whatever the dtype: router weights, gates, combine weights' sources
+TENSOR_BYTES = 4  # of what is float32 whatever the dtype: router weights, gates
+INDEX_BYTES = 8
 
 
 def ffn_parameters(model: ModelSection) -> int:
@@ -57,17 +58,20 @@ def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
 
 
 def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
-    """Peak of what one MoE layer allocates under static gating for S tokens, gates aside.
+    """Peak of what one MoE layer allocates under static gating for S tokens.
 
-    Combine weights and expert rows live throughout; beside them first the mask, then the two hidden buffers (before and
-    behind the activation), then one of them and the outputs.
+    Combine weights, expert rows and the drops live throughout; beside them first the mask with the choices' places and cells,
+    then the hidden buffers before and behind the activation, then one of them and the outputs, then outputs and the result.
+    The gates (scores and softmax) are gone by then.
     """
-    model, gating = recipe.model, recipe.gating
-    slots = expert_slots(model.experts, gating.capacity_fraction, num_tokens)
-    mask, rows, hidden = num_tokens * slots, slots * model.dim, slots * model.ffn_dim
-    elements = mask + rows + max(mask, 2 * hidden, hidden + rows)
-    gates = 2 * num_tokens * model.experts * TENSOR_BYTES
-    return elements * model.bytes_per_element + gates
+    model, choices = recipe.model, recipe.gating.top_k * num_tokens
+    slots = expert_slots(model.experts, recipe.gating.capacity_fraction, num_tokens)
+    mask, rows, hidden, result = (
+        elements * model.bytes_per_element
+        for elements in (num_tokens * slots, slots * model.dim, slots * model.ffn_dim, num_tokens * model.dim)
+    )
+    beside = max(mask + 2 * INDEX_BYTES * choices, 2 * hidden, hidden + rows, rows + result)
+    return max(mask + rows + choices + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
 @dataclass(frozen=True)

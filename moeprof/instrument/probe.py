@@ -17,6 +17,9 @@ class Probe:
         """Entered and left around a region; regions never nest."""
         return UNOBSERVED
 
+    def scored(self, layer: str, step: Step, gates_TE: Tensor) -> None:
+        """Called once per MoE layer and step with the router's softmax over all experts, float32."""
+
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> None:
         """Called once per MoE layer and step with the router's choices, their softmax values and what was dropped."""
 

@@ -2,51 +2,71 @@
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from moeprof.instrument.probe import Probe
 from moeprof.instrument.step import Step
+from moeprof.records.gate_entropy import GateEntropy
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader, joined
 
 
 class RoutingRecorder(Probe):
-    """Collects one Arrow table per layer and step; padding is left out."""
+    """Keeps what the routers decided; the Arrow tables, one per layer and step, are made when nobody is waiting."""
 
     def __init__(self) -> None:
-        self.tables: list[pa.Table] = []
+        self.decisions: list[tuple[str, Step, Tensor, Tensor, Tensor]] = []
         self.rows_seen: dict[int, int] = {}
         """S of every step, padding included."""
+        self.entropies_T: list[tuple[str, Step, Tensor]] = []
+
+    def scored(self, layer: str, step: Step, gates_TE: Tensor) -> None:
+        self.entropies_T.append((layer, step, torch.special.entr(gates_TE).sum(dim=1)))
 
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> None:
-        num_tokens, top_k = experts_TK.shape
-        self.rows_seen[step.index] = num_tokens
-        real_T = np.ones(num_tokens, bool) if step.real_T is None else step.real_T.cpu().numpy()
-        num_rows = int(real_T.sum()) * top_k
-
-        def each_choice(values_T: object) -> pa.Array:
-            return pa.array(np.repeat(np.asarray(values_T)[real_T], top_k))
-
-        def choices(values_TK: Tensor) -> pa.Array:
-            return pa.array(values_TK.cpu().numpy()[real_T].reshape(-1))
-
-        def name(value: str) -> pa.Array:
-            return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int32)), pa.array([value]))
-
-        columns = {
-            "step": pa.array(np.full(num_rows, step.index, np.int32)),
-            "sequence": each_choice(step.sequence_T),
-            "position": each_choice(step.position_T),
-            "token_id": each_choice(step.token_T),
-            "layer": name(layer),
-            "slot": pa.array(np.tile(np.arange(top_k, dtype=np.int8), num_rows // top_k)),
-            "expert": choices(experts_TK.int()),
-            "weight": choices(probs_TK.float()),
-            "domain": name(step.domain),
-            "dropped": choices(dropped_TK),
-            "residency": pa.nulls(num_rows, pa.int8()),
-        }
-        self.tables.append(pa.table(list(columns.values()), schema=COLUMNS))
+        self.rows_seen[step.index] = len(experts_TK)
+        self.decisions.append((layer, step, experts_TK, probs_TK, dropped_TK))
 
     def trace(self, header: TraceHeader) -> RoutingTrace:
         """Everything recorded so far."""
-        return joined(header, self.tables)
+        return joined(header, [decision_table(*decision) for decision in self.decisions])
+
+    def entropies(self) -> list[GateEntropy]:
+        """Of every layer and step that had a token, padding left out."""
+        found = []
+        for layer, step, entropy_T in self.entropies_T:
+            real_T = entropy_T if step.real_T is None else entropy_T[step.real_T]
+            if len(real_T):
+                found.append(GateEntropy(layer, step.domain, len(real_T), float(real_T.double().sum())))
+        return found
+
+
+def decision_table(layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> pa.Table:
+    """The routing of one layer at one step; padding is left out."""
+    num_tokens, top_k = experts_TK.shape
+    real_T = np.ones(num_tokens, bool) if step.real_T is None else step.real_T.cpu().numpy()
+    num_rows = int(real_T.sum()) * top_k
+
+    def each_choice(values_T: object) -> pa.Array:
+        return pa.array(np.repeat(np.asarray(values_T)[real_T], top_k))
+
+    def choices(values_TK: Tensor) -> pa.Array:
+        return pa.array(values_TK.cpu().numpy()[real_T].reshape(-1))
+
+    def name(value: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int32)), pa.array([value]))
+
+    columns = {
+        "step": pa.array(np.full(num_rows, step.index, np.int32)),
+        "sequence": each_choice(step.sequence_T),
+        "position": each_choice(step.position_T),
+        "token_id": each_choice(step.token_T),
+        "layer": name(layer),
+        "slot": pa.array(np.tile(np.arange(top_k, dtype=np.int8), num_rows // top_k)),
+        "expert": choices(experts_TK.int()),
+        "weight": choices(probs_TK.float()),
+        "domain": name(step.domain),
+        "dropped": choices(dropped_TK),
+        "residency": pa.nulls(num_rows, pa.int8()),
+    }
+    return pa.table(list(columns.values()), schema=COLUMNS)

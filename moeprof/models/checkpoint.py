@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +33,7 @@ def check_checkpoint(model: nn.Module, path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[safe_open]:
+def opened(path: Path) -> Iterator[Any]:
     """The file, memory-mapped; its header and its length are checked here."""
     try:
         with safe_open(path, framework="pt") as file:

@@ -10,11 +10,16 @@ from moeprof.store.resident import ExpertWeights
 
 def reference_layer(x_TD: Tensor, routing: Routing, weights: ExpertWeights, activation: Activation, scale: float) -> Tensor:
     """Sum over a token's choices of weight x FFN of the chosen expert, (T, D); nothing is dropped, gradients flow."""
-    weights_TK = routing.weights().to(x_TD.dtype)
-    kept_TK = routing.kept()
-    y_TD = torch.zeros_like(x_TD)
-    for expert, (w1, b1, w2, b2) in enumerate(zip(*weights, strict=True)):
-        token, choice = torch.nonzero((routing.experts_TK == expert) & kept_TK, as_tuple=True)
-        output = activation(x_TD[token] @ w1 + b1) @ w2 + b2
-        y_TD = y_TD.index_add(0, token, output * weights_TK[token, choice, None])
-    return y_TD * scale
+    experts_N = routing.experts_TK.masked_fill(~routing.kept(), routing.num_experts).flatten()  # N = T x K; padding comes last
+    counts = torch.bincount(experts_N, minlength=routing.num_experts)[: routing.num_experts].tolist()
+    choice_R = torch.argsort(experts_N, stable=True)[: sum(counts)]
+    token_R = choice_R // routing.experts_TK.shape[1]
+    rows_by_expert = torch.split(x_TD.index_select(0, token_R), counts)
+    outputs_RD = torch.cat(
+        [
+            torch.addmm(b2, activation(torch.addmm(b1, rows, w1)), w2)
+            for rows, w1, b1, w2, b2 in zip(rows_by_expert, *weights, strict=True)
+        ]
+    )
+    weights_R1 = routing.weights().to(x_TD.dtype).flatten()[choice_R, None]
+    return torch.zeros_like(x_TD).index_add(0, token_R, outputs_RD * weights_R1) * scale

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from moeprof.instrument.probe import active
 from moeprof.instrument.step import Step
 from moeprof.moe.routing import Routing
 from moeprof.records.errors import MoeprofError
@@ -36,6 +37,8 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor, step: Step) -> Routing:
         gates_TE = self.gates(x_TD)
+        if (probe := active()) is not None:
+            probe.scored(self.name, step, gates_TE)
         if self.forced is None:
             experts_TK = best(gates_TE, self.top_k)
             probs_TK = gates_TE.gather(1, experts_TK)

@@ -105,6 +105,25 @@ METRICS = {
         Metric("hot_jaccard", "fraction", "neither", "routed", "experts in the hottest quarter of both domains / of either"),
         Metric("load_divergence", "bits", "neither", "routed", "Jensen-Shannon divergence of two domains' total loads"),
         *fairseq_metrics(),
+        Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
+        Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),
+        Metric("memory_dynamic_peak", "bytes", "lower", "routed", "most live tensor bytes in a phase, parameters left out"),
+        Metric("memory_total_peak", "bytes", "lower", "routed", "memory_static + memory_dynamic_peak"),
+        Metric(
+            "memory_peak",
+            "bytes",
+            "lower",
+            "routed",
+            "region: most live dynamic bytes in it; category: most live bytes of it; allocator: CUDA's own peak of dynamic bytes",
+        ),
+        Metric("memory_at_peak", "bytes", "lower", "routed", "bytes by category at the total peak; they add up to it"),
+        Metric("memory_vs_dense", "ratio", "lower", "routed", "memory_total_peak / memory_total_peak of the dense twin"),
+        Metric("region_time", "ns", "lower", "timed", "a region's time per step over its layers, median over rounds"),
+        Metric("region_share", "fraction", "neither", "timed", "region_time / sum of all regions' region_time, other included"),
+        Metric("overhead", "ratio", "lower", "timed", "median round under an instrument / median round without, in turns"),
+        Metric("perplexity", "tokens", "lower", "routed", "e to the mean cross-entropy of the predicted tokens, specials left out"),
+        Metric("bits_per_byte", "bits", "lower", "routed", "cross-entropy of the predicted tokens in bits / their bytes of UTF-8"),
+        Metric("chrf", "points", "higher", "routed", "chrF2 of greedy translations against references, corpus level (sacrebleu)"),
     )
 }
 """Every metric by name."""

@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import moeprof
@@ -31,6 +32,13 @@ CONTENTS = {
 """Everything that a run directory may hold."""
 
 SAMPLE_COLUMNS = (*KEYS, "round", "value")
+
+MEMORY_SCHEMA = pa.schema(
+    [("time_ns", pa.int64())]
+    + [(name, pa.string()) for name in ("phase", "variant", "layer", "region", "category")]
+    + [("bytes", pa.int64())]
+)
+"""Columns of `memory.parquet`."""
 
 
 class Environment(BaseModel):
@@ -149,6 +157,19 @@ class Run:
             raise UsageError(f"run {self.path}: samples.parquet is damaged: {reason(error)}", "Repeat the run.") from error
 
     @cached_property
+    def memory(self) -> "pd.DataFrame":
+        """`memory.parquet`: live bytes by category, at every change of region and at the peak inside it."""
+        import pandas as pd
+
+        file = self.path / "memory.parquet"
+        if not file.exists():
+            return pd.DataFrame(columns=list(MEMORY_SCHEMA.names))
+        try:
+            return pd.read_parquet(file)[list(MEMORY_SCHEMA.names)]
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise UsageError(f"run {self.path}: memory.parquet is damaged: {reason(error)}", "Repeat the run.") from error
+
+    @cached_property
     def traces(self) -> list[RoutingTrace]:
         """The routing traces, one per phase, variant and rank."""
         return list(read_traces(self.path / "routing"))
@@ -175,6 +196,7 @@ class RunWriter:
         self.path, self.record = path, record
         self.metrics = MetricTable()
         self.samples: list[dict[str, Any]] = []
+        self.memory: list[pa.Table] = []
         claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
@@ -193,6 +215,14 @@ class RunWriter:
         """Adds the raw values behind a timed row, one per round."""
         keys = dict(zip(KEYS, row.address, strict=True))
         self.samples += [keys | {"round": index, "value": float(value)} for index, value in enumerate(values)]
+
+    def add_memory(self, table: pa.Table) -> None:
+        """Adds rows to `memory.parquet`, which is whole after every call."""
+        import pyarrow.parquet as pq
+
+        self.memory.append(table)
+        with replacing(self.path / "memory.parquet") as partial:
+            pq.write_table(pa.concat_tables(self.memory), partial)
 
     def finish(self, *reasons: str) -> Run:
         """Writes what was collected; the run is valid where no reason speaks against it."""

@@ -47,5 +47,24 @@ class HeatMap:
     caption: str = ""
 
 
-Block = Heading | Paragraph | Bullets | Table | HeatMap
+@dataclass(frozen=True)
+class Stacked:
+    """Bars of parts that add up to a whole, one bar per label, all bars equally long."""
+
+    title: str
+    parts: Sequence[str]
+    bars: Sequence[tuple[str, Sequence[float]]]
+    """A label and the fraction of every part."""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Details:
+    """What not everybody needs: folded where a format can fold; a terminal shows the title only."""
+
+    title: str
+    blocks: "Sequence[Block]"
+
+
+Block = Heading | Paragraph | Bullets | Table | HeatMap | Stacked | Details
 Document = list[Block]

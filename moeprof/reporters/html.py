@@ -18,7 +18,7 @@ def render(run: Run) -> str:
 def render_document(document: Document) -> str:
     """Parts in order; whatever text they hold is escaped."""
     title = next((block.text for block in document if isinstance(block, Heading)), "moeprof")
-    return template().render(title=title, blocks=[(type(block).__name__, block) for block in document], tint=tint)
+    return template().render(title=title, blocks=document, kind_of=lambda block: type(block).__name__, tint=tint)
 
 
 def tint(value: float, top: float) -> int:

@@ -4,10 +4,11 @@ import re
 
 from moeprof.records.run import Run
 from moeprof.reporters.characterization import document_of
-from moeprof.reporters.document import Block, Bullets, Document, Heading, HeatMap, Paragraph, Table
-from moeprof.reporters.shading import shaded
+from moeprof.reporters.document import Block, Bullets, Details, Document, Heading, HeatMap, Paragraph, Stacked, Table
+from moeprof.reporters.shading import segments, shaded
 
 HEAT_MAP_WIDTH = 128
+BAR_WIDTH = 100
 SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
 
 
@@ -34,6 +35,10 @@ def rendered(block: Block) -> str:
             return table(block)
         case HeatMap():
             return heat_map(block)
+        case Stacked():
+            return stacked(block)
+        case Details(title, blocks):
+            return f"<details><summary>{escaped(title)}</summary>\n\n{render_document(list(blocks))}\n</details>"
 
 
 def escaped(text: str) -> str:
@@ -64,5 +69,20 @@ def heat_map(block: HeatMap) -> str:
         f"{label:>{margin}} {shaded(values, block.top, HEAT_MAP_WIDTH)}|"
         for label, values in zip(block.labels, block.values, strict=True)
     ]
+    return figure(block.title, lines, block.caption)
+
+
+def stacked(block: Stacked) -> str:
+    """A code block of bars made of letters."""
+    margin = max(map(len, (label for label, _ in block.bars)), default=0)
+    lines = [
+        f"{label:>{margin}} " + "".join(letter * cells for _, letter, cells in segments(block.parts, fractions, BAR_WIDTH))
+        for label, fractions in block.bars
+    ]
+    return figure(block.title, lines, block.caption)
+
+
+def figure(title: str, lines: list[str], caption: str) -> str:
+    """Lines as they are, between a title and a caption."""
     body = "\n".join(lines).replace("```", "'''")
-    return f"{escaped(block.title)}\n\n```text\n{body}\n```" + (f"\n\n{escaped(block.caption)}" if block.caption else "")
+    return f"{escaped(title)}\n\n```text\n{body}\n```" + (f"\n\n{escaped(caption)}" if caption else "")

@@ -7,33 +7,58 @@ from moeprof.records.run import Run
 from moeprof.records.units import format_count, format_duration, format_significant
 
 MISSING = "-"
+ADDRESS = ("metric", "phase", "domain", "variant", "layer", "region", "category")
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The rows of `metrics.csv` that are about the whole run: no point, rank, region or category."""
+    """The rows of `metrics.csv` that are about the whole run: no point, no rank."""
 
-    values: dict[tuple[str, str, str, str, str], float]
+    values: dict[tuple[str, ...], float]
 
     @classmethod
     def of(cls, run: Run) -> "Numbers":
         """Read once."""
         table = run.metrics
-        whole = table[(table[["point", "rank", "region", "category"]] == "").all(axis=1)]
-        keys = zip(whole["metric"], whole["phase"], whole["domain"], whole["variant"], whole["layer"], strict=True)
+        whole = table[(table[["point", "rank"]] == "").all(axis=1)]
+        keys = zip(*(whole[column] for column in ADDRESS), strict=True)
         return cls(dict(zip(keys, whole["value"], strict=True)))
 
-    def get(self, metric: str, phase: str = "", domain: str = "", variant: str = "static", layer: str = "") -> float | None:
+    def get(
+        self,
+        metric: str,
+        phase: str = "",
+        domain: str = "",
+        variant: str = "static",
+        layer: str = "",
+        region: str = "",
+        category: str = "",
+    ) -> float | None:
         """The number, or None where the run has none."""
-        return self.values.get((metric, phase, domain, variant, layer))
+        return self.values.get((metric, phase, domain, variant, layer, region, category))
 
     def domains(self, phase: str) -> list[str]:
         """Named domains of a phase, in order."""
-        return list(dict.fromkeys(domain for _, found, domain, _, _ in self.values if found == phase and domain))
+        return self.distinct("domain", phase)
 
     def layers(self, phase: str) -> list[str]:
         """Layers of a phase, in order."""
-        return list(dict.fromkeys(layer for _, found, _, _, layer in self.values if found == phase and layer))
+        return self.distinct("layer", phase, "active_experts")
+
+    def distinct(self, column: str, phase: str, metric: str = "") -> list[str]:
+        """What stands in a column of a phase's rows (those of one metric), in order, empty left out."""
+        index = ADDRESS.index(column)
+        found = (key[index] for key in self.values if key[1] == phase and metric in ("", key[0]))
+        return [name for name in dict.fromkeys(found) if name]
+
+    def recorded(self, phase: str) -> bool:
+        """Whether the run has any number of this phase."""
+        return any(key[1] == phase for key in self.values)
+
+    def whole(self, phase: str) -> str:
+        """The domain under which a phase's whole is timed: a single domain is the whole."""
+        domains = self.domains(phase)
+        return domains[0] if len(domains) == 1 else ""
 
     def scopes(self, phase: str) -> list[str]:
         """What a table has rows for: all domains together, then each where there are several; the only one by its name."""

@@ -23,3 +23,23 @@ def folded(values: Sequence[float], width: int) -> list[float]:
 def shaded(values: Sequence[float], top: float, width: int) -> str:
     """One line of a heat map."""
     return "".join(shade(value, top) for value in folded(values, width))
+
+
+def segments(parts: Sequence[str], fractions: Sequence[float], width: int) -> list[tuple[str, str, int]]:
+    """(part, letter, cells) of a stacked bar of `width` cells; largest remainders get the cells that rounding leaves over."""
+    whole = sum(fractions) or 1.0
+    exact = [fraction / whole * width for fraction in fractions]
+    cells = [int(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda index: cells[index] - exact[index])
+    for index in by_remainder[: width - sum(cells) if any(fractions) else 0]:
+        cells[index] += 1
+    return list(zip(parts, letters(parts), cells, strict=True))
+
+
+def letters(parts: Sequence[str]) -> list[str]:
+    """A letter for each part: the first of its own that nobody before it has, in upper case where need be."""
+    taken: list[str] = []
+    for part in parts:
+        candidates = [*part, *part.upper(), *"0123456789"]
+        taken.append(next((letter for letter in candidates if letter.isalnum() and letter not in taken), "?"))
+    return taken

@@ -26,12 +26,6 @@ def summary(run: Run, numbers: Numbers) -> list[str]:
     return lines[:10]
 
 
-def scope(numbers: Numbers, phase: str) -> str:
-    """The domain under which a phase's whole is found: a single domain is the whole."""
-    domains = numbers.domains(phase)
-    return domains[0] if len(domains) == 1 else ""
-
-
 def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
     """The model and its twin by size."""
     model, gating = run.record.recipe.model, run.record.recipe.gating
@@ -49,7 +43,7 @@ def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
 
 def speed_line(numbers: Numbers, phase: str) -> Iterator[str]:
     """How fast, and how much slower than the twin."""
-    domain = scope(numbers, phase)
+    domain = numbers.whole(phase)
     speed, latency = numbers.get("throughput", phase, domain), numbers.get("step_latency", phase, domain)
     slowdown = numbers.get("slowdown_vs_dense", phase, domain)
     if speed and latency and slowdown:
@@ -58,7 +52,7 @@ def speed_line(numbers: Numbers, phase: str) -> Iterator[str]:
 
 def waste_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
     """Slots computed over slots needed."""
-    wastes = {phase: numbers.get("waste_factor", phase, scope(numbers, phase)) for phase in phases}
+    wastes = {phase: numbers.get("waste_factor", phase, numbers.whole(phase)) for phase in phases}
     told = [f"{times(waste)} ({phase})" for phase, waste in wastes.items() if waste]
     if told:
         yield f"Waste: static gating computes {', '.join(told)} as many expert slots as the tokens need."
@@ -66,7 +60,7 @@ def waste_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
 
 def drop_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
     """What capacity loses."""
-    drops = {phase: numbers.get("dropped_tokens", phase, scope(numbers, phase)) for phase in phases}
+    drops = {phase: numbers.get("dropped_tokens", phase, numbers.whole(phase)) for phase in phases}
     told = [f"{percent(drop)} ({phase})" for phase, drop in drops.items() if drop is not None]
     if any(drops.values()):
         yield f"Dropped: {', '.join(told)} of the tokens lose at least one of their experts in a layer, because it is full."
@@ -76,7 +70,7 @@ def drop_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
 
 def activity_line(run: Run, numbers: Numbers, phase: str) -> Iterator[str]:
     """How many experts a step leaves idle."""
-    domain = scope(numbers, phase)
+    domain = numbers.whole(phase)
     idle, bound = numbers.get("inactive_fraction", phase, domain), numbers.get("active_bound", phase, domain)
     if idle is None or bound is None:
         return
@@ -92,7 +86,7 @@ def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
         (value, phase, layer)
         for phase in phases
         for layer in numbers.layers(phase)
-        if (value := numbers.get("load_max_over_mean", phase, scope(numbers, phase), layer=layer)) is not None
+        if (value := numbers.get("load_max_over_mean", phase, numbers.whole(phase), layer=layer)) is not None
     ]
     if found:
         value, phase, layer = max(found)

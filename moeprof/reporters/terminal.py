@@ -9,9 +9,21 @@ from rich.text import Text
 
 from moeprof.records.run import Run
 from moeprof.reporters.characterization import document_of
-from moeprof.reporters.document import Block, Bullets, Document, Heading, HeatMap, Paragraph, Table
-from moeprof.reporters.shading import shaded
+from moeprof.reporters.document import Block, Bullets, Details, Document, Heading, HeatMap, Paragraph, Stacked, Table
+from moeprof.reporters.shading import segments, shaded
 
+PALETTE = (
+    "blue",
+    "green",
+    "yellow",
+    "magenta",
+    "cyan",
+    "red",
+    "bright_blue",
+    "bright_green",
+    "bright_yellow",
+    "bright_magenta",
+)
 TITLE_STYLES = {1: "bold", 2: "bold cyan"}
 
 
@@ -44,6 +56,10 @@ def renderable(block: Block, width: int) -> RenderableType:
             return table(block)
         case HeatMap():
             return heat_map(block, width)
+        case Stacked():
+            return stacked(block, width)
+        case Details(title):
+            return Text(f"({title}: in report.md and report.html)\n", style="dim")
 
 
 def hanging(item: str) -> RenderableType:
@@ -71,3 +87,16 @@ def heat_map(block: HeatMap, width: int) -> RenderableType:
         for label, values in zip(block.labels, block.values, strict=True)
     ]
     return Group(Text(block.title), *lines, Text(block.caption, style="dim"))
+
+
+def stacked(block: Stacked, width: int) -> RenderableType:
+    """A bar of coloured letters per label; the legend names each part's letter."""
+    margin = max(map(len, (label for label, _ in block.bars)), default=0)
+    styles = {part: PALETTE[index % len(PALETTE)] for index, part in enumerate(block.parts)}
+    lines = []
+    for label, fractions in block.bars:
+        line = Text(f"{label:>{margin}} ")
+        for part, letter, length in segments(block.parts, fractions, width - margin - 3):
+            line.append(letter * length, style=f"reverse {styles[part]}")
+        lines.append(line)
+    return Group(Text(block.title), *lines, Text(block.caption + "\n", style="dim"))

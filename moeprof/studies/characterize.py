@@ -14,13 +14,15 @@ from moeprof.records.recipe import Recipe
 from moeprof.records.run import Run, RunWriter
 from moeprof.records.variant import DENSE, STATIC
 from moeprof.studies.feasibility import check_device, check_memory, check_weights
+from moeprof.studies.passes.breakdown import measure_breakdown
+from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.session import Session, load_models, new_record
 from moeprof.workloads.registry import Workload, make_workload
 
-PASSES = (record_routing, measure_time)
+PASSES = (record_routing, measure_time, measure_breakdown, measure_memory)
 """In order, for every phase; the first one settles the tokens."""
 
 VARIANTS = (STATIC, DENSE)

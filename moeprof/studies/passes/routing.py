@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from moeprof.analysis.drift import drift_rows
+from moeprof.analysis.entropy import entropy_rows
+from moeprof.analysis.fairseq import fairseq_rows
+from moeprof.analysis.locality import locality_rows
 from moeprof.analysis.routing import routing_rows
 from moeprof.analysis.static_cost import StepSize, static_cost_rows
 from moeprof.instrument.probe import observed_by
@@ -28,7 +32,9 @@ def record_routing(session: Session, phase: str, episodes: Sequence[Episode]) ->
     session.writer.add_trace(trace)
     sizes = [StepSize(e.domain, recorder.rows_seen[step.index], step.num_tokens) for e in episodes for step in e.steps]
     session.writer.add_metrics(static_cost_rows(session.recipe, phase, session.baseline.label, sizes))
-    session.writer.add_metrics(routing_rows(trace))
+    for rows_of in (routing_rows, fairseq_rows, locality_rows, drift_rows):
+        session.writer.add_metrics(rows_of(trace))
+    session.writer.add_metrics(entropy_rows(trace.header, recorder.entropies()))
 
 
 def trace_header(recipe: Recipe, phase: str, variant: Variant) -> TraceHeader:

@@ -1,0 +1,128 @@
+"""The `breakdown` pass: marks where regions begin and end, and adds the time up when nobody is waiting for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from moeprof.instrument.clock import Clock
+from moeprof.instrument.probe import Probe, observed_by
+from moeprof.records.regions import OTHER
+
+Key = tuple[str, str]
+"""Region and layer."""
+
+Mark = Any
+"""A moment: nanoseconds on a CPU, an event on CUDA."""
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """How moments are marked, and how they become nanoseconds afterwards."""
+
+    mark: Callable[[], Mark]
+    elapsed_ns: Callable[[Mark, Mark], int]
+    settle: Callable[[], None] = lambda: None
+    """Waits until every mark has happened."""
+    reuse: Callable[[], None] = lambda: None
+    """Says that no mark is needed any longer."""
+
+
+def cpu_stopwatch(clock: Clock) -> Stopwatch:
+    """Marks are readings of `clock`."""
+    return Stopwatch(clock, lambda started, ended: ended - started)
+
+
+def cuda_stopwatch() -> Stopwatch:
+    """Marks are events in the current stream: nothing waits for the device before `settle`."""
+    events = Events()
+    return Stopwatch(events.mark, events.elapsed_ns, torch.cuda.synchronize, events.reuse)
+
+
+class Events:
+    """CUDA events, recorded again and again: making one costs more than recording it."""
+
+    def __init__(self) -> None:
+        self.made: list[torch.cuda.Event] = []
+        self.used = 0
+
+    def mark(self) -> torch.cuda.Event:
+        """An event that has just been recorded."""
+        if self.used == len(self.made):
+            self.made.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+        event = self.made[self.used]
+        self.used += 1
+        event.record()
+        return event
+
+    @staticmethod
+    def elapsed_ns(started: torch.cuda.Event, ended: torch.cuda.Event) -> int:
+        """Device time between two events that have happened; the driver resolves half a microsecond."""
+        return round(float(started.elapsed_time(ended)) * 1e6)
+
+    def reuse(self) -> None:
+        """All events may be recorded anew."""
+        self.used = 0
+
+
+class RegionTimer(Probe):
+    """Time per region and layer, round by round.
+
+    It is itself the context that a region enters, since regions never nest: two marks and three appends are all that a region
+    costs inside a round. They are added up in `settle`, off the clock.
+    """
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self.stopwatch = stopwatch
+        self.rounds: list[dict[Key, int]] = []
+        """Nanoseconds of every settled round; `other` is what no region took, so that they add up to the round."""
+        self.keys: list[Key] = []
+        self.marks: list[Mark] = []
+        """Beginning and end of every region entered since the last round was settled."""
+        self.whole: list[Mark] = []
+        self.mark, self.keep, self.note = stopwatch.mark, self.marks.append, self.keys.append
+
+    def region(self, name: str, layer: str) -> "RegionTimer":
+        self.note((name, layer))
+        return self
+
+    def __enter__(self) -> None:
+        if len(self.marks) & 1:
+            raise RuntimeError(f"region {self.keys[-1]} begins inside {self.keys[-2]}: regions never overlap")
+        self.keep(self.mark())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.keep(self.mark())
+
+    def observing(self, play: Callable[[], object]) -> Callable[[], None]:
+        """`play` as a round that this timer looks at."""
+
+        def observed() -> None:
+            with observed_by(self):
+                self.whole.append(self.mark())
+                play()
+                self.whole.append(self.mark())
+
+        return observed
+
+    def settle(self) -> None:
+        """Adds up what was marked since the last time as one round; does nothing where nothing was."""
+        if not self.whole:
+            return
+        self.stopwatch.settle()
+        elapsed_ns, times = self.stopwatch.elapsed_ns, dict.fromkeys(self.keys, 0)
+        for key, started, ended in zip(self.keys, self.marks[::2], self.marks[1::2], strict=True):
+            times[key] += elapsed_ns(started, ended)
+        # Events are read one by one, and each reading is rounded: the remainder can come out below zero.
+        other_ns = max(elapsed_ns(*self.whole) - sum(times.values()), 0)
+        self.rounds.append(times | {(OTHER, ""): other_ns})
+        for used in (self.keys, self.marks, self.whole):
+            used.clear()
+        self.stopwatch.reuse()
+
+
+def region_timer(device: str, clock: Clock) -> RegionTimer:
+    """The timer for `device`; `clock` serves the CPU."""
+    return RegionTimer(cpu_stopwatch(clock) if device == "cpu" else cuda_stopwatch())

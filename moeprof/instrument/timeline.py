@@ -1,0 +1,43 @@
+"""The `timeline` pass: torch.profiler with one range per region, for the eye and never for a throughput."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile, record_function, schedule, tensorboard_trace_handler
+
+from moeprof.instrument.probe import Probe, observed_by
+
+WARMUP, ROUNDS = 1, 2
+"""The profiler's own beginnings are slow; a few rounds are enough to look at."""
+
+SUFFIX = ".pt.trace.json.gz"
+"""Behind every file name: how TensorBoard's plugin finds them."""
+
+
+class TimelineProbe(Probe):
+    """Names every region in the profiler's trace."""
+
+    def region(self, name: str, layer: str) -> AbstractContextManager[None]:
+        return record_function(range_name(name, layer))
+
+
+def range_name(region: str, layer: str) -> str:
+    """`moeprof::gate[3]`, or `moeprof::embed` outside the layers."""
+    return f"moeprof::{region}[{layer}]" if layer else f"moeprof::{region}"
+
+
+def record_timeline(play: Callable[[], object], folder: Path, name: str, device: str) -> None:
+    """Profiles a few rounds of `play` into `folder`/`name`.<ns>.pt.trace.json.gz."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch 2.13 tells about its probes on stderr otherwise
+    probe = TimelineProbe()
+    with profile(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])],
+        schedule=schedule(wait=0, warmup=WARMUP, active=ROUNDS, repeat=1),
+        on_trace_ready=tensorboard_trace_handler(str(folder), name, use_gzip=True),
+    ) as profiler:
+        for _ in range(WARMUP + ROUNDS):
+            with observed_by(probe):
+                play()
+            profiler.step()

@@ -1,0 +1,92 @@
+"""The pass `memory`: one batch under every contender, every live tensor followed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from moeprof.instrument.memory import MemoryTracker
+from moeprof.models.build import Model
+from moeprof.records.metrics import MetricRow
+from moeprof.studies.session import Session
+from moeprof.workloads.episodes import Episode
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one contender needs for a phase, bytes."""
+
+    static: int
+    dynamic: int
+    at_peak: Mapping[str, int]
+    """By category, weights included, when the total was highest."""
+    by_region: Mapping[str, int]
+    """Most dynamic bytes while in it."""
+    by_category: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Parameters and the peak of the rest."""
+        return self.static + self.dynamic
+
+
+def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
+    """Writes peaks and course of the first batch; its tokens must be settled."""
+    session.progress.stage(f"{phase}: memory", len(session.contenders))
+    footprints: dict[str, Footprint] = {}
+    for variant, model in session.contenders.items():
+        tracker = MemoryTracker(model, session.clock)
+        footprints[variant.label] = footprint(tracker, model, episodes[0])
+        session.writer.add_memory(tracker.table(phase, variant.label))
+        session.progress.advance()
+    forced = session.recipe.routing.source != "model"
+    session.writer.add_metrics(memory_rows(session.recipe.workload, phase, footprints, forced=forced))
+
+
+def footprint(tracker: MemoryTracker, model: Model, episode: Episode) -> Footprint:
+    """Plays the episode once; its untimed beginning counts only by what it leaves behind."""
+    before = allocated(tracker.device)
+    with tracker.observing():
+        play = episode.ready(model)
+    tracker.begin()
+    reset_peak(tracker.device)
+    with tracker.observing():
+        play()
+    measured = {"allocator": peak_allocated() - before} if tracker.device == "cuda" else {}
+    live = tracker.bytes
+    by_category = {name: size for name, size in live.by_category.items() if size}
+    return Footprint(tracker.static_bytes, live.peak.total, tracker.at_peak(), dict(live.by_region), by_category | measured)
+
+
+def allocated(device: str) -> int:
+    """Bytes that CUDA's allocator has handed out; 0 elsewhere."""
+    return torch.cuda.memory_allocated() if device == "cuda" else 0
+
+
+def reset_peak(device: str) -> None:
+    """Lets the allocator's peak count from here."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_allocated() -> int:
+    """Most bytes that CUDA's allocator had handed out at once."""
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+def memory_rows(workload: str, phase: str, footprints: Mapping[str, Footprint], *, forced: bool = False) -> Iterator[MetricRow]:
+    """Peaks of every contender, in all, by region and by category, and the ratio to the dense twin."""
+    for variant, found in footprints.items():
+        whole = MetricRow("memory_total_peak", found.total, workload, phase, variant=variant, forced=forced)
+        yield whole
+        yield replace(whole, metric="memory_dynamic_peak", value=found.dynamic)
+        for region, size_bytes in found.by_region.items():
+            yield replace(whole, metric="memory_peak", value=size_bytes, region=region)
+        for category, size_bytes in found.by_category.items():
+            yield replace(whole, metric="memory_peak", value=size_bytes, category=category)
+        for category, size_bytes in found.at_peak.items():
+            yield replace(whole, metric="memory_at_peak", value=size_bytes, category=category)
+        if variant != "dense" and "dense" in footprints:
+            yield replace(whole, metric="memory_vs_dense", value=found.total / footprints["dense"].total)

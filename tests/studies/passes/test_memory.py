@@ -1,0 +1,153 @@
+"""The pass `memory` writes what the tracker saw, once per contender and phase."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from moeprof.records.errors import UsageError
+from moeprof.records.metrics import METRICS
+from moeprof.records.recipe import Recipe
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.run import MEMORY_SCHEMA, Run, RunRecord, RunWriter
+from moeprof.records.variant import DENSE, STATIC, Variant
+from moeprof.studies.passes.memory import Footprint, footprint, measure_memory, memory_rows
+from moeprof.studies.progress import Silent
+from moeprof.studies.session import Session, load_models
+from moeprof.workloads.registry import make_workload
+
+SETS = ("load.decode_steps=3", "load.batch_size=4", "load.batches=1", "load.prompt_length=4")
+
+
+def measured(recipe: Recipe, out: Path, variants: tuple[Variant, ...] = (STATIC, DENSE)) -> Run:
+    """A run with nothing but the pass `memory`, under a clock that ticks once per look."""
+    writer = RunWriter(out, RunRecord(command="characterize", recipe=recipe))
+    with torch.inference_mode():
+        session = Session(recipe, writer, itertools.count().__next__, Silent(), load_models(recipe, variants, Silent()))
+        for phase in recipe.phases:
+            episodes = make_workload(recipe).episodes(phase)
+            episodes[0].settle(session.contenders[session.baseline])
+            measure_memory(session, phase, episodes)
+    return writer.finish()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return measured(load_recipe("mt-tiny", SETS), tmp_path_factory.mktemp("runs") / "mt")
+
+
+def parameter_bytes(recipe: Recipe, *, dense: bool) -> int:
+    from moeprof.analysis.sizes import weight_bytes
+
+    return weight_bytes(recipe.model, dense=dense)
+
+
+@pytest.mark.parametrize("phase", ["encode", "decode"])
+@pytest.mark.parametrize("variant", ["static", "dense"])
+def test_the_total_is_the_parameters_and_the_dynamic_peak(run: Run, phase: str, variant: str) -> None:
+    total, dynamic = (run.value(f"memory_{name}_peak", phase=phase, variant=variant) or 0.0 for name in ("total", "dynamic"))
+    assert total - dynamic == parameter_bytes(run.record.recipe, dense=variant == "dense")
+    assert dynamic > 0
+
+
+@pytest.mark.parametrize("phase", ["encode", "decode"])
+def test_the_ratio_to_the_dense_twin_is_that_of_the_total_peaks(run: Run, phase: str) -> None:
+    static, dense = (run.value("memory_total_peak", phase=phase, variant=variant) for variant in ("static", "dense"))
+    assert static is not None
+    assert dense is not None
+    assert run.value("memory_vs_dense", phase=phase, variant="static") == static / dense
+    assert run.value("memory_vs_dense", phase=phase, variant="dense") is None
+
+
+@pytest.mark.parametrize("phase", ["encode", "decode"])
+@pytest.mark.parametrize("variant", ["static", "dense"])
+def test_categories_at_the_peak_add_up_to_it_and_the_highest_region_is_the_peak(run: Run, phase: str, variant: str) -> None:
+    rows = run.metrics[(run.metrics["phase"] == phase) & (run.metrics["variant"] == variant)]
+    at_peak = rows[rows["metric"] == "memory_at_peak"]["value"].sum()
+    regions = rows[(rows["metric"] == "memory_peak") & (rows["region"] != "")]["value"].max()
+    assert at_peak == run.value("memory_total_peak", phase=phase, variant=variant)
+    assert regions == run.value("memory_dynamic_peak", phase=phase, variant=variant)
+
+
+def test_only_decoding_has_a_cache_and_only_the_mixture_has_dispatch_buffers(run: Run) -> None:
+    rows = run.metrics[run.metrics["metric"] == "memory_peak"]
+    found = {(row.phase, row.variant, row.category) for row in rows.itertuples() if row.category}
+    assert found == {
+        ("encode", "static", "activations"),
+        ("encode", "static", "dispatch_buffers"),
+        ("encode", "dense", "activations"),
+        ("decode", "static", "activations"),
+        ("decode", "static", "dispatch_buffers"),
+        ("decode", "static", "kv_cache"),
+        ("decode", "dense", "activations"),
+        ("decode", "dense", "kv_cache"),
+    }
+
+
+def test_the_cache_weighs_the_same_in_both_contenders(run: Run) -> None:
+    static, dense = (
+        run.value("memory_peak", phase="decode", variant=variant, category="kv_cache") for variant in ("static", "dense")
+    )
+    assert static == dense
+
+
+def test_the_course_has_every_phase_and_contender_and_reaches_the_peaks(run: Run) -> None:
+    totals = run.memory.groupby(["phase", "variant", "time_ns"])["bytes"].sum().groupby(["phase", "variant"]).max()
+    assert set(totals.index) == set(itertools.product(("encode", "decode"), ("static", "dense")))
+    for phase, variant in totals.index:
+        assert totals[phase, variant] == run.value("memory_total_peak", phase=phase, variant=variant)
+
+
+def test_static_memory_is_left_to_who_writes_it_for_the_whole_run(run: Run) -> None:
+    assert "memory_static" not in set(run.metrics["metric"])
+
+
+def test_the_rows_do_not_depend_on_the_run(run: Run, tmp_path: Path) -> None:
+    again = measured(run.record.recipe, tmp_path / "again")
+    assert (again.path / "metrics.csv").read_bytes() == (run.path / "metrics.csv").read_bytes()
+    assert (again.path / "memory.parquet").read_bytes() == (run.path / "memory.parquet").read_bytes()
+
+
+def test_forced_routing_and_a_missing_twin_show_in_the_rows(tmp_path: Path) -> None:
+    recipe = load_recipe("lm-tiny", [*SETS, 'load.phases=["score"]', 'routing.source="uniform"'])
+    metrics = measured(recipe, tmp_path / "run", (STATIC,)).metrics
+    assert set(metrics["kind"]) == {"forced"}
+    assert "memory_vs_dense" not in set(metrics["metric"])
+
+
+def test_every_row_is_a_declared_metric_in_bytes_or_a_ratio() -> None:
+    found = Footprint(100, 50, {"weights": 100, "activations": 50}, {"experts": 50}, {"activations": 50})
+    rows = list(memory_rows("lm", "score", {"static": found, "dense": found}))
+    assert {row.metric for row in rows} <= set(METRICS)
+    assert [row.value for row in rows if row.metric == "memory_vs_dense"] == [1.0]
+    assert len({row.address for row in rows}) == len(rows)
+
+
+def test_on_cuda_the_allocators_peak_stands_beside_above_what_was_there_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda: 1000)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 1700)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: calls.append("synchronize"))
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: calls.append("reset"))
+    from moeprof.instrument.memory import MemoryTracker
+
+    class Nothing:
+        def ready(self, model: object) -> object:
+            return lambda: torch.zeros(1)
+
+    tracker = MemoryTracker(torch.nn.Linear(1, 1))
+    tracker.device = "cuda"
+    found = footprint(tracker, tracker, Nothing())  # type: ignore[arg-type]
+    assert found.by_category == {"allocator": 700}
+    assert calls == ["synchronize", "reset", "synchronize"]
+
+
+def test_a_run_without_the_pass_has_an_empty_course_and_a_damaged_one_says_so(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", RunRecord(command="characterize", recipe=load_recipe("lm-tiny")))
+    run = writer.finish()
+    assert list(run.memory.columns) == MEMORY_SCHEMA.names
+    assert run.memory.empty
+    (run.path / "memory.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(UsageError, match=r"memory\.parquet is damaged"):
+        Run.open(run.path).memory  # noqa: B018
