@@ -178,6 +178,14 @@ class Counters:
             return first if first.value is None else last
         return Reading(last.value - first.value, last.unit)
 
+    def told(self) -> dict[str, str]:
+        """The last sample as text, and of the energy what was used since the first."""
+        readings = self.samples[-1][1] | {"energy": self.change("energy")}
+        reasons = {reading.reason for reading in readings.values()}
+        if len(reasons) == 1 and "" not in reasons:
+            return {"device": f"n/a: {reasons.pop()}"}
+        return {name: str(reading) for name, reading in readings.items()}
+
 
 def import_bindings() -> Any:
     """The module of nvidia-ml-py."""

@@ -78,6 +78,8 @@ class RunRecord(BaseModel):
     valid: bool = False
     reasons: list[str] = [UNFINISHED]
     noisy: list[str] = []
+    counters: dict[str, dict[str, str]] = {}
+    """Per phase what the device's driver said at the end of the time pass, or why it said nothing."""
     notes: list[str] = []
 
 

@@ -1,6 +1,6 @@
 """Runs a workload unchanged, as deployed with static gating, beside its dense twin, and records what it does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,11 +18,14 @@ from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
+from moeprof.studies.passes.timeline import trace_timeline
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.session import Session, load_models, new_record
+from moeprof.workloads.episodes import Episode
 from moeprof.workloads.registry import Workload, make_workload
 
-PASSES = (record_routing, measure_time, measure_breakdown, measure_memory)
+Pass = Callable[[Session, str, Sequence[Episode]], None]
+PASSES: tuple[Pass, ...] = (record_routing, measure_time, measure_breakdown, measure_memory)
 """In order, for every phase; the first one settles the tokens."""
 
 VARIANTS = (STATIC, DENSE)
@@ -38,15 +41,17 @@ def characterize(
     argv: Sequence[str] = (),
     clock: Clock | None = None,
     progress: Progress | None = None,
+    timeline: bool = False,
 ) -> Run:
     """The finished run in `out`; whatever stops it leaves an invalid run there that can be read."""
+    passes = (*PASSES, trace_timeline) if timeline else PASSES
     check_device(recipe)
     check_weights(recipe)
     check_memory(recipe, available_memory(recipe.measure.device))
     workload = make_workload(recipe)
     writer = RunWriter(out, new_record("characterize", recipe, VARIANTS, workload, argv), force=force)
     try:
-        run_phases(recipe, workload, writer, clock or synchronized(recipe.measure.device), progress or Silent())
+        run_phases(recipe, workload, writer, clock or synchronized(recipe.measure.device), progress or Silent(), passes)
     except KeyboardInterrupt:
         writer.finish("interrupted")
         raise
@@ -56,7 +61,9 @@ def characterize(
     return writer.finish(*reasons_against(recipe))
 
 
-def run_phases(recipe: Recipe, workload: Workload, writer: RunWriter, clock: Clock, progress: Progress) -> None:
+def run_phases(
+    recipe: Recipe, workload: Workload, writer: RunWriter, clock: Clock, progress: Progress, passes: Sequence[Pass]
+) -> None:
     """Every pass of every phase."""
     if recipe.measure.device == "cpu":
         keep_freed_memory()
@@ -68,7 +75,7 @@ def run_phases(recipe: Recipe, workload: Workload, writer: RunWriter, clock: Clo
             if not episodes:
                 writer.record.notes.append(f"phase {phase}: no sequence is long enough for it")
                 continue
-            for run_pass in PASSES:
+            for run_pass in passes:
                 run_pass(session, phase, episodes)
 
 

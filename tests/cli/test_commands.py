@@ -199,3 +199,10 @@ def test_doctor_says_what_is_missing_and_why(moeprof: Call) -> None:
     assert found["torch"]["available"]
     assert all(item["detail"] for item in found.values())
     assert moeprof("doctor")[1].startswith("# moeprof doctor")
+
+
+def test_a_timeline_is_recorded_only_when_asked_for(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    assert moeprof("characterize", micro("lm"), "--out", tmp_path / "without")[0] == 0
+    assert not (tmp_path / "without" / "timeline").exists()
+    assert moeprof("characterize", micro("lm"), "--out", tmp_path / "with", "--timeline")[0] == 0
+    assert len(list((tmp_path / "with" / "timeline").glob("*.pt.trace.json.gz"))) == 4

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from moeprof.records.recipe_files import load_recipe
@@ -15,10 +17,11 @@ from moeprof.reporters.html import render_document as html
 from moeprof.reporters.markdown import render_document as markdown
 from moeprof.reporters.numbers import percent
 from moeprof.reporters.registry import FORMATS, render
-from moeprof.reporters.shading import SHADES, folded, shade
+from moeprof.reporters.shading import SHADES, folded, letters, segments, shade
 from moeprof.reporters.summary import summary
 from moeprof.reporters.terminal import render_document as terminal
 from moeprof.studies.characterize import characterize
+from moeprof.studies.passes.routing import record_routing
 
 Micro = Callable[[str], Path]
 
@@ -104,3 +107,47 @@ def test_folding_keeps_the_hottest_of_each_group() -> None:
 
 def test_shares_never_round_to_nothing_or_to_everything() -> None:
     assert [percent(value) for value in (0.0, 1e-6, 0.5, 0.99999, 1.0)] == ["0.0%", "<0.1%", "50.0%", ">99.9%", "100.0%"]
+
+
+def test_a_run_without_a_pass_says_which_and_every_format_still_renders(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moeprof.studies.characterize.PASSES", (record_routing,))
+    run = characterize(load_recipe(str(micro("lm"))), tmp_path / "run")
+    text = render(run, "markdown")
+    assert text.count("This run has no pass `breakdown`".replace("`", "\\`")) == 2
+    assert text.count("This run has no pass `memory`".replace("`", "\\`")) == 2
+    for form in FORMATS:
+        assert render(run, form)
+
+
+def test_a_run_whose_trace_is_gone_says_so(runs: list[Run]) -> None:
+    for part in (runs[0].path / "routing").iterdir():
+        part.unlink()
+    assert "This run has no routing trace of the phase" in render(Run.open(runs[0].path), "markdown")
+
+
+def test_one_batch_of_one_domain_has_no_locality_and_no_drift(micro: Micro, tmp_path: Path) -> None:
+    overrides = ["load.batches=1", 'data.domains=["prose"]', 'load.phases=["score"]']
+    text = render(characterize(load_recipe(str(micro("lm")), overrides), tmp_path / "run"), "markdown")
+    assert "Locality needs two steps of a domain one after the other" in text
+    assert "Drift needs two domains or languages" in text
+
+
+def test_a_model_with_one_expert_is_reported(micro: Micro, tmp_path: Path) -> None:
+    recipe = load_recipe(str(micro("lm")), ["model.experts=1", "gating.top_k=1"])
+    text = render(characterize(recipe, tmp_path / "run"), "markdown")
+    assert "nan" not in text.lower().split()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(1, 120))
+def test_a_stacked_bar_is_exactly_as_long_as_its_width(fractions: list[float], width: int) -> None:
+    bar = segments([f"part{index}" for index in range(len(fractions))], fractions, width)
+    cells = [length for _, _, length in bar]
+    assert sum(cells) == (width if any(fractions) else 0)
+    whole = sum(fractions)
+    assert all(abs(length - fraction / whole * width) <= 1 for length, fraction in zip(cells, fractions, strict=True) if whole)
+
+
+def test_every_part_of_a_bar_has_a_letter_of_its_own() -> None:
+    assert letters(["gate", "dispatch", "experts", "combine", "embed", "dense_ffn", "other"]) == list("gdecmno")

@@ -31,7 +31,7 @@ def largest_sentence(numbers: Numbers, phase: str, total: float) -> Iterator[Blo
     ratio = numbers.get("memory_vs_dense", phase)
     beside = f", {times(ratio)} that of the dense twin" if ratio else ""
     yield Paragraph(
-        f"A {phase} step needs {format_bytes(total)} at its peak{beside}; the peak is in {where}, and most of it is "
+        f"One {phase} step needs {format_bytes(total)} at its peak{beside}; the peak is in {where}, and most of it is "
         f"{most.replace('_', ' ')} ({format_bytes(sizes[most])})."
     )
 

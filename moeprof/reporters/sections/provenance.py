@@ -21,8 +21,19 @@ def provenance(run: Run) -> Iterator[Block]:
             *(f"Text {name}: sha256 {digest[:12]}" for name, digest in record.text_hashes.items()),
             f"Measured: {recipe.measure.warmup} warm-up and {recipe.measure.rounds} timed rounds on the first batch of each domain, "
             f"contenders in turns; routing over up to {recipe.load.batches} batches per domain",
+            *(
+                f"Device counters, {phase}: {', '.join(f'{k} {v}' for k, v in told.items())}"
+                for phase, told in counters(run).items()
+            ),
             *(f"Note: {note}" for note in record.notes),
         ]
     )
     if record.noisy:
         yield Details(f"{len(record.noisy)} noisy timings", [Bullets(record.noisy)])
+
+
+def counters(run: Run) -> dict[str, dict[str, str]]:
+    """What the driver said in each phase; once only where it said the same every time."""
+    told = run.record.counters
+    same = len({tuple(readings.items()) for readings in told.values()}) == 1
+    return {"every phase": next(iter(told.values()))} if same else told

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from moeprof.analysis.timing import Timing, noisy, slowdown_rows, timing_rows
+from moeprof.instrument.counters import Counters, device_uuid
 from moeprof.instrument.timing import interleaved
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode, num_tokens
@@ -13,17 +14,25 @@ def measure_time(session: Session, phase: str, episodes: Sequence[Episode]) -> N
     measure = session.recipe.measure
     chosen = first_of_each_domain(episodes)
     session.progress.stage(f"{phase}: time", len(chosen) * (measure.warmup + measure.rounds))
-    timings: list[Timing] = []
-    for episode in chosen:
-        rounds = {variant.label: episode.ready(model) for variant, model in session.contenders.items()}
-        samples = interleaved(
-            rounds, rounds=measure.rounds, warmup=measure.warmup, clock=session.clock, between=session.progress.advance
-        )
-        sizes = len(episode.steps), num_tokens(episode)
-        timings += [Timing(label, episode.domain, rounds_ns, *sizes) for label, rounds_ns in samples.items()]
+    with Counters(device_uuid() if measure.device == "cuda" else "") as counters:
+        counters.sample()
+        timings = [timing for episode in chosen for timing in timed(session, episode)]
+        counters.sample()
+        session.writer.record.counters[phase] = counters.told()
     workload = session.recipe.workload
     for row, values in timing_rows(workload, phase, timings):
         session.writer.add_metrics([row])
         session.writer.add_samples(row, values)
     session.writer.add_metrics(slowdown_rows(workload, phase, timings))
     session.writer.record.noisy += noisy(phase, timings)
+
+
+def timed(session: Session, episode: Episode) -> list[Timing]:
+    """Every contender's rounds on one batch."""
+    measure = session.recipe.measure
+    rounds = {variant.label: episode.ready(model) for variant, model in session.contenders.items()}
+    samples = interleaved(
+        rounds, rounds=measure.rounds, warmup=measure.warmup, clock=session.clock, between=session.progress.advance
+    )
+    sizes = len(episode.steps), num_tokens(episode)
+    return [Timing(label, episode.domain, rounds_ns, *sizes) for label, rounds_ns in samples.items()]
