@@ -16,6 +16,7 @@ from moeprof.reporters.registry import render
 
 @click.command(name="characterize", short_help="Run workloads as deployed.")
 @run_options
+@click.option("--timeline", is_flag=True, help="Also record a torch.profiler timeline of a few steps.")
 @click.pass_obj
 def command(
     settings: dict[str, bool],
@@ -24,6 +25,7 @@ def command(
     out: Path | None,
     force: bool,
     as_json: bool,
+    timeline: bool,
     **options: Any,
 ) -> None:
     """Run the workloads of RECIPE unchanged, with static gating, and record routing and time beside the dense twin.
@@ -34,20 +36,21 @@ def command(
     runs = []
     for recipe in resolved:
         folder = default_folder(recipe.name, "characterize") if out is None else out / recipe.name if len(resolved) > 1 else out
-        runs.append(run_one(recipe, folder, force=force, quiet=settings["quiet"]))
+        runs.append(run_one(recipe, folder, force=force, quiet=settings["quiet"], timeline=timeline))
         if not as_json:
             show(runs[-1:], default_format())
     if as_json:
         show(runs, "json")
 
 
-def run_one(recipe: Recipe, folder: Path, *, force: bool, quiet: bool) -> Run:
+def run_one(recipe: Recipe, folder: Path, *, force: bool, quiet: bool, timeline: bool) -> Run:
     """One run with its reports, which are written also for what an interruption leaves."""
     from moeprof.studies.characterize import characterize
 
     try:
         with Bar(recipe.name, quiet=quiet) as bar:
-            run = characterize(recipe, folder, force=force, argv=["moeprof", *sys.argv[1:]], progress=bar)
+            argv = ["moeprof", *sys.argv[1:]]
+            run = characterize(recipe, folder, force=force, argv=argv, progress=bar, timeline=timeline)
     except KeyboardInterrupt:
         if (folder / "run.json").is_file():
             write_reports(Run.open(folder))
