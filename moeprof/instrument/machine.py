@@ -96,11 +96,16 @@ def available_memory(device: str) -> int:
 
 def meminfo_available() -> int:
     """Linux's own estimate, caches that can be given back included; 0 where there is none."""
+    return proc_bytes("/proc/meminfo", "MemAvailable:")
+
+
+def proc_bytes(file: str, key: str) -> int:
+    """The number behind `key`, which Linux gives in KiB; 0 where there is none."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path(file).read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
 
 
 def cgroup_available() -> int:
@@ -120,5 +125,7 @@ def process_limit() -> int:
         import resource
     except ImportError:
         return 0
-    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
-    return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=0)
+    kinds = ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:"))
+    limits = ((resource.getrlimit(kind)[0], used) for kind, used in kinds)
+    left = (max(limit - proc_bytes("/proc/self/status", used), 1) for limit, used in limits if limit != resource.RLIM_INFINITY)
+    return min(left, default=0)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from moeprof.instrument.probe import Probe
 from moeprof.instrument.step import Step
+from moeprof.records.errors import MoeprofError
 from moeprof.records.gate_entropy import GateEntropy
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader, joined
 
@@ -42,7 +43,12 @@ class RoutingRecorder(Probe):
 
 
 def decision_table(layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> pa.Table:
-    """The routing of one layer at one step; padding is left out."""
+    """The routing of one layer at one step; padding is left out. MoeprofError where the router saw NaN or infinity."""
+    if not torch.isfinite(probs_TK).all():
+        raise MoeprofError(
+            f"layer {layer}, {step.phase} step {step.index}: the router's softmax is not finite",
+            "The hidden states overflow: look at the checkpoint, or use --set model.dtype=float32.",
+        )
     num_tokens, top_k = experts_TK.shape
     real_T = np.ones(num_tokens, bool) if step.real_T is None else step.real_T.cpu().numpy()
     num_rows = int(real_T.sum()) * top_k

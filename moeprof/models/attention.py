@@ -58,7 +58,7 @@ class Attention(nn.Module):
             keys, values = cache.append(keys, values)
         num_queries, num_keys = queries.shape[2], keys.shape[2]
         bias = positions.bias(num_queries, num_keys, causal=causal, like=queries)
-        if bias is None and causal and 1 < num_queries < num_keys:
+        if bias is None and causal and num_queries > 1 and (num_queries < num_keys or keys_real_BM is not None):
             bias = torch.ones(num_queries, num_keys, dtype=torch.bool, device=x_BLD.device).tril(num_keys - num_queries)
         if keys_real_BM is not None:
             bias = with_padding(bias, keys_real_BM)

@@ -20,7 +20,8 @@ def save_checkpoint(model: nn.Module, path: Path) -> None:
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Fills the model, whose shape `check_checkpoint` found to be the file's."""
+    """Fills the model; UsageError where the file is missing, damaged, or of another shape. Nothing is filled before that."""
+    check_checkpoint(model, path)
     with opened(path) as file, torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(file.get_tensor(name))

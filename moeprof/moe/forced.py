@@ -22,6 +22,12 @@ from moeprof.records.routing_trace import RoutingTrace, read_traces
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Decisions = tuple[Ints, npt.NDArray[np.float32] | None]
+Table = tuple[Ints, Ints, npt.NDArray[np.float32]]
+"""Sorted token keys (N,), their experts (N, K) and softmax values (N, K); the last row stands for a token that is not there."""
+
+NO_TOKEN = np.iinfo(np.int64).max
+BEGINNINGS = {"prefill": "score"}
+"""Prompts are read before anything is recorded; they are the beginnings of the sequences that `score` recorded."""
 
 
 class Source(Protocol):
@@ -37,12 +43,11 @@ class ForcedRouting:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.drawn: dict[tuple[str, str, int, int], tuple[Tensor, Tensor | None]] = {}
+        self.drawn: dict[tuple[str, Step], tuple[Tensor, Tensor | None]] = {}
 
     def decide(self, layer: str, step: Step, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """The decisions of `layer` at `step`, (T, K)."""
-        assert step.sequence_T is not None
-        key = (layer, step.phase, step.index, len(step.sequence_T))
+        key = layer, step  # a step is known by identity: others may share its number and size, and hold other tokens
         if key not in self.drawn:
             experts_TK, weights_TK = self.source.draw(layer, step)
             weights = None if weights_TK is None else torch.from_numpy(weights_TK).to(device)
@@ -94,7 +99,8 @@ class TraceSource:
     """The decisions of a recorded trace, found by layer, phase, sequence and position."""
 
     def __init__(self, traces: list[RoutingTrace], num_experts: int, top_k: int) -> None:
-        self.tables: dict[tuple[str, str], tuple[Ints, Ints, npt.NDArray[np.float32]]] = {}
+        self.tables: dict[tuple[str, str], Table] = {}
+        self.empty = with_no_token([], np.empty((0, top_k), np.int64), np.empty((0, top_k), np.float32))
         for trace in traces:
             header = trace.header
             if (header.num_experts, header.top_k) != (num_experts, top_k):
@@ -110,30 +116,50 @@ class TraceSource:
         """MoeprofError where the trace does not hold a token of this step."""
         assert step.sequence_T is not None
         assert step.position_T is not None
-        keys_N, experts_NK, weights_NK = self.tables.get((layer, step.phase), (np.empty(0, np.int64),) * 2 + (np.empty(0),))
+        phase = BEGINNINGS.get(step.phase, step.phase)
+        keys_N, experts_NK, weights_NK = self.tables.get((layer, phase), self.empty)
         wanted_T = token_keys(step.sequence_T, step.position_T)
-        index_T = np.searchsorted(keys_N, wanted_T).clip(max=max(len(keys_N) - 1, 0))
+        index_T = np.searchsorted(keys_N, wanted_T)
         real_T = np.ones(len(wanted_T), bool) if step.real_T is None else step.real_T.cpu().numpy()
-        found_T = keys_N[index_T] == wanted_T if len(keys_N) else np.zeros(len(wanted_T), bool)
-        if (missing_T := real_T & ~found_T).any():
+        if (missing_T := real_T & (keys_N[index_T] != wanted_T)).any():
             first = int(missing_T.argmax())
             raise MoeprofError(
-                f"routing trace: no decision for layer {layer}, phase {step.phase}, sequence {step.sequence_T[first]}, "
+                f"routing trace: no decision for layer {layer}, phase {phase}, sequence {step.sequence_T[first]}, "
                 f"position {step.position_T[first]}",
                 "Replay with the recipe, text and number of batches that the trace was recorded with.",
             )
         return experts_NK[index_T], weights_NK[index_T]
 
 
-def lookup_table(trace: RoutingTrace, top_k: int) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
-    """Sorted token keys (N,), their experts (N, K) and softmax values (N, K); unknown values count alike."""
+def lookup_table(trace: RoutingTrace, top_k: int) -> Table:
+    """The decisions of one layer; unknown softmax values count alike. UsageError unless a token has K distinct choices once."""
     keys = token_keys(trace.column("sequence"), trace.column("position"))
     order = np.lexsort((trace.column("slot"), keys))
-    if len(order) % top_k or (keys[order].reshape(-1, top_k) != keys[order][::top_k, None]).any():
-        raise UsageError("routing.source: the trace has tokens with too few or too many choices", "Use a whole trace.")
-    weights_NK = trace.column("weight")[order].reshape(-1, top_k)
-    weights_NK = np.where(np.isfinite(weights_NK), weights_NK, np.float32(1 / top_k))
-    return keys[order][::top_k], trace.column("expert")[order].reshape(-1, top_k).astype(np.int64), weights_NK
+    if len(order) % top_k:
+        raise broken_trace()
+    keys_NK, slots_NK, experts_NK, weights_NK = (
+        column[order].reshape(-1, top_k)
+        for column in (keys, trace.column("slot"), trace.column("expert").astype(np.int64), trace.column("weight"))
+    )
+    together = (keys_NK == keys_NK[:, :1]).all() and (slots_NK == np.arange(top_k)).all()
+    if not (together and np.diff(keys_NK[:, 0]).all() and np.diff(np.sort(experts_NK), axis=1).all()):
+        raise broken_trace()
+    return with_no_token(keys_NK[:, 0], experts_NK, np.where(np.isfinite(weights_NK), weights_NK, np.float32(1 / top_k)))
+
+
+def with_no_token(keys_N: npt.ArrayLike, experts_NK: Ints, weights_NK: npt.NDArray[np.float32]) -> Table:
+    """The table with its last row, so that every search ends at one."""
+    top_k = experts_NK.shape[1]
+    return (
+        np.append(np.asarray(keys_N, np.int64), NO_TOKEN),
+        np.vstack([experts_NK, np.arange(top_k)]),
+        np.vstack([weights_NK, np.full(top_k, 1 / top_k, np.float32)]),
+    )
+
+
+def broken_trace() -> UsageError:
+    """The error of a trace in which a token's choices are not all there exactly once."""
+    return UsageError("routing.source: the trace has a token with too few, too many or repeated choices", "Use a whole trace.")
 
 
 def token_keys(sequence_T: npt.NDArray[np.int32], position_T: npt.NDArray[np.int32]) -> Ints:

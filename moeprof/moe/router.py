@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from moeprof.instrument.probe import active
 from moeprof.instrument.step import Step
 from moeprof.moe.routing import Routing
-from moeprof.records.errors import MoeprofError
 
 
 class ForcedDecisions(Protocol):
@@ -58,12 +57,3 @@ def best(gates_TE: Tensor, top_k: int) -> Tensor:
         if len(choices) < top_k:
             remaining_TE.scatter_(1, choice_T, -1.0)
     return torch.cat(choices, dim=1)
-
-
-def check_finite(routing: Routing, layer: str, step: Step) -> None:
-    """MoeprofError where the router saw NaN or infinity; off the clock, since it waits for the device."""
-    if not torch.isfinite(routing.probs_TK).all():
-        raise MoeprofError(
-            f"layer {layer}, {step.phase} step {step.index}: the router's softmax is not finite",
-            "The hidden states overflow: look at the checkpoint, or use --set model.dtype=float32.",
-        )

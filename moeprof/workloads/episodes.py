@@ -103,6 +103,8 @@ class DecodeEpisode:
     """A sequence that generates this token is padding from then on."""
     device: str
     begin: Callable[[Any], Session]
+    references: tuple[str, ...] = ()
+    """What each sequence should become; empty where nobody knows."""
     tokens_NB: list[Tensor] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     phase: str = "decode"

@@ -17,7 +17,7 @@ from moeprof.workloads.text import Text, hash_of, read_documents
 from moeprof.workloads.tokenizers import BOS, EOS, Tokenizer, make_tokenizer
 
 CHARS_PER_TOKEN = {"bytes": 1, "words": 8, "hashed": 8}
-"""Enough characters to read for so many tokens."""
+"""Characters to read at first for a token."""
 
 
 class LanguageModelling:
@@ -49,8 +49,18 @@ class LanguageModelling:
         return min(needed, self.recipe.data.max_tokens or needed)
 
     def read(self, domain: str) -> Text:
-        """The user's text where the recipe names files, the default text otherwise."""
+        """As much of a domain's text as gives `max_tokens`, or all of it."""
         max_chars = self.max_tokens * CHARS_PER_TOKEN[self.recipe.model.tokenizer]
+        text = self.beginning(domain, max_chars)
+        while len(stream(text, self.tokenizer)) < self.max_tokens:
+            max_chars *= 4
+            text, shorter = self.beginning(domain, max_chars), text
+            if text == shorter:
+                break
+        return text
+
+    def beginning(self, domain: str, max_chars: int) -> Text:
+        """The user's text where the recipe names files, the default text otherwise."""
         if self.recipe.data.files:
             return read_documents(domain, Path(str(self.recipe.data.files[domain])), max_chars)
         text = lm_text(domain, "heldout", max_chars)
@@ -93,9 +103,14 @@ def default_domains(recipe: Recipe) -> list[str]:
 
 def sequences(text: Text, tokenizer: Tokenizer, length: int, max_tokens: int) -> list[list[int]]:
     """All documents one after another, cut to `length` tokens each, BOS included; a last remainder is kept only if alone."""
-    stream = list(chain.from_iterable([*tokenizer.encode(document), EOS] for document in text.documents))[:max_tokens]
-    cut = [[BOS, *stream[start : start + length - 1]] for start in range(0, len(stream), length - 1)]
+    tokens = stream(text, tokenizer)[:max_tokens]
+    cut = [[BOS, *tokens[start : start + length - 1]] for start in range(0, len(tokens), length - 1)]
     return cut if len(cut) == 1 or len(cut[-1]) == length else cut[:-1]
+
+
+def stream(text: Text, tokenizer: Tokenizer) -> list[int]:
+    """All documents one after another, EOS behind each."""
+    return list(chain.from_iterable([*tokenizer.encode(document), EOS] for document in text.documents))
 
 
 def score(model: LanguageModel, tokens_BL: Tensor, step: Step) -> Tensor:

@@ -1,5 +1,7 @@
 """The MT workload: sentences encoded in one pass, and translations generated token by token."""
 
+from itertools import islice
+
 import torch
 from torch import Tensor
 
@@ -22,11 +24,13 @@ class Translation:
         self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
         self.text_hashes: dict[str, str] = {}
         self.batches: list[Batch] = []
+        self.references: dict[int, tuple[str, ...]] = {}
+        """Target sentences by the batch's index."""
         load = recipe.load
         for domain in recipe.data.files or default_languages(recipe):
             text = self.read(domain)
             self.text_hashes[domain] = text.sha256
-            self.batches += make_batches(
+            batches = make_batches(
                 domain,
                 self.sources(text),
                 load.batch_size,
@@ -34,6 +38,9 @@ class Translation:
                 fixed_length=load.sequence_length if recipe.gating.padding == "fixed" else None,
                 first_batch=len(self.batches),
             )
+            targets = iter(target for _, target in text.pairs)
+            self.references |= {batch.index: tuple(islice(targets, len(batch.tokens_BL))) for batch in batches}
+            self.batches += batches
 
     def read(self, domain: str) -> ParallelText:
         """The user's sentences where the recipe names files, the default ones otherwise."""
@@ -44,13 +51,16 @@ class Translation:
         return ParallelText(domain, pairs, hash_of(side for pair in pairs for side in pair))
 
     def sources(self, text: ParallelText) -> list[list[int]]:
-        """Source sentences with EOS behind them, cut to the recipe's length, up to [data] max_tokens in all."""
+        """Source sentences with EOS behind them, cut to the recipe's length; at least one, up to [data] max_tokens in all."""
         length, left = self.recipe.load.sequence_length, self.recipe.data.max_tokens
         encoded: list[list[int]] = []
         for source, _ in text.pairs:
-            encoded.append([*self.tokenizer.encode(source)[: length - 1], EOS])
-            if left is not None and (left := left - len(encoded[-1])) <= 0:
-                break
+            sentence = [*self.tokenizer.encode(source)[: length - 1], EOS]
+            if left is not None:
+                if encoded and len(sentence) > left:
+                    break
+                left -= len(sentence)
+            encoded.append(sentence)
         return encoded
 
     def episodes(self, phase: str) -> list[Episode]:
@@ -72,6 +82,7 @@ class Translation:
             stop=EOS,
             device=device,
             begin=lambda model: TranslationSession(model, batch, tag, load.decode_steps, device),
+            references=self.references[batch.index],
         )
 
 

@@ -1,0 +1,177 @@
+"""Static gating: a mask of S x E x c, slots that are filled or not, and the outputs of fairseq's einsums."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from moeprof.moe.dispatch import DISPATCHES, static
+from moeprof.moe.routing import Routing
+from moeprof.records.gating import capacity
+
+from ..drawn import Drawn, drawn, fractions, tokens, unhurried
+
+DIM = 3
+
+
+def slots_of(case: Drawn, fraction: float) -> int:
+    return capacity(fraction, case.num_tokens)
+
+
+def dense_masks(case: Drawn, slots: int) -> tuple[Tensor, Tensor]:
+    """Dispatch mask and combine weights (S, E, c) of fairseq, one element after another."""
+    gated = case.gated(slots)
+    combine_SEC = torch.zeros(case.num_tokens, case.num_experts, slots)
+    mask_SEC = torch.zeros_like(combine_SEC)
+    for token in range(case.num_tokens):
+        for choice, expert in enumerate(case.experts[token]):
+            place = gated.places[token][choice]
+            if place is not None and not gated.dropped[token][choice]:
+                combine_SEC[token, expert, place] = gated.weights[token][choice]
+                mask_SEC[token, expert, place] = 1.0
+    return mask_SEC, combine_SEC
+
+
+@unhurried
+@given(drawn(), fractions())
+def test_statement_2_the_rows_are_all_slots_whatever_the_routing(case: Drawn, fraction: float) -> None:
+    sent = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+    slots = slots_of(case, fraction)
+    assert sent.rows.rows_RD.shape == (case.num_experts * slots, DIM)
+    assert list(sent.rows.offsets) == [expert * slots for expert in range(case.num_experts + 1)]
+
+
+@unhurried
+@given(drawn(), fractions())
+def test_dispatch_is_the_einsum_with_a_dense_mask(case: Drawn, fraction: float) -> None:
+    x_SD = tokens(case.num_tokens, DIM)
+    mask_SEC, combine_SEC = dense_masks(case, slots_of(case, fraction))
+    sent = static.dispatch(x_SD, case.routing, fraction)
+    expected_ECD = torch.einsum("sec,sd->ecd", mask_SEC, x_SD)
+    torch.testing.assert_close(sent.rows.rows_RD, expected_ECD.flatten(0, 1), rtol=0, atol=0)
+    torch.testing.assert_close(sent.combine_weights_TR, combine_SEC.flatten(1), rtol=1e-6, atol=0)
+
+
+@unhurried
+@given(drawn(), fractions(), st.sampled_from([1.0, 0.8]))
+def test_combine_is_the_einsum_with_dense_weights(case: Drawn, fraction: float, scale: float) -> None:
+    sent = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+    outputs_RD = tokens(len(sent.rows.rows_RD), DIM, seed=2)
+    _, combine_SEC = dense_masks(case, slots_of(case, fraction))
+    expected_SD = scale * torch.einsum("sec,ecd->sd", combine_SEC, outputs_RD.view(case.num_experts, -1, DIM))
+    torch.testing.assert_close(static.combine(outputs_RD, sent, scale), expected_SD)
+
+
+@unhurried
+@given(drawn(), fractions())
+def test_a_choice_is_dropped_where_the_plain_gate_drops_it(case: Drawn, fraction: float) -> None:
+    sent = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+    assert sent.dropped_TK.tolist() == case.gated(slots_of(case, fraction)).dropped
+
+
+@unhurried
+@given(drawn(), fractions())
+def test_a_slot_holds_one_token_or_nothing(case: Drawn, fraction: float) -> None:
+    """Every kept choice fills one slot of its expert, from the first on; padding and dropped choices fill none."""
+    marks_SD = torch.arange(1.0, case.num_tokens + 1)[:, None]
+    sent = static.dispatch(marks_SD, case.routing, fraction)
+    rows_EC = sent.rows.rows_RD.view(case.num_experts, -1).int().tolist()
+    for expert, found in enumerate(rows_EC):
+        queue = [token + 1 for choice in range(case.top_k) for token in case.wants(choice, expert)]
+        assert found == (queue + [0] * len(found))[: len(found)]
+
+
+@unhurried
+@given(drawn(), fractions())
+def test_a_token_with_all_choices_dropped_and_padding_come_back_as_zero(case: Drawn, fraction: float) -> None:
+    sent = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+    y_SD = static.combine(torch.ones(len(sent.rows.rows_RD), DIM), sent, 1.0)
+    lost = case.gated(slots_of(case, fraction)).dropped
+    for token in range(case.num_tokens):
+        gone = not case.real[token] or all(lost[token])
+        assert y_SD[token].tolist() == pytest.approx([0.0 if gone else 1.0] * DIM)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mask_rows_and_weights_have_the_dtype_of_the_tokens(dtype: torch.dtype) -> None:
+    routing = Routing(torch.tensor([[0, 1]] * 4), torch.full((4, 2), 0.5), None, 2)
+    sent = static.dispatch(torch.ones(4, DIM, dtype=dtype), routing, 0.5)
+    assert {sent.rows.rows_RD.dtype, sent.combine_weights_TR.dtype} == {dtype}
+
+
+def test_rows_in_bfloat16_are_copies_of_the_tokens_without_rounding() -> None:
+    x_SD = tokens(64, 5).bfloat16()
+    routing = Routing(torch.arange(64)[:, None] % 4, torch.ones(64, 1), None, 4)
+    sent = static.dispatch(x_SD, routing, 1.0)
+    rows_ECD = sent.rows.rows_RD.view(4, 64, 5)
+    assert all(torch.equal(rows_ECD[token % 4, token // 4], x_SD[token]) for token in range(64))
+
+
+def test_static_gating_is_in_the_registry() -> None:
+    assert DISPATCHES["static"].dispatch is static.dispatch
+    assert DISPATCHES["static"].combine is static.combine
+
+
+class Allocated(TorchDispatchMode):
+    """Keeps the bytes of every tensor that a scatter fills: the masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks_bytes: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.scatter_.src:
+            assert isinstance(result, Tensor)
+            if result.dim() == 2:
+                self.masks_bytes.append(result.nbytes)
+        return result
+
+
+def on_meta(num_tokens: int, num_experts: int, capacity_fraction: float, dim: int = 8) -> static.Sent:
+    """Top-2 decisions and tokens in 16 bits that have shapes and no values."""
+    experts_TK = torch.zeros(num_tokens, 2, dtype=torch.int64, device="meta")
+    routing = Routing(experts_TK, torch.zeros(num_tokens, 2, device="meta"), None, num_experts)
+    return static.dispatch(torch.zeros(num_tokens, dim, dtype=torch.bfloat16, device="meta"), routing, capacity_fraction)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_experts", "capacity_fraction", "slots", "waste"),
+    [
+        (2048, 512, 0.05, 52_736, 12.875),
+        (4096, 512, 0.05, 104_960, 12.8125),
+        (512, 128, 1.0, 65_536, 64.0),
+        (2048, 128, 1.0, 262_144, 64.0),
+    ],
+)
+def test_statement_1_rows_sent_over_rows_needed_are_the_papers_waste(
+    num_tokens: int, num_experts: int, capacity_fraction: float, slots: int, waste: float
+) -> None:
+    sent = on_meta(num_tokens, num_experts, capacity_fraction)
+    assert len(sent.rows.rows_RD) == slots
+    assert slots / (2 * num_tokens) == waste
+
+
+def mask_bytes(num_tokens: int) -> list[int]:
+    """Of the dispatch mask and the combine weights of the paper's LM layer in 16 bits, as static gating allocates them."""
+    with Allocated() as allocated:
+        on_meta(num_tokens, 512, 0.05)
+    return allocated.masks_bytes
+
+
+@pytest.mark.parametrize(("num_tokens", "elements"), [(2048, 108_003_328), (4096, 429_916_160)])
+def test_statement_5_mask_and_weights_have_tokens_times_slots_elements(num_tokens: int, elements: int) -> None:
+    assert mask_bytes(num_tokens) == [2 * elements] * 2
+
+
+def test_statement_5_the_mask_grows_with_the_square_of_the_tokens() -> None:
+    sizes = [320 * 2**power for power in range(6)]
+    slope, _ = np.polyfit(np.log(sizes), np.log([mask_bytes(size)[0] for size in sizes]), 1)
+    assert slope == pytest.approx(2.0, abs=0.02)

@@ -1,0 +1,184 @@
+"""Routings drawn by hypothesis, MoE layers of any shape, and decisions to inject."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from moeprof.instrument.step import Step
+from moeprof.moe.layer import MoELayer
+from moeprof.moe.routing import Routing
+from moeprof.records.recipe import Recipe
+from moeprof.store.resident import ExpertWeights, Wave
+
+from . import plain
+
+GATES = (0.0625, 0.125, 0.25, 0.5, 1.0)
+"""Few values, so that ties are common, and binary fractions, so that sums are exact."""
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@dataclass
+class Drawn:
+    """Tokens with gates, which of them are real, and how many experts each gets."""
+
+    gates: list[list[float]]
+    mask: list[bool] | None
+    top_k: int
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.gates)
+
+    @property
+    def num_experts(self) -> int:
+        return len(self.gates[0])
+
+    @property
+    def real(self) -> list[bool]:
+        return [True] * self.num_tokens if self.mask is None else self.mask
+
+    @cached_property
+    def experts(self) -> list[list[int]]:
+        return plain.choices(self.gates, self.top_k)
+
+    @cached_property
+    def probs(self) -> list[list[float]]:
+        return [[gates[expert] for expert in mine] for gates, mine in zip(self.gates, self.experts, strict=True)]
+
+    def wants(self, choice: int, expert: int) -> list[int]:
+        """Tokens whose choice of that rank is the expert, in order."""
+        return [token for token in range(self.num_tokens) if self.real[token] and self.experts[token][choice] == expert]
+
+    def gated(self, slots: int) -> plain.Gated:
+        """What fairseq makes of it."""
+        return plain.gated(self.experts, self.probs, self.real, self.num_experts, slots)
+
+    @property
+    def dropless(self) -> plain.Gated:
+        """Room for everybody."""
+        return self.gated(self.num_tokens * self.top_k)
+
+    @property
+    def step(self) -> Step:
+        return Step(real_T=None if self.mask is None else torch.tensor(self.mask))
+
+    @property
+    def routing(self) -> Routing:
+        """The same as the package's tensors."""
+        return Routing(torch.tensor(self.experts), torch.tensor(self.probs), self.step.real_T, self.num_experts)
+
+
+@st.composite
+def drawn(draw: st.DrawFn, *, max_tokens: int = 12, max_experts: int = 6) -> Drawn:
+    """Any shape with E and k from 1, ties, and with or without padding (even nothing else)."""
+    num_tokens, num_experts = draw(st.integers(1, max_tokens)), draw(st.integers(1, max_experts))
+    gates = st.lists(st.sampled_from(GATES), min_size=num_experts, max_size=num_experts)
+    return Drawn(
+        gates=draw(st.lists(gates, min_size=num_tokens, max_size=num_tokens)),
+        mask=draw(st.none() | st.lists(st.booleans(), min_size=num_tokens, max_size=num_tokens)),
+        top_k=draw(st.integers(1, min(4, num_experts))),
+    )
+
+
+def fractions() -> st.SearchStrategy[float]:
+    """Capacity fractions in (0, 1] with two decimals, the small ones more often."""
+    return st.integers(1, 30).map(lambda percent: percent / 100) | st.integers(1, 100).map(lambda percent: percent / 100)
+
+
+def make_recipe(
+    *,
+    experts: int,
+    top_k: int = 2,
+    capacity_fraction: float = 1.0,
+    dim: int = 4,
+    ffn_dim: int = 6,
+    activation: str = "relu",
+    masking: float = 0.0,
+    source: str = "model",
+) -> Recipe:
+    """One MoE layer, and nothing around it that matters."""
+    model = {
+        "decoder_layers": 1,
+        "dim": dim,
+        "ffn_dim": ffn_dim,
+        "heads": 1,
+        "vocab_size": 260,
+        "experts": experts,
+        "moe_every": 1,
+        "activation": activation,
+        "expert_output_masking": masking,
+        "tokenizer": "bytes",
+    }
+    document = {
+        "workload": "lm",
+        "model": model,
+        "gating": {"top_k": top_k, "capacity_fraction": capacity_fraction},
+        "load": {"batch_size": 1, "sequence_length": 32},
+        "routing": {"source": source},
+    }
+    return Recipe.model_validate(document)
+
+
+def make_layer(recipe: Recipe, seed: int = 0) -> MoELayer:
+    """The layer with normal weights, biases too."""
+    layer = MoELayer("0", recipe).requires_grad_(False)
+    random = torch.Generator().manual_seed(seed)
+    for parameter in layer.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=random))
+    return layer
+
+
+def tokens(num_tokens: int, dim: int, seed: int = 1) -> Tensor:
+    """Normal inputs (T, D)."""
+    return torch.randn(num_tokens, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def parameters_of(layer: MoELayer) -> list[plain.Array]:
+    """The experts' parameters in the order that `plain.layer` wants, as float64."""
+    return [parameter.double().numpy() for parameter in layer.experts.weights]
+
+
+def rows_that_differ(one_TD: Tensor, other_TD: Tensor, tolerance: float = 1e-4) -> set[int]:
+    """Tokens whose outputs are further apart than rounding explains."""
+    return set(np.flatnonzero((one_TD - other_TD).abs().amax(dim=1).numpy() > tolerance).tolist())
+
+
+@dataclass
+class Decided:
+    """The same decisions in every layer and step."""
+
+    experts_TK: Tensor
+    probs_TK: Tensor | None = None
+
+    def decide(self, layer: str, step: Step, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        return self.experts_TK.to(device), None if self.probs_TK is None else self.probs_TK.to(device)
+
+
+def decided(case: Drawn) -> Decided:
+    """Injects what was drawn."""
+    return Decided(case.routing.experts_TK, case.routing.probs_TK)
+
+
+@dataclass
+class WaveStore:
+    """Hands out the experts in waves of these sizes; what was handed out before is overwritten, as a small buffer would."""
+
+    weights: ExpertWeights
+    sizes: list[int]
+
+    def waves(self) -> Iterator[Wave]:
+        first = 0
+        for size in self.sizes:
+            buffer = ExpertWeights(*(whole[first : first + size].clone() for whole in self.weights))
+            yield Wave(first, buffer)
+            for view in buffer:
+                view.fill_(torch.nan)
+            first += size
+        assert first == len(self.weights.w1_EDF)
