@@ -18,6 +18,7 @@ COMMANDS = {
     "characterize": "Run workloads as deployed and record where routing, time and memory go.",
     "report": "Render recorded runs again.",
     "recipes": "List, show and validate recipes.",
+    "train": "Train the small checkpoints that come with the package.",
     "doctor": "Say what can be measured on this machine.",
 }
 """Every command with its one line of help, so that `--help` imports none of them."""

@@ -58,6 +58,7 @@ class Attention(nn.Module):
             keys, values = cache.append(keys, values)
         num_queries, num_keys = queries.shape[2], keys.shape[2]
         bias = positions.bias(num_queries, num_keys, causal=causal, like=queries)
+        bias = None if bias is None else bias[None]  # torch's fused CPU kernel takes masks of two or four dimensions
         if bias is None and causal and num_queries > 1 and (num_queries < num_keys or keys_real_BM is not None):
             bias = torch.ones(num_queries, num_keys, dtype=torch.bool, device=x_BLD.device).tril(num_keys - num_queries)
         if keys_real_BM is not None:

@@ -54,7 +54,7 @@ def check_fits(model: nn.Module, found: dict[str, tuple[int, ...]], path: Path) 
         if wanted.get(name) != found.get(name):
             raise UsageError(
                 f"checkpoint {path}: {name} is {found.get(name, 'absent')}, the recipe's model has {wanted.get(name, 'none')}",
-                "Use the recipe that the checkpoint was trained with, or another checkpoint.",
+                "Use the recipe that the checkpoint was trained with, or --set model.checkpoint= for random weights.",
             )
 
 

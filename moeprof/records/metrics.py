@@ -121,9 +121,15 @@ METRICS = {
         Metric("region_time", "ns", "lower", "timed", "a region's time per step over its layers, median over rounds"),
         Metric("region_share", "fraction", "neither", "timed", "region_time / sum of all regions' region_time, other included"),
         Metric("overhead", "ratio", "lower", "timed", "median round under an instrument / median round without, in turns"),
-        Metric("perplexity", "tokens", "lower", "routed", "e to the mean cross-entropy of the predicted tokens, specials left out"),
-        Metric("bits_per_byte", "bits", "lower", "routed", "cross-entropy of the predicted tokens in bits / their bytes of UTF-8"),
-        Metric("chrf", "points", "higher", "routed", "chrF2 of greedy translations against references, corpus level (sacrebleu)"),
+        Metric(
+            "perplexity", "tokens", "lower", "routed", "e to the mean cross-entropy of the predicted tokens, specials left out"
+        ),
+        Metric(
+            "bits_per_byte", "bits", "lower", "routed", "cross-entropy of the predicted tokens in bits / their bytes of UTF-8"
+        ),
+        Metric(
+            "chrf", "points", "higher", "routed", "chrF2 of greedy translations against references, corpus level (sacrebleu)"
+        ),
     )
 }
 """Every metric by name."""

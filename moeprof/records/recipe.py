@@ -56,7 +56,7 @@ class ModelSection(Section):
     tokenizer: Literal["bytes", "words", "hashed"]
     """`bytes`; `words` of the default corpora with a fallback to bytes; words `hashed` into the whole vocabulary."""
     checkpoint: str | None = None
-    """A safetensors file, relative to the recipe; without it weights are random and seeded by [measure] seed."""
+    """A safetensors file, relative to the recipe; absent or empty: random weights, seeded by [measure] seed."""
 
     @model_validator(mode="after")
     def heads_divide_dim(self) -> "ModelSection":
@@ -172,6 +172,43 @@ class BudgetSection(Section):
     """Bytes of one device, or a size such as `1.5GiB`; the device's own memory when absent."""
 
 
+class TrainSection(Section):
+    """How `moeprof train` makes the recipe's checkpoint."""
+
+    steps: Positive = 2000
+    """Updates of the weights."""
+    batch_size: Positive = 16
+    """Sequences (LM) or sentence pairs (MT) of an update, all domains mixed."""
+    sequence_length: Annotated[int, Field(ge=2)] = 256
+    """LM: tokens of a sequence, BOS included. MT: the longest source or target that is learned from."""
+    corpus_size: Positive = 1_000_000
+    """Characters (LM) or sentence pairs (MT) of every domain of the default text; of files at most so many are read."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Of AdamW, at the end of the warm-up; then it falls along half a cosine."""
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """What is left of the learning rate in the last step, as a share."""
+    warmup_steps: NonNegative = 60
+    """Steps over which the learning rate rises linearly."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of AdamW, on matrices; norms and biases have none."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients longer than this together are shortened to it."""
+    balance_weight: Annotated[float, Field(ge=0)] = 0.01
+    """Of the load-balancing loss, summed over MoE layers (Switch, GShard)."""
+    z_weight: Annotated[float, Field(ge=0)] = 1e-3
+    """Of the router's z-loss, summed over MoE layers (ST-MoE)."""
+    evaluate_every: Positive = 250
+    """Steps between two points of the held-out curve."""
+    heldout_sequences: Positive = 32
+    """Sequences or sentence pairs of every domain in a point of that curve."""
+    threads: Positive = 1
+    """Of torch; weights depend on it, since sums are then taken in another order."""
+    cpu_minutes: Annotated[float, Field(gt=0, le=45)] = 45.0
+    """Training stops when the process has used so much CPU time, all sessions of an interrupted training together."""
+    seed: NonNegative = 0
+    """Of the order of the text; the first weights come from [measure] seed."""
+
+
 class Recipe(Section):
     """One workload on one model; every run keeps the resolved recipe."""
 
@@ -191,6 +228,7 @@ class Recipe(Section):
     routing: RoutingSection = RoutingSection()
     measure: MeasureSection = MeasureSection()
     budget: BudgetSection = BudgetSection()
+    train: TrainSection = TrainSection()
 
     @model_validator(mode="after")
     def sections_agree(self) -> "Recipe":

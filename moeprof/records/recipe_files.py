@@ -133,7 +133,7 @@ def anchor_paths(document: dict[str, Any], folder: Path) -> None:
     """Makes the checkpoint, the data files and the routing trace, written relative to `folder`, absolute."""
     model, data, routing = (document.get(section) for section in ("model", "data", "routing"))
     if isinstance(model, dict) and isinstance(model.get("checkpoint"), str):
-        model["checkpoint"] = anchored(model["checkpoint"], folder)
+        model["checkpoint"] = anchored(model["checkpoint"], folder) if model["checkpoint"] else None
     if isinstance(data, dict) and isinstance(data.get("files"), dict):
         data["files"] = {
             name: [anchored(path, folder) for path in paths] if isinstance(paths, list) else anchored(paths, folder)

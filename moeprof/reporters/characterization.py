@@ -9,6 +9,7 @@ from moeprof.reporters.sections.experts import expert_blocks
 from moeprof.reporters.sections.locality import locality_blocks
 from moeprof.reporters.sections.memory import memory_blocks
 from moeprof.reporters.sections.provenance import provenance
+from moeprof.reporters.sections.quality import quality_blocks
 from moeprof.reporters.sections.speed import breakdown_blocks, speed_table
 from moeprof.reporters.summary import summary
 
@@ -27,6 +28,8 @@ def document_of(run: Run) -> Document:
     if not run.record.valid:
         document.append(Paragraph(f"THIS RUN IS NOT VALID: {'; '.join(run.record.reasons)}. What it recorded follows."))
     document += [Heading("Summary"), Bullets(summary(run, numbers))]
+    if run.record.notes:
+        document += [Heading("Remarks", 3), Bullets(run.record.notes)]
     for phase in recipe.phases:
         document += [Heading(f"Phase {PHASE_TITLES[phase]}"), *phase_blocks(run, numbers, phase)]
     return [*document, Heading("Where the numbers come from"), *provenance(run)]
@@ -39,6 +42,7 @@ def phase_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
         return
     trace = run.trace(phase)
     yield speed_table(numbers, phase)
+    yield from quality_blocks(numbers, phase)
     yield from breakdown_blocks(run, numbers, phase)
     yield from memory_blocks(numbers, phase)
     yield from expert_blocks(trace, numbers, phase)

@@ -17,9 +17,10 @@ def summary(run: Run, numbers: Numbers) -> list[str]:
     lines = [
         *model_lines(run, numbers),
         *(line for phase in phases for line in speed_line(numbers, phase)),
+        *quality_line(numbers, phases),
         *waste_line(numbers, phases),
         *drop_line(numbers, phases),
-        *(line for phase in phases for line in activity_line(run, numbers, phase)),
+        *activity_line(run, numbers, phases),
         *balance_line(numbers, phases),
         *trust_line(run),
     ]
@@ -68,16 +69,28 @@ def drop_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
         yield "Dropped: no token loses an expert; the capacity is never reached."
 
 
-def activity_line(run: Run, numbers: Numbers, phase: str) -> Iterator[str]:
-    """How many experts a step leaves idle."""
-    domain = numbers.whole(phase)
-    idle, bound = numbers.get("inactive_fraction", phase, domain), numbers.get("active_bound", phase, domain)
-    if idle is None or bound is None:
-        return
-    floor = 1 - bound / run.record.recipe.model.experts
-    why = f", at least {percent(floor)} because a step has so few tokens" if floor > 0 else ""
-    article = "an" if phase[0] in "aeiou" else "a"
-    yield f"Idle: {percent(idle)} of the experts have nothing to do in {article} {phase} step{why}."
+def activity_line(run: Run, numbers: Numbers, phases: list[str]) -> Iterator[str]:
+    """How many experts a step leaves idle, and how much of that is arithmetic."""
+    told = []
+    for phase in phases:
+        domain = numbers.whole(phase)
+        idle, bound = numbers.get("inactive_fraction", phase, domain), numbers.get("active_bound", phase, domain)
+        if idle is not None and bound is not None:
+            floor = 1 - bound / run.record.recipe.model.experts
+            why = f", {percent(floor)} because it has so few tokens" if floor > 0 else ""
+            told.append(f"{percent(idle)} ({phase}{why})")
+    if told:
+        yield f"Idle: {' and '.join(told)} of the experts have nothing to do in a step."
+
+
+def quality_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+    """How well the model does its work."""
+    for phase in phases:
+        bits, chrf = (numbers.get(metric, phase, numbers.whole(phase)) for metric in ("bits_per_byte", "chrf"))
+        if bits is not None:
+            yield f"Quality: {bits:.3f} bits per byte ({phase})."
+        if chrf is not None:
+            yield f"Quality: chrF {chrf:.1f} against the references ({phase})."
 
 
 def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from moeprof.records.variant import DENSE, STATIC
 from moeprof.studies.feasibility import check_device, check_memory, check_weights
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.memory import measure_memory
+from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.passes.timeline import trace_timeline
@@ -25,7 +26,7 @@ from moeprof.workloads.episodes import Episode
 from moeprof.workloads.registry import Workload, make_workload
 
 Pass = Callable[[Session, str, Sequence[Episode]], None]
-PASSES: tuple[Pass, ...] = (record_routing, measure_time, measure_breakdown, measure_memory)
+PASSES: tuple[Pass, ...] = (record_routing, measure_quality, measure_time, measure_breakdown, measure_memory)
 """In order, for every phase; the first one settles the tokens."""
 
 VARIANTS = (STATIC, DENSE)

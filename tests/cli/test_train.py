@@ -66,6 +66,14 @@ def test_an_existing_checkpoint_is_kept_unless_forced(moeprof: Call, micro: Micr
     assert moeprof("train", micro("lm"), *sets("lm"), "--out", out, "--force")[0] == 0
 
 
+def test_a_file_in_the_place_of_the_card_is_kept(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    code, _, stderr = moeprof("train", micro("lm"), *sets("lm"), "--out", tmp_path / "README.safetensors")
+    assert code == 2
+    assert "README.md: it exists already" in stderr
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [

@@ -25,7 +25,6 @@ def provenance(run: Run) -> Iterator[Block]:
                 f"Device counters, {phase}: {', '.join(f'{k} {v}' for k, v in told.items())}"
                 for phase, told in counters(run).items()
             ),
-            *(f"Note: {note}" for note in record.notes),
         ]
     )
     if record.noisy:

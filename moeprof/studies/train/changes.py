@@ -1,0 +1,106 @@
+"""Changes that should cost a trained model quality; what they cost shows whether a later guard could see a loss.
+
+T tokens, K choices, E experts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from moeprof.instrument.step import Step
+from moeprof.models.build import Model
+from moeprof.moe.layer import moe_layers
+from moeprof.moe.router import Router, best
+from moeprof.moe.routing import Routing
+from moeprof.studies.train.heldout import cross_entropies
+from moeprof.studies.train.lessons import Lesson
+
+GROUP = 32
+"""Weights of one expert's input dimension that share a scale."""
+
+Rerouted = Callable[[Tensor, Routing], Routing]
+"""From the softmax values (T, E) and the router's own decisions to others."""
+
+
+def answers(model: Model, heldout: Mapping[str, Lesson]) -> dict[str, dict[str, float]]:
+    """Held-out cross-entropy by domain under every change; the model ends as it was."""
+    found = {}
+    for name, change in CHANGES.items():
+        with change(model):
+            found[name] = cross_entropies(model, heldout)
+    return found
+
+
+def first_only(gates_TE: Tensor, routing: Routing) -> Routing:
+    """Every token's best expert alone."""
+    return replace(routing, experts_TK=routing.experts_TK[:, :1], probs_TK=routing.probs_TK[:, :1])
+
+
+def at_random(gates_TE: Tensor, routing: Routing) -> Routing:
+    """As many different experts, drawn at random; weighted by what the router thinks of them."""
+    noise_TE = torch.rand(gates_TE.shape, generator=torch.Generator().manual_seed(0))
+    experts_TK = best(noise_TE, routing.experts_TK.shape[1])
+    return replace(routing, experts_TK=experts_TK, probs_TK=gates_TE.gather(1, experts_TK))
+
+
+def among_half(gates_TE: Tensor, routing: Routing) -> Routing:
+    """The best of the experts with even ids; the others are gone."""
+    left_TE = gates_TE.clone()
+    left_TE[:, 1::2] = -1.0
+    experts_TK = best(left_TE, min(routing.experts_TK.shape[1], (gates_TE.shape[1] + 1) // 2))
+    return replace(routing, experts_TK=experts_TK, probs_TK=gates_TE.gather(1, experts_TK))
+
+
+@contextmanager
+def rerouted(change: Rerouted, model: Model) -> Iterator[None]:
+    """Every router decides as `change` says while the block runs."""
+
+    def hook(router: Router, inputs: tuple[Tensor, Step], routing: Routing) -> Routing:
+        return change(router.gates(inputs[0]), routing)
+
+    handles = [layer.router.register_forward_hook(hook) for layer in moe_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def coarse_experts(model: Model) -> Iterator[None]:
+    """The experts' matrices are rounded to int4 while the block runs."""
+    matrices = [matrix for layer in moe_layers(model) for matrix in (layer.experts.w1, layer.experts.w2)]
+    exact = [matrix.detach().clone() for matrix in matrices]
+    try:
+        with torch.no_grad():
+            for matrix in matrices:
+                matrix.copy_(int4(matrix))
+        yield
+    finally:
+        with torch.no_grad():
+            for matrix, before in zip(matrices, exact, strict=True):
+                matrix.copy_(before)
+
+
+def int4(weights_EDF: Tensor, group: int = GROUP) -> Tensor:
+    """Symmetric 4-bit integers with one scale per `group` inputs and output, multiplied out again."""
+    rounded = []
+    for part in torch.split(weights_EDF, group, dim=1):
+        scale = part.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(part.dtype).tiny) / 7
+        rounded.append((part / scale).round().clamp(-8, 7) * scale)
+    return torch.cat(rounded, dim=1)
+
+
+Change = Callable[[Model], AbstractContextManager[None]]
+
+CHANGES: dict[str, Change] = {
+    "top-1 instead of top-k": partial(rerouted, first_only),
+    "random experts": partial(rerouted, at_random),
+    "half of the experts removed": partial(rerouted, among_half),
+    f"int4 experts in groups of {GROUP}": coarse_experts,
+}
+"""By the name that the card shows."""

@@ -1,0 +1,170 @@
+"""The text that a model learns from and the text that is kept from it, and the lessons drawn from both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe import Recipe, TrainSection
+from moeprof.studies.train.lessons import Lesson, lesson
+from moeprof.workloads.corpora import Split, lm_text, mt_pairs
+from moeprof.workloads.language_modelling import default_domains
+from moeprof.workloads.text import hash_of, read_documents, read_pairs
+from moeprof.workloads.tokenizers import BOS, EOS, make_tokenizer
+from moeprof.workloads.translation import default_languages
+
+HELDOUT_SHARE = 10
+"""Of the user's own files the last tenth is held out."""
+
+POOL = 8
+"""Batches of pairs that are drawn together, so that one batch holds sentences of similar length."""
+
+
+class Corpus(Protocol):
+    """All domains of a recipe."""
+
+    hashes: dict[str, str]
+    """SHA-256 of every domain's training text."""
+
+    def lesson(self, number: int) -> Lesson:
+        """The batch of update `number`; it depends on the seed and the number alone."""
+        ...
+
+    def heldout(self, per_domain: int) -> dict[str, Lesson]:
+        """One batch of every domain that is never learned from."""
+        ...
+
+
+def make_corpus(recipe: Recipe) -> Corpus:
+    """The recipe's text; UsageError where it is too small."""
+    return PairCorpus(recipe) if recipe.workload == "mt" else TextCorpus(recipe)
+
+
+def generator(train: TrainSection, number: int) -> np.random.Generator:
+    """The random numbers of one update."""
+    return np.random.Generator(np.random.Philox(key=[train.seed, number]))
+
+
+@dataclass(frozen=True, eq=False)
+class SplitText:
+    """Token ids of one domain."""
+
+    train: npt.NDArray[np.uint16]
+    heldout: npt.NDArray[np.uint16]
+
+
+class TextCorpus:
+    """Windows of running text behind BOS; every window comes from any domain with equal chance."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.train = recipe, recipe.train
+        self.length = recipe.train.sequence_length - 1
+        self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+        self.hashes: dict[str, str] = {}
+        self.texts = {domain: self.read(domain) for domain in recipe.data.files or default_domains(recipe)}
+
+    def read(self, domain: str) -> SplitText:
+        """Training and held-out tokens."""
+        files = self.recipe.data.files
+        if files:
+            documents = read_documents(domain, Path(str(files[domain])), self.train.corpus_size).documents
+            stream = self.encode(documents)
+            cut = len(stream) - max(len(stream) // HELDOUT_SHARE, self.length)
+            split = SplitText(stream[: max(cut, 0)], stream[max(cut, 0) :])
+        else:
+            documents = [lm_text(domain, "train", self.train.corpus_size)]
+            held = lm_text(domain, "heldout", self.train.heldout_sequences * self.length * 8)
+            split = SplitText(self.encode(documents), self.encode([held]))
+        self.hashes[domain] = hash_of(documents)
+        if len(split.train) < 2 * self.length or len(split.heldout) < self.length:
+            raise too_small(domain, f"{len(split.train)} tokens to learn from", f"{2 * self.length}")
+        return split
+
+    def encode(self, documents: Sequence[str]) -> npt.NDArray[np.uint16]:
+        """One after another, EOS behind each."""
+        ids = chain.from_iterable([*self.tokenizer.encode(document), EOS] for document in documents)
+        return np.fromiter(ids, np.uint16)
+
+    def lesson(self, number: int) -> Lesson:
+        random, texts = generator(self.train, number), list(self.texts.values())
+        chosen = [texts[index].train for index in random.integers(len(texts), size=self.train.batch_size)]
+        starts = [int(random.integers(len(stream) - self.length + 1)) for stream in chosen]
+        return lesson([self.window(stream, start) for stream, start in zip(chosen, starts, strict=True)])
+
+    def heldout(self, per_domain: int) -> dict[str, Lesson]:
+        return {domain: lesson(self.windows(text.heldout, per_domain)) for domain, text in self.texts.items()}
+
+    def windows(self, stream: npt.NDArray[np.uint16], count: int) -> list[list[int]]:
+        """The first `count`, or as many as there are."""
+        starts = range(0, len(stream) - self.length + 1, self.length)[:count]
+        return [self.window(stream, start) for start in starts]
+
+    def window(self, stream: npt.NDArray[np.uint16], start: int) -> list[int]:
+        """As the workload cuts its sequences."""
+        return [BOS, *stream[start : start + self.length].tolist()]
+
+
+Pair = tuple[str, str, str]
+"""Language, source, target."""
+
+
+class PairCorpus:
+    """Sentence pairs, languages mixed in a batch; the decoder's first token is the tag of the target language."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.train = recipe, recipe.train
+        self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+        self.hashes: dict[str, str] = {}
+        self.pairs: list[Pair] = []
+        self.held: dict[str, list[Pair]] = {}
+        for language in recipe.data.files or default_languages(recipe):
+            pairs, self.held[language] = self.read(language)
+            self.hashes[language] = hash_of(side for pair in pairs for side in pair[1:])
+            self.pairs += pairs
+
+    def read(self, language: str) -> tuple[list[Pair], list[Pair]]:
+        """Training and held-out pairs."""
+        if files := self.recipe.data.files:
+            pairs = read_pairs(language, files[language], self.train.corpus_size).pairs
+            cut = len(pairs) - max(len(pairs) // HELDOUT_SHARE, 1)
+            train, held = pairs[:cut], pairs[cut:]
+        else:
+            train, held = self.made(language, "train"), self.made(language, "heldout")
+        if len(train) < self.train.batch_size:
+            raise too_small(language, f"{len(train)} pairs to learn from", f"a batch of {self.train.batch_size}")
+        return [(language, *pair) for pair in train], [(language, *pair) for pair in held]
+
+    def made(self, language: str, split: Split) -> list[tuple[str, str]]:
+        """Of the default text."""
+        return mt_pairs(language, split, self.train.corpus_size if split == "train" else self.train.heldout_sequences * 8)
+
+    def lesson(self, number: int) -> Lesson:
+        random, size = generator(self.train, number), self.train.batch_size
+        pool = [self.pairs[index] for index in random.integers(len(self.pairs), size=POOL * size)]
+        pool.sort(key=lambda pair: pair[1].count(" "))
+        first = int(random.integers(POOL)) * size
+        return self.taught(pool[first : first + size])
+
+    def heldout(self, per_domain: int) -> dict[str, Lesson]:
+        return {language: self.taught(pairs[:per_domain]) for language, pairs in self.held.items()}
+
+    def taught(self, pairs: Sequence[Pair]) -> Lesson:
+        """Source with EOS; tag, target and EOS."""
+        length, encode = self.train.sequence_length, self.tokenizer.encode
+        sources = [[*encode(source)[: length - 1], EOS] for _, source, _ in pairs]
+        tags = [self.tokenizer.tag(language.rpartition("-")[2]) for language, _, _ in pairs]
+        targets = [[tag, *encode(pair[2])[: length - 1], EOS] for tag, pair in zip(tags, pairs, strict=True)]
+        return lesson(targets, sources)
+
+
+def too_small(domain: str, found: str, needed: str) -> UsageError:
+    """The error of a corpus that holds less than one lesson."""
+    return UsageError(
+        f"data {domain}: too small: {found}, at least {needed} are needed",
+        "Give more text, or lower train.sequence_length or train.batch_size with --set.",
+    )

@@ -1,0 +1,67 @@
+"""What one update learns from: padded tokens and what follows each of them.
+
+B sequences, L positions, M source positions, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moeprof.instrument.step import Step
+from moeprof.models.build import Model
+from moeprof.models.translation_model import TranslationModel
+from moeprof.workloads.tokenizers import PAD
+
+IGNORED = -100
+"""Target of a position that nothing follows; cross_entropy's own default."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Sequences of one batch; with a source they are translations of it."""
+
+    tokens_BL: Tensor
+    targets_BL: Tensor
+    source_BM: Tensor | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model reads, padding left out."""
+        source = 0 if self.source_BM is None else int(self.source_BM.ne(PAD).sum())
+        return int(self.tokens_BL.ne(PAD).sum()) + source
+
+    def logits(self, model: Model) -> Tensor:
+        """Of every position, (B, L, V)."""
+        step = step_of(self.tokens_BL)
+        arguments: tuple[Any, ...] = (self.tokens_BL, step)
+        if isinstance(model, TranslationModel):
+            assert self.source_BM is not None
+            source_step = step_of(self.source_BM)
+            arguments = (self.tokens_BL, model.remember(model.encode(self.source_BM, source_step), source_step), step)
+        logits_BLV: Tensor = model(*arguments)
+        return logits_BLV
+
+
+def step_of(tokens_BL: Tensor) -> Step:
+    """The step of a batch padded with PAD."""
+    real_T = tokens_BL.ne(PAD).flatten()
+    return Step(real_T=None if bool(real_T.all()) else real_T)
+
+
+def lesson(targets: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None = None) -> Lesson:
+    """From whole sequences: every token but the last is read, every token but the first predicted."""
+    tokens_BL = padded([sequence[:-1] for sequence in targets], PAD)
+    targets_BL = padded([sequence[1:] for sequence in targets], IGNORED)
+    return Lesson(tokens_BL, targets_BL, None if sources is None else padded(sources, PAD))
+
+
+def padded(sequences: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """Sequences (B, L) filled up on the right."""
+    rows_BL = np.full((len(sequences), max(map(len, sequences))), filler, np.int64)
+    for row, sequence in zip(rows_BL, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return torch.from_numpy(rows_BL)

@@ -1,0 +1,125 @@
+"""The training itself: one update after another, until the recipe's steps are done or somebody stops it."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from moeprof.models.build import Model
+from moeprof.records.errors import MoeprofError
+from moeprof.records.model_card import Point
+from moeprof.records.recipe import TrainSection
+from moeprof.studies.progress import Progress
+from moeprof.studies.train.corpus import Corpus, generator
+from moeprof.studies.train.heldout import cross_entropies, mean, quality_text
+from moeprof.studies.train.objective import losses_of
+from moeprof.studies.train.optimizer import learning_rate, make_optimizer, set_learning_rate
+from moeprof.studies.train.state import Course, load_state, save_state
+
+SAVE_SECONDS = 120
+"""CPU time between two states, in case nobody has the time to say good-bye."""
+
+Timer = Callable[[], float]
+
+
+class Listener(Progress, Protocol):
+    """A progress that also shows one line on how it goes."""
+
+    def told(self, text: str) -> None:
+        """Loss and held-out quality."""
+        ...
+
+
+class Training:
+    """A model on its way; `run` may be interrupted at any time, and what was done is kept in the state file."""
+
+    def __init__(self, model: Model, train: TrainSection, corpus: Corpus, state: Path, mark: str, timer: Timer) -> None:
+        self.model, self.train, self.corpus = model, train, corpus
+        self.state, self.mark, self.timer = state, mark, timer
+        self.optimizer = make_optimizer(model, train)
+        self.course = load_state(state, model, self.optimizer, mark) if state.exists() else Course()
+        self.heldout = corpus.heldout(train.heldout_sequences)
+        self.spent_before, self.started = self.course.cpu_seconds, timer()
+
+    def run(self, listener: Listener) -> Course:
+        """The whole course; what stops it leaves a state behind."""
+        listener.stage("training", self.train.steps)
+        for _ in range(self.course.step):
+            listener.advance()
+        self.save()  # a disk that is full is better known now than in half an hour
+        try:
+            with interrupted_between_updates() as stop_if_asked:
+                while self.course.step < self.train.steps:
+                    self.update()
+                    self.look_around(listener)
+                    listener.advance()
+                    stop_if_asked()
+        finally:
+            self.save()
+        return self.course
+
+    def update(self) -> None:
+        """One step of the optimizer, and its account."""
+        course, number = self.course, self.course.step
+        lesson = self.corpus.lesson(number)
+        masks = torch.Generator().manual_seed(int(generator(self.train, number).integers(2**62)))
+        losses = losses_of(self.model, lesson, masks)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(losses.total(self.train))
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip_norm)
+        set_learning_rate(self.optimizer, learning_rate(self.train, number))
+        self.optimizer.step()
+        course.step, course.tokens = number + 1, course.tokens + lesson.num_tokens
+        course.recent.append(losses.cross_entropy.item())
+
+    def look_around(self, listener: Listener) -> None:
+        """A point of the curve, a state, a look at the budget, each when it is due."""
+        course, train = self.course, self.train
+        if course.step % train.evaluate_every == 0 or course.step == train.steps:
+            heldout = cross_entropies(self.model, self.heldout)
+            course.curve.append(Point(course.step, course.tokens, mean(course.recent), heldout))
+            course.recent = []
+            listener.told(f"loss {course.curve[-1].loss:.3f}, held out {quality_text(heldout)}")
+        before, course.cpu_seconds = course.cpu_seconds, self.spent_before + self.timer() - self.started
+        if before // SAVE_SECONDS != course.cpu_seconds // SAVE_SECONDS:
+            self.save()
+        if course.cpu_seconds > 60 * train.cpu_minutes and course.step < train.steps:
+            raise MoeprofError(
+                f"training: train.cpu_minutes {train.cpu_minutes:g} are spent after {course.step} of {train.steps} steps",
+                f"The state is kept in {self.state}; lower train.steps and start again, or use a faster machine.",
+            )
+
+    def save(self) -> None:
+        """The state so far."""
+        save_state(self.state, self.model, self.optimizer, self.course, self.mark)
+
+
+@contextmanager
+def interrupted_between_updates() -> Iterator[Callable[[], None]]:
+    """Ctrl-C waits until the function that this yields is called: half an update is never saved."""
+    asked: list[int] = []
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop_if_asked
+        return
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop_if_asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+process_time: Timer = time.process_time

@@ -1,0 +1,74 @@
+"""A training in the middle: weights, moments and the curve so far, in one safetensors file beside the checkpoint to come."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from moeprof.models.build import Model
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason
+from moeprof.records.model_card import Point
+from moeprof.records.recipe import Recipe
+from moeprof.studies.train.checkpoint import decisive, writing
+from moeprof.studies.train.optimizer import moments, restore_moments
+
+WEIGHT = "weight/"
+SUFFIX = ".state"
+
+
+@dataclass
+class Course:
+    """What a training has behind it."""
+
+    step: int = 0
+    tokens: int = 0
+    cpu_seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last point."""
+    curve: list[Point] = field(default_factory=list)
+
+
+def state_path(out: Path) -> Path:
+    """Beside the checkpoint."""
+    return out.with_name(out.name + SUFFIX)
+
+
+def fingerprint(recipe: Recipe, *, twin: bool) -> str:
+    """Of everything that the weights follow from."""
+    parts = json.dumps([decisive(recipe), recipe.data.model_dump(), twin], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def save_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, course: Course, mark: str) -> None:
+    """Replaces the state in one step."""
+    weights = {WEIGHT + name: parameter.detach() for name, parameter in model.named_parameters()}
+    header = {"fingerprint": mark, "course": json.dumps(asdict(course))}
+    with writing(path) as partial:
+        partial.write_bytes(save(weights | moments(model, optimizer), header))
+
+
+def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, mark: str) -> Course:
+    """Fills model and optimizer; UsageError for a damaged state or one of another recipe."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            course = json.loads(header["course"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UsageError(f"training state {path}: damaged: {reason(error)}", "Start again with --force.") from error
+    if header.get("fingerprint") != mark:
+        raise UsageError(
+            f"training state {path}: of another recipe, or of other settings",
+            "Repeat the command that was interrupted, give another --out, or start again with --force.",
+        )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[WEIGHT + name])
+    restore_moments(model, optimizer, tensors, course["step"])
+    course["curve"] = [Point(**point) for point in course["curve"]]
+    return Course(**course)

@@ -1,0 +1,85 @@
+"""How a trained model uses its experts on the held-out text: which are hot in which domain, and how many a step leaves idle."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+from statistics import fmean
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moeprof.analysis.drift import hot_jaccard
+from moeprof.analysis.loads import Counts
+from moeprof.instrument.step import Step
+from moeprof.models.build import Model
+from moeprof.moe.layer import moe_layers
+from moeprof.moe.router import Router
+from moeprof.moe.routing import Routing
+from moeprof.records.model_card import LayerUse
+from moeprof.records.recipe import Recipe
+from moeprof.workloads.episodes import Episode
+
+Key = tuple[str, str, str]
+"""Phase, layer, domain."""
+
+
+@dataclass(eq=False)
+class Decisions:
+    """What the routers decided, added up."""
+
+    full_step: int
+    """Tokens of a decode step in which every sequence is running."""
+    counts: dict[Key, Counts] = field(default_factory=dict)
+    active: dict[Key, list[int]] = field(default_factory=dict)
+    """Experts in use, step by step, full decode steps only."""
+
+    def hook(self, name: str, router: Router, inputs: tuple[Tensor, Step], routing: Routing) -> None:
+        """Called behind every router."""
+        step = inputs[1]
+        key = step.phase, name, step.domain
+        counts_E = torch.bincount(routing.experts_TK[routing.kept()], minlength=routing.num_experts).numpy()
+        self.counts[key] = self.counts[key] + counts_E if key in self.counts else counts_E
+        if step.phase == "decode" and step.num_tokens == self.full_step:
+            self.active.setdefault(key, []).append(int((counts_E > 0).sum()))
+
+
+@contextmanager
+def observed(model: Model, decisions: Decisions) -> Iterator[None]:
+    """Hooks on every router, gone when the block ends."""
+    handles = [layer.router.register_forward_hook(partial(decisions.hook, layer.name)) for layer in moe_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_uses(model: Model, recipe: Recipe, episodes: Mapping[str, Sequence[Episode]]) -> list[LayerUse]:
+    """Every phase and layer; the episodes, by phase, end settled."""
+    decisions = Decisions(recipe.load.batch_size)
+    with observed(model, decisions):
+        for phase, found in episodes.items():
+            for episode in found:
+                episode.settle(model)  # decodes, where there is something to decode
+                if phase != "decode":
+                    episode.ready(model)()
+    return [layer_use(decisions, recipe, phase, layer) for phase in episodes for layer in recipe.moe_layers(phase)]
+
+
+def layer_use(decisions: Decisions, recipe: Recipe, phase: str, layer: str) -> LayerUse:
+    """Of all domains."""
+    num_experts = recipe.model.experts
+    counts = {key[2]: counts_E for key, counts_E in decisions.counts.items() if key[:2] == (phase, layer)}
+    active = {key[2]: found for key, found in decisions.active.items() if key[:2] == (phase, layer)}
+    most = min(num_experts, recipe.gating.top_k * decisions.full_step)
+    return LayerUse(
+        phase=phase,
+        layer=layer,
+        dead_experts=int((np.sum(list(counts.values()), axis=0) == 0).sum()),
+        hot_jaccard={f"{one} / {other}": hot_jaccard(counts[one], counts[other]) for one, other in combinations(counts, 2)},
+        inactive={domain: 1 - fmean(found) / num_experts for domain, found in active.items()},
+        inactive_bound=1 - most / num_experts,
+    )

@@ -1,0 +1,198 @@
+"""Perplexity, bits per byte and chrF against other ways to compute them, and remarks on foreign text."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from moeprof.instrument.clock import synchronized
+from moeprof.models.build import build_model
+from moeprof.records.recipe import Recipe
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.run import RunWriter
+from moeprof.records.variant import DENSE, STATIC
+from moeprof.studies.passes.quality import chrf, measure_quality, num_bytes, texts
+from moeprof.studies.progress import Silent
+from moeprof.studies.session import Session, load_models, new_record
+from moeprof.studies.train.checkpoint import origin_of, write_checkpoint
+from moeprof.studies.train.study import train
+from moeprof.workloads.episodes import DecodeEpisode, Episode
+from moeprof.workloads.registry import make_workload
+from moeprof.workloads.tokenizers import BOS, EOS, FIRST_BYTE, PAD, ByteTokenizer, WordTokenizer, make_tokenizer
+from tests.studies.train.lessons import Quiet, brief
+
+Micro = Callable[[str], Path]
+
+
+@pytest.fixture
+def trained(micro: Micro, tmp_path: Path) -> Callable[..., Recipe]:
+    """A micro recipe with the checkpoint of a brief training."""
+
+    def make(workload: str, *overrides: str) -> Recipe:
+        recipe, out = brief(micro, workload), tmp_path / "micro.safetensors"
+        train(recipe, out, Quiet())
+        return load_recipe(str(micro(workload)), (f"model.checkpoint={out}", *overrides))
+
+    return make
+
+
+def measured(recipe: Recipe, out: Path, phase: str, meddle: Callable[[Episode], object] = id) -> tuple[Session, list[Episode]]:
+    """The pass alone, on settled episodes, with which `meddle` may do something first."""
+    workload = make_workload(recipe)
+    writer = RunWriter(out, new_record("characterize", recipe, (STATIC, DENSE), workload, []))
+    with torch.inference_mode():
+        session = Session(recipe, writer, synchronized("cpu"), Silent(), load_models(recipe, (STATIC, DENSE), Silent()))
+        episodes = workload.episodes(phase)
+        for episode in episodes:
+            episode.settle(session.contenders[STATIC])
+            meddle(episode)
+        measure_quality(session, phase, episodes)
+    return session, episodes
+
+
+def found(session: Session) -> dict[tuple[str, str], float]:
+    """Values by metric and domain."""
+    assert {row.variant for row in session.writer.metrics.rows} <= {"static"}
+    return {(row.metric, row.domain): row.value for row in session.writer.metrics.rows}
+
+
+def test_perplexity_and_bits_per_byte_are_those_of_a_token_by_token_count(
+    trained: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    session, episodes = measured(trained("lm"), tmp_path / "run", "score")
+    values, model = found(session), session.contenders[STATIC]
+    everything: list[float] = []
+    for domain in ("prose", "code", "records"):
+        nats = []
+        for episode in episodes:
+            if episode.domain != domain:
+                continue
+            tokens_BL = episode.batch.tokens_BL  # type: ignore[attr-defined]
+            with torch.inference_mode():
+                logits_BLV = episode.ready(model)().double()
+            for row, logits_LV in zip(tokens_BL, logits_BLV, strict=True):
+                nats += [
+                    float(before_V.exp().sum().log() - before_V[token])
+                    for before_V, token in zip(logits_LV[:-1], row[1:], strict=True)
+                    if token not in (PAD, BOS, EOS)
+                ]
+        assert len(nats) == 2 * 2 * 11
+        assert values["perplexity", domain] == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-9)
+        assert values["bits_per_byte", domain] == pytest.approx(sum(nats) / len(nats) / math.log(2), rel=1e-9)
+        everything += nats
+    assert values["bits_per_byte", ""] == pytest.approx(sum(everything) / len(everything) / math.log(2), rel=1e-9)
+
+
+def test_bytes_of_words_count_the_blanks_between_them() -> None:
+    tokenizer = WordTokenizer(["the", "river"], ["solvan"], 300)
+    for text in ("the river", "the  river", "the Fluß the", "x", "the river the river"):
+        assert num_bytes([BOS, *tokenizer.encode(text), EOS, PAD], tokenizer) == len(text.encode())
+    assert num_bytes(ByteTokenizer().encode("Fluß"), ByteTokenizer()) == 5
+    assert num_bytes([FIRST_BYTE + 0xC3], ByteTokenizer()) == 1
+
+
+def plain_chrf(pairs: list[tuple[str, str]], order: int = 6, beta: float = 2.0) -> float:
+    """chrF of Popović 2015 over a corpus: n-grams of characters without blanks, F of the mean precision and mean recall."""
+    precisions, recalls = [], []
+    for length in range(1, order + 1):
+        hits = ours = theirs = 0
+        for translation, reference in pairs:
+            grams = [
+                Counter(text[at : at + length] for at in range(len(text) - length + 1))
+                for text in (translation.replace(" ", ""), reference.replace(" ", ""))
+            ]
+            hits += (grams[0] & grams[1]).total()
+            ours, theirs = ours + grams[0].total(), theirs + grams[1].total()
+        if ours and theirs:
+            precisions.append(hits / ours)
+            recalls.append(hits / theirs)
+    if not precisions:
+        return 0.0
+    precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
+    both = beta**2 * precision + recall
+    return 100 * (1 + beta**2) * precision * recall / both if both else 0.0
+
+
+def test_chrf_is_that_of_the_paper() -> None:
+    pairs = [
+        ("tu mal musti lar dela", "tu mal musti lar dela di pulo"),
+        ("dukor kukok trek", "dukor trek ulm va"),
+        ("ane owe tinyo geu", "nayo ane ye lenya"),
+    ]
+    assert chrf(pairs) == pytest.approx(plain_chrf(pairs), abs=1e-6)
+    assert 20 < chrf(pairs) < 90
+    assert chrf([(reference, reference) for _, reference in pairs]) == pytest.approx(100)
+
+
+def test_chrf_by_language_is_that_of_the_greedy_translations(trained: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = trained("mt")
+    tokenizer = make_tokenizer("words", recipe.model.vocab_size)
+
+    def half_right(episode: Episode) -> None:
+        """As if the model had begun every other sentence well."""
+        assert isinstance(episode, DecodeEpisode)
+        rows = [tokenizer.encode(line)[:3] if row % 2 else [] for row, line in enumerate(episode.references)]
+        padded = [[FIRST_BYTE, *row, *[PAD] * (3 - len(row))] for row in rows]
+        episode.tokens_NB = list(torch.tensor(padded).t())
+
+    session, episodes = measured(recipe, tmp_path / "run", "decode", half_right)
+    values = found(session)
+    everything = []
+    for language in ("solvan", "dorvek", "imbari"):
+        pairs = []
+        for episode in episodes:
+            assert isinstance(episode, DecodeEpisode)
+            if episode.domain == language:
+                pairs += list(zip(texts(episode, tokenizer), episode.references, strict=True))
+        assert len(pairs) == 6
+        assert values["chrf", language] == pytest.approx(plain_chrf(pairs), abs=1e-6)
+        everything += pairs
+    assert values["chrf", ""] > 1
+    assert values["chrf", ""] == pytest.approx(plain_chrf(everything), abs=1e-6)
+
+
+def test_references_are_the_targets_of_the_sources(micro: Micro) -> None:
+    from moeprof.workloads.corpora import mt_pairs
+    from moeprof.workloads.translation import Translation
+
+    workload = make_workload(load_recipe(str(micro("mt"))))
+    assert isinstance(workload, Translation)
+    references = [line for batch in workload.batches if batch.domain == "imbari" for line in workload.references[batch.index]]
+    assert references == [target for _, target in mt_pairs("imbari", "heldout", 6)]
+
+
+def test_a_model_without_checkpoint_has_no_quality(micro: Micro, tmp_path: Path) -> None:
+    for workload, phase in (("lm", "score"), ("mt", "decode")):
+        session, _ = measured(load_recipe(str(micro(workload))), tmp_path / workload, phase)
+        assert session.writer.metrics.rows == []
+
+
+def test_text_much_harder_than_the_training_text_is_called_foreign(micro: Micro, tmp_path: Path) -> None:
+    from moeprof.records.model_card import Point
+
+    recipe, out = load_recipe(str(micro("lm"))), tmp_path / "model.safetensors"
+    notes = {}
+    for easy in (0.1, 9.0):
+        curve = [Point(1, 1, 1.0, {"prose": easy, "code": easy / 2})]
+        write_checkpoint(out, build_model(recipe), origin_of(recipe, twin=False, hashes={}, tokens=1, curve=curve))
+        with_weights = load_recipe(str(micro("lm")), [f"model.checkpoint={out}"])
+        notes[easy] = measured(with_weights, tmp_path / f"run-{easy}", "score")[0].writer.record.notes
+    assert [note.partition(":")[0] for note in notes[0.1]] == ["prose", "code", "records"]
+    assert "foreign to the model" in notes[0.1][0]
+    assert "0.14 on the hardest domain" in notes[0.1][0]
+    assert notes[9.0] == []
+
+
+def test_sentences_that_must_be_spelled_are_called_foreign(trained: Callable[..., Recipe], tmp_path: Path) -> None:
+    for name, line in (("source", "नेपाल एक देश हो"), ("target", "Nepal is a country")):
+        (tmp_path / name).write_text(f"{line}\n" * 3, encoding="utf-8")
+    files = f'data.files={{ne-en=["{tmp_path / "source"}", "{tmp_path / "target"}"]}}'
+    session, _ = measured(trained("mt", files), tmp_path / "foreign", "encode")
+    assert session.writer.record.notes == [
+        "ne-en: this text is foreign to the model: 100% of its source tokens are bytes, not words"
+    ]
+    session, _ = measured(trained("mt"), tmp_path / "own", "encode")
+    assert session.writer.record.notes == []
