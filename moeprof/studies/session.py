@@ -1,7 +1,7 @@
 """What every pass of a study works with: the models ready to run, the run being written, the clock."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
@@ -12,8 +12,11 @@ from moeprof.records.recipe import Recipe
 from moeprof.records.run import RunRecord, RunWriter
 from moeprof.records.variant import Variant
 from moeprof.studies.progress import Progress
-from moeprof.workloads.episodes import Episode
+from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import Workload
+
+FEW_STEPS = 4
+"""Of decoding; more make a timeline that nobody scrolls through, and no new peak of memory: caches are laid out at the start."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,13 @@ def first_of_each_domain(episodes: Sequence[Episode]) -> list[Episode]:
     """What is timed: one batch of every domain."""
     first = {episode.domain: episode for episode in reversed(episodes)}
     return list(reversed(first.values()))
+
+
+def beginning(episode: Episode) -> Episode:
+    """The first steps of an episode that decodes, the whole of any other: enough where every further step is like them."""
+    if isinstance(episode, DecodeEpisode):
+        return replace(episode, tokens_NB=episode.tokens_NB[:FEW_STEPS], steps=episode.steps[:FEW_STEPS])
+    return episode
 
 
 def new_record(command: str, recipe: Recipe, variants: Sequence[Variant], workload: Workload, argv: Sequence[str]) -> RunRecord:

@@ -8,7 +8,7 @@ import torch
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.models.build import Model
 from moeprof.records.metrics import MetricRow
-from moeprof.studies.session import Session
+from moeprof.studies.session import Session, beginning
 from moeprof.workloads.episodes import Episode
 
 
@@ -31,12 +31,12 @@ class Footprint:
 
 
 def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes peaks and course of the first batch; its tokens must be settled."""
+    """Writes peaks and course of the first batch (a few steps of it in `decode`); its tokens must be settled."""
     session.progress.stage(f"{phase}: memory", len(session.contenders))
     footprints: dict[str, Footprint] = {}
     for variant, model in session.contenders.items():
         tracker = MemoryTracker(model, session.clock)
-        footprints[variant.label] = footprint(tracker, model, episodes[0])
+        footprints[variant.label] = footprint(tracker, model, beginning(episodes[0]))
         session.writer.add_memory(tracker.table(phase, variant.label))
         session.progress.advance()
     forced = session.recipe.routing.source != "model"

@@ -1,14 +1,10 @@
 """The pass `timeline`, only with `--timeline`: a few steps of one batch under torch.profiler, for `timeline` and `view`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from moeprof.instrument.timeline import record_timeline
-from moeprof.studies.session import Session
-from moeprof.workloads.episodes import DecodeEpisode, Episode
-
-STEPS = 4
-"""Forward passes of a decoded round; more make a trace that nobody scrolls through."""
+from moeprof.studies.session import Session, beginning
+from moeprof.workloads.episodes import Episode
 
 
 def trace_timeline(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
@@ -19,10 +15,3 @@ def trace_timeline(session: Session, phase: str, episodes: Sequence[Episode]) ->
     for variant, model in session.contenders.items():
         record_timeline(episode.ready(model), folder, f"{phase}-{variant.label}", session.recipe.measure.device)
         session.progress.advance()
-
-
-def beginning(episode: Episode) -> Episode:
-    """The first steps of an episode that decodes, the whole of any other."""
-    if isinstance(episode, DecodeEpisode):
-        return replace(episode, tokens_NB=episode.tokens_NB[:STEPS], steps=episode.steps[:STEPS])
-    return episode
