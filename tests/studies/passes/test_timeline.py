@@ -12,7 +12,7 @@ from moeprof.instrument.timeline import ROUNDS, SUFFIX
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.run import RunWriter
 from moeprof.records.variant import DENSE, STATIC
-from moeprof.studies import session
+from moeprof.studies import session as studies_session
 from moeprof.studies.passes import timeline
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import Session, load_models, new_record
@@ -25,7 +25,7 @@ VARIANTS = (STATIC, DENSE)
 def test_every_contender_leaves_a_trace_with_its_regions(
     micro: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, steps: int
 ) -> None:
-    monkeypatch.setattr(session, "FEW_STEPS", 2)
+    monkeypatch.setattr(studies_session, "FEW_STEPS", 2)
     recipe = load_recipe(str(micro("lm")))
     workload = make_workload(recipe)
     writer = RunWriter(tmp_path / "run", new_record("characterize", recipe, VARIANTS, workload, []))
