@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 
 from moeprof.models.build import Model
 from moeprof.moe.router import Router
-from moeprof.records.errors import MoeprofError
+from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.files import reason, replacing
 from moeprof.records.model_card import Origin, Point
 from moeprof.records.recipe import Recipe
@@ -34,13 +35,18 @@ def write_checkpoint(path: Path, model: Model, origin: Origin) -> None:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """What the checkpoint tells about itself; None where another program wrote it."""
+    """What the checkpoint tells about itself; None where another program wrote it, UsageError where it cannot be understood."""
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(KEY)
     if text is None:
         return None
-    document = json.loads(text)
-    return Origin(**document | {"curve": [Point(**point) for point in document["curve"]]})
+    try:
+        return TypeAdapter(Origin).validate_json(text)
+    except ValidationError as error:
+        raise UsageError(
+            f"checkpoint {path}: what it says of its training is damaged: {reason(error)}",
+            "Fetch or train the checkpoint again.",
+        ) from error
 
 
 def origin_of(recipe: Recipe, *, twin: bool, hashes: dict[str, str], tokens: int, curve: list[Point]) -> Origin:
