@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -143,8 +144,9 @@ def test_a_failure_leaves_a_readable_run_marked_invalid(micro: Micro, tmp_path: 
     assert left.record.reasons == ["failed: planted"]
 
 
-def test_ctrl_c_leaves_a_readable_run_marked_invalid(micro: Micro, tmp_path: Path) -> None:
-    recipe, out = micro("lm"), tmp_path / "run"
+@contextmanager
+def endless_run(recipe: Path, out: Path, until: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that would measure for hours, once the run holds the file `until`; it is gone when the block ends."""
     command = [
         sys.executable,
         "-m",
@@ -161,16 +163,23 @@ def test_ctrl_c_leaves_a_readable_run_marked_invalid(micro: Micro, tmp_path: Pat
     )
     try:
         deadline = time.monotonic() + 60
-        while not (out / "routing").exists() and time.monotonic() < deadline:
+        while not (out / until).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
+
+
+def test_ctrl_c_leaves_a_readable_run_marked_invalid(micro: Micro, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with endless_run(micro("lm"), out, until="routing") as process:
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+        assert process.stderr is not None
+        assert b"interrupted" in process.stderr.read()
     assert process.returncode == 130
-    assert b"interrupted" in stderr
     left = Run.open(out)
     assert not left.record.valid
     assert left.record.reasons == ["interrupted"]
@@ -179,29 +188,9 @@ def test_ctrl_c_leaves_a_readable_run_marked_invalid(micro: Micro, tmp_path: Pat
 
 
 def test_a_killed_run_reads_as_not_finished(micro: Micro, tmp_path: Path) -> None:
-    recipe, out = micro("lm"), tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "moeprof",
-        "characterize",
-        str(recipe),
-        "--out",
-        str(out),
-        "--set",
-        "measure.rounds=1000000",
-    ]
-    process = subprocess.Popen(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (out / "run.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.communicate()
-    left = Run.open(out)
+    with endless_run(micro("lm"), tmp_path / "run", until="run.json"):
+        pass
+    left = Run.open(tmp_path / "run")
     assert not left.record.valid
     assert left.record.reasons == ["not finished"]
 
