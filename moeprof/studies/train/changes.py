@@ -17,6 +17,7 @@ from moeprof.moe.layer import moe_layers
 from moeprof.moe.router import Router, best
 from moeprof.moe.routing import Routing
 from moeprof.studies.train.heldout import cross_entropies
+from moeprof.studies.train.hooks import hooked
 from moeprof.studies.train.lessons import Lesson
 
 GROUP = 32
@@ -62,12 +63,8 @@ def rerouted(change: Rerouted, model: Model) -> Iterator[None]:
     def hook(router: Router, inputs: tuple[Tensor, Step], routing: Routing) -> Routing:
         return change(router.gates(inputs[0]), routing)
 
-    handles = [layer.router.register_forward_hook(hook) for layer in moe_layers(model)]
-    try:
+    with hooked([layer.router for layer in moe_layers(model)], hook):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

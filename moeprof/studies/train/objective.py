@@ -17,6 +17,7 @@ from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.moe.router import Router
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe import TrainSection
+from moeprof.studies.train.hooks import hooked
 from moeprof.studies.train.lessons import Lesson
 
 
@@ -65,7 +66,7 @@ def z_loss(logits_TE: Tensor) -> Tensor:
 def losses_of(model: Model, lesson: Lesson, dropout: torch.Generator | None = None) -> Losses:
     """All three losses; `dropout` turns on expert output masking, where the recipe asks for it."""
     routers = RouterLosses()
-    with observed_routers(model, routers), masked_outputs(model, dropout):
+    with hooked([layer.router for layer in moe_layers(model)], routers.hook), masked_outputs(model, dropout):
         cross_entropy = cross_entropy_of(lesson.logits(model), lesson.targets_BL)
     nothing = cross_entropy.new_zeros(())
     return Losses(cross_entropy, sum(routers.balance, nothing), sum(routers.z, nothing))
@@ -74,17 +75,6 @@ def losses_of(model: Model, lesson: Lesson, dropout: torch.Generator | None = No
 def cross_entropy_of(logits_BLV: Tensor, targets_BL: Tensor) -> Tensor:
     """Nats per predicted token; positions that nothing follows are left out."""
     return F.cross_entropy(logits_BLV.flatten(0, 1).float(), targets_BL.flatten())
-
-
-@contextmanager
-def observed_routers(model: Model, losses: RouterLosses) -> Iterator[None]:
-    """Hooks on every router, gone when the block ends."""
-    handles = [layer.router.register_forward_hook(losses.hook) for layer in moe_layers(model)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -99,9 +89,5 @@ def masked_outputs(model: Model, dropout: torch.Generator | None) -> Iterator[No
         return y_TD * (kept_T1 / layer.scale)
 
     masked = [layer for layer in moe_layers(model) if dropout is not None and layer.scale < 1]
-    handles = [layer.register_forward_hook(mask) for layer in masked]
-    try:
+    with hooked(masked, mask):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
