@@ -47,7 +47,7 @@ format: install-dev
 benchmark: install-dev
 	$(BIN)/python benchmarks/static_fairness.py
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/characterize_time.py
+	$(BIN)/python benchmarks/command_time.py
 	$(BIN)/python benchmarks/region_overhead.py
 	$(BIN)/python benchmarks/analysis_speed.py
 

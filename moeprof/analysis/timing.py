@@ -1,9 +1,10 @@
 """From raw times to latency, throughput and how much to trust them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+from moeprof.analysis.intervals import median_interval
 from moeprof.records.metrics import Address, MetricRow
 
 NOISY_SPREAD = 0.10
@@ -28,6 +29,11 @@ class Timing:
         return [elapsed / self.steps for elapsed in self.round_ns]
 
     @property
+    def throughput(self) -> float:
+        """Tokens per second of the median round."""
+        return self.tokens * 1e9 / median(self.round_ns)
+
+    @property
     def throughputs(self) -> list[float]:
         """Tokens per second, one value per round."""
         return [self.tokens * 1e9 / elapsed for elapsed in self.round_ns]
@@ -47,9 +53,42 @@ def timing_rows(workload: str, phase: str, timings: Sequence[Timing]) -> Iterato
     """`step_latency` and `throughput` of every contender and domain, each beside its raw values."""
     for timing in [*timings, *(summed(timings) if len(timings) > 1 else [])]:
         address: Address = {"workload": workload, "phase": phase, "domain": timing.domain, "variant": timing.variant}
-        latency = median(timing.latencies_ns)
-        yield MetricRow("step_latency", latency, **address), timing.latencies_ns
-        yield MetricRow("throughput", timing.tokens * 1e9 / (latency * timing.steps), **address), timing.throughputs
+        yield MetricRow("step_latency", median(timing.latencies_ns), **address), timing.latencies_ns
+        yield from throughput_rows("throughput", timing, address)
+
+
+def throughput_rows(metric: str, timing: Timing, address: Address) -> Iterator[tuple[MetricRow, list[float]]]:
+    """The throughput of the median round beside its raw values, and the ends of its 95% interval."""
+    yield MetricRow(metric, timing.throughput, **address), timing.throughputs
+    for row in interval_rows(metric, timing.throughputs, address):
+        yield row, []
+
+
+def interval_rows(metric: str, values: Sequence[float], address: Address) -> Iterator[MetricRow]:
+    """`<metric>_low` and `<metric>_high`: the 95% interval of the median; nothing where the rounds are too few."""
+    interval = median_interval(values)
+    if interval is not None:
+        yield MetricRow(f"{metric}_low", interval[0], **address)
+        yield MetricRow(f"{metric}_high", interval[1], **address)
+
+
+def speedup_rows(
+    metric: str, address: Address, timings: Mapping[str, Timing], against: Sequence[str], untold: Collection[str] = ()
+) -> Iterator[MetricRow]:
+    """Median over rounds of the throughput over that of every baseline in `against` (in `category`), with its interval.
+
+    Rounds ran in turns, so that one round's ratio is free of the machine's drift. `timings` are by variant; the dense twin is
+    a baseline only, and of `untold` nothing is said.
+    """
+    for variant, timing in timings.items():
+        for baseline in against:
+            if variant in (baseline, "dense", *untold) or baseline not in timings or baseline in untold:
+                continue
+            at = address | Address(variant=variant, category=baseline)
+            pairs = zip(timing.throughputs, timings[baseline].throughputs, strict=True)
+            ratios = [mine / its for mine, its in pairs]
+            yield MetricRow(metric, median(ratios), **at)
+            yield from interval_rows(metric, ratios, at)
 
 
 def slowdown_rows(workload: str, phase: str, timings: Sequence[Timing]) -> Iterator[MetricRow]:

@@ -16,6 +16,7 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "characterize": "Run workloads as deployed and record where routing, time and memory go.",
+    "optimize": "Apply optimizations one after another and compare speed, memory and outputs.",
     "report": "Render recorded runs again.",
     "recipes": "List, show and validate recipes.",
     "train": "Train the small checkpoints that come with the package.",

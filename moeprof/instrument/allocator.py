@@ -1,7 +1,8 @@
-"""Makes glibc keep freed memory for the next tensor, as a caching allocator on a GPU does."""
+"""Makes glibc keep freed memory for the next tensor, as a caching allocator on a GPU does, and give it back when asked."""
 
 import ctypes
 import sys
+from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -12,7 +13,16 @@ def keep_freed_memory() -> bool:
     Otherwise each large tensor costs a page fault per 4 KiB when it is first written. Static gating has the largest ones and
     would look up to 1.5 times slower than its own arithmetic.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = from_glibc("mallopt")
     return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
+
+
+def give_freed_memory_back() -> bool:
+    """Whether anything went back to the system: between pieces of work of different size, so that kept pieces do not add up."""
+    malloc_trim = from_glibc("malloc_trim")
+    return malloc_trim is not None and bool(malloc_trim(0))
+
+
+def from_glibc(name: str) -> Any:
+    """The C function, or None where the C library is another one."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

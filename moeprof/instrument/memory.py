@@ -117,16 +117,22 @@ class Block:
     reference: object
 
 
+class OverLimitError(Exception):
+    """The live bytes, in its one argument, exceed what a tracker was told to allow."""
+
+
 class MemoryTracker(Probe):
     """Follows every storage on the device of `model` that is allocated while `observing`."""
 
-    def __init__(self, model: nn.Module, clock: Clock = wall_clock) -> None:
+    def __init__(self, model: nn.Module, clock: Clock = wall_clock, limit_bytes: int | None = None) -> None:
+        """`limit_bytes`, weights included, ends what is observed behind `begin` with OverLimitError as soon as it is exceeded."""
         parameters = [*model.parameters(), *model.buffers()]
         self.weights = {key_of(parameter): parameter.untyped_storage() for parameter in parameters}
         self.static_bytes = sum(storage.nbytes() for storage in self.weights.values())
         self.device = parameters[0].device.type
         self.blocks: dict[int, Block] = {}
         self.bytes = LiveBytes(clock)
+        self.limit_bytes, self.begun = limit_bytes, False
 
     @contextmanager
     def observing(self) -> Iterator[None]:
@@ -162,6 +168,8 @@ class MemoryTracker(Probe):
         reference = weakref.ref(storage, lambda _: self.freed(key))
         self.blocks[key] = Block(category, size_bytes, tensor.is_floating_point(), reference)
         self.bytes.add(category, size_bytes)
+        if self.begun and self.limit_bytes is not None and self.static_bytes + self.bytes.total > self.limit_bytes:
+            raise OverLimitError(self.static_bytes + self.bytes.total)
 
     def freed(self, key: int) -> None:
         """The storage is gone."""
@@ -176,6 +184,7 @@ class MemoryTracker(Probe):
                 self.bytes.add("kv_cache", block.size_bytes)
                 self.blocks[key] = Block("kv_cache", block.size_bytes, block.is_float, block.reference)
         self.bytes.restart()
+        self.begun = True
 
     def at_peak(self) -> dict[str, int]:
         """Bytes by category, weights included, when the total was highest."""

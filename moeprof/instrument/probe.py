@@ -20,8 +20,8 @@ class Probe:
     def scored(self, layer: str, step: Step, gates_TE: Tensor) -> None:
         """Called once per MoE layer and step with the router's softmax over all experts, float32."""
 
-    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> None:
-        """Called once per MoE layer and step with the router's choices, their softmax values and what was dropped."""
+    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
+        """Called once per MoE layer and step: the router's choices, their softmax values, what was dropped, rows computed."""
 
 
 _active: Probe | None = None

@@ -19,13 +19,16 @@ class RoutingRecorder(Probe):
         self.decisions: list[tuple[str, Step, Tensor, Tensor, Tensor]] = []
         self.rows_seen: dict[int, int] = {}
         """S of every step, padding included."""
+        self.rows_computed: dict[int, list[int]] = {}
+        """Rows that each layer handed to its experts, by step."""
         self.entropies_T: list[tuple[str, Step, Tensor]] = []
 
     def scored(self, layer: str, step: Step, gates_TE: Tensor) -> None:
         self.entropies_T.append((layer, step, torch.special.entr(gates_TE).sum(dim=1)))
 
-    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> None:
+    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
         self.rows_seen[step.index] = len(experts_TK)
+        self.rows_computed.setdefault(step.index, []).append(num_rows)
         self.decisions.append((layer, step, experts_TK, probs_TK, dropped_TK))
 
     def trace(self, header: TraceHeader) -> RoutingTrace:

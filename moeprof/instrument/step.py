@@ -16,6 +16,8 @@ class Step:
 
     real_T: Tensor | None
     """Which rows are tokens and not padding, on the model's device; None where all are."""
+    num_real: int | None = None
+    """How many they are, where the host knows it."""
     phase: str = ""
     index: int = 0
     """Forward passes of the phase before this one."""
@@ -28,7 +30,9 @@ class Step:
     def num_tokens(self) -> int:
         """Rows that are no padding."""
         assert self.token_T is not None
-        return len(self.token_T) if self.real_T is None else int(self.real_T.sum())
+        if self.real_T is None:
+            return len(self.token_T)
+        return int(self.real_T.sum()) if self.num_real is None else self.num_real
 
 
 def make_step(
@@ -46,6 +50,7 @@ def make_step(
     positions_L = np.arange(first_position, first_position + length, dtype=np.int32)
     return Step(
         real_T=None if real_BL.all() else torch.from_numpy(real_BL.reshape(-1).copy()).to(device),
+        num_real=int(real_BL.sum()),
         phase=phase,
         index=index,
         domain=domain,

@@ -14,12 +14,13 @@ def interleaved(
     rounds: int,
     warmup: int,
     clock: Clock,
+    before: Callable[[str], object] = lambda _: None,
     between: Callable[[], None] = lambda: None,
 ) -> dict[str, list[int]]:
     """Nanoseconds of every round, per contender.
 
-    The order is A B, B A, A B ...: a drift of the machine's speed hits all alike. `between` runs after each round, off the
-    clock.
+    The order is A B, B A, A B ...: a drift of the machine's speed hits all alike. `before` a contender's turn it is called by
+    its name, `between` runs after each round, both off the clock.
     """
     if active() is not None:
         raise RuntimeError("an instrument is looking on: no time is taken")
@@ -27,6 +28,7 @@ def interleaved(
     with collector_paused():
         for index in range(-warmup, rounds):
             for name in list(contenders)[:: 1 if index % 2 == 0 else -1]:
+                before(name)
                 started = clock()
                 contenders[name]()
                 elapsed = clock() - started

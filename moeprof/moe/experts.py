@@ -1,6 +1,6 @@
-"""The experts' parameters, and the kernels that turn expert rows into expert outputs.
+"""The experts' parameters, and the seam where a kernel turns expert rows into expert outputs.
 
-P physical experts, R rows (all experts' rows one after another), C rows per expert of a padded buffer, D width, F hidden width.
+P physical experts, R rows (all experts' rows one after another), D width, F hidden width.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,12 @@ class ExpertRows:
 
     rows_RD: Tensor
     offsets: range | list[int] | Tensor
-    """P + 1 bounds; a range where all experts have the same number of rows."""
+    """P + 1 bounds: a range where all experts have the same number of rows; a tensor (int32) may live on a device."""
+
+    @property
+    def bounds(self) -> list[int]:
+        """The bounds on the host, which waits for a device that holds them."""
+        return self.offsets.tolist() if isinstance(self.offsets, Tensor) else list(self.offsets)
 
 
 Kernel = Callable[[ExpertRows, ExpertWeights, Activation], Tensor]
@@ -45,17 +50,6 @@ class Experts(nn.Module):
         return ExpertWeights(self.w1, self.b1, self.w2, self.b2)
 
 
-def bmm(inputs: ExpertRows, weights: ExpertWeights, activation: Activation) -> Tensor:
-    """Batched products over a padded buffer: every expert has the same C rows, needed or not; (R, D)."""
-    num_experts, dim = weights.w1_EDF.shape[:2]
-    rows_PCD = inputs.rows_RD.view(num_experts, -1, dim)
-    hidden_PCF = activation(torch.baddbmm(weights.b1_EF[:, None], rows_PCD, weights.w1_EDF))
-    return torch.baddbmm(weights.b2_ED[:, None], hidden_PCF, weights.w2_EFD).view(-1, dim)
-
-
-KERNELS: dict[str, Kernel] = {"bmm": bmm}
-
-
 def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, activation: Activation) -> Tensor:
     """Expert outputs (R, D), in as many waves as the store needs."""
     outputs = [kernel(part, weights, activation) for part, weights in waves_of(inputs, store)]
@@ -63,7 +57,15 @@ def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, activation: Ac
 
 
 def waves_of(inputs: ExpertRows, store: Store) -> Iterator[tuple[ExpertRows, ExpertWeights]]:
-    """Each wave's rows beside its weights."""
+    """Each wave's rows beside its weights; bounds count from the wave's own first row."""
     for first, weights in store.waves():
-        offsets = inputs.offsets[first : first + len(weights.w1_EDF) + 1]
-        yield ExpertRows(inputs.rows_RD[int(offsets[0]) : int(offsets[-1])], offsets), weights
+        last = first + len(weights.w1_EDF)
+        if last - first == len(inputs.offsets) - 1:
+            yield inputs, weights
+            continue
+        bounds, whole = inputs.bounds[first : last + 1], inputs.offsets
+        rows_RD = inputs.rows_RD[bounds[0] : bounds[-1]]
+        if isinstance(whole, range):
+            yield ExpertRows(rows_RD, range(0, len(rows_RD) + 1, whole.step)), weights
+        else:
+            yield ExpertRows(rows_RD, [bound - bounds[0] for bound in bounds]), weights

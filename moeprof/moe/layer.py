@@ -3,12 +3,14 @@
 T tokens, D width, E experts, K choices.
 """
 
+import torch
 from torch import Tensor, nn
 
 from moeprof.instrument.probe import active, region
 from moeprof.instrument.step import Step
-from moeprof.moe.dispatch import DISPATCHES
-from moeprof.moe.experts import ACTIVATIONS, KERNELS, Experts, run_experts
+from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.experts import ACTIVATIONS, Experts, run_experts
+from moeprof.moe.kernels import KERNELS
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.router import ForcedDecisions, Router
 from moeprof.moe.routing import Routing
@@ -37,21 +39,22 @@ class MoELayer(nn.Module):
             routing = self.router(x_TD, step)
         if self.variant is None:
             return reference_layer(x_TD, routing, self.experts.weights, self.activation, self.scale)
-        dispatch = DISPATCHES[self.variant.dispatch]
         with region("dispatch", self.name):
-            sent = dispatch.dispatch(x_TD, routing, self.capacity_fraction)
+            sent = DISPATCHES[self.variant.dispatch](x_TD, routing, self.capacity_fraction)
         with region("experts", self.name):
             store = self.store or ResidentStore(self.experts.weights)
             outputs_RD = run_experts(KERNELS[self.variant.kernel], sent.rows, store, self.activation)
         with region("combine", self.name):
-            y_TD = dispatch.combine(outputs_RD, sent, self.scale)
-        self.report(step, routing, sent.dropped_TK)
+            y_TD = sent.combine(outputs_RD, self.scale)
+        self.report(step, routing, sent)
         return y_TD
 
-    def report(self, step: Step, routing: Routing, dropped_TK: Tensor) -> None:
-        """Tells the probe, if there is one, what was decided."""
+    def report(self, step: Step, routing: Routing, sent: Sent) -> None:
+        """Tells the probe, if there is one, what was decided and what became of it."""
         if (probe := active()) is not None:
-            probe.routed(self.name, step, routing.experts_TK, routing.probs_TK, dropped_TK)
+            nothing = torch.zeros_like(routing.experts_TK, dtype=torch.bool)
+            dropped_TK = nothing if sent.dropped_TK is None else sent.dropped_TK
+            probe.routed(self.name, step, routing.experts_TK, routing.probs_TK, dropped_TK, len(sent.rows.rows_RD))
 
 
 def moe_layers(model: nn.Module) -> list[MoELayer]:

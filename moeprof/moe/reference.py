@@ -10,7 +10,7 @@ from moeprof.store.resident import ExpertWeights
 
 def reference_layer(x_TD: Tensor, routing: Routing, weights: ExpertWeights, activation: Activation, scale: float) -> Tensor:
     """Sum over a token's choices of weight x FFN of the chosen expert, (T, D); nothing is dropped, gradients flow."""
-    experts_N = routing.experts_TK.masked_fill(~routing.kept(), routing.num_experts).flatten()  # N = T x K; padding comes last
+    experts_N = routing.queues().flatten()  # N = T x K; padding comes last
     counts = torch.bincount(experts_N, minlength=routing.num_experts)[: routing.num_experts].tolist()
     choice_R = torch.argsort(experts_N, stable=True)[: sum(counts)]
     token_R = choice_R // routing.experts_TK.shape[1]

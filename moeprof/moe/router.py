@@ -44,7 +44,7 @@ class Router(nn.Module):
         else:
             experts_TK, given_TK = self.forced.decide(self.name, step, x_TD.device)
             probs_TK = gates_TE.gather(1, experts_TK) if given_TK is None else given_TK
-        return Routing(experts_TK, probs_TK, step.real_T, self.weight.shape[0])
+        return Routing(experts_TK, probs_TK, step.real_T, self.weight.shape[0], step.num_real)
 
 
 def best(gates_TE: Tensor, top_k: int) -> Tensor:

@@ -20,6 +20,19 @@ class Routing:
     real_T: Tensor | None
     """Which rows are no padding; None where all are. Padding takes part in nothing."""
     num_experts: int
+    known_real: int | None = None
+    """How many rows are no padding, where the host knows it."""
+
+    @property
+    def num_real(self) -> int:
+        """How many rows are no padding; counted where nobody knows, and then a host waits for its device."""
+        if self.real_T is None:
+            return len(self.experts_TK)
+        return int(self.real_T.sum()) if self.known_real is None else self.known_real
+
+    def queues(self) -> Tensor:
+        """The expert that each choice waits for, (T, K); padding waits behind all experts, in a queue of its own."""
+        return self.experts_TK if self.real_T is None else self.experts_TK.masked_fill(~self.real_T[:, None], self.num_experts)
 
     def kept(self, dropped_TK: Tensor | None = None) -> Tensor:
         """Which choices count, (T, K) bool: not of padding, and not dropped."""
@@ -39,7 +52,7 @@ def positions_in_expert(routing: Routing) -> Tensor:
     First choices of all tokens go before any second choice, tokens in order, as in fairseq; padding queues behind everybody.
     """
     num_tokens, top_k = routing.experts_TK.shape
-    queue_N = routing.experts_TK.masked_fill(~routing.kept(), routing.num_experts).t().reshape(-1)  # N = K x T, slot by slot
+    queue_N = routing.queues().t().reshape(-1)  # N = K x T, slot by slot
     sorted_N, order_N = torch.sort(queue_N, stable=True)
     ranks_N = torch.arange(len(queue_N), device=queue_N.device)
     first_N = torch.searchsorted(sorted_N, sorted_N)  # where the run of equal experts begins

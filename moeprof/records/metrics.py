@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -43,10 +43,42 @@ def fairseq_metrics() -> Iterator[Metric]:
             yield Metric(f"{name}_balance_{end}", "percent", "lower" if end == "top" else "higher", "routed", formula)
 
 
+def with_interval(metric: Metric) -> Iterator[Metric]:
+    """A timed metric, and the ends of the 95% interval of its median over rounds."""
+    yield metric
+    for end, which in (("low", "lower"), ("high", "upper")):
+        yield replace(metric, name=f"{metric.name}_{end}", formula=f"{which} end of the 95% interval of {metric.name}")
+
+
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("throughput", "tokens/s", "higher", "timed", "tokens of a step, padding left out / median step_latency"),
+        *with_interval(
+            Metric("throughput", "tokens/s", "higher", "timed", "tokens of a step, padding left out / median step_latency")
+        ),
+        *with_interval(
+            Metric(
+                "speedup_equal_batch",
+                "ratio",
+                "higher",
+                "timed",
+                "throughput / that of the variant in category, same batch, median over rounds",
+            )
+        ),
+        *with_interval(Metric("max_throughput", "tokens/s", "higher", "timed", "throughput at best_batch, variants in turns")),
+        *with_interval(
+            Metric(
+                "speedup_max_throughput",
+                "ratio",
+                "higher",
+                "timed",
+                "max_throughput / that of the variant in category, each at its own best_batch, median over rounds",
+            )
+        ),
+        Metric("best_batch", "sequences", "neither", "timed", "batch of the largest throughput within the memory budget"),
+        Metric("max_batch", "sequences", "higher", "routed", "largest batch that was seen to fit the memory budget"),
+        Metric("fits", "boolean", "higher", "routed", "1 where a batch fits the memory budget, 0 where it does not"),
+        Metric("memory_budget", "bytes", "neither", "timed", "what a sweep may use, weights included"),
         Metric("step_latency", "ns", "lower", "timed", "median over rounds of a round's time / its steps"),
         Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / step_latency of the dense twin"),
         Metric("step_tokens", "tokens", "neither", "exact", "mean tokens of a step, padding left out"),
@@ -66,10 +98,12 @@ METRICS = {
             "waste_factor",
             "ratio",
             "lower",
-            "exact",
+            "routed",
             "expert_slots / (top_k x tokens), summed over steps (paper: E C / k)",
         ),
-        Metric("expert_slots", "slots", "lower", "exact", "E x ceil(C x S) of a layer's step, mean over steps"),
+        Metric(
+            "expert_slots", "slots", "lower", "routed", "rows a layer's step hands to experts (static: E x ceil(C x S)), mean"
+        ),
         Metric("capacity", "slots", "neither", "exact", "ceil(C x S), mean over steps"),
         Metric("dropped_fraction", "fraction", "lower", "routed", "choices over capacity / (top_k x tokens)"),
         Metric("dropped_tokens", "fraction", "lower", "routed", "tokens that lost at least one choice / tokens"),
@@ -118,6 +152,26 @@ METRICS = {
         ),
         Metric("memory_at_peak", "bytes", "lower", "routed", "bytes by category at the total peak; they add up to it"),
         Metric("memory_vs_dense", "ratio", "lower", "routed", "memory_total_peak / memory_total_peak of the dense twin"),
+        Metric(
+            "output_max_abs_diff",
+            "units",
+            "lower",
+            "routed",
+            "largest difference of an output from the baseline's, over the tokens compared",
+        ),
+        Metric(
+            "output_tokens_compared",
+            "tokens",
+            "neither",
+            "routed",
+            "tokens with no drop, nor flip, in anything they see; of a layer: that lost nothing in it",
+        ),
+        Metric("output_tokens_lost", "tokens", "neither", "routed", "tokens that could not be compared"),
+        Metric("output_tokens_differing", "tokens", "lower", "routed", "tokens compared that differ beyond the tolerance"),
+        Metric("routing_flips", "tokens", "lower", "routed", "near-ties of the router that rounding decided another way"),
+        Metric(
+            "token_agreement", "fraction", "higher", "routed", "tokens whose next one is predicted as by the baseline / tokens"
+        ),
         Metric("region_time", "ns", "lower", "timed", "a region's time per step over its layers, median over rounds"),
         Metric("region_share", "fraction", "neither", "timed", "region_time / sum of all regions' region_time, other included"),
         Metric("overhead", "ratio", "lower", "timed", "median round under an instrument / median round without, in turns"),

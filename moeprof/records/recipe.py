@@ -112,6 +112,8 @@ class DataSection(Section):
     """NAME = path (LM: .txt, .jsonl, .gz, a folder; MT: .jsonl with `translation`) or, MT, [source, target] line by line."""
     max_tokens: Positive | None = None
     """Read at most this many tokens of every domain."""
+    fill: bool = False
+    """MT: consecutive sentences are joined until each source has [load] sequence_length tokens, so that nothing is padded."""
 
 
 class LoadSection(Section):

@@ -9,8 +9,8 @@ class Variant:
 
     dispatch: str = "static"
     """How tokens become expert rows."""
-    kernel: str = "bmm"
-    """How expert rows become expert outputs."""
+    kernel: str = "auto"
+    """How expert rows become expert outputs; `auto` takes `bmm` for padded buffers and the cheapest for segments."""
     store: str = "resident"
     """Where expert weights live."""
     placement: str = "contiguous"

@@ -1,7 +1,9 @@
 """The parts a report is made of; every format renders the same parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from moeprof.records.units import format_significant
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ class Stacked:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Something over a batch size, one curve per label; x is spaced by its powers of two."""
+
+    title: str
+    x_name: str
+    y_name: str
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+    """A label and its points (x, y), x rising, all above 0; a curve may have one point or none."""
+    caption: str = ""
+    limit: tuple[str, float] | None = None
+    """A name and the y, above 0, of a horizontal line."""
+    write_y: Callable[[float], str] = format_significant
+    """How a y is written, on the axis and elsewhere."""
+
+
+@dataclass(frozen=True)
 class Details:
     """What not everybody needs: folded where a format can fold; a terminal shows the title only."""
 
@@ -66,5 +84,5 @@ class Details:
     blocks: "Sequence[Block]"
 
 
-Block = Heading | Paragraph | Bullets | Table | HeatMap | Stacked | Details
+Block = Heading | Paragraph | Bullets | Table | HeatMap | Stacked | Curves | Details
 Document = list[Block]

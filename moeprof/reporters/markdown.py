@@ -3,8 +3,9 @@
 import re
 
 from moeprof.records.run import Run
-from moeprof.reporters.characterization import document_of
-from moeprof.reporters.document import Block, Bullets, Details, Document, Heading, HeatMap, Paragraph, Stacked, Table
+from moeprof.reporters.document import Block, Bullets, Curves, Details, Document, Heading, HeatMap, Paragraph, Stacked, Table
+from moeprof.reporters.plot import NOTHING, canvas, has_points
+from moeprof.reporters.report import document_of
 from moeprof.reporters.shading import segments, shaded
 
 HEAT_MAP_WIDTH = 128
@@ -37,6 +38,8 @@ def rendered(block: Block) -> str:
             return heat_map(block)
         case Stacked():
             return stacked(block)
+        case Curves():
+            return curves(block)
         case Details(title, blocks):
             return f"<details><summary>{escaped(title)}</summary>\n\n{render_document(list(blocks))}\n</details>"
 
@@ -79,6 +82,14 @@ def stacked(block: Stacked) -> str:
         f"{label:>{margin}} " + "".join(letter * cells for _, letter, cells in segments(block.parts, fractions, BAR_WIDTH))
         for label, fractions in block.bars
     ]
+    return figure(block.title, lines, block.caption)
+
+
+def curves(block: Curves) -> str:
+    """A code block with a plot."""
+    if not has_points(block):
+        return "\n\n".join(escaped(text) for text in (block.title, NOTHING, block.caption) if text)
+    lines = ["".join(text for text, _ in spans).rstrip() for spans in canvas(block, BAR_WIDTH)]
     return figure(block.title, lines, block.caption)
 
 

@@ -8,8 +8,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from moeprof.records.run import Run
-from moeprof.reporters.characterization import document_of
-from moeprof.reporters.document import Block, Bullets, Details, Document, Heading, HeatMap, Paragraph, Stacked, Table
+from moeprof.reporters.document import Block, Bullets, Curves, Details, Document, Heading, HeatMap, Paragraph, Stacked, Table
+from moeprof.reporters.plot import canvas
+from moeprof.reporters.report import document_of
 from moeprof.reporters.shading import segments, shaded
 
 PALETTE = (
@@ -24,6 +25,8 @@ PALETTE = (
     "bright_yellow",
     "bright_magenta",
 )
+PLOT_WIDTH = 100
+"""A wider plot shows no more."""
 TITLE_STYLES = {1: "bold", 2: "bold cyan"}
 
 
@@ -58,6 +61,8 @@ def renderable(block: Block, width: int) -> RenderableType:
             return heat_map(block, width)
         case Stacked():
             return stacked(block, width)
+        case Curves():
+            return curves(block, width)
         case Details(title):
             return Text(f"({title}: in report.md and report.html)\n", style="dim")
 
@@ -100,3 +105,14 @@ def stacked(block: Stacked, width: int) -> RenderableType:
             line.append(letter * length, style=f"reverse {styles[part]}")
         lines.append(line)
     return Group(Text(block.title), *lines, Text(block.caption + "\n", style="dim"))
+
+
+def curves(block: Curves, width: int) -> RenderableType:
+    """A plot whose letters and dots have the colour of their curve."""
+    lines = []
+    for spans in canvas(block, min(width, PLOT_WIDTH)):
+        line = Text()
+        for text, curve in spans:
+            line.append(text, style=None if curve is None else PALETTE[curve % len(PALETTE)])
+        lines.append(line)
+    return Group(Text(block.title), *lines, Text(f"{block.caption}\n" if block.caption else "", style="dim"))

@@ -33,14 +33,8 @@ def check_weights(recipe: Recipe) -> None:
 
 
 def check_memory(recipe: Recipe, available_bytes: int) -> None:
-    """MoeprofError where the recipe needs more than there is or than its budget, with what would fit."""
+    """MoeprofError where the recipe needs more than there is, with what would fit."""
     need = memory_need(recipe)
-    if recipe.budget.memory is not None and need.weights + need.activations > recipe.budget.memory:
-        raise MoeprofError(
-            f"recipe {recipe.name}: needs {format_bytes(need.weights + need.activations)}, "
-            f"its budget.memory is {format_bytes(recipe.budget.memory)}",
-            "Raise budget.memory, or lower load.batch_size, with --set.",
-        )
     if need.total <= available_bytes:
         return
     batch_size = largest_batch(recipe, available_bytes)

@@ -1,13 +1,14 @@
 """What every pass of a study works with: the models ready to run, the run being written, the clock."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
 from moeprof.models.build import Model, build_model, weights_hash
 from moeprof.moe.forced import make_forced_routing
-from moeprof.moe.layer import force_routing, use_variant
+from moeprof.moe.kernels.auto import auto
+from moeprof.moe.layer import force_routing, moe_layers, use_variant
 from moeprof.records.recipe import Recipe
 from moeprof.records.run import RunRecord, RunWriter
 from moeprof.records.variant import Variant
@@ -28,12 +29,32 @@ class Session:
     clock: Clock
     progress: Progress
     contenders: dict[Variant, Model]
-    """In the order of the report; the first one is the baseline, whose tokens all others decode."""
+    """In the order of the report. Variants of the MoE model share one: `use` it before it runs."""
+    against: Sequence[str] = ()
+    """Labels of the contenders that speed-ups are told against."""
+    unequal: set[tuple[str, Variant]] = field(default_factory=set)
+    """Phases in which a contender's outputs are not the baseline's."""
+    doubts: list[str] = field(default_factory=list)
+    """Why the run should not be believed."""
+
+    def untold(self, phase: str) -> list[str]:
+        """Labels of contenders whose speed-ups nobody may tell in a phase: they compute something else."""
+        return [variant.label for unequal_phase, variant in self.unequal if unequal_phase == phase]
 
     @property
     def baseline(self) -> Variant:
-        """The first contender."""
-        return next(iter(self.contenders))
+        """The first contender that has experts: all others decode its tokens, and their outputs are held against its own."""
+        return next(variant for variant in self.contenders if not variant.dense)
+
+    def use(self, variant: Variant) -> Model:
+        """The contender's model, from now on executed as `variant` says."""
+        model = self.contenders[variant]
+        use_variant(model, variant)
+        return model
+
+    def use_label(self, label: str) -> Model:
+        """The same, by the variant's label."""
+        return self.use(next(variant for variant in self.contenders if variant.label == label))
 
 
 def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress) -> dict[Variant, Model]:
@@ -44,8 +65,9 @@ def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress)
         built[dense] = build_model(recipe, dense=dense)
         force_routing(built[dense], make_forced_routing(recipe))
         progress.advance()
-    for variant in variants:
-        use_variant(built[variant.dense], variant)
+    if any(variant.dispatch == "dynamic" and variant.kernel == "auto" for variant in variants):
+        for layer in moe_layers(built[False]):  # now, so that no instrument sees the trials
+            auto.prepare(layer.experts.weights, layer.activation)
     return {variant: built[variant.dense] for variant in variants}
 
 

@@ -4,7 +4,8 @@ B sequences, L positions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice, zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,19 @@ def make_batches(
         pad(domain, first_batch + index, group, fixed_length, (first_batch + index) * batch_size)
         for index, group in enumerate(groups)
     ]
+
+
+def mixed(batches: Sequence[Batch], size: int) -> Batch:
+    """`size` sequences, one of every domain in turn; from the top again where all have been taken."""
+    by_domain: dict[str, list[tuple[Batch, int]]] = {}
+    for batch in batches:
+        by_domain.setdefault(batch.domain, []).extend((batch, row) for row in range(len(batch.tokens_BL)))
+    turns = [found for turn in zip_longest(*by_domain.values()) for found in turn if found is not None]
+    chosen = list(islice(cycle(turns), size))
+    tokens = [batch.tokens_BL[row][: int(batch.real_BL[row].sum())].tolist() for batch, row in chosen]
+    longest = max(batch.tokens_BL.shape[1] for batch, _ in chosen)
+    padded = pad("", 0, tokens, longest, 0)
+    return replace(padded, sequence_B=np.array([batch.sequence_B[row] for batch, row in chosen]))
 
 
 def pad(domain: str, index: int, sequences: Sequence[Sequence[int]], fixed_length: int | None, first_sequence: int) -> Batch:

@@ -3,11 +3,10 @@
 B sequences, L positions, N generated tokens, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ class Episode(Protocol):
     """One batch in one phase."""
 
     phase: str
+    batch: Batch
     steps: list[Step]
     """Its forward passes; known once `settle` has run."""
 
@@ -37,6 +37,10 @@ class Episode(Protocol):
 
     def ready(self, model: Any) -> Round:
         """Does the untimed part (prompt, encoder) and hands back the rest."""
+        ...
+
+    def outputs(self, model: Any) -> Iterator[Tensor]:
+        """What every step gives for its rows, (T, V), or (T, D) in `encode`."""
         ...
 
 
@@ -74,6 +78,9 @@ class ForwardEpisode:
         tokens_BL = torch.from_numpy(self.batch.tokens_BL).to(self.device)
         return lambda: self.forward(model, tokens_BL, self.steps[0])
 
+    def outputs(self, model: Any) -> Iterator[Tensor]:
+        yield self.ready(model)().flatten(0, 1)
+
 
 class Session(Protocol):
     """A model in the middle of generating."""
@@ -94,8 +101,7 @@ class Session(Protocol):
 class DecodeEpisode:
     """Token by token, a batch's sequences together; timed rounds are fed the tokens that `settle` found (teacher-forced)."""
 
-    domain: str
-    sequence_B: np.ndarray[Any, np.dtype[np.int64]]
+    batch: Batch
     first_step: int
     first_position: int
     max_tokens: int
@@ -108,6 +114,11 @@ class DecodeEpisode:
     tokens_NB: list[Tensor] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     phase: str = "decode"
+
+    @property
+    def domain(self) -> str:
+        """Of the batch."""
+        return self.batch.domain
 
     def settle(self, model: Any) -> None:
         """Greedy decoding; ends early where every sequence has stopped."""
@@ -133,7 +144,7 @@ class DecodeEpisode:
             self.domain,
             tokens_B[:, None].cpu().numpy(),
             running_B[:, None].cpu().numpy(),
-            self.sequence_B,
+            self.batch.sequence_B,
             self.first_position + len(self.steps),
             self.device,
         )
@@ -149,3 +160,36 @@ class DecodeEpisode:
             return chosen_B
 
         return play
+
+    def outputs(self, model: Any) -> Iterator[Tensor]:
+        session = self.begin(model)
+        for tokens_B, step in zip(self.tokens_NB, self.steps, strict=True):
+            yield session.forward(tokens_B[:, None], step)[:, -1]
+
+
+def retold(episode: DecodeEpisode, settled: Iterable[DecodeEpisode]) -> DecodeEpisode:
+    """The episode, fed what each of its sequences generated in a settled one; a sequence that ended is padding from then on."""
+    told: dict[int, list[int]] = {}
+    for known in settled:
+        for sequence, column, length in zip(known.batch.sequence_B, columns(known), lengths(known), strict=True):
+            told[int(sequence)] = column[:length]
+    mine = [told[int(sequence)] for sequence in episode.batch.sequence_B]
+    for position in range(max(map(len, mine))):
+        running_B = torch.tensor([position < len(tokens) for tokens in mine], device=episode.device)
+        tokens_B = torch.tensor([tokens[position] if position < len(tokens) else PAD for tokens in mine], device=episode.device)
+        episode.steps.append(episode.step(tokens_B, running_B))
+        episode.tokens_NB.append(tokens_B)
+    return episode
+
+
+def columns(episode: DecodeEpisode) -> list[list[int]]:
+    """The tokens fed to each sequence, padding included."""
+    rows: list[list[int]] = torch.stack(episode.tokens_NB, dim=1).tolist()
+    return rows
+
+
+def lengths(episode: DecodeEpisode) -> list[int]:
+    """How many of them are no padding."""
+    everyone = torch.ones(len(episode.batch.sequence_B), dtype=torch.bool, device=episode.device)
+    counts: list[int] = sum(everyone.int() if step.real_T is None else step.real_T.int() for step in episode.steps).tolist()  # type: ignore[union-attr]
+    return counts

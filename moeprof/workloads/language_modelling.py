@@ -1,5 +1,6 @@
 """The LM workload: whole sequences scored in one pass, and tokens generated one by one behind a prompt."""
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from moeprof.instrument.step import Step, make_step
 from moeprof.models.language_model import LanguageModel
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe import Recipe
-from moeprof.workloads.batches import Batch, make_batches
+from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import LM_DOMAINS, lm_text
-from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
+from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, retold
 from moeprof.workloads.text import Text, hash_of, read_documents
 from moeprof.workloads.tokenizers import BOS, EOS, Tokenizer, make_tokenizer
 
@@ -75,13 +76,19 @@ class LanguageModelling:
             self.decode(batch) for batch in self.batches if batch.real_BL[:, :length].all() and batch.real_BL.shape[1] >= length
         ]
 
+    def mixture(self, phase: str, episodes: Sequence[Episode], size: int) -> Episode:
+        """One batch of sequences of all domains."""
+        batch = mixed([episode.batch for episode in episodes], size)
+        if phase == "score":
+            return ForwardEpisode("score", batch, self.recipe.measure.device, score)
+        return retold(self.decode(batch), [episode for episode in episodes if isinstance(episode, DecodeEpisode)])
+
     def decode(self, batch: Batch) -> DecodeEpisode:
         """Greedy continuation of each sequence's first tokens."""
         load, device = self.recipe.load, self.recipe.measure.device
         prompt_BL = torch.from_numpy(batch.tokens_BL[:, : load.prompt_length].copy()).to(device)
         return DecodeEpisode(
-            domain=batch.domain,
-            sequence_B=batch.sequence_B,
+            batch=batch,
             first_step=batch.index * load.decode_steps,
             first_position=load.prompt_length,
             max_tokens=load.decode_steps,

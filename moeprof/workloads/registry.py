@@ -1,6 +1,6 @@
 """The workloads by name; a new one is one file and one line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moeprof.records.recipe import Recipe
@@ -17,6 +17,10 @@ class Workload(Protocol):
 
     def episodes(self, phase: str) -> list[Episode]:
         """In order, domain by domain."""
+        ...
+
+    def mixture(self, phase: str, episodes: Sequence[Episode], size: int) -> Episode:
+        """One batch of `size` sequences of these settled episodes, all domains in turn, repeated where they do not suffice."""
         ...
 
 

@@ -1,5 +1,6 @@
 """The MT workload: sentences encoded in one pass, and translations generated token by token."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -9,9 +10,9 @@ from moeprof.instrument.step import Step, make_step
 from moeprof.models.translation_model import TranslationModel
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe import Recipe
-from moeprof.workloads.batches import Batch, make_batches
+from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import MT_LANGUAGES, mt_pairs
-from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
+from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, retold
 from moeprof.workloads.text import ParallelText, hash_of, read_pairs
 from moeprof.workloads.tokenizers import EOS, make_tokenizer
 
@@ -44,18 +45,20 @@ class Translation:
 
     def read(self, domain: str) -> ParallelText:
         """The user's sentences where the recipe names files, the default ones otherwise."""
-        num_pairs = self.recipe.load.batches * self.recipe.load.batch_size
+        load = self.recipe.load
+        num_pairs = load.batches * load.batch_size * (load.sequence_length if self.recipe.data.fill else 1)
         if self.recipe.data.files:
             return read_pairs(domain, self.recipe.data.files[domain], num_pairs)
         pairs = mt_pairs(domain, "heldout", num_pairs)
         return ParallelText(domain, pairs, hash_of(side for pair in pairs for side in pair))
 
     def sources(self, text: ParallelText) -> list[list[int]]:
-        """Source sentences with EOS behind them, cut to the recipe's length; at least one, up to [data] max_tokens in all."""
+        """Sources with EOS behind them, no longer than the recipe says; at least one, up to [data] max_tokens in all."""
         length, left = self.recipe.load.sequence_length, self.recipe.data.max_tokens
+        sentences: Iterable[list[int]] = (self.tokenizer.encode(source) for source, _ in text.pairs)
         encoded: list[list[int]] = []
-        for source, _ in text.pairs:
-            sentence = [*self.tokenizer.encode(source)[: length - 1], EOS]
+        for tokens in joined(sentences, length - 1) if self.recipe.data.fill else sentences:
+            sentence = [*tokens[: length - 1], EOS]
             if left is not None:
                 if encoded and len(sentence) > left:
                     break
@@ -69,21 +72,41 @@ class Translation:
             return [ForwardEpisode("encode", batch, self.recipe.measure.device, encode) for batch in self.batches]
         return [self.decode(batch) for batch in self.batches]
 
+    def mixture(self, phase: str, episodes: Sequence[Episode], size: int) -> Episode:
+        """One batch of sentences in all languages."""
+        batch = mixed([episode.batch for episode in episodes], size)
+        if phase == "encode":
+            return ForwardEpisode("encode", batch, self.recipe.measure.device, encode)
+        return retold(self.decode(batch), [episode for episode in episodes if isinstance(episode, DecodeEpisode)])
+
     def decode(self, batch: Batch) -> DecodeEpisode:
         """Greedy translation; the first token is the tag of the target language."""
         load, device = self.recipe.load, self.recipe.measure.device
-        tag = self.tokenizer.tag(batch.domain.rpartition("-")[2])
+        domains = [self.batches[sequence // load.batch_size].domain for sequence in batch.sequence_B]
+        tags_B = torch.tensor([self.tokenizer.tag(domain.rpartition("-")[2]) for domain in domains], device=device)
         return DecodeEpisode(
-            domain=batch.domain,
-            sequence_B=batch.sequence_B,
+            batch=batch,
             first_step=batch.index * load.decode_steps,
             first_position=0,
             max_tokens=load.decode_steps,
             stop=EOS,
             device=device,
-            begin=lambda model: TranslationSession(model, batch, tag, load.decode_steps, device),
-            references=self.references[batch.index],
+            begin=lambda model: TranslationSession(model, batch, tags_B, load.decode_steps),
+            references=self.references[batch.index] if batch.domain and not self.recipe.data.fill else (),
         )
+
+
+def joined(sentences: Iterable[list[int]], length: int) -> Iterator[list[int]]:
+    """Sentences one behind another until `length` tokens are reached; what is left at the end is kept only if alone."""
+    together: list[int] = []
+    alone = True
+    for sentence in sentences:
+        together += sentence
+        if len(together) >= length:
+            yield together
+            together, alone = [], False
+    if together and alone:
+        yield together
 
 
 def default_languages(recipe: Recipe) -> list[str]:
@@ -102,13 +125,12 @@ def encode(model: TranslationModel, source_BM: Tensor, step: Step) -> Tensor:
 class TranslationSession:
     """A translation model that has encoded its sentences."""
 
-    def __init__(self, model: TranslationModel, batch: Batch, tag: int, num_steps: int, device: str) -> None:
-        self.model = model
+    def __init__(self, model: TranslationModel, batch: Batch, tags_B: Tensor, num_steps: int) -> None:
+        self.model, self.first_B, device = model, tags_B, str(tags_B.device)
         source_BM = torch.from_numpy(batch.tokens_BL).to(device)
         step = make_step("encode", batch.index, batch.domain, batch.tokens_BL, batch.real_BL, batch.sequence_B, 0, device)
         self.memory = model.remember(model.encode(source_BM, step), step)
         self.caches = model.empty_caches(len(source_BM), num_steps)
-        self.first_B = torch.full((len(source_BM),), tag, device=device)
 
     def forward(self, tokens_B1: Tensor, step: Step) -> Tensor:
         """Logits of the next token."""

@@ -20,7 +20,12 @@ def python(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "modules", ["moeprof, moeprof.cli", "moeprof.cli.characterize", "moeprof.cli.report, moeprof.reporters.markdown"]
+    "modules",
+    [
+        "moeprof, moeprof.cli",
+        "moeprof.cli.characterize, moeprof.cli.optimize",
+        "moeprof.cli.report, moeprof.reporters.markdown",
+    ],
 )
 def test_importing_the_command_line_pulls_in_no_torch(modules: str) -> None:
     assert python(f"import sys, {modules}; print('torch' in sys.modules)") == "False"
@@ -36,7 +41,7 @@ def test_help_names_every_command(moeprof: Call) -> None:
     code, stdout, stderr = moeprof("--help")
     assert code == 0
     assert stderr == ""
-    for command in ("characterize", "report", "recipes", "doctor"):
+    for command in ("characterize", "optimize", "report", "recipes", "doctor"):
         assert command in stdout
         assert moeprof(command, "--help")[0] == 0
 

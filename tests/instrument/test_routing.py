@@ -34,7 +34,7 @@ def rows_of(recorder: RoutingRecorder) -> list[dict[str, object]]:
 
 def test_a_row_says_everything_about_one_choice() -> None:
     recorder = RoutingRecorder()
-    recorder.routed("3", a_step(index=9), EXPERTS, PROBS, DROPPED)
+    recorder.routed("3", a_step(index=9), EXPERTS, PROBS, DROPPED, 8)
     rows = rows_of(recorder)
     assert len(rows) == 8
     assert rows[5] == {
@@ -58,7 +58,7 @@ def test_a_row_says_everything_about_one_choice() -> None:
 @given(st.lists(st.booleans(), min_size=4, max_size=4))
 def test_padding_is_left_out(real: list[bool]) -> None:
     recorder = RoutingRecorder()
-    recorder.routed("1", a_step(real=real), EXPERTS, PROBS, DROPPED)
+    recorder.routed("1", a_step(real=real), EXPERTS, PROBS, DROPPED, 8)
     kept = [token for token in range(4) if real[token]]
     rows = rows_of(recorder)
     assert [row["token_id"] for row in rows] == [10 + token for token in kept for _ in range(2)]
@@ -71,23 +71,30 @@ def test_layers_and_steps_follow_in_the_order_in_which_they_decided() -> None:
     recorder = RoutingRecorder()
     for index, domain in [(0, "prose"), (1, "code")]:
         for layer in ("1", "3"):
-            recorder.routed(layer, a_step(index, domain), EXPERTS, PROBS, DROPPED)
+            recorder.routed(layer, a_step(index, domain), EXPERTS, PROBS, DROPPED, 8)
     rows = rows_of(recorder)
     found = [(row["step"], row["domain"], row["layer"]) for row in rows[::8]]
     assert found == [(0, "prose", "1"), (0, "prose", "3"), (1, "code", "1"), (1, "code", "3")]
     assert recorder.rows_seen == {0: 4, 1: 4}
 
 
+def test_the_rows_that_layers_computed_are_kept_by_step() -> None:
+    recorder = RoutingRecorder()
+    for index, layer, num_rows in [(0, "1", 40), (0, "3", 44), (2, "1", 8)]:
+        recorder.routed(layer, a_step(index), EXPERTS, PROBS, DROPPED, num_rows)
+    assert recorder.rows_computed == {0: [40, 44], 2: [8]}
+
+
 def test_a_trace_has_the_columns_and_types_of_the_design_even_when_empty() -> None:
     recorder = RoutingRecorder()
     assert recorder.trace(HEADER).table.schema.equals(COLUMNS)
-    recorder.routed("1", a_step(), EXPERTS, PROBS, DROPPED)
+    recorder.routed("1", a_step(), EXPERTS, PROBS, DROPPED, 8)
     assert recorder.trace(HEADER).table.schema.equals(COLUMNS)
 
 
 def test_a_single_choice_in_low_precision_is_recorded_too() -> None:
     recorder = RoutingRecorder()
-    recorder.routed("1", a_step(), EXPERTS[:, :1], PROBS[:, :1].bfloat16(), DROPPED[:, :1])
+    recorder.routed("1", a_step(), EXPERTS[:, :1], PROBS[:, :1].bfloat16(), DROPPED[:, :1], 8)
     assert [row["weight"] for row in rows_of(recorder)] == [0.5, 0.5, 0.25, 0.75]
 
 
@@ -108,7 +115,7 @@ def test_the_entropy_of_the_gates_is_summed_over_real_tokens_in_nats() -> None:
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
 def test_a_softmax_that_is_not_finite_is_named_with_layer_and_step(poison: float) -> None:
     recorder = RoutingRecorder()
-    recorder.routed("3", a_step(index=7), EXPERTS, PROBS.clone().fill_(poison), DROPPED)
+    recorder.routed("3", a_step(index=7), EXPERTS, PROBS.clone().fill_(poison), DROPPED, 8)
     with pytest.raises(MoeprofError, match=r"layer 3, score step 7: the router's softmax is not finite") as caught:
         recorder.trace(HEADER)
     assert str(caught.value).count("\n") == 1

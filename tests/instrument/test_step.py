@@ -37,6 +37,21 @@ def test_padding_is_marked_and_not_counted() -> None:
     assert step.num_tokens == 3
 
 
+@pytest.mark.parametrize(
+    ("real", "count"), [([[True] * 3] * 2, 6), ([[True, True, False], [True, False, False]], 3), ([[False] * 3] * 2, 0)]
+)
+def test_a_step_made_on_the_host_knows_how_many_rows_are_real(real: list[list[bool]], count: int) -> None:
+    step = a_step(real)
+    assert (step.num_real, step.num_tokens) == (count, count)
+
+
+def test_a_mask_on_a_device_is_counted_only_where_the_host_does_not_know() -> None:
+    """A mask without values could not be counted."""
+    mask_T, token_T = torch.empty(4, dtype=torch.bool, device="meta"), np.zeros(4, np.int32)
+    assert Step(mask_T, 3, token_T=token_T).num_tokens == 3
+    assert Step(torch.tensor([True, False, True, False]), token_T=token_T).num_tokens == 2
+
+
 def test_a_mask_is_a_copy_that_later_changes_do_not_reach() -> None:
     real_BL = np.array([[True, False]])
     step = make_step("score", 0, "", np.array([[1, 2]]), real_BL, np.array([0]), 0, "cpu")

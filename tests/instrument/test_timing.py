@@ -69,6 +69,19 @@ def test_three_contenders_go_back_and_forth() -> None:
     assert time.log == "abc cba abc "
 
 
+def test_whoever_takes_a_turn_is_announced_by_name_before_it_and_off_the_clock() -> None:
+    time = FakeTime()
+
+    def announce(name: str) -> None:
+        time.log += f"[{name}]"
+        time.now_ns += 500
+
+    contenders = {"a": time.takes("a", 5), "b": time.takes("b", 7)}
+    samples = interleaved(contenders, rounds=2, warmup=1, clock=time.clock, before=announce, between=time.pause)
+    assert time.log == "[b]b[a]a [a]a[b]b [b]b[a]a "
+    assert samples == {"a": [5, 5], "b": [7, 7]}
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=5), st.integers(1, 6), st.integers(0, 4))
 def test_every_round_of_every_contender_is_kept_and_what_lies_between_is_not(
     durations: list[int], rounds: int, warmup: int

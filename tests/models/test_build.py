@@ -11,13 +11,15 @@ from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model, make_model, num_parameters
 from moeprof.models.language_model import LanguageModel
 from moeprof.models.translation_model import TranslationModel
-from moeprof.moe.layer import MoELayer, force_routing, moe_layers
+from moeprof.moe.layer import MoELayer, force_routing, moe_layers, use_variant
 from moeprof.records.recipe_files import load_recipe
+from moeprof.records.variant import Variant
 
-from .shapes import ALL_REAL, remembered, small, words
+from .shapes import ALL_REAL, real_up_to, remembered, small, step_of, words
 
 BUILTIN = ("lm-tiny", "lm-small", "lm-15b", "lm-52b", "mt-tiny", "mt-small", "mt-54b")
 GPUS = 8
+WAYS = [("static", "bmm"), ("tutel", "loop"), ("tutel-dropless", "grouped_mm"), ("dynamic", "loop"), ("dynamic", "auto")]
 
 
 def parts_of(model: Model) -> dict[str, int]:
@@ -147,6 +149,20 @@ def test_mt_54b_decodes_on_meta_tensors() -> None:
     token_B1 = torch.zeros(48, 1, dtype=torch.int64, device="meta")
     logits_B1V = model(token_B1, memory, ALL_REAL, model.empty_caches(48, 32))
     assert tuple(logits_B1V.shape) == (48, 1, 256_206)
+
+
+@pytest.mark.parametrize("workload", ["lm", "mt"])
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_a_model_predicts_the_same_however_its_layers_are_executed(workload: str, way: tuple[str, str]) -> None:
+    """With padding, and room for everybody: the words are the same, and so are the routers' decisions."""
+    model, step = build_model(small(workload)), step_of(real_up_to([8, 3, 5], 8))
+    memory = () if isinstance(model, LanguageModel) else (remembered(model, words(3, 8), step),)
+    real_T = step.real_T
+    logits = []
+    for variant in (None, Variant(*way)):
+        use_variant(model, variant)
+        logits.append(model(words(3, 8, seed=1), *memory, step).flatten(0, 1)[real_T])
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_of_random_weights_has_logits_of_order_one() -> None:

@@ -1,25 +1,43 @@
 """Routings drawn by hypothesis, MoE layers of any shape, and decisions to inject."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from moeprof.instrument.step import Step
-from moeprof.moe.layer import MoELayer
+from moeprof.moe.dispatch import DISPATCHES
+from moeprof.moe.kernels import KERNELS
+from moeprof.moe.layer import MoELayer, use_variant
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe import Recipe
+from moeprof.records.variant import Variant
 from moeprof.store.resident import ExpertWeights, Wave
 
 from . import plain
 
 GATES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Few values, so that ties are common, and binary fractions, so that sums are exact."""
+
+VARIANTS = [
+    Variant(dispatch, kernel) for dispatch in DISPATCHES for kernel in KERNELS if (dispatch, kernel) != ("dynamic", "bmm")
+]
+"""Every way to execute a layer: `bmm` takes padded buffers only."""
+
+
+def called(variant: Variant | None) -> str:
+    """For a test's name: dispatch and kernel, where there are such."""
+    return f"{variant.dispatch}-{variant.kernel}" if variant else "reference"
+
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=called)
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -52,6 +70,15 @@ class Drawn:
     def probs(self) -> list[list[float]]:
         return [[gates[expert] for expert in mine] for gates, mine in zip(self.gates, self.experts, strict=True)]
 
+    @property
+    def num_real(self) -> int:
+        return sum(self.real)
+
+    @cached_property
+    def loads(self) -> list[int]:
+        """Choices of every expert, padding left out."""
+        return [sum(len(self.wants(choice, expert)) for choice in range(self.top_k)) for expert in range(self.num_experts)]
+
     def wants(self, choice: int, expert: int) -> list[int]:
         """Tokens whose choice of that rank is the expert, in order."""
         return [token for token in range(self.num_tokens) if self.real[token] and self.experts[token][choice] == expert]
@@ -68,6 +95,11 @@ class Drawn:
     @property
     def step(self) -> Step:
         return Step(real_T=None if self.mask is None else torch.tensor(self.mask))
+
+    @property
+    def counted_step(self) -> Step:
+        """The same on a host that knows how many tokens are real."""
+        return replace(self.step, num_real=self.num_real)
 
     @property
     def routing(self) -> Routing:
@@ -87,6 +119,15 @@ def drawn(draw: st.DrawFn, *, max_tokens: int = 12, max_experts: int = 6) -> Dra
     )
 
 
+def wanting(experts: list[list[int]], num_experts: int, mask: list[bool] | None = None) -> Drawn:
+    """Tokens that choose exactly these experts, each half as likely as the one before."""
+    gates = [[0.0] * num_experts for _ in experts]
+    for row, mine in zip(gates, experts, strict=True):
+        for rank, expert in enumerate(mine):
+            row[expert] = 0.5 ** (rank + 1)
+    return Drawn(gates, mask, len(experts[0]))
+
+
 def fractions() -> st.SearchStrategy[float]:
     """Capacity fractions in (0, 1] with two decimals, the small ones more often."""
     return st.integers(1, 30).map(lambda percent: percent / 100) | st.integers(1, 100).map(lambda percent: percent / 100)
@@ -98,7 +139,7 @@ def make_recipe(
     top_k: int = 2,
     capacity_fraction: float = 1.0,
     dim: int = 4,
-    ffn_dim: int = 6,
+    ffn_dim: int = 8,
     activation: str = "relu",
     masking: float = 0.0,
     source: str = "model",
@@ -126,6 +167,13 @@ def make_recipe(
     return Recipe.model_validate(document)
 
 
+def forced_layer(case: Drawn, capacity_fraction: float = 1.0, **shape: Any) -> MoELayer:
+    """A layer of the case's shape that decides as the case says."""
+    layer = make_layer(make_recipe(experts=case.num_experts, top_k=case.top_k, capacity_fraction=capacity_fraction, **shape))
+    layer.router.forced = decided(case)
+    return layer
+
+
 def make_layer(recipe: Recipe, seed: int = 0) -> MoELayer:
     """The layer with normal weights, biases too."""
     layer = MoELayer("0", recipe).requires_grad_(False)
@@ -138,6 +186,13 @@ def make_layer(recipe: Recipe, seed: int = 0) -> MoELayer:
 def tokens(num_tokens: int, dim: int, seed: int = 1) -> Tensor:
     """Normal inputs (T, D)."""
     return torch.randn(num_tokens, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def under(layer: MoELayer, x_TD: Tensor, step: Step, variant: Variant | None) -> Tensor:
+    """The layer's output, executed as `variant` says; None is the dropless reference."""
+    use_variant(layer, variant)
+    y_TD: Tensor = layer(x_TD, step)
+    return y_TD
 
 
 def parameters_of(layer: MoELayer) -> list[plain.Array]:

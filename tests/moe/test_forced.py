@@ -30,7 +30,8 @@ def step_of(places: list[tuple[int, int]], *, phase: str = "score", index: int =
     """A step of tokens at these (sequence, position)."""
     sequence_T, position_T = (np.array(column, np.int32) for column in zip(*places, strict=True))
     real_T = None if real is None else torch.tensor(real)
-    return Step(real_T, phase, index, "prose", sequence_T, position_T, np.zeros(len(places), np.int32))
+    token_T = np.zeros(len(places), np.int32)
+    return Step(real_T, None, phase, index, "prose", sequence_T, position_T, token_T)
 
 
 def grid(num_sequences: int, num_positions: int) -> Step:

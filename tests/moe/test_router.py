@@ -97,6 +97,12 @@ def test_padding_gets_choices_that_nobody_counts() -> None:
     assert routing.kept().tolist() == [[True], [False]]
 
 
+@pytest.mark.parametrize("num_real", [None, 1])
+def test_what_the_host_knows_of_padding_goes_along_with_the_decisions(num_real: int | None) -> None:
+    routing = router_of([[1.0], [2.0]])(torch.ones(2, 1), Step(torch.tensor([True, False]), num_real))
+    assert (routing.known_real, routing.num_real) == (num_real, 1)
+
+
 def test_forced_experts_keep_the_routers_own_probabilities() -> None:
     router = router_of(torch.tensor([0.5, 0.3, 0.2]).log()[:, None].tolist(), top_k=2)
     router.forced = Decided(torch.tensor([[2, 0]]))

@@ -42,6 +42,28 @@ def test_every_queue_counts_from_zero_without_a_gap(case: Drawn) -> None:
 
 @unhurried
 @given(drawn())
+def test_padding_queues_behind_all_experts_and_everybody_else_where_they_chose(case: Drawn) -> None:
+    padding = [case.num_experts] * case.top_k
+    expected = [mine if real else padding for mine, real in zip(case.experts, case.real, strict=True)]
+    assert case.routing.queues().tolist() == expected
+
+
+@unhurried
+@given(drawn())
+def test_tokens_are_counted_where_nobody_knows_how_many_there_are(case: Drawn) -> None:
+    assert case.routing.num_real == case.num_real
+
+
+def test_nobody_looks_at_the_mask_where_the_host_knows() -> None:
+    """A mask without values could not be counted."""
+    mask_T = torch.empty(5, dtype=torch.bool, device="meta")
+    experts_TK = torch.zeros(5, 1, dtype=torch.int64, device="meta")
+    assert Routing(experts_TK, torch.zeros(5, 1, device="meta"), mask_T, 4, known_real=3).num_real == 3
+    assert Routing(experts_TK, torch.zeros(5, 1, device="meta"), None, 4).num_real == 5
+
+
+@unhurried
+@given(drawn())
 def test_first_choices_stand_before_any_second_choice_of_the_same_expert(case: Drawn) -> None:
     places = positions_in_expert(case.routing).tolist()
     standing = [

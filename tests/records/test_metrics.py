@@ -30,7 +30,7 @@ def test_the_file_is_what_the_design_says(tmp_path: Path) -> None:
     table.write(tmp_path / "metrics.csv")
     assert (tmp_path / "metrics.csv").read_bytes().decode() == (
         f"{DESIGN}\n"
-        "lm,score,,static,,,3,,,waste_factor,ratio,exact,12.875\n"
+        "lm,score,,static,,,3,,,waste_factor,ratio,routed,12.875\n"
         'mt,,"a ""b"", c",,batch=8;slots=10,0,,,,throughput,tokens/s,timed,0.30000000000000004\n'
     )
 
@@ -39,8 +39,8 @@ def test_the_registry_names_each_metric_with_its_unit_and_which_way_is_better() 
     expected = {
         "throughput": ("tokens/s", "higher", "timed"),
         "step_latency": ("ns", "lower", "timed"),
-        "waste_factor": ("ratio", "lower", "exact"),
-        "expert_slots": ("slots", "lower", "exact"),
+        "waste_factor": ("ratio", "lower", "routed"),
+        "expert_slots": ("slots", "lower", "routed"),
         "dropped_fraction": ("fraction", "lower", "routed"),
         "overflow_expert1": ("percent", "lower", "routed"),
         "overflow_expert2": ("percent", "lower", "routed"),
@@ -51,8 +51,16 @@ def test_the_registry_names_each_metric_with_its_unit_and_which_way_is_better() 
     assert all(name == metric.name and metric.unit and metric.formula for name, metric in METRICS.items())
 
 
+@pytest.mark.parametrize("name", ["throughput", "max_throughput", "speedup_equal_batch", "speedup_max_throughput"])
+def test_the_ends_of_an_interval_are_metrics_like_the_one_between(name: str) -> None:
+    metric, low, high = (METRICS[name + end] for end in ("", "_low", "_high"))
+    assert {(m.unit, m.better, m.kind) for m in (metric, low, high)} == {(metric.unit, "higher", "timed")}
+    assert low.formula == f"lower end of the 95% interval of {name}"
+    assert high.formula == f"upper end of the 95% interval of {name}"
+
+
 @pytest.mark.parametrize(
-    ("metric", "kind"), [("dead_experts", "forced"), ("waste_factor", "exact"), ("throughput", "timed"), ("capacity", "exact")]
+    ("metric", "kind"), [("dead_experts", "forced"), ("waste_factor", "forced"), ("throughput", "timed"), ("capacity", "exact")]
 )
 def test_forced_routing_marks_what_depends_on_it(metric: str, kind: str) -> None:
     assert MetricRow(metric, 1.0, forced=True).kind == kind

@@ -295,7 +295,7 @@ def test_an_older_table_without_a_column_has_it_empty(tmp_path: Path) -> None:
         ("12.8", "inf"),
         ("12.8", "12.8,7"),
         (",waste_factor", ","),
-        (",exact,12.8\n", ""),
+        (",routed,12.8\n", ""),
         ("workload,", "wrkload,"),
         (",value", ",valeu"),
     ],

@@ -24,7 +24,7 @@ def test_the_label_names_the_dispatch_and_what_differs_from_the_default(variant:
 
 
 def test_the_two_variants_of_a_characterization_are_static_gating_and_the_dense_twin() -> None:
-    assert (STATIC.label, STATIC.kernel, STATIC.store, STATIC.placement) == ("static", "bmm", "resident", "contiguous")
+    assert (STATIC.label, STATIC.kernel, STATIC.store, STATIC.placement) == ("static", "auto", "resident", "contiguous")
     assert DENSE.label == "dense"
 
 

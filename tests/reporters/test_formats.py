@@ -11,16 +11,16 @@ from rich.console import Console
 
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.run import Run, RunRecord, RunWriter
-from moeprof.reporters.characterization import document_of
-from moeprof.reporters.document import Bullets, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.document import Bullets, Curves, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.html import render_document as html
 from moeprof.reporters.markdown import render_document as markdown
 from moeprof.reporters.numbers import percent
 from moeprof.reporters.registry import FORMATS, render
+from moeprof.reporters.report import document_of
 from moeprof.reporters.shading import SHADES, folded, letters, segments, shade
 from moeprof.reporters.summary import summary
 from moeprof.reporters.terminal import render_document as terminal
-from moeprof.studies.characterize import characterize
+from moeprof.studies.characterize import characterization
 from moeprof.studies.passes.routing import record_routing
 
 Micro = Callable[[str], Path]
@@ -29,7 +29,7 @@ Micro = Callable[[str], Path]
 @pytest.fixture
 def runs(micro: Micro, tmp_path: Path) -> list[Run]:
     """A whole run of each workload, and one that was stopped before anything was recorded."""
-    whole = [characterize(load_recipe(str(micro(workload))), tmp_path / workload) for workload in ("lm", "mt")]
+    whole = [characterization().run(load_recipe(str(micro(workload))), tmp_path / workload) for workload in ("lm", "mt")]
     record = RunRecord(command="characterize", recipe=load_recipe("lm-tiny"))
     return [*whole, RunWriter(tmp_path / "partial", record).finish("interrupted")]
 
@@ -74,12 +74,14 @@ def test_text_from_files_is_never_markup() -> None:
         Bullets([hostile]),
         Table(["a", "b"], [[hostile, "1"]], caption=hostile),
         HeatMap(hostile, ["```x"], [[0.0, 1.0]], 1.0),
+        Curves(hostile, hostile, "```x", [("```x", [(1, 1)])], hostile, ("```x", 1)),
     ]
     assert "<script>" not in html(blocks)
     text = markdown(blocks)
-    assert "<script>" not in text
-    assert "`a|b`" not in text
-    assert text.count("```") == 2
+    prose = "".join(text.split("```")[::2])
+    assert "<script>" not in prose
+    assert "`a|b`" not in prose
+    assert text.count("```") == 4
     assert "[bold]x[/bold]" in terminal(blocks, Console(width=200, file=io.StringIO()))
 
 
@@ -113,7 +115,7 @@ def test_a_run_without_a_pass_says_which_and_every_format_still_renders(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moeprof.studies.characterize.PASSES", (record_routing,))
-    run = characterize(load_recipe(str(micro("lm"))), tmp_path / "run")
+    run = characterization().run(load_recipe(str(micro("lm"))), tmp_path / "run")
     text = render(run, "markdown")
     assert text.count("This run has no pass `breakdown`".replace("`", "\\`")) == 2
     assert text.count("This run has no pass `memory`".replace("`", "\\`")) == 2
@@ -129,14 +131,14 @@ def test_a_run_whose_trace_is_gone_says_so(runs: list[Run]) -> None:
 
 def test_one_batch_of_one_domain_has_no_locality_and_no_drift(micro: Micro, tmp_path: Path) -> None:
     overrides = ["load.batches=1", 'data.domains=["prose"]', 'load.phases=["score"]']
-    text = render(characterize(load_recipe(str(micro("lm")), overrides), tmp_path / "run"), "markdown")
+    text = render(characterization().run(load_recipe(str(micro("lm")), overrides), tmp_path / "run"), "markdown")
     assert "Locality needs two steps of a domain one after the other" in text
     assert "Drift needs two domains or languages" in text
 
 
 def test_a_model_with_one_expert_is_reported(micro: Micro, tmp_path: Path) -> None:
     recipe = load_recipe(str(micro("lm")), ["model.experts=1", "gating.top_k=1"])
-    text = render(characterize(recipe, tmp_path / "run"), "markdown")
+    text = render(characterization().run(recipe, tmp_path / "run"), "markdown")
     assert "nan" not in text.lower().split()
 
 

@@ -17,14 +17,14 @@ import pytest
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.run import Run
-from moeprof.studies.characterize import characterize
+from moeprof.studies.characterize import characterization
 from moeprof.studies.feasibility import check_memory, check_weights
 
 Micro = Callable[[str], Path]
 
 
 def run(recipe: Path, out: Path, *overrides: str) -> Run:
-    return characterize(load_recipe(str(recipe), overrides), out)
+    return characterization().run(load_recipe(str(recipe), overrides), out)
 
 
 @pytest.mark.parametrize("workload", ["lm", "mt"])
@@ -81,7 +81,9 @@ def test_several_texts_are_kept_apart_in_every_table(micro: Micro, tmp_path: Pat
         (tmp_path / f"{name}.txt").write_text(f"The text called {name}. " * 20)
     recipe = load_recipe(str(micro("lm")))
     files = {name: str(tmp_path / f"{name}.txt") for name in ("one", "two")}
-    found = characterize(recipe.model_copy(update={"data": recipe.data.model_copy(update={"files": files})}), tmp_path / "run")
+    found = characterization().run(
+        recipe.model_copy(update={"data": recipe.data.model_copy(update={"files": files})}), tmp_path / "run"
+    )
     for metric in ("throughput", "waste_factor", "active_experts", "dropped_fraction"):
         rows = found.metrics[found.metrics["metric"] == metric]
         assert set(rows["domain"]) == {"", "one", "two"}
@@ -91,7 +93,7 @@ def test_several_texts_are_kept_apart_in_every_table(micro: Micro, tmp_path: Pat
 def test_forced_routing_is_labelled_forced(micro: Micro, tmp_path: Path) -> None:
     metrics = run(micro("lm"), tmp_path / "run", "routing.source=uniform").metrics.set_index("metric")
     assert set(metrics.loc["active_experts", "kind"]) == {"forced"}
-    assert set(metrics.loc["expert_slots", "kind"]) == {"exact"}
+    assert set(metrics.loc["capacity", "kind"]) == {"exact"}
 
 
 def test_a_recorded_trace_replays_to_the_same_decisions_on_other_weights(micro: Micro, tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_recorded_trace_replays_to_the_same_decisions_on_other_weights(micro: 
 
 def test_time_comes_from_the_injected_clock(micro: Micro, tmp_path: Path) -> None:
     ticks = itertools.count(step=1_000)
-    found = characterize(load_recipe(str(micro("lm"))), tmp_path / "run", clock=lambda: next(ticks))
+    found = characterization().run(load_recipe(str(micro("lm"))), tmp_path / "run", clock=lambda: next(ticks))
     # Every timed piece takes one tick. A score round is one step; a decode round is three.
     assert found.value("step_latency", phase="score", domain="prose", variant="static") == 1_000
     assert found.value("step_latency", phase="decode", domain="prose", variant="dense") == pytest.approx(1_000 / 3)
@@ -126,7 +128,7 @@ def test_a_text_too_short_for_a_prompt_leaves_out_decoding_and_says_so(micro: Mi
     (tmp_path / "short.txt").write_text("ab")
     recipe = load_recipe(str(micro("lm")))
     data = recipe.data.model_copy(update={"files": {"short": str(tmp_path / "short.txt")}})
-    found = characterize(recipe.model_copy(update={"data": data}), tmp_path / "run")
+    found = characterization().run(recipe.model_copy(update={"data": data}), tmp_path / "run")
     assert found.record.valid
     assert found.trace("decode") is None
     assert "decode" in found.record.notes[0]
@@ -207,12 +209,22 @@ def test_too_little_memory_names_the_largest_batch_that_fits() -> None:
 
 def test_weights_that_cannot_fit_are_refused_before_anything_is_allocated() -> None:
     with pytest.raises(MoeprofError, match=r"lm-52b: needs .* GiB on cpu"):
-        characterize(load_recipe("lm-52b", ["measure.device=cpu"]), Path("/nonexistent/run"))
+        characterization().run(load_recipe("lm-52b", ["measure.device=cpu"]), Path("/nonexistent/run"))
 
 
-def test_a_budget_below_the_need_is_refused() -> None:
-    with pytest.raises(MoeprofError, match=r"budget\.memory is 1 MiB"):
-        check_memory(load_recipe("lm-tiny", ["budget.memory=1MiB"]), 2**40)
+def test_a_batch_beyond_the_budget_runs_and_is_remarked_upon(micro: Micro, tmp_path: Path) -> None:
+    """The budget bounds a sweep; what the recipe asks for is measured, and the reader told which contenders need more."""
+    free = run(micro("lm"), tmp_path / "free")
+    needs = {
+        variant: int(free.value("memory_total_peak", phase="score", variant=variant) or 0) for variant in ("static", "dense")
+    }
+    assert not any("budget" in note for note in free.record.notes)
+    between = sum(needs.values()) // 2
+    found = run(micro("lm"), tmp_path / "tight", f"budget.memory={between}", 'load.phases=["score"]')
+    assert found.record.valid
+    (note,) = [note for note in found.record.notes if "budget" in note]
+    assert note.startswith("score: one batch of 2 under static needs")
+    assert needs["dense"] < between < needs["static"]
 
 
 def test_a_damaged_checkpoint_is_refused_before_the_run_begins(micro: Micro, tmp_path: Path) -> None:
@@ -221,7 +233,7 @@ def test_a_damaged_checkpoint_is_refused_before_the_run_begins(micro: Micro, tmp
     with pytest.raises(UsageError, match=r"truncated, or no safetensors"):
         check_weights(recipe)
     with pytest.raises(UsageError):
-        characterize(recipe, tmp_path / "run")
+        characterization().run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -240,7 +252,7 @@ def test_real_text_of_both_workloads_runs(micro: Micro, tmp_path: Path, shared_d
     pairs: dict[str, str | list[str]] = {"ne-en": [str(shared_data / f"mt/devtest.ne-en.{side}") for side in ("ne", "en")]}
     for recipe, files in ((lm, texts), (mt, pairs)):
         data = recipe.data.model_copy(update={"files": files})
-        found = characterize(recipe.model_copy(update={"data": data}), tmp_path / recipe.workload)
+        found = characterization().run(recipe.model_copy(update={"data": data}), tmp_path / recipe.workload)
         assert found.record.valid
         assert list(found.record.text_hashes) == list(files)
         assert json.loads((found.path / "run.json").read_text())["recipe"]["data"]["files"] == files

@@ -23,7 +23,7 @@ class Decided(Probe):
     def __init__(self) -> None:
         self.experts: Decisions = {}
 
-    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> None:
+    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
         real = [True] * len(experts_TK) if step.real_T is None else step.real_T.tolist()
         rows = [mine if is_real else [] for mine, is_real in zip(experts_TK.tolist(), real, strict=True)]
         self.experts[step.phase, step.index, layer] = rows

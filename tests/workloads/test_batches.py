@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.workloads.batches import Batch, make_batches, pad
+from moeprof.workloads.batches import Batch, make_batches, mixed, pad
 from moeprof.workloads.tokenizers import PAD
 
 
@@ -75,3 +75,58 @@ def test_no_text_gives_no_batch() -> None:
 def test_a_batch_cannot_be_changed_by_accident() -> None:
     with pytest.raises(AttributeError):
         pad("prose", 0, [[1]], None, 0).index = 1  # type: ignore[misc]
+
+
+# Mixtures of all domains
+
+
+def domain_of(name: str, first: int, *sequences: list[int]) -> Batch:
+    """A batch whose sequences are numbered from `first`."""
+    return pad(name, first, sequences, None, first)
+
+
+PROSE = domain_of("prose", 0, [1, 1], [2, 2, 2])
+CODE = domain_of("code", 2, [3], [4, 4, 4, 4])
+MORE_CODE = domain_of("code", 4, [5, 5])
+
+
+def test_domains_take_turns_in_a_mixture_until_one_after_another_has_nothing_left() -> None:
+    mixture = mixed([PROSE, CODE, MORE_CODE], 5)
+    assert unpadded(mixture) == [[1, 1], [3], [2, 2, 2], [4, 4, 4, 4], [5, 5]]
+    assert mixture.sequence_B.tolist() == [0, 2, 1, 3, 4]
+    assert mixture.domain == ""
+
+
+def test_a_mixture_larger_than_the_text_begins_again_and_keeps_the_numbers() -> None:
+    mixture = mixed([PROSE, CODE, MORE_CODE], 12)
+    assert mixture.sequence_B.tolist() == [0, 2, 1, 3, 4, 0, 2, 1, 3, 4, 0, 2]
+    assert unpadded(mixture)[5:10] == unpadded(mixture)[:5]
+
+
+@pytest.mark.parametrize(("size", "length"), [(1, 3), (2, 4), (4, 4)])
+def test_a_mixture_is_as_long_as_the_longest_batch_that_it_draws_on(size: int, length: int) -> None:
+    """So that a larger mixture of the same text never has shorter rows."""
+    assert mixed([PROSE, CODE], size).tokens_BL.shape == (size, length)
+
+
+@given(
+    st.lists(st.lists(some_sequences(), min_size=1, max_size=3), min_size=1, max_size=4),
+    st.integers(1, 40),
+)
+def test_a_mixture_holds_every_sequence_under_its_own_number(texts: list[list[list[list[int]]]], size: int) -> None:
+    batches: list[Batch] = []
+    for name, domain in zip("abcd", texts, strict=False):
+        for sequences in domain:
+            batches.append(domain_of(name, sum(len(batch.tokens_BL) for batch in batches), *sequences))
+    known = {
+        int(number): (batch.domain, sequence)
+        for batch in batches
+        for number, sequence in zip(batch.sequence_B, unpadded(batch), strict=True)
+    }
+    mixture = mixed(batches, size)
+    numbers = mixture.sequence_B.tolist()
+    assert unpadded(mixture) == [known[number][1] for number in numbers]
+    assert len(numbers) == size
+    assert set(numbers[: len(known)]) <= set(known)
+    assert len(set(numbers)) == min(size, len(known))
+    assert [known[number][0] for number in numbers[: len(texts)]] == list("abcd")[: min(size, len(texts))]

@@ -1,59 +1,16 @@
 """Greedy decoding settles which tokens are fed; timed rounds feed the same ones again, whatever the model prefers."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from moeprof.instrument.step import Step
 from moeprof.workloads.batches import pad
-from moeprof.workloads.episodes import DecodeEpisode, ForwardEpisode, num_tokens
+from moeprof.workloads.episodes import ForwardEpisode, num_tokens
 from moeprof.workloads.tokenizers import EOS, PAD
 
-
-class Script:
-    """A model that wants to say a fixed sentence per sequence; it keeps what it was fed since the last rewind."""
-
-    def __init__(self, *sentences: Sequence[int]) -> None:
-        self.sentences = sentences
-        self.fed: list[list[int]] = []
-        self.steps: list[Step] = []
-        self.rewound = 0
-
-    @property
-    def first_B(self) -> Tensor:
-        return torch.tensor([sentence[0] for sentence in self.sentences])
-
-    def forward(self, tokens_B1: Tensor, step: Step) -> Tensor:
-        """Logits of the next word of every sentence."""
-        self.fed.append(tokens_B1[:, 0].tolist())
-        self.steps.append(step)
-        wanted_B = torch.tensor([sentence[len(self.fed)] for sentence in self.sentences])
-        return torch.nn.functional.one_hot(wanted_B, 20)[:, None].float()
-
-    def rewind(self) -> None:
-        self.fed, self.steps, self.rewound = [], [], self.rewound + 1
-
-
-def episode_of(batch_size: int, *, max_tokens: int = 4, stop: int | None = EOS) -> DecodeEpisode:
-    """Sequences 30, 31, ...; the first generated token stands at position 7, in step 100."""
-    return DecodeEpisode(
-        domain="prose",
-        sequence_B=np.arange(30, 30 + batch_size),
-        first_step=100,
-        first_position=7,
-        max_tokens=max_tokens,
-        stop=stop,
-        device="cpu",
-        begin=lambda model: model,
-    )
-
-
-def reals(steps: list[Step]) -> list[list[bool] | None]:
-    return [None if step.real_T is None else step.real_T.tolist() for step in steps]
+from .script import Script, episode_of, reals
 
 
 def test_what_a_model_says_is_what_it_is_fed_next() -> None:
@@ -173,3 +130,26 @@ def test_a_whole_batch_is_one_forward_pass(phase: str) -> None:
     play()
     play()
     assert calls == [("model", [[4, 5, 6], [7, PAD, PAD]], step)] * 2
+
+
+def test_the_output_of_a_whole_batch_has_a_row_per_token() -> None:
+    batch = pad("prose", 3, [[4, 5, 6], [7]], None, 24)
+    episode = ForwardEpisode("score", batch, "cpu", lambda model, tokens_BL, step: tokens_BL[:, :, None] * model)
+    (output_TV,) = episode.outputs(10)
+    assert output_TV.tolist() == [[40], [50], [60], [70], [PAD], [PAD]]
+
+
+def test_decoding_gives_the_output_of_every_step_and_begins_anew() -> None:
+    begun: list[Script] = []
+
+    def begin(script: Script) -> Script:
+        begun.append(Script(*script.sentences))
+        return begun[-1]
+
+    episode = episode_of(2, max_tokens=3)
+    episode.begin = begin
+    episode.settle(Script([5, 6, EOS, 8], [15, 16, 17, 18]))
+    outputs = list(episode.outputs(Script([1, 2, 3, 4], [11, 12, 13, 14])))
+    assert [output_BV.argmax(dim=1).tolist() for output_BV in outputs] == [[2, 12], [3, 13], [4, 14]]
+    assert begun[1].fed == [[5, 15], [6, 16], [PAD, 17]]  # the settled tokens, whatever the model prefers
+    assert [output_BV.shape for output_BV in outputs] == [(2, 20)] * 3

@@ -1,24 +1,40 @@
 """How tokens become expert rows and come back; one file per way, one line each in the registry."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor
 
-from moeprof.moe.dispatch import static
-from moeprof.moe.dispatch.static import Sent
+from moeprof.moe.dispatch import dynamic, static, tutel
+from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
 
 
-class Dispatch(Protocol):
-    """A module with these two functions."""
+class Sent(Protocol):
+    """What left for the experts, and how it comes back."""
 
-    def dispatch(self, x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
-        """Tokens to rows grouped by physical expert."""
+    @property
+    def rows(self) -> ExpertRows:
+        """Tokens as rows grouped by physical expert."""
         ...
 
-    def combine(self, outputs_RD: Tensor, sent: Sent, scale: float) -> Tensor:
-        """Weighted expert outputs back in token order, (T, D)."""
+    @property
+    def dropped_TK(self) -> Tensor | None:
+        """Choices that found their expert full; None where nothing can be."""
+        ...
+
+    def combine(self, outputs_RD: Tensor, scale: float) -> Tensor:
+        """Weighted expert outputs back in token order, (T, D), times `scale`."""
         ...
 
 
-DISPATCHES: dict[str, Dispatch] = {"static": static}
+Dispatch = Callable[[Tensor, Routing, float], Sent]
+"""Of tokens (T, D), their routing, and the capacity fraction C."""
+
+DISPATCHES: dict[str, Dispatch] = {
+    "static": static.dispatch,
+    "tutel": tutel.dispatch,
+    "tutel-dropless": partial(tutel.dispatch, dropless=True),
+    "dynamic": dynamic.dispatch,
+}

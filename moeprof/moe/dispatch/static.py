@@ -14,16 +14,20 @@ from moeprof.records.gating import capacity
 
 
 @dataclass(frozen=True, eq=False)
-class Sent:
-    """What left for the experts, and what is needed to bring it back."""
+class MaskedSent:
+    """What left for the experts, and the weights that bring it back."""
 
     rows: ExpertRows
     dropped_TK: Tensor
     """Choices that found their expert full."""
     combine_weights_TR: Tensor
 
+    def combine(self, outputs_RD: Tensor, scale: float) -> Tensor:
+        """Einsum combine: weights (T, R) @ outputs (R, D), times `scale`."""
+        return (self.combine_weights_TR @ outputs_RD).mul_(scale)
 
-def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
+
+def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> MaskedSent:
     """Einsum dispatch (fairseq MOELayer): mask (T, E, C) in the dtype of x, then mask^T @ x."""
     num_tokens, num_experts = x_TD.shape[0], routing.num_experts
     slots = capacity(capacity_fraction, num_tokens)
@@ -34,12 +38,7 @@ def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
     mask_TR = scattered(cell_TK, routing.kept(dropped_TK).to(x_TD.dtype), num_experts * slots)
     weights_TR = scattered(cell_TK, routing.weights(dropped_TK).to(x_TD.dtype), num_experts * slots)
     rows = ExpertRows(mask_TR.t() @ x_TD, range(0, (num_experts + 1) * slots, slots))
-    return Sent(rows, dropped_TK, weights_TR)
-
-
-def combine(outputs_RD: Tensor, sent: Sent, scale: float) -> Tensor:
-    """Einsum combine: weights (T, R) @ outputs (R, D), times `scale`."""
-    return (sent.combine_weights_TR @ outputs_RD).mul_(scale)
+    return MaskedSent(rows, dropped_TK, weights_TR)
 
 
 def scattered(cell_TK: Tensor, values_TK: Tensor, num_rows: int) -> Tensor:

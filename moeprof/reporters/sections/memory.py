@@ -1,6 +1,6 @@
 """How much memory, and what it is for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from moeprof.records.units import format_bytes
 from moeprof.reporters.document import Block, Heading, Paragraph, Table
@@ -16,7 +16,7 @@ def memory_blocks(numbers: Numbers, phase: str) -> Iterator[Block]:
         yield Paragraph("This run has no pass `memory`, so the peak of a step is not known.")
         return
     yield from largest_sentence(numbers, phase, total)
-    yield category_table(numbers, phase)
+    yield category_table(numbers, phase, VARIANTS)
 
 
 def largest_sentence(numbers: Numbers, phase: str, total: float) -> Iterator[Block]:
@@ -36,16 +36,16 @@ def largest_sentence(numbers: Numbers, phase: str, total: float) -> Iterator[Blo
     )
 
 
-def category_table(numbers: Numbers, phase: str) -> Table:
-    """What is live at the peak, by category."""
+def category_table(numbers: Numbers, phase: str, variants: Mapping[str, str]) -> Table:
+    """What is live at the peak, by category, the variants side by side under the names given."""
     categories = numbers.distinct("category", phase, "memory_at_peak")
     rows = [
         [
             category.replace("_", " "),
-            *(cell(numbers.get("memory_at_peak", phase, variant=v, category=category), format_bytes) for v in VARIANTS),
+            *(cell(numbers.get("memory_at_peak", phase, variant=v, category=category), format_bytes) for v in variants),
         ]
         for category in categories
     ]
-    rows.append(["total", *(cell(numbers.get("memory_total_peak", phase, variant=v), format_bytes) for v in VARIANTS)])
+    rows.append(["total", *(cell(numbers.get("memory_total_peak", phase, variant=v), format_bytes) for v in variants)])
     caption = "Live tensor bytes when the total is highest, one batch: weights are static, the rest is dynamic."
-    return Table(["category", *VARIANTS.values()], rows, caption=caption)
+    return Table(["category", *variants.values()], rows, caption=caption)

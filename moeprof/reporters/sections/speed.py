@@ -1,6 +1,6 @@
 """How fast, beside the dense twin, and where a step's time goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from moeprof.analysis.breakdown import finding
 from moeprof.records.regions import REGIONS
@@ -33,7 +33,7 @@ def speed_table(numbers: Numbers, phase: str) -> Table:
 def breakdown_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
     """Regions as stacked bars and as a table, what dominates, and every layer for who wants it."""
     yield Heading("Where the time goes", 3)
-    regions = [region for region in REGIONS if any(region_time(numbers, phase, variant, region) for variant in VARIANTS)]
+    regions = regions_of(numbers, phase, VARIANTS)
     if not regions:
         yield Paragraph("This run has no pass `breakdown`, so the regions of a step are not known.")
         return
@@ -42,8 +42,13 @@ def breakdown_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
     if found:
         yield Paragraph(found.sentence)
     yield stacked_shares(numbers, phase, regions)
-    yield region_table(numbers, phase, regions)
+    yield region_table(numbers, phase, regions, VARIANTS)
     yield Details("time per layer", [layer_table(numbers, phase, regions)])
+
+
+def regions_of(numbers: Numbers, phase: str, variants: Iterable[str]) -> list[str]:
+    """Those in which any of the variants spent time."""
+    return [region for region in REGIONS if any(region_time(numbers, phase, variant, region) for variant in variants)]
 
 
 def region_time(numbers: Numbers, phase: str, variant: str, region: str, layer: str = "") -> float | None:
@@ -59,22 +64,28 @@ def stacked_shares(numbers: Numbers, phase: str, regions: list[str]) -> Stacked:
         (label, [numbers.get("region_share", phase, domain, variant, region=region) or 0.0 for region in regions])
         for label, variant, domain in bars
     ]
+    return share_bars(regions, fractions)
+
+
+def share_bars(regions: list[str], bars: list[tuple[str, list[float]]]) -> Stacked:
+    """Bars of shares under a legend of the regions."""
     legend = ", ".join(f"{letter} {region}" for region, letter in zip(regions, letters(regions), strict=True))
-    return Stacked("Share of a step, by region", regions, fractions, f"{legend}.")
+    return Stacked("Share of a step, by region", regions, bars, f"{legend}.")
 
 
-def region_table(numbers: Numbers, phase: str, regions: list[str]) -> Table:
-    """Time and share of every region, beside the twin."""
+def region_table(numbers: Numbers, phase: str, regions: list[str], variants: Mapping[str, str]) -> Table:
+    """Time and share of every region, the variants side by side under the names given."""
     rows = []
     for region in regions:
         row = [region]
-        for variant in VARIANTS:
+        for variant in variants:
             row.append(cell(region_time(numbers, phase, variant, region), format_duration))
             row.append(cell(numbers.get("region_share", phase, numbers.whole(phase), variant, region=region), percent))
         rows.append(row)
-    overhead = numbers.get("overhead", phase, category="breakdown")
+    overhead = numbers.get("overhead", phase, variant=next(iter(variants)), category="breakdown")
     cost = f" Looking on made a step take {overhead:.3f} times as long." if overhead else ""
-    return Table(["region", "MoE", "share", "dense", "share"], rows, caption=f"Time per step, summed over layers.{cost}")
+    columns = ["region", *(column for name in variants.values() for column in (name, "share"))]
+    return Table(columns, rows, caption=f"Time per step, summed over layers.{cost}")
 
 
 def layer_table(numbers: Numbers, phase: str, regions: list[str]) -> Table:

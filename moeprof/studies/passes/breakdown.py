@@ -43,8 +43,8 @@ def observe(session: Session, episode: Episode) -> list[Observation]:
     """Every contender on one batch, with its timer and without, all in turns."""
     timers = {variant.label: region_timer(session.recipe.measure.device, session.clock) for variant in session.contenders}
     contenders: dict[str, Callable[[], object]] = {}
-    for variant, model in session.contenders.items():
-        play = episode.ready(model)
+    for variant in session.contenders:
+        play = episode.ready(session.use(variant))
         contenders |= {variant.label: play, variant.label + OBSERVED: timers[variant.label].observing(play)}
 
     def between() -> None:
@@ -52,7 +52,12 @@ def observe(session: Session, episode: Episode) -> list[Observation]:
             timer.settle()
         session.progress.advance()
 
-    samples = interleaved(contenders, rounds=rounds(session), warmup=WARMUP, clock=session.clock, between=between)
+    def before(name: str) -> None:
+        session.use_label(name.removesuffix(OBSERVED))
+
+    samples = interleaved(
+        contenders, rounds=rounds(session), warmup=WARMUP, clock=session.clock, before=before, between=between
+    )
     return [
         Observation(broken_down(timer, label, episode), samples[label + OBSERVED], samples[label])
         for label, timer in timers.items()

@@ -1,15 +1,16 @@
 """The pass `memory`: one batch under every contender, every live tensor followed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from moeprof.instrument.memory import MemoryTracker
-from moeprof.models.build import Model
 from moeprof.records.metrics import MetricRow
+from moeprof.records.units import format_bytes
 from moeprof.studies.session import Session, beginning
-from moeprof.workloads.episodes import Episode
+from moeprof.workloads.episodes import Episode, Round
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,27 @@ def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) ->
     """Writes peaks and course of the first batch (a few steps of it in `decode`); its tokens must be settled."""
     session.progress.stage(f"{phase}: memory", len(session.contenders))
     footprints: dict[str, Footprint] = {}
-    for variant, model in session.contenders.items():
+    for variant in session.contenders:
+        model = session.use(variant)
         tracker = MemoryTracker(model, session.clock)
-        footprints[variant.label] = footprint(tracker, model, beginning(episodes[0]))
+        footprints[variant.label] = footprint(tracker, partial(beginning(episodes[0]).ready, model))
         session.writer.add_memory(tracker.table(phase, variant.label))
         session.progress.advance()
-    forced = session.recipe.routing.source != "model"
+    forced, budget = session.recipe.routing.source != "model", session.recipe.budget.memory
+    session.writer.record.notes += [
+        f"{phase}: one batch of {session.recipe.load.batch_size} under {variant} needs {format_bytes(found.total)}, "
+        f"more than the budget of {format_bytes(budget)}"
+        for variant, found in footprints.items()
+        if budget is not None and found.total > budget
+    ]
     session.writer.add_metrics(memory_rows(session.recipe.workload, phase, footprints, forced=forced))
 
 
-def footprint(tracker: MemoryTracker, model: Model, episode: Episode) -> Footprint:
-    """Plays the episode once; its untimed beginning counts only by what it leaves behind."""
+def footprint(tracker: MemoryTracker, ready: Callable[[], Round]) -> Footprint:
+    """Plays an episode once; what makes it ready, untimed, counts only by what it leaves behind."""
     before = allocated(tracker.device)
     with tracker.observing():
-        play = episode.ready(model)
+        play = ready()
     tracker.begin()
     reset_peak(tracker.device)
     with tracker.observing():

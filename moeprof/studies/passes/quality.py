@@ -18,7 +18,7 @@ from moeprof.records.metrics import Address, MetricRow
 from moeprof.records.recipe import Recipe
 from moeprof.studies.session import Session
 from moeprof.studies.train.checkpoint import read_origin
-from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
+from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, columns
 from moeprof.workloads.tokenizers import FIRST_BYTE, FIRST_WORD, PAD, Tokenizer, make_tokenizer
 
 FOREIGN_RATIO = 1.5
@@ -60,9 +60,10 @@ def measure_quality(session: Session, phase: str, episodes: Sequence[Episode]) -
 
 def measure_scores(session: Session, episodes: Sequence[Episode], tokenizer: Tokenizer) -> None:
     """Perplexity and bits per byte of every MoE contender, and what the baseline's say about the text."""
-    for variant, model in session.contenders.items():
+    for variant in session.contenders:
         if variant.dense:
             continue  # the twin has random weights
+        model = session.use(variant)
         session.progress.stage(f"score: quality of {variant.label}", len(episodes))
         scores: dict[str, Score] = {}
         for episode in episodes:
@@ -96,7 +97,7 @@ def score_rows(recipe: Recipe, label: str, scores: dict[str, Score]) -> Iterator
     """By domain, then over all."""
     everything = sum(scores.values(), Score(0.0, 0, 0))
     for domain, found in [*scores.items(), ("", everything)]:
-        if found.num_bytes:
+        if found.num_bytes and math.isfinite(found.nats):  # a contender whose outputs are no numbers has no quality
             address = address_of(recipe, "score", label, domain)
             forced = recipe.routing.source != "model"
             yield MetricRow("perplexity", math.exp(found.per_token), **address, forced=forced)
@@ -132,9 +133,10 @@ def byte_remarks(recipe: Recipe, episodes: Sequence[Episode]) -> Iterator[str]:
 def measure_translations(session: Session, episodes: Sequence[Episode], tokenizer: Tokenizer) -> None:
     """chrF of every MoE contender's own greedy translations, where the workload has references."""
     translating = [episode for episode in episodes if isinstance(episode, DecodeEpisode) and episode.references]
-    for variant, model in session.contenders.items():
+    for variant in session.contenders:
         if variant.dense or not translating:
             continue
+        model = session.use(variant)
         session.progress.stage(f"decode: quality of {variant.label}", len(translating))
         pairs: dict[str, list[tuple[str, str]]] = {}
         for episode in translating:
@@ -153,10 +155,7 @@ def decoded_by(model: Model, episode: DecodeEpisode) -> DecodeEpisode:
 
 def texts(episode: DecodeEpisode, tokenizer: Tokenizer) -> list[str]:
     """What each sequence of a settled episode became; the first token is the tag, and PAD follows the end."""
-    rows_BN = (
-        torch.stack(episode.tokens_NB[1:], dim=1).tolist() if len(episode.tokens_NB) > 1 else [[]] * len(episode.sequence_B)
-    )
-    return [tokenizer.decode(token for token in row if token != PAD) for row in rows_BN]
+    return [tokenizer.decode(token for token in column[1:] if token != PAD) for column in columns(episode)]
 
 
 def chrf_rows(recipe: Recipe, label: str, pairs: dict[str, list[tuple[str, str]]]) -> Iterator[MetricRow]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from moeprof.analysis.timing import Timing, noisy, slowdown_rows, timing_rows
+from moeprof.analysis.timing import Timing, noisy, slowdown_rows, speedup_rows, summed, timing_rows
 from moeprof.instrument.counters import Counters, device_uuid
 from moeprof.instrument.timing import interleaved
+from moeprof.records.metrics import Address
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode, num_tokens
 
@@ -24,15 +25,25 @@ def measure_time(session: Session, phase: str, episodes: Sequence[Episode]) -> N
         session.writer.add_metrics([row])
         session.writer.add_samples(row, values)
     session.writer.add_metrics(slowdown_rows(workload, phase, timings))
+    untold = session.untold(phase)
+    for domain in dict.fromkeys(timing.domain for timing in [*timings, *summed(timings)]):
+        of = {timing.variant: timing for timing in [*timings, *summed(timings)] if timing.domain == domain}
+        address = Address(workload=workload, phase=phase, domain=domain)
+        session.writer.add_metrics(speedup_rows("speedup_equal_batch", address, of, session.against, untold))
     session.writer.record.noisy += noisy(phase, timings)
 
 
 def timed(session: Session, episode: Episode) -> list[Timing]:
     """Every contender's rounds on one batch."""
     measure = session.recipe.measure
-    rounds = {variant.label: episode.ready(model) for variant, model in session.contenders.items()}
+    rounds = {variant.label: episode.ready(session.use(variant)) for variant in session.contenders}
     samples = interleaved(
-        rounds, rounds=measure.rounds, warmup=measure.warmup, clock=session.clock, between=session.progress.advance
+        rounds,
+        rounds=measure.rounds,
+        warmup=measure.warmup,
+        clock=session.clock,
+        before=session.use_label,
+        between=session.progress.advance,
     )
     sizes = len(episode.steps), num_tokens(episode)
     return [Timing(label, episode.domain, rounds_ns, *sizes) for label, rounds_ns in samples.items()]

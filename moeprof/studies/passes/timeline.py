@@ -12,6 +12,6 @@ def trace_timeline(session: Session, phase: str, episodes: Sequence[Episode]) ->
     session.progress.stage(f"{phase}: timeline", len(session.contenders))
     folder = session.writer.path / "timeline"
     episode = beginning(episodes[0])
-    for variant, model in session.contenders.items():
-        record_timeline(episode.ready(model), folder, f"{phase}-{variant.label}", session.recipe.measure.device)
+    for variant in session.contenders:
+        record_timeline(episode.ready(session.use(variant)), folder, f"{phase}-{variant.label}", session.recipe.measure.device)
         session.progress.advance()

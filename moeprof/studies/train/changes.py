@@ -11,13 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from moeprof.instrument.hooks import hooked
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model
 from moeprof.moe.layer import moe_layers
 from moeprof.moe.router import Router, best
 from moeprof.moe.routing import Routing
 from moeprof.studies.train.heldout import cross_entropies
-from moeprof.studies.train.hooks import hooked
 from moeprof.studies.train.lessons import Lesson
 
 GROUP = 32

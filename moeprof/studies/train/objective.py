@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moeprof.instrument.hooks import hooked
 from moeprof.models.build import Model
 from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.moe.router import Router
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe import TrainSection
-from moeprof.studies.train.hooks import hooked
 from moeprof.studies.train.lessons import Lesson
 
 

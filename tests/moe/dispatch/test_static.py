@@ -1,16 +1,12 @@
 """Static gating: a mask of S x E x c, slots that are filled or not, and the outputs of fairseq's einsums."""
 
-from collections.abc import Callable
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from moeprof.moe.dispatch import DISPATCHES, static
+from moeprof.moe.dispatch import static
 from moeprof.moe.routing import Routing
 from moeprof.records.gating import capacity
 
@@ -64,7 +60,7 @@ def test_combine_is_the_einsum_with_dense_weights(case: Drawn, fraction: float, 
     outputs_RD = tokens(len(sent.rows.rows_RD), DIM, seed=2)
     _, combine_SEC = dense_masks(case, slots_of(case, fraction))
     expected_SD = scale * torch.einsum("sec,ecd->sd", combine_SEC, outputs_RD.view(case.num_experts, -1, DIM))
-    torch.testing.assert_close(static.combine(outputs_RD, sent, scale), expected_SD)
+    torch.testing.assert_close(sent.combine(outputs_RD, scale), expected_SD)
 
 
 @unhurried
@@ -90,7 +86,7 @@ def test_a_slot_holds_one_token_or_nothing(case: Drawn, fraction: float) -> None
 @given(drawn(), fractions())
 def test_a_token_with_all_choices_dropped_and_padding_come_back_as_zero(case: Drawn, fraction: float) -> None:
     sent = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
-    y_SD = static.combine(torch.ones(len(sent.rows.rows_RD), DIM), sent, 1.0)
+    y_SD = sent.combine(torch.ones(len(sent.rows.rows_RD), DIM), 1.0)
     lost = case.gated(slots_of(case, fraction)).dropped
     for token in range(case.num_tokens):
         gone = not case.real[token] or all(lost[token])
@@ -110,68 +106,3 @@ def test_rows_in_bfloat16_are_copies_of_the_tokens_without_rounding() -> None:
     sent = static.dispatch(x_SD, routing, 1.0)
     rows_ECD = sent.rows.rows_RD.view(4, 64, 5)
     assert all(torch.equal(rows_ECD[token % 4, token // 4], x_SD[token]) for token in range(64))
-
-
-def test_static_gating_is_in_the_registry() -> None:
-    assert DISPATCHES["static"].dispatch is static.dispatch
-    assert DISPATCHES["static"].combine is static.combine
-
-
-class Allocated(TorchDispatchMode):
-    """Keeps the bytes of every tensor that a scatter fills: the masks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.masks_bytes: list[int] = []
-
-    def __torch_dispatch__(
-        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
-    ) -> object:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.scatter_.src:
-            assert isinstance(result, Tensor)
-            if result.dim() == 2:
-                self.masks_bytes.append(result.nbytes)
-        return result
-
-
-def on_meta(num_tokens: int, num_experts: int, capacity_fraction: float, dim: int = 8) -> static.Sent:
-    """Top-2 decisions and tokens in 16 bits that have shapes and no values."""
-    experts_TK = torch.zeros(num_tokens, 2, dtype=torch.int64, device="meta")
-    routing = Routing(experts_TK, torch.zeros(num_tokens, 2, device="meta"), None, num_experts)
-    return static.dispatch(torch.zeros(num_tokens, dim, dtype=torch.bfloat16, device="meta"), routing, capacity_fraction)
-
-
-@pytest.mark.parametrize(
-    ("num_tokens", "num_experts", "capacity_fraction", "slots", "waste"),
-    [
-        (2048, 512, 0.05, 52_736, 12.875),
-        (4096, 512, 0.05, 104_960, 12.8125),
-        (512, 128, 1.0, 65_536, 64.0),
-        (2048, 128, 1.0, 262_144, 64.0),
-    ],
-)
-def test_statement_1_rows_sent_over_rows_needed_are_the_papers_waste(
-    num_tokens: int, num_experts: int, capacity_fraction: float, slots: int, waste: float
-) -> None:
-    sent = on_meta(num_tokens, num_experts, capacity_fraction)
-    assert len(sent.rows.rows_RD) == slots
-    assert slots / (2 * num_tokens) == waste
-
-
-def mask_bytes(num_tokens: int) -> list[int]:
-    """Of the dispatch mask and the combine weights of the paper's LM layer in 16 bits, as static gating allocates them."""
-    with Allocated() as allocated:
-        on_meta(num_tokens, 512, 0.05)
-    return allocated.masks_bytes
-
-
-@pytest.mark.parametrize(("num_tokens", "elements"), [(2048, 108_003_328), (4096, 429_916_160)])
-def test_statement_5_mask_and_weights_have_tokens_times_slots_elements(num_tokens: int, elements: int) -> None:
-    assert mask_bytes(num_tokens) == [2 * elements] * 2
-
-
-def test_statement_5_the_mask_grows_with_the_square_of_the_tokens() -> None:
-    sizes = [320 * 2**power for power in range(6)]
-    slope, _ = np.polyfit(np.log(sizes), np.log([mask_bytes(size)[0] for size in sizes]), 1)
-    assert slope == pytest.approx(2.0, abs=0.02)

@@ -22,7 +22,9 @@ from moeprof.studies.train.study import train
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import make_workload
 from moeprof.workloads.tokenizers import BOS, EOS, FIRST_BYTE, PAD, ByteTokenizer, WordTokenizer, make_tokenizer
-from tests.studies.train.lessons import Quiet, brief
+
+from ..runs import spoil, studied, values
+from ..train.lessons import Quiet, brief
 
 Micro = Callable[[str], Path]
 
@@ -196,3 +198,13 @@ def test_sentences_that_must_be_spelled_are_called_foreign(trained: Callable[...
     ]
     session, _ = measured(trained("mt"), tmp_path / "own", "encode")
     assert session.writer.record.notes == []
+
+
+def test_a_contender_whose_outputs_are_no_numbers_has_no_quality_and_the_run_can_be_read(
+    trained: Callable[..., Recipe], micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = f"model.checkpoint={trained('lm').model.checkpoint}"
+    spoil(monkeypatch, "dynamic", lambda y_TD: y_TD * float("nan"))
+    run = studied(micro("lm"), tmp_path / "run", checkpoint, passes=[measure_quality])
+    assert [reason.partition(":")[0] for reason in run.record.reasons] == ["score", "decode"]
+    assert set(values(run, "perplexity", "variant", phase="score")) == {("static",)}

@@ -1,0 +1,122 @@
+"""The search for the batch with the largest throughput within a memory budget, and what it saw on its way."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+End = Literal["memory", "throughput", "largest"]
+
+LARGEST_BATCH = 2**20
+FAR = 16
+"""Nobody asks whether so many times the best batch would fit."""
+FALLS = 2
+"""The batch grows no further when so many points in a row bring nothing."""
+NOISE = 0.02
+"""A rise by less than this is no rise: on a plateau chance would go on for ever."""
+RESOLUTION = 8
+"""The largest batch that fits is known to one part in so many."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One batch that was tried; without a throughput it did not fit, or was only weighed."""
+
+    batch: int
+    throughput: float | None = None
+    """Tokens per second."""
+    memory_bytes: int | None = None
+    """Most live bytes, weights included; unknown where the attempt was cut short."""
+    why: str = ""
+    """What was in the way where it did not fit."""
+    weighed: bool = False
+    """It fits, but larger batches were no faster any more, so that nobody timed it."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory sufficed."""
+        return self.throughput is not None or self.weighed
+
+
+@dataclass(frozen=True)
+class Search:
+    """Every point, by batch, and why there are no larger ones."""
+
+    points: tuple[Point, ...]
+    ended: End
+
+    @property
+    def best(self) -> Point | None:
+        """The largest throughput; None where not even one sequence fits."""
+        return fastest(self.points)
+
+    @property
+    def max_batch(self) -> int:
+        """The largest batch that was seen to fit; 0 where none did."""
+        return max((point.batch for point in self.points if point.fits), default=0)
+
+
+def search(
+    measure: Callable[[int], Point], weigh: Callable[[int], Point] | None = None, largest: int = LARGEST_BATCH
+) -> Search:
+    """Doubles from 1 until a batch does not fit or throughput falls twice in a row, then refines both ends of the answer.
+
+    Where throughput fell first, `weigh`, if given, goes on without timing until memory ends it too, or the batch is far beyond
+    the best one.
+    """
+    points: dict[int, Point] = {}
+    ended = grow(points, measure, largest, timed=True)
+    best = fastest(points.values())
+    if ended == "throughput" and weigh is not None and best is not None:
+        weighed = grow(points, weigh, min(largest, FAR * best.batch), timed=False)
+        ended = "memory" if weighed == "memory" else ended
+    if best is not None:
+        too_large = min((point.batch for point in points.values() if not point.fits), default=largest + 1)
+        for batch in (best.batch * 3 // 4, best.batch * 3 // 2):
+            if 0 < batch < too_large and batch not in points:
+                points[batch] = measure(batch)
+    return Search(tuple(points[batch] for batch in sorted(points)), ended)
+
+
+def grow(points: dict[int, Point], how: Callable[[int], Point], largest: int, *, timed: bool) -> End:
+    """Adds points until one ends it; batches that are known are not tried again."""
+
+    def fits(batch: int) -> bool:
+        if batch not in points:
+            points[batch] = how(batch)
+        return points[batch].fits
+
+    for batch in doubling(largest):
+        if not fits(batch):
+            largest_fitting(fits, batch // 2, batch)
+            return "memory"
+        if timed and fallen(list(points.values())):
+            return "throughput"
+    return "largest"
+
+
+def fastest(points: Iterable[Point]) -> Point | None:
+    """The point with the largest throughput."""
+    return max(
+        (point for point in points if point.throughput is not None), key=lambda point: point.throughput or 0.0, default=None
+    )
+
+
+def doubling(largest: int) -> Iterator[int]:
+    """1, 2, 4 ... up to `largest`."""
+    batch = 1
+    while batch <= largest:
+        yield batch
+        batch *= 2
+
+
+def fallen(points: list[Point]) -> bool:
+    """Whether the last points, in the order of trying, bring nothing beyond the ones before them."""
+    throughputs = [point.throughput or 0.0 for point in points]
+    return len(points) > FALLS and max(throughputs[-FALLS:]) < max(throughputs[:-FALLS]) * (1 + NOISE)
+
+
+def largest_fitting(fits: Callable[[int], bool], low: int, high: int) -> None:
+    """Halves the gap between a batch that fits (or 0) and one that does not."""
+    while high - low > max(1, low // RESOLUTION):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)

@@ -1,0 +1,49 @@
+"""What a gating computes beside what its tokens need: rows handed to the experts, capacity, and waste."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from moeprof.records.gating import capacity
+from moeprof.records.metrics import MetricRow
+from moeprof.records.recipe import Recipe
+
+FIXED_CAPACITY = ("static", "tutel")
+"""Dispatches under which an expert takes ceil(C x S)."""
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """One forward pass by its size."""
+
+    domain: str
+    rows: int
+    """S, padding included."""
+    tokens: int
+    """Padding left out."""
+    slots: float
+    """Rows that a layer handed to its experts, mean over layers."""
+
+
+def slot_rows(recipe: Recipe, phase: str, variant: str, sizes: Sequence[StepSize]) -> Iterator[MetricRow]:
+    """`expert_slots`, `waste_factor`, `step_rows` and where there is one `capacity`: per domain, and over all of them."""
+    domains = list(dict.fromkeys(size.domain for size in sizes))
+    for domain in [*domains, ""]:
+        chosen = [size for size in sizes if domain in ("", size.domain)]
+        for metric, value in slot_metrics(recipe, variant, chosen).items():
+            yield MetricRow(metric, value, workload=recipe.workload, phase=phase, domain=domain, variant=variant)
+
+
+def slot_metrics(recipe: Recipe, variant: str, sizes: Iterable[StepSize]) -> dict[str, float]:
+    """Means over steps; waste is all rows computed over all rows needed (paper: E x C / k)."""
+    steps = [size for size in sizes if size.tokens]
+    if not steps:
+        return {}
+    slots = sum(size.slots for size in steps)
+    metrics = {
+        "step_rows": sum(size.rows for size in steps) / len(steps),
+        "expert_slots": slots / len(steps),
+        "waste_factor": slots / (recipe.gating.top_k * sum(size.tokens for size in steps)),
+    }
+    if variant.partition("+")[0] in FIXED_CAPACITY:
+        metrics["capacity"] = sum(capacity(recipe.gating.capacity_fraction, size.rows) for size in steps) / len(steps)
+    return metrics

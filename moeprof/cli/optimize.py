@@ -1,0 +1,75 @@
+"""`moeprof optimize`: optimizations applied one after another, beside what the model is deployed with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from moeprof.cli.options import resolved_recipes, run_options
+from moeprof.cli.running import run_all
+from moeprof.optimizations.registry import OPTIMIZATIONS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+AGAINST = ("static", "tutel", "tutel-dropless", "dense")
+
+
+def optimization_options(function: F) -> F:
+    """A flag per optimization, and its own options behind it."""
+    for optimization in reversed(OPTIMIZATIONS.values()):
+        for option in reversed(optimization.options):
+            choice = click.Choice(option.choices)
+            function = click.option(
+                f"--{option.name}", type=choice, default=option.default, show_default=True, help=option.help
+            )(function)
+        function = click.option(f"--{optimization.name}", is_flag=True, help=optimization.help)(function)
+    return function
+
+
+@click.command(name="optimize", short_help="Apply optimizations and compare.")
+@run_options
+@optimization_options
+@click.option("--all", "everything", is_flag=True, help="All optimizations; also what happens where none is named.")
+@click.option("--alone", is_flag=True, help="Each optimization by itself, not on top of the ones before.")
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Choice(AGAINST),
+    help="What speed-ups are told against; repeat for several.  [default: static]",
+)
+@click.option("--no-sweep", is_flag=True, help="No search for the largest batch: equal batches only.")
+@click.option("--timeline", is_flag=True, help="Also record a torch.profiler timeline of a few steps.")
+@click.pass_obj
+def command(
+    settings: dict[str, bool],
+    /,
+    recipes: tuple[str, ...],
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+    everything: bool,
+    alone: bool,
+    against: tuple[str, ...],
+    no_sweep: bool,
+    timeline: bool,
+    **options: Any,
+) -> None:
+    """Run the workloads of RECIPE as deployed and optimized, in turns, and compare speed, memory and outputs.
+
+    Optimizations build on each other in the order below; none named means all. Every speed-up stands for outputs that were
+    compared first: equal batches, and each variant at its own best batch within the recipe's memory budget.
+    """
+    flags = {name: options.pop(name.replace("-", "_")) for name in OPTIMIZATIONS}
+    chosen = [name for name, wanted in flags.items() if wanted or everything or not any(flags.values())]
+    values = {
+        option.name: options.pop(option.name.replace("-", "_")) for one in OPTIMIZATIONS.values() for option in one.options
+    }
+    resolved = resolved_recipes(recipes, **options)
+
+    def study() -> Any:
+        from moeprof.studies.optimize import optimization
+
+        return optimization(chosen, values, against=against or ("static",), alone=alone, sweep=not no_sweep, timeline=timeline)
+
+    run_all(study, resolved, out, force=force, as_json=as_json, quiet=settings["quiet"])

@@ -1,0 +1,34 @@
+"""Tutel's mode of fairseq: scatter and gather in the place of the mask; the padded buffers and the slots' arithmetic stay.
+
+T tokens, K choices, E experts, c slots per expert, R = E x c rows, D width.
+"""
+
+import torch
+from torch import Tensor
+
+from moeprof.moe.dispatch.indexed import IndexedSent
+from moeprof.moe.experts import ExpertRows
+from moeprof.moe.routing import Routing, positions_in_expert
+from moeprof.records.gating import capacity
+
+
+def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, *, dropless: bool = False) -> IndexedSent:
+    """Each slot gathers its token, or zeros; `dropless` takes the largest load as capacity (Tutel with factor 0)."""
+    num_tokens, top_k = routing.experts_TK.shape
+    place_TK = positions_in_expert(routing)
+    slots = largest_load(place_TK, routing) if dropless else capacity(capacity_fraction, num_tokens)
+    num_rows = routing.num_experts * slots
+    dropped_TK = (place_TK >= slots) & routing.kept()
+    cell_TK = routing.experts_TK * slots + place_TK.clamp(max=slots - 1)
+    # What counts nothing writes to a cell behind the last slot: no data-dependent shapes, no conflicts.
+    target_TK = cell_TK.masked_fill(~routing.kept(dropped_TK), num_rows)
+    source_R1 = torch.full((num_rows + 1,), num_tokens, device=x_TD.device)
+    source_R1.scatter_(0, target_TK.flatten(), torch.arange(num_tokens, device=x_TD.device).repeat_interleave(top_k))
+    rows_RD = torch.cat([x_TD, x_TD.new_zeros(1, x_TD.shape[1])]).index_select(0, source_R1[:-1])
+    rows = ExpertRows(rows_RD, range(0, num_rows + 1, slots))
+    return IndexedSent(rows, None if dropless else dropped_TK, cell_TK, routing.weights(dropped_TK).to(x_TD.dtype))
+
+
+def largest_load(place_TK: Tensor, routing: Routing) -> int:
+    """Choices of the busiest expert, at least 1; the host waits for it, as Tutel's does."""
+    return max(int(place_TK.masked_fill(~routing.kept(), -1).max()) + 1, 1)

@@ -1,0 +1,16 @@
+"""What variants are called in a sentence."""
+
+DISPATCHES = {
+    "static": "static gating",
+    "tutel": "Tutel",
+    "tutel-dropless": "dropless Tutel",
+    "dynamic": "dynamic gating",
+    "dense": "the dense twin",
+}
+
+
+def name_of(label: str) -> str:
+    """`dynamic gating`, or `dynamic gating with loop` for the label `dynamic+loop`."""
+    dispatch, *choices = label.split("+")
+    name = DISPATCHES.get(dispatch, dispatch)
+    return f"{name} with {' and '.join(choices)}" if choices else name

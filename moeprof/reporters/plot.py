@@ -1,0 +1,223 @@
+"""Curves over a batch size: the two axes, for every format, and a canvas of characters for those without graphics."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from moeprof.records.units import format_significant
+from moeprof.reporters.document import Curves
+from moeprof.reporters.shading import letters
+
+NOTHING = "There is nothing to draw: no curve has a point."
+ROWS = 14
+LOGARITHMIC_FROM = 20
+"""The ratio of largest to smallest y above which a linear axis would flatten the small ones."""
+ROUNDING = 1e-9
+"""0.3 is three steps of 0.1, although 0.3 / 0.1 is a little less than 3."""
+DOT, DASH = "·", "╌"
+
+Cell = tuple[int, int]
+"""Row from the top, column from the left."""
+Span = tuple[str, int | None]
+"""Characters, and the index of the curve that they belong to."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis: its two ends, and the round values between them that are written."""
+
+    low: float
+    high: float
+    logarithmic: bool
+    ticks: Sequence[float]
+
+    def at(self, value: float) -> float:
+        """0 at the low end, 1 at the high end; an axis of a single value has it in its middle."""
+        if self.low == self.high:
+            return 0.5
+        measure = math.log2 if self.logarithmic else float
+        low, high = measure(self.low), measure(self.high)
+        return min(max((measure(value) - low) / (high - low), 0.0), 1.0)
+
+
+def has_points(block: Curves) -> bool:
+    """Whether there is anything to draw."""
+    return any(points for _, points in block.curves)
+
+
+def scale_of_x(block: Curves, characters: int) -> Scale:
+    """From a power of two to a power of two; ticks so far apart that their labels fit an axis `characters` long."""
+    values = [x for _, points in block.curves for x, _ in points]
+    mantissa, exponent = math.frexp(max(values))
+    first, last = floor_log2(min(values)), min(exponent - (mantissa == 0.5), 1023)
+    ends = math.ldexp(1.0, first), math.ldexp(1.0, last)
+    longest = max(len(format_significant(end)) for end in ends)
+    # A label centred at either end is pushed inwards by half its length, hence one and a half.
+    stride = max(1, math.ceil((1.5 * longest + 2) * (last - first) / characters))
+    return Scale(*ends, True, powers_of_two(first, last, stride))
+
+
+def scale_of_y(block: Curves, most: int) -> Scale:
+    """From 0 to the largest value or the limit, logarithmic where they are far apart; at most `most` (3 or more) ticks."""
+    values = [y for _, points in block.curves for _, y in points] + ([block.limit[1]] if block.limit else [])
+    low, high = min(values), max(values)
+    binary = counts_in_binary(block.write_y)
+    if high / low > LOGARITHMIC_FROM:
+        return Scale(low, high, True, logarithmic_ticks(low, high, most, binary))
+    step = linear_step(high, most, binary)
+    ticks = [min(step * index, high) for index in range(math.floor(high / step + ROUNDING) + 1)]
+    return Scale(0.0, high, False, ticks)
+
+
+def counts_in_binary(write: Callable[[float], str]) -> bool:
+    """Whether 2**30 is a rounder number than 10**9 to who writes it: so it is to `format_bytes`."""
+    return len(write(2.0**30)) < len(write(1e9))
+
+
+def linear_step(high: float, most: int, binary: bool) -> float:
+    """The smallest round step of which fewer than `most` reach `high`."""
+    if binary:
+        top = floor_log2(high)
+        candidates = [math.ldexp(1.0, exponent) for exponent in range(top - most, top + 1)]
+    else:
+        top = math.floor(math.log10(high))
+        candidates = list(decimals(top - 1, top, (1, 2, 5)))
+    return next(step for step in candidates if high < step * (most - ROUNDING))
+
+
+def logarithmic_ticks(low: float, high: float, most: int, binary: bool) -> list[float]:
+    """Powers of two, or of ten with as many round numbers between them as there is room for."""
+    if binary:
+        first, last = floor_log2(low) + 1, floor_log2(high)
+        return powers_of_two(first, last, max(1, math.ceil((last - first + 1) / most)))
+    first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [tick for tick in decimals(first, last, digits) if low <= tick <= high]
+        if len(ticks) <= most:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / most)]
+
+
+def floor_log2(value: float) -> int:
+    """Exact, unlike the logarithm."""
+    return math.frexp(value)[1] - 1
+
+
+def powers_of_two(first: int, last: int, stride: int) -> list[float]:
+    """2**first, and every `stride`-th power from there to 2**last."""
+    return [math.ldexp(1.0, exponent) for exponent in range(first, last + 1, stride)]
+
+
+def decimals(first: int, last: int, digits: Sequence[int]) -> Iterator[float]:
+    """Each digit times each power of ten, read from text: 10.0**-5 is not the float nearest to 1e-5."""
+    return (float(f"{digit}e{exponent}") for exponent in range(first, last + 1) for digit in digits)
+
+
+def name_of_y(block: Curves, y: Scale) -> str:
+    """What the vertical axis shows, with a warning where equal distances are equal ratios."""
+    return f"{block.y_name} (logarithmic)" if y.logarithmic else block.y_name
+
+
+def canvas(block: Curves, width: int, rows: int = ROWS) -> list[list[Span]]:
+    """Lines of at most `width` characters: the curves in `rows` rows, their axes, and the letter of each."""
+    if not has_points(block):
+        return [[(cut(NOTHING, width), None)]]
+    y = scale_of_y(block, max(3, rows // 2 - 1))
+    names = {row_of(tick, y, rows): cut(block.write_y(tick), width // 3) for tick in y.ticks}
+    margin = max(map(len, names.values()), default=0)
+    columns = width - margin - 2
+    x = scale_of_x(block, columns)
+    cells = cells_of(block, x, y, columns, rows)
+    lines: list[list[Span]] = [[(cut(name_of_y(block, y), width), None)]]
+    for row in range(rows):
+        edge = f"{names.get(row, ''):>{margin}} {'┤' if row in names else '│'}"
+        lines.append([(edge, None), *(cells.get((row, column), (" ", None)) for column in range(columns))])
+    return [*lines, *feet(x, columns, margin + 2, block.x_name), *legend(block, width)]
+
+
+def row_of(value: float, y: Scale, rows: int) -> int:
+    """Row 0 is the top."""
+    return rows - 1 - round(y.at(value) * (rows - 1))
+
+
+def column_of(value: float, x: Scale, columns: int) -> int:
+    """Column 0 is beside the axis."""
+    return round(x.at(value) * (columns - 1))
+
+
+def cells_of(block: Curves, x: Scale, y: Scale, columns: int, rows: int) -> dict[Cell, Span]:
+    """What is not blank: letters over dots over the limit."""
+    paths = [[(row_of(b, y, rows), column_of(a, x, columns)) for a, b in points] for _, points in block.curves]
+    cells: dict[Cell, Span] = {}
+    for index, path in enumerate(paths):
+        cells |= {cell: (DOT, index) for start, end in pairwise(path) for cell in between(start, end)}
+    for index, (letter, path) in enumerate(zip(letters([label for label, _ in block.curves]), paths, strict=True)):
+        cells |= dict.fromkeys(path, (letter, index))
+    if not block.limit:
+        return cells
+    row = row_of(block.limit[1], y, rows)
+    dashes: dict[Cell, Span] = {(row, column): (DASH, None) for column in range(columns)}
+    return dashes | cells | words_on(row, f" {cut(name_of_limit(block), columns - 2)} ", cells, columns)
+
+
+def between(start: Cell, end: Cell) -> Iterator[Cell]:
+    """The cells of a straight line without its ends, one per row or one per column, whichever are more."""
+    (row, column), (last_row, last_column) = start, end
+    steps = max(abs(last_row - row), abs(last_column - column))
+    for step in range(1, steps):
+        yield row + round((last_row - row) * step / steps), column + round((last_column - column) * step / steps)
+
+
+def words_on(row: int, words: str, cells: dict[Cell, Span], columns: int) -> dict[Cell, Span]:
+    """The words in the place of the row where they hide the fewest letters, then the fewest dots, then the leftmost."""
+    weights = {cell: 1 if text == DOT else columns for cell, (text, _) in cells.items()}
+
+    def hidden(start: int) -> int:
+        return sum(weights.get((row, start + offset), 0) for offset in range(len(words)))
+
+    last = columns - len(words)
+    start = min(range(min(2, last), last + 1), key=hidden)  # two dashes first, where they fit
+    return {(row, start + offset): (letter, None) for offset, letter in enumerate(words)}
+
+
+def name_of_limit(block: Curves) -> str:
+    """`budget 2.42 GiB`; nothing where there is no limit."""
+    return f"{block.limit[0]} {block.write_y(block.limit[1])}" if block.limit else ""
+
+
+def feet(x: Scale, columns: int, margin: int, name: str) -> list[list[Span]]:
+    """The horizontal axis with its ticks, what they are, and what of."""
+    width = margin + columns
+    line, numbers = [*" " * (margin - 1), "└", *"─" * columns], [" "] * width
+    for tick in x.ticks:
+        text, place = cut(format_significant(tick), width), margin + column_of(tick, x, columns)
+        line[place] = "┬"
+        start = max(0, min(place - (len(text) - 1) // 2, width - len(text)))
+        numbers[start : start + len(text)] = text
+    return [[("".join(line), None)], [("".join(numbers), None)], [(f"{cut(name, columns):>{width}}", None)]]
+
+
+def legend(block: Curves, width: int) -> list[list[Span]]:
+    """`s static   d dynamic`, on as many lines as it takes."""
+    lines: list[list[Span]] = [[]]
+    used = 0
+    for index, (label, letter) in enumerate(zip(named(block), letters([label for label, _ in block.curves]), strict=True)):
+        entry = cut(f"{letter} {label}", width)
+        if lines[-1] and used + 3 + len(entry) > width:
+            lines.append([])
+            used = 0
+        gap = "   " if lines[-1] else ""
+        lines[-1] += [(gap, None), (entry, index)]
+        used += len(gap) + len(entry)
+    return lines
+
+
+def named(block: Curves) -> list[str]:
+    """The labels; one whose curve was not drawn says so."""
+    return [label if points else f"{label} (no point)" for label, points in block.curves]
+
+
+def cut(text: str, width: int) -> str:
+    """The text, or as much of its beginning as fits."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"

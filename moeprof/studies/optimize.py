@@ -1,0 +1,56 @@
+"""Applies optimizations, one after another or each by itself, and compares them with what a model is deployed with today."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from moeprof.optimizations.registry import optimized
+from moeprof.records.variant import DENSE, STATIC, Variant
+from moeprof.studies.passes.breakdown import measure_breakdown
+from moeprof.studies.passes.memory import measure_memory
+from moeprof.studies.passes.outputs import check_outputs
+from moeprof.studies.passes.quality import measure_quality
+from moeprof.studies.passes.routing import record_routing
+from moeprof.studies.passes.sweep import measure_sweep
+from moeprof.studies.passes.time import measure_time
+from moeprof.studies.passes.timeline import trace_timeline
+from moeprof.studies.study import Pass, Study
+from moeprof.workloads.registry import Workload
+
+PASSES: tuple[Pass, ...] = (record_routing, check_outputs, measure_quality, measure_time, measure_breakdown, measure_memory)
+"""Outputs are checked before anything is timed."""
+
+BASELINES = {
+    "static": STATIC,
+    "tutel": Variant(dispatch="tutel"),
+    "tutel-dropless": Variant(dispatch="tutel-dropless"),
+    "dense": DENSE,
+}
+"""What an optimization can be held against."""
+
+
+def optimization(
+    names: Sequence[str],
+    settings: Mapping[str, str],
+    *,
+    against: Sequence[str] = ("static",),
+    alone: bool = False,
+    sweep: bool = True,
+    timeline: bool = False,
+) -> Study:
+    """The study behind `moeprof optimize`.
+
+    The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against.
+    """
+    baselines = [BASELINES[name] for name in dict.fromkeys(against)]
+    with_experts = [variant for variant in baselines if not variant.dense] or [STATIC]
+    variants = dict.fromkeys([*with_experts, *baselines, *optimized(names, settings, alone=alone)])
+
+    def passes(workload: Workload) -> list[Pass]:
+        chosen: list[Pass] = list(PASSES)
+        if sweep:
+            chosen.append(partial(measure_sweep, workload))
+        if timeline:
+            chosen.append(trace_timeline)
+        return chosen
+
+    return Study("optimize", tuple(variants), passes, tuple(baselines))

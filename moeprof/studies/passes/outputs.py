@@ -1,0 +1,196 @@
+"""The pass `outputs`: does a contender compute what the baseline computes? Asked before any speed-up is told.
+
+Layer by layer on the baseline's own inputs, then end to end. T rows of a step, K choices, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moeprof.analysis.agreement import Agreement, Compared, agreement_rows
+from moeprof.instrument.hooks import hooked
+from moeprof.instrument.probe import Probe, observed_by
+from moeprof.instrument.step import Step
+from moeprof.models.build import Model
+from moeprof.moe.layer import MoELayer, moe_layers
+from moeprof.records.variant import Variant
+from moeprof.studies.session import Session, first_of_each_domain
+from moeprof.workloads.episodes import Episode
+
+TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
+"""Largest difference of a token's outputs, as a share of its largest output."""
+
+Flags = npt.NDArray[np.bool_]
+INTACT = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a layer decided about the tokens of a step."""
+
+    layer: str
+    step: Step
+    experts_TK: Tensor
+    """In the order of their numbers."""
+    probs_TK: Tensor
+    """Best first, whoever has them."""
+    lost_T: Flags
+    """Tokens of which an expert was full."""
+
+
+class Witness(Probe):
+    """Keeps the decisions of one play, in order."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
+        lost_T = dropped_TK.any(dim=1).cpu().numpy()
+        self.decisions.append(Decision(layer, step, experts_TK.sort(dim=1).values, probs_TK, lost_T))
+
+
+class Context:
+    """From which position on each sequence has seen something lost; an encoder sees all of its sentence at once."""
+
+    def __init__(self) -> None:
+        self.first_lost: dict[int, int] = {}
+
+    def intact(self, step: Step) -> Flags:
+        """Tokens, no padding, that see nothing lost, (T,)."""
+        first_lost = np.array([self.first_lost.get(int(sequence), INTACT) for sequence in sequences(step)])
+        intact_T: Flags = real(step) & (positions(step) < first_lost)
+        return intact_T
+
+    def lose(self, step: Step, lost_T: Flags) -> None:
+        """Whatever sees these tokens has lost something from now on."""
+        for row in np.flatnonzero(lost_T & real(step)):
+            sequence = int(sequences(step)[row])
+            position = -1 if step.phase == "encode" else int(positions(step)[row])
+            self.first_lost[sequence] = min(self.first_lost.get(sequence, INTACT), position)
+
+
+def check_outputs(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
+    """Compares every other contender with experts to the baseline, on the batches that are timed."""
+    others = [variant for variant in session.contenders if not variant.dense and variant != session.baseline]
+    chosen = first_of_each_domain(episodes)
+    session.progress.stage(f"{phase}: outputs", len(chosen) * (1 + len(others)))
+    found = {variant: Agreement() for variant in others}
+    for episode in chosen:
+        compare(session, episode, found)
+    recipe, forced = session.recipe, session.recipe.routing.source != "model"
+    for variant, agreement in found.items():
+        session.writer.add_metrics(agreement_rows(recipe.workload, phase, variant.label, agreement, forced=forced))
+        if not agreement.equal:
+            session.unequal.add((phase, variant))
+            session.doubts.append(f"{phase}: {agreement.complaint(variant.label, session.baseline.label)}")
+
+
+def compare(session: Session, episode: Episode, found: dict[Variant, Agreement]) -> None:
+    """One batch under the baseline, its layers under all others on the same inputs, then the others end to end."""
+    tolerance = TOLERANCES[session.recipe.model.dtype]
+    witness = Witness()
+
+    def same_inputs(layer: MoELayer, inputs: tuple[Tensor, Step], y_TD: Tensor) -> None:
+        if inputs[1].phase == episode.phase:
+            for variant, agreement in found.items():
+                compare_layer(layer, inputs, y_TD, variant, agreement, witness, tolerance)
+
+    model = session.use(session.baseline)
+    with hooked(moe_layers(model), same_inputs):
+        expected = played(episode, model, witness)
+    session.progress.advance()
+    for variant, agreement in found.items():
+        other = Witness()
+        outputs = played(episode, session.use(variant), other)
+        compare_whole(episode, (witness, expected), (other, outputs), agreement, tolerance)
+        session.progress.advance()
+
+
+def played(episode: Episode, model: Model, witness: Witness) -> list[Tensor]:
+    """The outputs of every step, with a witness of how they came about."""
+    with observed_by(witness):
+        return list(episode.outputs(model))
+
+
+def compare_layer(
+    layer: MoELayer,
+    inputs: tuple[Tensor, Step],
+    y_TD: Tensor,
+    variant: Variant,
+    agreement: Agreement,
+    witness: Witness,
+    tolerance: float,
+) -> None:
+    """Runs one layer once more as `variant`, and compares tokens that lost nothing in it either way."""
+    step, lost_T = inputs[1], witness.decisions[-1].lost_T
+    usual, layer.variant = layer.variant, variant
+    other_TD = layer.forward(*inputs)
+    layer.variant = usual
+    kept_T = real(step, len(lost_T)) & ~lost_T & ~witness.decisions.pop().lost_T
+    agreement.layers.setdefault(layer.name, Compared()).add(*differences(y_TD, other_TD, kept_T, tolerance))
+
+
+def compare_whole(
+    episode: Episode,
+    expected: tuple[Witness, list[Tensor]],
+    found: tuple[Witness, list[Tensor]],
+    agreement: Agreement,
+    tolerance: float,
+) -> None:
+    """Every step's outputs, where nothing that a token sees was lost or decided another way."""
+    context = Context()
+    for ours, theirs in zip(expected[0].decisions, found[0].decisions, strict=True):
+        follow(context, ours, theirs, agreement, tolerance)
+    for step, ours_TV, theirs_TV in zip(episode.steps, expected[1], found[1], strict=True):
+        agreement.tokens += int(real(step).sum())
+        agreement.whole.add(*differences(ours_TV, theirs_TV, context.intact(step), tolerance))
+        if episode.phase != "encode":
+            same_T = (ours_TV.argmax(dim=1) == theirs_TV.argmax(dim=1)).cpu().numpy()
+            agreement.agreeing = (agreement.agreeing or 0) + int((same_T & real(step)).sum())
+
+
+def follow(context: Context, ours: Decision, theirs: Decision, agreement: Agreement, tolerance: float) -> None:
+    """Takes what one layer lost and what it decided another way into the context; counts flips and jumps."""
+    intact_T = context.intact(ours.step)
+    other_T = (ours.experts_TK != theirs.experts_TK).any(dim=1).cpu().numpy() & intact_T
+    # A near-tie leaves the same best values behind, whichever expert they belong to.
+    apart_TK = (ours.probs_TK - theirs.probs_TK).abs() > 5 * tolerance * ours.probs_TK
+    jumps_T = apart_TK.any(dim=1).cpu().numpy() & other_T
+    agreement.jumps += int(jumps_T.sum())
+    agreement.flips += int((other_T & ~jumps_T).sum())
+    context.lose(ours.step, ours.lost_T | theirs.lost_T | other_T)
+
+
+def differences(ours_TV: Tensor, theirs_TV: Tensor, chosen_T: Flags, tolerance: float) -> tuple[int, int, float]:
+    """Rows compared, rows that differ beyond the tolerance (NaN and infinity always do), and the largest absolute difference."""
+    rows = torch.from_numpy(np.flatnonzero(chosen_T)).to(ours_TV.device)
+    if not len(rows):
+        return 0, 0, 0.0
+    ours_NV, theirs_NV = ours_TV[rows].float(), theirs_TV[rows].float()
+    apart_N = (ours_NV - theirs_NV).abs().amax(dim=1)
+    equal_N = apart_N.isfinite() & (apart_N <= tolerance * ours_NV.abs().amax(dim=1))
+    return len(rows), int((~equal_N).sum()), float(apart_N.nan_to_num(torch.inf).max().clamp(max=torch.finfo().max))
+
+
+def real(step: Step, num_rows: int | None = None) -> Flags:
+    """Which rows are no padding, (T,)."""
+    if step.real_T is None:
+        return np.ones(len(sequences(step)) if num_rows is None else num_rows, bool)
+    flags: Flags = step.real_T.cpu().numpy()
+    return flags
+
+
+def sequences(step: Step) -> npt.NDArray[np.int32]:
+    """Sequence of every row, (T,)."""
+    assert step.sequence_T is not None
+    return step.sequence_T
+
+
+def positions(step: Step) -> npt.NDArray[np.int32]:
+    """Position of every row in its sequence, (T,)."""
+    assert step.position_T is not None
+    return step.position_T

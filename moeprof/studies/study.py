@@ -1,0 +1,105 @@
+"""What all studies of a running model have in common: one recipe, some contenders, passes over every phase, a run directory."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from moeprof.analysis.sizes import flops_per_token, parameters_by_part, weight_bytes
+from moeprof.instrument.allocator import keep_freed_memory
+from moeprof.instrument.clock import Clock, synchronized
+from moeprof.instrument.machine import available_memory
+from moeprof.moe.kernels.auto import auto
+from moeprof.records.metrics import Address, MetricRow
+from moeprof.records.recipe import Recipe
+from moeprof.records.run import Run, RunWriter
+from moeprof.records.variant import Variant
+from moeprof.studies.feasibility import check_device, check_memory, check_weights
+from moeprof.studies.progress import Progress, Silent
+from moeprof.studies.session import Session, load_models, new_record
+from moeprof.workloads.episodes import Episode
+from moeprof.workloads.registry import Workload, make_workload
+
+Pass = Callable[[Session, str, Sequence[Episode]], None]
+
+MIN_ROUNDS = 5
+"""Fewer say too little about the spread."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A command's contenders and what is done with them."""
+
+    command: str
+    variants: Sequence[Variant]
+    passes: Callable[[Workload], Sequence[Pass]]
+    """In order, for every phase; the first one settles the tokens."""
+    against: Sequence[Variant] = ()
+    """Contenders that speed-ups are told against."""
+
+    def run(
+        self,
+        recipe: Recipe,
+        out: Path,
+        *,
+        force: bool = False,
+        argv: Sequence[str] = (),
+        clock: Clock | None = None,
+        progress: Progress | None = None,
+    ) -> Run:
+        """The finished run in `out`; whatever stops it leaves an invalid run there that can be read."""
+        check_device(recipe)
+        check_weights(recipe)
+        check_memory(recipe, available_memory(recipe.measure.device))
+        workload = make_workload(recipe)
+        writer = RunWriter(out, new_record(self.command, recipe, self.variants, workload, argv), force=force)
+        try:
+            doubts = self.fill(recipe, workload, writer, clock or synchronized(recipe.measure.device), progress or Silent())
+        except KeyboardInterrupt:
+            writer.finish("interrupted")
+            raise
+        except Exception as error:
+            writer.finish(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            raise
+        return writer.finish(*reasons_against(recipe), *doubts)
+
+    def fill(self, recipe: Recipe, workload: Workload, writer: RunWriter, clock: Clock, progress: Progress) -> Iterable[str]:
+        """Every pass of every phase; hands back what speaks against the run."""
+        if recipe.measure.device == "cpu":
+            keep_freed_memory()
+        writer.add_metrics(size_rows(recipe, self.variants))
+        auto.told()  # whatever ran before in this process is not this run's
+        with torch.inference_mode():
+            models = load_models(recipe, self.variants, progress)
+            session = Session(recipe, writer, clock, progress, models, [variant.label for variant in self.against])
+            for phase in recipe.phases:
+                episodes = workload.episodes(phase)
+                if not episodes:
+                    writer.record.notes.append(f"phase {phase}: no sequence is long enough for it")
+                    continue
+                for run_pass in self.passes(workload):
+                    run_pass(session, phase, episodes)
+                writer.record.notes += [f"{phase}: {remark}" for remark in auto.told()]
+        return session.doubts
+
+
+def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
+    """Parameters, bytes and FLOPs of the model under every variant, and of its twin."""
+    rows = []
+    for variant in variants:
+        address: Address = {"workload": recipe.workload, "variant": variant.label}
+        parts = parameters_by_part(recipe.model, dense=variant.dense)
+        rows += [
+            MetricRow("num_parameters", sum(parts.values()), **address),
+            MetricRow("expert_parameters", parts["experts"], **address),
+            MetricRow("memory_static", weight_bytes(recipe.model, dense=variant.dense), **address),
+            MetricRow("flops_per_token", flops_per_token(recipe, dense=variant.dense), **address),
+        ]
+    return rows
+
+
+def reasons_against(recipe: Recipe) -> list[str]:
+    """Why a run that came to its end should still not be believed."""
+    rounds = recipe.measure.rounds
+    return [f"too few rounds: {rounds}, at least {MIN_ROUNDS} are needed"] if rounds < MIN_ROUNDS else []

@@ -1,0 +1,90 @@
+"""`moeprof optimize` as its users type it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.optimizations.registry import OPTIMIZATIONS
+from moeprof.records.run import Run
+
+Call = Callable[..., tuple[int, str, str]]
+Micro = Callable[[str], Path]
+
+
+def labels(run: Run) -> list[object]:
+    return [variant["label"] for variant in run.record.variants]
+
+
+def test_a_flag_per_optimization_and_its_options_are_in_the_help(moeprof: Call) -> None:
+    _, stdout, _ = moeprof("optimize", "--help")
+    for optimization in OPTIMIZATIONS.values():
+        assert f"--{optimization.name}" in stdout
+        for option in optimization.options:
+            assert f"--{option.name} [{'|'.join(option.choices)}]" in stdout
+
+
+def test_it_prints_the_report_that_it_leaves(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    code, stdout, stderr = moeprof("optimize", micro("lm"), "--dynamic-gating", "--no-sweep", "--out", tmp_path / "run")
+    assert (code, stderr) == (0, "")
+    assert stdout == (tmp_path / "run" / "report.md").read_text()
+    assert stdout.startswith("# moeprof optimize: lm-micro\n")
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("workload", ["lm", "mt"])
+def test_the_sweep_gives_both_speedups_with_their_intervals(moeprof: Call, micro: Micro, tmp_path: Path, workload: str) -> None:
+    budget = ("--set", "budget.memory=300KiB") if workload == "lm" else ("--set", "budget.memory=1MiB")
+    rounds = ("--set", "measure.rounds=6")
+    assert moeprof("optimize", micro(workload), *budget, *rounds, "--out", tmp_path / "run")[0] == 0
+    run = Run.open(tmp_path / "run")
+    assert run.record.valid
+    for phase in run.record.recipe.phases:
+        for metric in ("speedup_equal_batch", "speedup_max_throughput"):
+            value, low, high = (
+                run.value(f"{metric}{end}", phase=phase, variant="dynamic", category="static", domain="")
+                for end in ("", "_low", "_high")
+            )
+            assert value is not None
+            assert low is not None
+            assert high is not None
+            assert low <= value <= high
+
+
+def test_none_named_means_all_and_the_kernel_is_an_option(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    assert moeprof("optimize", micro("lm"), "--no-sweep", "--out", tmp_path / "all")[0] == 0
+    assert labels(Run.open(tmp_path / "all")) == ["static", "dynamic"]
+    assert moeprof("optimize", micro("lm"), "--no-sweep", "--kernel", "loop", "--out", tmp_path / "loop")[0] == 0
+    assert labels(Run.open(tmp_path / "loop")) == ["static", "dynamic+loop"]
+
+
+def test_against_is_repeatable(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    against = ("--against", "tutel", "--against", "dense", "--against", "static")
+    _, stdout, _ = moeprof("optimize", micro("mt"), "--no-sweep", *against, "--out", tmp_path / "run", "--json")
+    rows = [
+        row for row in json.loads(stdout)["metrics"] if row["metric"] == "speedup_equal_batch" and row["variant"] == "dynamic"
+    ]
+    assert {row["category"] for row in rows} == {"tutel", "dense", "static"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--against", "fairseq"), ("--kernel", "bmm"), ("--set", "budget.memory=lots"), ("--dynamic-gaiting",)]
+)
+def test_bad_arguments_are_usage_errors(moeprof: Call, micro: Micro, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    code, stdout, stderr = moeprof("optimize", micro("lm"), *arguments, "--out", tmp_path / "run")
+    assert (code, stdout) == (2, "")
+    assert stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_that_not_even_one_sequence_fits_is_said_and_the_rest_stands(
+    moeprof: Call, micro: Micro, tmp_path: Path
+) -> None:
+    code, stdout, _ = moeprof("optimize", micro("lm"), "--set", "budget.memory=1KiB", "--out", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    assert (code, run.record.valid) == (0, True)
+    assert "not even one sequence fits the memory budget of 1 KiB" in stdout
+    assert "largest batch that fits" in stdout
+    assert run.value("speedup_max_throughput", phase="score", variant="dynamic", category="static") is None
+    assert run.value("speedup_equal_batch", phase="score", variant="dynamic", category="static") is not None

@@ -1,0 +1,52 @@
+"""Experts and rows for kernels: normal numbers, segments of any length, and what every row becomes by hand."""
+
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from moeprof.moe.experts import ExpertRows, Experts
+
+from .. import plain
+from ..drawn import tokens
+
+DIM, FFN_DIM = 4, 8
+"""In float32 multiples of 16 bytes, which torch's grouped product asks for."""
+
+
+def make_experts(num_experts: int, dim: int = DIM, ffn_dim: int = FFN_DIM) -> Experts:
+    """Normal weights and biases."""
+    experts = Experts(num_experts, dim, ffn_dim).requires_grad_(False)
+    random = torch.Generator().manual_seed(0)
+    for parameter in experts.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=random))
+    return experts
+
+
+def padded(num_experts: int, slots: int, dim: int = DIM) -> ExpertRows:
+    """Normal rows, the same number for every expert."""
+    return ExpertRows(tokens(num_experts * slots, dim), range(0, (num_experts + 1) * slots, slots))
+
+
+def segments(loads: list[int], dim: int = DIM) -> ExpertRows:
+    """Normal rows, as many for every expert as it has, and their bounds as dynamic gating gives them."""
+    return ExpertRows(tokens(sum(loads), dim), torch.tensor([0, *accumulate(loads)], dtype=torch.int32))
+
+
+def all_loads() -> st.SearchStrategy[list[int]]:
+    """Rows of each expert; many have none."""
+    return st.lists(st.just(0) | st.integers(0, 7), min_size=1, max_size=7)
+
+
+def by_hand(inputs: ExpertRows, experts: Experts, activation: str = "relu") -> Tensor:
+    """Row after row through its expert."""
+    w1_EDF, b1_EF, w2_EFD, b2_ED = (parameter.double().numpy() for parameter in experts.weights)
+    rows_RD = inputs.rows_RD.double().numpy()
+    outputs = [
+        plain.ffn(row_D, w1_EDF[expert], b1_EF[expert], w2_EFD[expert], b2_ED[expert], activation)
+        for expert, (first, last) in enumerate(pairwise(inputs.bounds))
+        for row_D in rows_RD[first:last]
+    ]
+    return torch.tensor(np.array(outputs).reshape(rows_RD.shape), dtype=torch.float32)

@@ -1,0 +1,98 @@
+"""The optimizations by name: their order, their options, how they build on each other, and that nobody needs torch to list them."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from moeprof.moe.dispatch import DISPATCHES
+from moeprof.moe.kernels import KERNELS
+from moeprof.optimizations import registry
+from moeprof.optimizations.optimization import Optimization
+from moeprof.optimizations.registry import OPTIMIZATIONS, optimized
+from moeprof.records.variant import STATIC, Variant
+
+DEFAULTS = {option.name: option.default for one in OPTIMIZATIONS.values() for option in one.options}
+
+
+def buffered(variant: Variant, settings: Mapping[str, str]) -> Variant:
+    return replace(variant, store=settings.get("policy", "lifo"))
+
+
+def balanced(variant: Variant, settings: Mapping[str, str]) -> Variant:
+    return replace(variant, placement="greedy")
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two more behind the first."""
+    others = [Optimization("buffering", "Fewer experts on the device.", buffered), Optimization("balancing", "Even.", balanced)]
+    for other in others:
+        monkeypatch.setitem(OPTIMIZATIONS, other.name, other)
+
+
+def labels(names: list[str], *, alone: bool = False, **settings: str) -> list[str]:
+    return [variant.label for variant in optimized(names, DEFAULTS | settings, alone=alone)]
+
+
+def test_dynamic_gating_comes_first() -> None:
+    assert next(iter(OPTIMIZATIONS)) == "dynamic-gating"
+
+
+@pytest.mark.parametrize("name", OPTIMIZATIONS)
+def test_every_optimization_is_named_as_a_flag_and_helps_in_a_line(name: str) -> None:
+    one = OPTIMIZATIONS[name]
+    assert one.name == name
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", name)
+    assert one.help.endswith(".")
+    assert "\n" not in one.help
+    for option in one.options:
+        assert option.default in option.choices
+        assert option.help.endswith(".")
+
+
+def test_no_two_optimizations_share_an_option() -> None:
+    names = [option.name for one in OPTIMIZATIONS.values() for option in one.options]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("kernel", ["auto", "loop", "grouped_mm"])
+def test_dynamic_gating_changes_the_dispatch_and_takes_the_kernel_asked_for(kernel: str) -> None:
+    (variant,) = optimized(["dynamic-gating"], {"kernel": kernel})
+    assert variant == replace(STATIC, dispatch="dynamic", kernel=kernel)
+    assert variant.label == ("dynamic" if kernel == "auto" else f"dynamic+{kernel}")
+
+
+def test_every_choice_of_a_kernel_exists_and_so_does_the_dispatch() -> None:
+    for kernel in next(option for option in OPTIMIZATIONS["dynamic-gating"].options if option.name == "kernel").choices:
+        assert kernel in KERNELS
+    assert optimized(["dynamic-gating"], DEFAULTS)[0].dispatch in DISPATCHES
+
+
+@pytest.mark.usefixtures("three")
+def test_each_is_applied_on_top_of_the_ones_before() -> None:
+    assert labels(list(OPTIMIZATIONS)) == ["dynamic", "dynamic+lifo", "dynamic+lifo+greedy"]
+
+
+@pytest.mark.usefixtures("three")
+def test_alone_each_is_applied_to_static_gating() -> None:
+    assert labels(list(OPTIMIZATIONS), alone=True) == ["dynamic", "static+lifo", "static+greedy"]
+
+
+@pytest.mark.usefixtures("three")
+def test_the_order_is_the_registrys_and_not_the_users() -> None:
+    assert labels(["balancing", "dynamic-gating"]) == ["dynamic", "dynamic+greedy"]
+    assert labels(["balancing", "buffering"], policy="mru") == ["static+mru", "static+mru+greedy"]
+
+
+def test_none_named_is_none_applied() -> None:
+    assert optimized([], DEFAULTS) == []
+
+
+def test_the_registry_needs_no_torch() -> None:
+    code = f"import sys, {registry.__name__}; print(sorted(set(sys.modules) & {{'torch', 'numpy', 'pandas'}}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[]"

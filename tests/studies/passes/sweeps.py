@@ -1,0 +1,73 @@
+"""Sweeps of small models, their curves, and what a batch needs when it is simply weighed."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+
+from moeprof.instrument.clock import wall_clock
+from moeprof.instrument.memory import MemoryTracker
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.variant import STATIC, Variant
+from moeprof.studies.passes.memory import footprint
+from moeprof.studies.passes.outputs import check_outputs
+from moeprof.studies.passes.routing import record_routing
+from moeprof.studies.passes.sweep import measure_sweep, prepared
+from moeprof.studies.progress import Progress, Silent
+from moeprof.studies.session import Session, beginning, load_models
+from moeprof.studies.study import Study
+from moeprof.workloads.registry import make_workload
+
+from ..runs import DYNAMIC, values
+
+BUDGET = "budget.memory=200KiB"
+SCORE = "load.phases=['score']"
+
+
+def swept(
+    recipe: Path,
+    out: Path,
+    *overrides: str,
+    variants: Sequence[Variant] = (STATIC, DYNAMIC),
+    clock: Callable[[], int] | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """A run of little but the sweep, told against static gating."""
+    study = Study(
+        "optimize", variants, lambda workload: (record_routing, check_outputs, partial(measure_sweep, workload)), (STATIC,)
+    )
+    return study.run(load_recipe(str(recipe), overrides), out, clock=clock, progress=progress)
+
+
+def curve(run: Run, metric: str, phase: str, variant: Variant) -> dict[int, float]:
+    """Values by batch."""
+    found = values(run, metric, "point", phase=phase, variant=variant.label)
+    return {int(point.removeprefix("batch=")): value for (point,), value in found.items() if point}
+
+
+def only(run: Run, metric: str, phase: str = "score", variant: Variant = STATIC) -> float:
+    """The value over all domains and batches."""
+    return values(run, metric, phase=phase, variant=variant.label)[()]
+
+
+def weigh(recipe_path: Path, phase: str, variant: Variant, out: Path, *overrides: str) -> Callable[[int], int]:
+    """The bytes that a contender needs for a batch, found without any limit or search."""
+    recipe = load_recipe(str(recipe_path), overrides)
+    writer = RunWriter(out, RunRecord(command="optimize", recipe=recipe))
+    session = Session(recipe, writer, wall_clock, Silent(), load_models(recipe, (STATIC, variant), Silent()))
+    workload = make_workload(recipe)
+    episodes = workload.episodes(phase)
+    with torch.inference_mode():
+        for episode in episodes:
+            episode.settle(session.use(STATIC))
+
+    @cache
+    def needed(batch: int) -> int:
+        with torch.inference_mode():
+            episode = beginning(workload.mixture(phase, episodes, batch))
+            tracker = MemoryTracker(session.contenders[variant])
+            return footprint(tracker, partial(prepared, session, variant, episode)).total
+
+    return needed

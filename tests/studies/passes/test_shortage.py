@@ -1,0 +1,112 @@
+"""Sweeps where memory runs out: it is said, and the rest of the run stands."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.routing import Routing
+from moeprof.records.run import Run
+from moeprof.records.variant import STATIC
+from moeprof.studies.passes.sweep import out_of_memory
+from moeprof.studies.progress import Silent
+
+from ..runs import DYNAMIC, Micro, values
+from .sweeps import BUDGET, SCORE, curve, only, swept, weigh
+
+
+def test_where_not_even_one_sequence_fits_it_is_said_and_the_rest_of_the_run_stands(micro: Micro, tmp_path: Path) -> None:
+    run = swept(micro("mt"), tmp_path / "run", "budget.memory=2KiB")
+    assert run.record.valid
+    for phase in ("encode", "decode"):
+        for variant in (STATIC, DYNAMIC):
+            assert curve(run, "fits", phase, variant) == {1: 0}
+            assert only(run, "max_batch", phase, variant) == 0
+            remark = f"{phase}: {variant.label}: not even one sequence fits the memory budget of 2 KiB (over the budget)"
+            assert remark in run.record.notes
+            assert only(run, "active_experts" if variant == STATIC else "output_tokens_compared", phase, variant) > 0
+    assert {"best_batch", "max_throughput", "speedup_max_throughput"}.isdisjoint(run.metrics["metric"])
+
+
+def test_the_others_are_still_compared_where_one_contender_does_not_fit(micro: Micro, tmp_path: Path) -> None:
+    """64 experts have 12 slots each for one sequence of 12 tokens: static gating needs the most."""
+    sets = (SCORE, "model.experts=64", "gating.capacity_fraction=1.0")
+    static, dynamic = (
+        weigh(micro("lm"), "score", variant, tmp_path / variant.label, *sets)(1) for variant in (STATIC, DYNAMIC)
+    )
+    assert dynamic < static
+    run = swept(micro("lm"), tmp_path / "run", *sets, f"budget.memory={static - 1}")
+    assert run.record.valid
+    assert only(run, "max_batch", variant=STATIC) == 0
+    assert only(run, "max_batch", variant=DYNAMIC) >= 1
+    assert {variant for (variant,) in values(run, "max_throughput", "variant", phase="score")} == {"dynamic+loop"}
+    assert not values(run, "speedup_max_throughput", "variant", "category", phase="score")
+
+
+def failing_from(monkeypatch: pytest.MonkeyPatch, name: str, rows: int, error: BaseException) -> None:
+    """Dispatching so many rows or more raises."""
+    usual = DISPATCHES[name]
+
+    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
+        if len(x_TD) >= rows:
+            raise error
+        return usual(x_TD, routing, capacity_fraction)
+
+    monkeypatch.setitem(DISPATCHES, name, dispatch)
+
+
+def torchs_own() -> RuntimeError:
+    """What torch raises on a CPU without the memory."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [torchs_own(), MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_runs_out_in_the_middle_is_a_point_and_a_remark(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    failing_from(monkeypatch, "dynamic", 12 * 7, error)
+    run = swept(micro("lm"), tmp_path / "run", SCORE, BUDGET)
+    assert run.record.valid
+    assert only(run, "max_batch", variant=DYNAMIC) == 6
+    assert curve(run, "fits", "score", DYNAMIC) | {3: 1, 5: 1} == {1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 0, 8: 0}
+    assert [note for note in run.record.notes if "out of memory" in note] == [
+        "score: dynamic+loop: out of memory at batch 7",
+        "score: dynamic+loop: out of memory at batch 8",
+    ]
+    assert ("dynamic+loop", "static") in values(run, "speedup_max_throughput", "variant", "category", phase="score")
+
+
+def test_best_batches_that_do_not_fit_side_by_side_cost_their_speed_up_and_nothing_else(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each contender fits alone, but in the last rounds all of them hold their caches at once."""
+
+    class Watch(Silent):
+        def stage(self, title: str, total: int) -> None:
+            if title == "score: best batches":
+                failing_from(monkeypatch, "dynamic", 1, MemoryError())
+
+    run = swept(micro("lm"), tmp_path / "run", SCORE, BUDGET, progress=Watch())
+    assert run.record.valid
+    assert only(run, "best_batch", variant=DYNAMIC) > 0
+    assert not values(run, "speedup_max_throughput", "variant", "category", phase="score")
+    assert any("out of memory" in note for note in run.record.notes)
+
+
+def test_another_error_is_not_taken_for_want_of_memory(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_from(monkeypatch, "dynamic", 12 * 7, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        swept(micro("lm"), tmp_path / "run", SCORE, BUDGET)
+    left = Run.open(tmp_path / "run")
+    assert left.record.reasons == ["failed: shapes do not match"]
+    assert curve(left, "fits", "score", STATIC)  # what was found before is kept
+
+
+def test_only_want_of_memory_is_known_as_such() -> None:
+    assert out_of_memory(torchs_own())
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not out_of_memory(ValueError("no"))

@@ -1,0 +1,120 @@
+"""Small studies, what they left behind, and a clock on which only dispatching takes time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from moeprof.models.build import Model, build_model
+from moeprof.models.checkpoint import save_checkpoint
+from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.experts import ExpertRows
+from moeprof.moe.routing import Routing
+from moeprof.records.metrics import KEYS
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.run import Run
+from moeprof.records.variant import STATIC, Variant
+from moeprof.studies.passes.outputs import check_outputs
+from moeprof.studies.passes.routing import record_routing
+from moeprof.studies.study import Pass, Study
+from moeprof.workloads.tokenizers import EOS
+
+Micro = Callable[[str], Path]
+
+TUTEL = Variant(dispatch="tutel")
+DYNAMIC = Variant(dispatch="dynamic", kernel="loop")
+"""With a kernel that no calibration chooses, so that everything but time is the same in every run."""
+
+
+def studied(
+    recipe: Path,
+    out: Path,
+    *overrides: str,
+    passes: Sequence[Pass] = (),
+    variants: Sequence[Variant] = (STATIC, DYNAMIC),
+    against: Sequence[Variant] = (STATIC,),
+    clock: Callable[[], int] | None = None,
+) -> Run:
+    """A run of routing, the check of outputs, and these passes."""
+    study = Study("optimize", variants, lambda workload: (record_routing, check_outputs, *passes), against)
+    return study.run(load_recipe(str(recipe), overrides), out, clock=clock)
+
+
+def values(run: Run, metric: str, *keys: str, **where: str) -> dict[tuple[str, ...], float]:
+    """A metric's values by the cells of these columns, of the rows whose other cells are `where` or, unnamed, empty."""
+    table = run.metrics[run.metrics["metric"] == metric]
+    for column in set(KEYS) - {"workload", "metric", *keys}:
+        table = table[table[column] == where.get(column, "")]
+    return {tuple(row[key] for key in keys): row["value"] for _, row in table.iterrows()}
+
+
+def with_weights(recipe: Path, out: Path, change: Callable[[Model], object], *overrides: str) -> str:
+    """An override: the recipe's random weights, changed, as a checkpoint."""
+    model = build_model(load_recipe(str(recipe), overrides))
+    change(model)
+    save_checkpoint(model, out)
+    return f"model.checkpoint={out}"
+
+
+def early_ends(model: Model) -> None:
+    """Makes some sentences end at once, some later and some not at all."""
+    model.embedding.weight[EOS] *= 2.5
+
+
+@dataclass(frozen=True)
+class Spoiled:
+    """A dispatch whose outputs come back changed."""
+
+    sent: Sent
+    change: Callable[[Tensor], Tensor]
+
+    @property
+    def rows(self) -> ExpertRows:
+        return self.sent.rows
+
+    @property
+    def dropped_TK(self) -> Tensor | None:
+        return self.sent.dropped_TK
+
+    def combine(self, outputs_RD: Tensor, scale: float) -> Tensor:
+        return self.change(self.sent.combine(outputs_RD, scale))
+
+
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Tensor], Tensor], smallest: int = 0, largest: int = 2**30
+) -> None:
+    """Changes what a registered dispatch gives back for steps of `smallest` to `largest` rows."""
+    usual = DISPATCHES[name]
+
+    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
+        sent = usual(x_TD, routing, capacity_fraction)
+        return Spoiled(sent, change) if smallest <= len(x_TD) <= largest else sent
+
+    monkeypatch.setitem(DISPATCHES, name, dispatch)
+
+
+class DispatchClock:
+    """Stands still but while something is dispatched, which takes as long as `costs` says, by dispatch and rows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, costs: dict[str, Callable[[int], int]]) -> None:
+        self.now = 0
+        for name, cost in costs.items():
+            monkeypatch.setitem(DISPATCHES, name, partial(self.dispatched, DISPATCHES[name], cost))
+
+    def __call__(self) -> int:
+        return self.now
+
+    def dispatched(
+        self,
+        usual: Callable[[Tensor, Routing, float], Sent],
+        cost: Callable[[int], int],
+        x_TD: Tensor,
+        routing: Routing,
+        capacity_fraction: float,
+    ) -> Sent:
+        """What the usual dispatch gives, some time later."""
+        self.now += cost(len(x_TD))
+        return usual(x_TD, routing, capacity_fraction)
