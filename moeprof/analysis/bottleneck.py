@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from moeprof.records.regions import MODEL_REGIONS
 
-PADDED = ("static", "tutel")
-"""Dispatches that fill every expert's capacity, needed or not."""
+PADDED = ("static", "tutel", "tutel-dropless")
+"""Dispatches under which every expert computes the same number of slots, needed or not."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ COMMANDS = {
     "characterize": "Run workloads as deployed and record where routing, time and memory go.",
     "optimize": "Apply optimizations one after another and compare speed, memory and outputs.",
     "report": "Render recorded runs again.",
+    "compare": "Decide what got better or worse between two runs; the exit code is for CI.",
+    "baseline": "Keep a run's numbers to compare with later.",
     "recipes": "List, show and validate recipes.",
     "train": "Train the small checkpoints that come with the package.",
     "doctor": "Say what can be measured on this machine.",

@@ -30,7 +30,7 @@ class Bar:
         """Starts a new bar in place of the last one."""
         if self.task is not None:
             self.progress.remove_task(self.task)
-        self.task = self.progress.add_task(f"{self.title}  {title}", total=total)
+        self.task = self.progress.add_task(f"{self.title}  {title}", total=total or None)
         self.progress.refresh()
 
     def advance(self) -> None:

@@ -76,8 +76,8 @@ METRICS = {
             )
         ),
         Metric("best_batch", "sequences", "neither", "timed", "batch of the largest throughput within the memory budget"),
-        Metric("max_batch", "sequences", "higher", "routed", "largest batch that was seen to fit the memory budget"),
-        Metric("fits", "boolean", "higher", "routed", "1 where a batch fits the memory budget, 0 where it does not"),
+        Metric("max_batch", "sequences", "higher", "timed", "largest batch that was seen to fit the memory budget"),
+        Metric("fits", "boolean", "higher", "timed", "1 where a batch fits the memory budget, 0 where it does not"),
         Metric("memory_budget", "bytes", "neither", "timed", "what a sweep may use, weights included"),
         Metric("step_latency", "ns", "lower", "timed", "median over rounds of a round's time / its steps"),
         Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / step_latency of the dense twin"),

@@ -94,6 +94,9 @@ def outputs_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterat
     )
     if compared is None or lost is None or differing is None or flips is None:
         return
+    if not compared and not differing:
+        yield f"Outputs ({phase}): equal layer by layer; end to end every token sees one that lost an expert, or a near-tie."
+        return
     same = "equal on all" if not differing else f"DIFFERENT on {differing:,.0f} of"
     left_out = f" ({lost:,.0f} left out: they see a token that lost an expert, or a near-tie)" if lost else ""
     turned = f"; {flips:,.0f} near-ties turned" if flips else ""

@@ -7,7 +7,7 @@ class Progress(Protocol):
     """Called between pieces of work, never inside a timed round."""
 
     def stage(self, title: str, total: int) -> None:
-        """A new stage of `total` pieces begins."""
+        """A new stage of `total` pieces begins; 0 where nobody knows how many."""
         ...
 
     def advance(self) -> None:

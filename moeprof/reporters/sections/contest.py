@@ -113,4 +113,6 @@ def outputs_cell(run: Run, numbers: Numbers, phase: str, variant: str) -> str:
     differing, compared = (numbers.get(f"output_tokens_{name}", phase, variant=variant) for name in ("differing", "compared"))
     if differing is None or compared is None:
         return MISSING
-    return f"NO: {differing:,.0f} of {compared:,.0f} differ" if differing else f"yes, {compared:,.0f} tokens"
+    if differing:
+        return f"NO: {differing:,.0f} of {compared:,.0f} differ"
+    return f"yes, {compared:,.0f} tokens" if compared else "yes, layer by layer"

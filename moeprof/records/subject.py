@@ -1,0 +1,263 @@
+"""One side of a comparison: the numbers of one recipe, their raw samples, and everything that decides whether they may be compared."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import moeprof
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason, replacing
+from moeprof.records.metrics import KEYS, METRICS, Kind
+from moeprof.records.recipe import Recipe
+from moeprof.records.routing_trace import RoutingTrace
+from moeprof.records.run import Run
+
+SCHEMA = 1
+MAX_BYTES = 8 * 2**20
+"""Of a baseline file that is read: a larger one is not one of ours."""
+
+MACHINE = ("cpu", "cores", "threads", "gpu", "driver")
+"""What makes two machines the same for a clock; packages are told beside."""
+
+GATED = "throughput"
+"""The metric whose raw samples are kept for a test."""
+
+Address = tuple[str, ...]
+"""The key cells of `metrics.csv`, in the order of KEYS."""
+
+Cells = Annotated[tuple[str, ...], Field(min_length=len(KEYS), max_length=len(KEYS))]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Number(BaseModel):
+    """One row of `metrics.csv`, with the raw samples behind it where they are gated: a list per process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: Cells
+    unit: str
+    kind: Kind
+    value: Finite
+    samples: tuple[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], ...] = ()
+
+
+class Subject(BaseModel):
+    """The numbers of one recipe under one command, from one run or from several processes that ran the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str
+    command: str
+    settings: dict[str, Any]
+    """The resolved recipe, its paths left out: what the texts and weights are stands in their hashes."""
+    machine: dict[str, str]
+    packages: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    weights: str = ""
+    routing: dict[str, str] = {}
+    """Hash of the routers' decisions, by phase and variant."""
+    valid: bool = True
+    reasons: tuple[str, ...] = ()
+    numbers: tuple[Number, ...]
+
+    @model_validator(mode="after")
+    def addresses_are_distinct(self) -> "Subject":
+        if len(self.by_address) != len(self.numbers):
+            raise ValueError("a metric stands twice at one address")
+        return self
+
+    @property
+    def by_address(self) -> dict[Address, Number]:
+        """Every number by its key cells."""
+        return {number.address: number for number in self.numbers}
+
+
+class Baseline(BaseModel):
+    """A baseline file: some subjects, small enough to be reviewed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    moeprof_version: str = moeprof.__version__
+    subjects: list[Subject]
+
+
+def subject_of(runs: Sequence[Run]) -> Subject:
+    """Runs of one recipe, one per process; a timed number is the median over them, any other must be the same in all."""
+    first = runs[0].record
+    numbers = [numbers_of(run) for run in runs]
+    for run, others in zip(runs[1:], numbers[1:], strict=True):
+        if what := another(run, runs[0]):
+            raise UsageError(f"run {run.path}: another {what} than {runs[0].path}", "Compare runs of one recipe at a time.")
+        if differing := [a for a, n in numbers[0].items() if n.kind == "exact" and a in others and others[a].value != n.value]:
+            raise UsageError(
+                f"run {run.path}: {differing[0][-1]} differs from {runs[0].path}", "Compare them with each other first."
+            )
+    return Subject(
+        recipe=first.recipe.name,
+        command=first.command,
+        settings=settings_of(first.recipe),
+        machine=machine_of(runs[0]),
+        packages=first.environment.packages,
+        texts=first.text_hashes,
+        weights=first.weights_hash,
+        routing=routing_of(runs),
+        valid=all(run.record.valid for run in runs),
+        reasons=tuple(reason for run in runs for reason in run.record.reasons),
+        numbers=tuple(merged([each[address] for each in numbers if address in each]) for address in numbers[0]),
+    )
+
+
+def another(run: Run, first: Run) -> str:
+    """In what a process differs from the first one so that they are no processes of one subject; empty where they are."""
+    ours, theirs = run.record, first.record
+    same = {
+        "recipe": settings_of(ours.recipe) == settings_of(theirs.recipe),
+        "text": ours.text_hashes == theirs.text_hashes,
+        "checkpoint": ours.weights_hash == theirs.weights_hash,
+        "machine": machine_of(run) == machine_of(first),
+    }
+    return next((name for name, alike in same.items() if not alike), "")
+
+
+def machine_of(run: Run) -> dict[str, str]:
+    """What its clock depends on."""
+    return {name: str(getattr(run.record.environment, name)) for name in MACHINE}
+
+
+def routing_of(runs: Sequence[Run]) -> dict[str, str]:
+    """By phase and variant; one hash over all ranks, and over all processes where these disagree."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        ranks: dict[str, list[str]] = {}
+        for trace in run.traces:
+            ranks.setdefault(f"{trace.header.phase}/{trace.header.variant}", []).append(decisions_hash(trace))
+        for name, digests in ranks.items():
+            found.setdefault(name, {})[joint(digests)] = None
+    return {name: joint(list(digests)) for name, digests in found.items()}
+
+
+def joint(digests: Sequence[str]) -> str:
+    """One hash of several; of one, itself."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def numbers_of(run: Run) -> dict[Address, Number]:
+    """The rows of one run; UsageError where one breaks what every run keeps."""
+    table, samples = run.metrics, run.samples
+    raw: dict[Address, list[float]] = {}
+    found: dict[Address, Number] = {}
+    columns = (*KEYS, "unit", "kind", "value")
+    try:
+        gated = samples[samples["metric"] == GATED].sort_values("round", kind="stable")
+        for *cells, value in gated[[*KEYS, "value"]].itertuples(index=False, name=None):
+            raw.setdefault(tuple(str(cell) for cell in cells), []).append(float(value))
+        for *cells, unit, kind, value in table[list(columns)].itertuples(index=False, name=None):
+            address: Address = tuple(str(cell) for cell in cells)
+            if address in found:
+                raise ValueError(f"{address[-1]} stands twice at one address")
+            rounds = tuple(raw.get(address, ()))
+            found[address] = Number(address=address, unit=unit, kind=kind, value=value, samples=(rounds,) if rounds else ())
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UsageError(f"run {run.path}: {reason(error)}", "Repeat the run.") from error
+    return found
+
+
+def merged(numbers: Sequence[Number]) -> Number:
+    """The same number of several processes."""
+    if len(numbers) == 1 or numbers[0].kind != "timed":
+        return numbers[0]
+    samples = tuple(rounds for number in numbers for rounds in number.samples)
+    return numbers[0].model_copy(update={"value": median(number.value for number in numbers), "samples": samples})
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe asks for, without names of files and descriptions."""
+    document: dict[str, Any] = json.loads(recipe.model_dump_json(by_alias=True))
+    document.pop("description", None)
+    document["model"].pop("checkpoint", None)
+    document["data"]["files"] = sorted(document["data"]["files"])
+    if document["routing"]["source"].startswith("trace:"):
+        document["routing"]["source"] = "trace"  # which one it was stands in the hash of its decisions
+    document.pop("train", None)
+    document["measure"].pop("rounds")  # more of them make a number surer, not another one
+    document["parallel"].pop("timeout_s")
+    return document
+
+
+def decisions_hash(trace: RoutingTrace) -> str:
+    """SHA-256 of which token chose which experts; what was dropped, and the exact weights, are not part of it."""
+    digest = hashlib.sha256()
+    codes, names = trace.codes("layer")
+    layers = trace.names("layer")  # the dictionary of the column may hold others, in another order
+    digest.update(json.dumps(layers).encode())
+    order = np.array([layers.index(name) if name in layers else -1 for name in names], np.int32)
+    for column in (order[codes], *(trace.column(name) for name in ("step", "sequence", "position", "slot", "expert"))):
+        digest.update(column.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def read_subjects(path: Path) -> list[Subject]:
+    """Of a baseline file, a run, or a folder of runs (those of one recipe and command are processes of one subject)."""
+    if path.is_file():
+        return read_baseline(path).subjects
+    if (path / "run.json").is_file():
+        return [subject_of([Run.open(path)])]
+    runs = [Run.open(folder.parent) for folder in sorted(path.rglob("run.json"))] if path.is_dir() else []
+    if not runs:
+        raise UsageError(f"{path}: neither a run, nor a folder of runs, nor a baseline file", "Give what `moeprof` wrote.")
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.record.recipe.name, run.record.command), []).append(run)
+    return [subject_of(group) for group in groups.values()]
+
+
+def read_baseline(path: Path) -> Baseline:
+    """UsageError where the file is damaged, was edited into something else, or is newer than this moeprof."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if isinstance(version, int) and version > SCHEMA:
+            raise UsageError(
+                f"baseline {path}: written by moeprof {document.get('moeprof_version')} with schema {version}, "
+                f"this is {moeprof.__version__} with schema {SCHEMA}",
+                "Upgrade moeprof to read it.",
+            )
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, but never be printed
+        return Baseline.model_validate(document)
+    except (OSError, ValidationError, ValueError, RecursionError) as error:
+        remedy = "Make it again with `moeprof baseline save`; it is not meant to be edited."
+        raise UsageError(f"baseline {path}: {reason(error)}", remedy) from error
+
+
+def write_baseline(path: Path, subjects: Iterable[Subject]) -> None:
+    """One line per number, so that a review shows what changed."""
+    with replacing(path) as partial:
+        partial.write_text(baseline_text(Baseline(subjects=list(subjects))), encoding="utf-8")
+
+
+def baseline_text(baseline: Baseline) -> str:
+    """JSON with a line per number."""
+    document = baseline.model_dump(mode="json")
+    heads, bodies = [], []
+    for subject in document["subjects"]:
+        bodies.append(
+            ",\n    ".join(json.dumps({k: v for k, v in number.items() if v != []}) for number in subject.pop("numbers"))
+        )
+        heads.append(json.dumps(subject, indent=1).rstrip("}\n"))
+    parts = [f'{head},\n "numbers": [\n    {body}\n ]\n}}' for head, body in zip(heads, bodies, strict=True)]
+    top = {key: value for key, value in document.items() if key != "subjects"}
+    return f'{json.dumps(top)[:-1]}, "subjects": [\n' + ",\n".join(parts) + "\n]}\n"
+
+
+def known(metric: str) -> bool:
+    """Whether this moeprof knows what the metric means."""
+    return metric in METRICS

@@ -1,0 +1,132 @@
+"""`moeprof compare` and `moeprof baseline` as a pipeline calls them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.reporters.compared.registry import FORMATS
+
+Call = Callable[..., tuple[int, str, str]]
+Micro = Callable[[str], Path]
+
+
+@pytest.fixture
+def run(moeprof: Call, micro: Micro, tmp_path: Path) -> Path:
+    """A run of the micro language model."""
+    out = tmp_path / "run"
+    assert moeprof("characterize", micro("lm"), "--out", out)[0] == 0
+    return out
+
+
+def changed(run: Path, metric: str, factor: float) -> Path:
+    """A copy of the run in which a metric of static gating over all is another one."""
+    copy = run.with_name(f"{run.name}-{metric}")
+    shutil.copytree(run, copy)
+    lines = (copy / "metrics.csv").read_text().splitlines()
+    for number, line in enumerate(lines):
+        cells = line.split(",")
+        if cells[1:4] == ["score", "", "static"] and cells[9] == metric and not any(cells[4:9]):
+            lines[number] = ",".join([*cells[:-1], repr(float(cells[-1]) * factor)])
+    (copy / "metrics.csv").write_text("\n".join(lines) + "\n")
+    return copy
+
+
+def test_a_run_is_no_worse_than_itself(moeprof: Call, run: Path) -> None:
+    code, stdout, stderr = moeprof("compare", run, run)
+    assert (code, stderr) == (0, "")
+    assert stdout
+
+
+def test_more_slots_are_a_regression_and_fewer_are_not(moeprof: Call, run: Path) -> None:
+    code, stdout, _ = moeprof("compare", run, changed(run, "expert_slots", 1.25))
+    assert code == 3
+    assert "expert" in stdout
+    assert "worse" in stdout
+    assert moeprof("compare", run, changed(run, "waste_factor", 0.5))[0] == 0
+
+
+def test_a_threshold_lets_a_small_change_pass(moeprof: Call, run: Path) -> None:
+    more = changed(run, "expert_slots", 1.04)
+    assert moeprof("compare", run, more)[0] == 3
+    assert moeprof("compare", run, more, "--threshold", "expert_slots=5%")[0] == 0
+    assert moeprof("compare", run, more, "--only", "waste_factor")[0] == 0
+
+
+def test_nothing_in_common_is_never_fine(moeprof: Call, micro: Micro, run: Path, tmp_path: Path) -> None:
+    assert moeprof("characterize", micro("lm"), "--set", "gating.capacity_fraction=1.0", "--out", tmp_path / "other")[0] == 0
+    code, stdout, _ = moeprof("compare", run, tmp_path / "other")
+    assert code == 4
+    assert "gating.capacity" in stdout.replace("\\", "")
+
+
+def test_json_names_the_verdict_and_every_format_is_written(moeprof: Call, run: Path, tmp_path: Path) -> None:
+    files = [("--write", f"{form}={tmp_path / form}") for form in FORMATS]
+    code, stdout, _ = moeprof(
+        "compare", run, changed(run, "expert_slots", 2.0), "--json", *(cell for pair in files for cell in pair)
+    )
+    document = json.loads(stdout)
+    assert (code, document["exit_code"]) == (3, 3)
+    assert any(one["verdict"] == "worse" and "expert_slots" in str(one) for one in document["findings"])
+    assert all((tmp_path / form).stat().st_size for form in FORMATS)
+
+
+def test_a_baseline_is_saved_listed_shown_and_compared_with(
+    moeprof: Call, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert moeprof("baseline", "save", "main", run)[0] == 0
+    file = tmp_path / "reports" / "baselines" / "main.json"
+    assert 1000 < file.stat().st_size <= 200_000
+    assert moeprof("baseline", "list")[1].startswith("main: lm-micro (characterize, ")
+    assert "waste_factor" in moeprof("baseline", "show", "main")[1]
+    assert moeprof("compare", file, run)[0] == 0
+    assert moeprof("compare", file, changed(run, "expert_slots", 1.5))[0] == 3
+    assert moeprof("baseline", "save", "main", run)[0] == 2
+    assert moeprof("baseline", "save", "main", run, "--only", "waste_factor", "--force")[0] == 0
+    assert file.stat().st_size < 10_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("/nonexistent", "/nonexistent"),
+        ("--threshold", "throughput=fast"),
+        ("--threshold", "thruput=5%"),
+        ("--only", "thruput"),
+        ("--format", "pdf"),
+        ("--write", "junit"),
+    ],
+)
+def test_bad_arguments_are_usage_errors_in_two_lines(moeprof: Call, run: Path, arguments: tuple[str, ...]) -> None:
+    sides = () if arguments[0].startswith("/") else (run, run)
+    code, stdout, stderr = moeprof("compare", *sides, *arguments)
+    assert (code, stdout) == (2, "")
+    assert len(stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("damage", ["{", '{"schema_version": 99}', '{"subjects": [{}]}', "[]", '{"subjects": [], "evil": 1}'])
+def test_a_baseline_that_is_none_is_refused(moeprof: Call, run: Path, tmp_path: Path, damage: str) -> None:
+    (tmp_path / "b.json").write_text(damage)
+    code, _, stderr = moeprof("compare", tmp_path / "b.json", run)
+    assert code == 2
+    assert len(stderr.splitlines()) == 2
+
+
+def test_a_name_that_leads_out_is_refused(moeprof: Call, run: Path) -> None:
+    assert moeprof("baseline", "save", "../../x", run)[0] == 2
+    assert moeprof("baseline", "save", ".x", run)[0] == 2
+
+
+def test_an_unfinished_run_is_not_compared(moeprof: Call, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "unfinished"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "run.json").read_text())
+    record["valid"], record["reasons"] = False, ["interrupted"]
+    (copy / "run.json").write_text(json.dumps(record))
+    code, stdout, _ = moeprof("compare", run, copy)
+    assert code == 4
+    assert "interrupted" in stdout
+    assert moeprof("baseline", "save", str(tmp_path / "b.json"), copy)[0] == 2

@@ -1,0 +1,64 @@
+"""Small runs, each with one throughput, one exact and one routed number, and a trace of five decisions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from moeprof.records.errors import UsageError
+from moeprof.records.metrics import MetricRow
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
+from moeprof.records.run import Environment, Run, RunRecord, RunWriter
+
+CHOICES = [(0, 0, 0, "1", 0, 3), (0, 0, 0, "1", 1, 2), (0, 0, 1, "1", 0, 1), (0, 0, 0, "3", 0, 0), (1, 0, 2, "3", 0, 2)]
+"""Step, sequence, position, layer, slot, expert."""
+
+
+def trace_of(
+    choices: Sequence[tuple[Any, ...]] = CHOICES, *, phase: str = "score", rank: int = 0, **columns: Any
+) -> RoutingTrace:
+    """Decisions; of the other columns every cell is the same."""
+    header = TraceHeader(workload="lm", phase=phase, variant="static", rank=rank, num_experts=4, top_k=2, layers=["1", "3"])
+    names = ("step", "sequence", "position", "layer", "slot", "expert")
+    other = {"token_id": 65, "weight": 0.5, "domain": "prose", "dropped": False, "residency": None} | columns
+    rows = [dict(zip(names, choice, strict=True)) | other for choice in choices]
+    return RoutingTrace(header, pa.Table.from_pylist(rows, schema=COLUMNS)).validate()
+
+
+def run_of(
+    path: Path,
+    rounds: Sequence[float] = (900, 1000, 1100),
+    *,
+    value: float = 1000,
+    memory: float = 4096,
+    dropped: float = 0.25,
+    traces: Sequence[RoutingTrace] | None = None,
+    overrides: Sequence[str] = (),
+    recipe: str = "lm-tiny",
+    reasons: Sequence[str] = (),
+    **record: Any,
+) -> Run:
+    """A small finished run."""
+    usual: dict[str, Any] = {"command": "characterize", "text_hashes": {"prose": "a" * 64}, "weights_hash": "c" * 64}
+    usual["environment"] = Environment(cpu="Example 9000", cores=2, threads=1, packages={"torch": "2.13.0"}, hostname="here")
+    writer = RunWriter(path, RunRecord(recipe=load_recipe(recipe, list(overrides)), **(usual | record)))
+    row = MetricRow("throughput", value, "lm", "score", variant="static")
+    writer.add_metrics([row, MetricRow("memory_static", memory, "lm")])
+    writer.add_metrics([MetricRow("dropped_fraction", dropped, "lm", "score", variant="static")])
+    writer.add_metrics([latency := MetricRow("step_latency", 7, "lm", "score", variant="static")])
+    writer.add_samples(latency, [6, 7, 8])
+    writer.add_samples(row, rounds)
+    for trace in [trace_of()] if traces is None else traces:
+        writer.add_trace(trace)
+    return writer.finish(*reasons)
+
+
+def fault(call: Any) -> str:
+    """What a UsageError says, in its first line of two."""
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert str(caught.value).count("\n") == 1
+    return caught.value.what

@@ -1,0 +1,184 @@
+"""A baseline file: small, reviewed line by line, read back byte for byte, and refused where it is anything else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import moeprof
+from moeprof.records.metrics import KEYS, METRICS
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.subject import (
+    MAX_BYTES,
+    Number,
+    Subject,
+    read_baseline,
+    read_subjects,
+    settings_of,
+    subject_of,
+    write_baseline,
+)
+from tests.records.runs import fault, run_of
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A baseline of one run."""
+    path = tmp_path / "main.json"
+    write_baseline(path, [subject_of([run_of(tmp_path / "run")])])
+    return path
+
+
+def edited(path: Path, change: Any) -> Path:
+    """The file after something was done to its document, or to its first subject and number."""
+    document = json.loads(path.read_text())
+    change(document, document["subjects"][0], document["subjects"][0]["numbers"][0])
+    path.write_text(json.dumps(document))
+    return path
+
+
+def synthetic(numbers: int, gated: int, rounds: int) -> Subject:
+    """As many numbers as a large run has, of which some are throughputs with their rounds."""
+    generator = np.random.default_rng(0)
+    exact = [metric for metric in METRICS.values() if metric.kind == "routed"]
+    rows = []
+    for index in range(numbers - gated):
+        metric = exact[index % len(exact)]
+        keys = {"workload": "lm", "phase": "decode", "variant": "dynamic", "layer": str(index), "metric": metric.name}
+        cells = tuple(keys.get(key, "") for key in KEYS)
+        rows.append(Number(address=cells, unit=metric.unit, kind="routed", value=float(generator.random() * 100)))
+    for index in range(gated):
+        keys = {"workload": "lm", "phase": "decode", "variant": f"variant-{index}", "metric": "throughput"}
+        samples = (tuple((1e5 * generator.random(rounds)).tolist()),)
+        cells = tuple(keys.get(key, "") for key in KEYS)
+        rows.append(Number(address=cells, unit="tokens/s", kind="timed", value=samples[0][0], samples=samples))
+    return Subject(
+        recipe="lm-tiny",
+        command="optimize",
+        settings=settings_of(load_recipe("lm-tiny")),
+        machine={"cpu": "Example 9000"},
+        numbers=tuple(rows),
+    )
+
+
+# What it holds
+
+
+def test_it_reads_back_as_it_was_and_writes_the_same_bytes_again(tmp_path: Path, saved: Path) -> None:
+    subjects = read_subjects(saved)
+    assert subjects == [subject_of([run_of(tmp_path / "again")])]
+    write_baseline(tmp_path / "copy.json", subjects)
+    assert (tmp_path / "copy.json").read_bytes() == saved.read_bytes()
+    assert [path.name for path in tmp_path.glob("*.partial")] == []
+
+
+def test_several_subjects_and_none_read_back_too(tmp_path: Path) -> None:
+    subjects = [subject_of([run_of(tmp_path / name, recipe=name)]) for name in ("mt-tiny", "lm-tiny")]
+    for some in (subjects, []):
+        write_baseline(tmp_path / "main.json", some)
+        assert read_subjects(tmp_path / "main.json") == some
+
+
+def test_every_number_has_a_line_of_its_own(saved: Path) -> None:
+    lines = saved.read_text().splitlines()
+    numbers = [json.loads(line.strip().rstrip(",")) for line in lines if '"address"' in line]
+    assert [number["address"][-1] for number in numbers] == ["throughput", "memory_static", "dropped_fraction", "step_latency"]
+    assert [number.get("samples") for number in numbers] == [[[900, 1000, 1100]], None, None, None]
+    assert lines[0] == f'{{"schema_version": 1, "moeprof_version": "{moeprof.__version__}", "subjects": ['
+
+
+def test_a_thousand_numbers_with_ten_rounds_of_the_gated_ones_take_less_than_200_kb(tmp_path: Path) -> None:
+    subject = synthetic(1000, 30, 10)
+    write_baseline(tmp_path / "main.json", [subject])
+    assert (tmp_path / "main.json").stat().st_size < 200_000
+    assert read_subjects(tmp_path / "main.json") == [subject]
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "../../x", 'a"b\\c\n}', "Größe", "\u202e\x1b[31m", "}\n"])
+def test_a_hostile_name_is_only_a_name(tmp_path: Path, name: str) -> None:
+    number = Number(address=("lm", "score", name, *[""] * 6, "throughput"), unit="tokens/s", kind="timed", value=1)
+    subject = Subject(
+        recipe=name,
+        command=name,
+        settings={name: name},
+        machine={name: name},
+        texts={name: name},
+        reasons=(name,),
+        numbers=(number,),
+    )
+    folder = tmp_path / "baselines"
+    folder.mkdir()
+    write_baseline(folder / "main.json", [subject])
+    assert read_subjects(folder / "main.json") == [subject]
+    assert folder.joinpath("main.json").read_bytes().isascii()
+    assert [path.name for path in tmp_path.rglob("*")] == ["baselines", "main.json"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"{}", b"PAR1", b"[" * 100_000])
+def test_a_damaged_file_is_refused_in_two_lines(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "main.json").write_bytes(content)
+    assert fault(lambda: read_subjects(tmp_path / "main.json")).startswith(f"baseline {tmp_path}/main.json: ")
+
+
+def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
+    whole = saved.read_bytes()
+    for length in range(0, len(whole.rstrip()), 97):
+        saved.write_bytes(whole[:length])
+        assert fault(lambda: read_baseline(saved)).startswith(f"baseline {saved}: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda _, subject, number: subject["numbers"].append(number), "subjects.0: value error, a metric stands twice"),
+        (lambda _, subject, number: number.update(value=float("nan")), "subjects.0.numbers.0.value: input should be a finite"),
+        (lambda _, subject, number: number.update(value=10**400), "subjects.0.numbers.0.value: "),
+        (lambda _, subject, number: number.update(value=None), "subjects.0.numbers.0.value: "),
+        (
+            lambda _, subject, number: number.update(samples=[[5, -1]]),
+            "subjects.0.numbers.0.samples.0.1: input should be greater",
+        ),
+        (lambda _, subject, number: number.update(samples=[[0]]), "subjects.0.numbers.0.samples.0.0: input should be greater"),
+        (lambda _, subject, number: number.update(samples=[[float("inf")]]), "subjects.0.numbers.0.samples.0.0: "),
+        (lambda _, subject, number: number.update(samples=[5, 6]), "subjects.0.numbers.0.samples.0: "),
+        (lambda _, subject, number: number["address"].pop(), "subjects.0.numbers.0.address: "),
+        (lambda _, subject, number: number["address"].append(""), "subjects.0.numbers.0.address: "),
+        (lambda _, subject, number: number.update(address="abcdefghij"), "subjects.0.numbers.0.address: "),
+        (lambda _, subject, number: number.update(address=None), "subjects.0.numbers.0.address: "),
+        (lambda _, subject, number: number.update(address=7), "subjects.0.numbers.0.address: "),
+        (lambda _, subject, number: number.update(kind="guessed"), "subjects.0.numbers.0.kind: "),
+        (lambda _, subject, number: number.update(note="lowered"), "subjects.0.numbers.0.note: extra inputs"),
+        (lambda _, subject, number: subject.update(threshold=9), "subjects.0.threshold: extra inputs"),
+        (lambda document, *_: document.update(exec="rm"), "exec: extra inputs"),
+        (lambda _, subject, number: subject.pop("settings"), "subjects.0.settings: field required"),
+        (lambda _, subject, number: subject.update(machine={"cores": 2}), "subjects.0.machine.cores: "),
+        (lambda _, subject, number: subject.update(recipe="\ud800"), ""),
+        (lambda document, *_: document.update(subjects={}), "subjects: "),
+    ],
+)
+def test_a_file_that_was_edited_into_something_else_is_refused_with_the_place(saved: Path, change: Any, what: str) -> None:
+    assert fault(lambda: read_subjects(edited(saved, change))).startswith(f"baseline {saved}: {what}")
+
+
+def test_a_newer_schema_asks_for_a_newer_moeprof(saved: Path) -> None:
+    edited(saved, lambda document, *_: document.update(schema_version=2, moeprof_version="9.0", news=1))
+    assert fault(lambda: read_baseline(saved)) == (
+        f"baseline {saved}: written by moeprof 9.0 with schema 2, this is {moeprof.__version__} with schema 1"
+    )
+
+
+def test_a_file_that_is_too_large_is_not_even_read(saved: Path) -> None:
+    with saved.open("ab") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert fault(lambda: read_subjects(saved)) == f"baseline {saved}: it is larger than {MAX_BYTES} bytes"
+
+
+def test_a_value_edited_by_hand_that_is_still_a_number_is_read(saved: Path) -> None:
+    """A review sees its line change; nothing else protects it."""
+    edited(saved, lambda _, subject, number: number.update(value=1))
+    assert read_subjects(saved)[0].numbers[0].value == 1
