@@ -50,6 +50,9 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/command_time.py
 	$(BIN)/python benchmarks/region_overhead.py
 	$(BIN)/python benchmarks/analysis_speed.py
+	$(BIN)/python benchmarks/dispatch_memory.py
+	$(BIN)/python benchmarks/compare_power.py
+	$(BIN)/python benchmarks/max_throughput.py
 
 wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .
