@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moeprof.records.regions import MODEL_REGIONS
+from moeprof.records.variant import dispatch_of
 
 PADDED = ("static", "tutel", "tutel-dropless")
 """Dispatches under which every expert computes the same number of slots, needed or not."""
@@ -43,7 +44,7 @@ def dominant(shares: Mapping[str, float], *, variant: str = "static", waste: flo
     if not shares:
         return None
     region = max(shares, key=lambda name: shares[name])
-    share, dispatch = shares[region], variant.partition("+")[0]
+    share, dispatch = shares[region], dispatch_of(variant)
     sentence = f"{share:.0%} of the step goes to {region}: {cause(region, share, dispatch, waste)}."
     return Finding(region, share, sentence)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from moeprof.records.gating import capacity
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe import Recipe
+from moeprof.records.variant import dispatch_of
 
 FIXED_CAPACITY = ("static", "tutel")
 """Dispatches under which an expert takes ceil(C x S)."""
@@ -44,6 +45,6 @@ def slot_metrics(recipe: Recipe, variant: str, sizes: Iterable[StepSize]) -> dic
         "expert_slots": slots / len(steps),
         "waste_factor": slots / (recipe.gating.top_k * sum(size.tokens for size in steps)),
     }
-    if variant.partition("+")[0] in FIXED_CAPACITY:
+    if dispatch_of(variant) in FIXED_CAPACITY:
         metrics["capacity"] = sum(capacity(recipe.gating.capacity_fraction, size.rows) for size in steps) / len(steps)
     return metrics

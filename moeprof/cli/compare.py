@@ -20,9 +20,7 @@ from moeprof.records.errors import UsageError
 @click.option("--format", "form", help="What to print; default: terminal, or markdown into a pipe.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--write", "files", multiple=True, metavar="FORMAT=PATH", help="Also write a file in this format. Repeatable.")
-@click.pass_context
 def command(
-    context: click.Context,
     baseline: Path,
     candidate: Path,
     thresholds: tuple[str, ...],

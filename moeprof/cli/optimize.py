@@ -9,10 +9,9 @@ import click
 from moeprof.cli.options import resolved_recipes, run_options
 from moeprof.cli.running import run_all
 from moeprof.optimizations.registry import OPTIMIZATIONS
+from moeprof.records.variant import BASELINES
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-AGAINST = ("static", "tutel", "tutel-dropless", "dense")
 
 
 def optimization_options(function: F) -> F:
@@ -35,7 +34,7 @@ def optimization_options(function: F) -> F:
 @click.option(
     "--against",
     multiple=True,
-    type=click.Choice(AGAINST),
+    type=click.Choice(list(BASELINES)),
     help="What speed-ups are told against; repeat for several.  [default: static]",
 )
 @click.option("--no-sweep", is_flag=True, help="No search for the largest batch: equal batches only.")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+import moeprof
+from moeprof.records.errors import UsageError
+
 PARTIAL = ".partial"
 
 
@@ -18,6 +21,17 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_newer(what: str, document: object, schema: int) -> None:
+    """UsageError where a document that moeprof wrote has a schema above the one that is known here."""
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(document, dict) and isinstance(version, int) and version > schema:
+        raise UsageError(
+            f"{what}: written by moeprof {document.get('moeprof_version')} with schema {version}, "
+            f"this is {moeprof.__version__} with schema {schema}",
+            "Upgrade moeprof to read it.",
+        )
 
 
 def reason(error: Exception) -> str:

@@ -258,6 +258,11 @@ class Recipe(Section):
         """The phases this run has, in order."""
         return list(PHASES[self.workload]) if self.load.phases is None else self.load.phases
 
+    @property
+    def forced(self) -> bool:
+        """Whether decisions are put in the routers' place; what depends on them is labelled `forced`."""
+        return self.routing.source != "model"
+
     def moe_layers(self, phase: str) -> list[str]:
         """The MoE layers that tokens of `phase` pass."""
         return self.model.encoder_moe_layers if phase == "encode" else self.model.decoder_moe_layers

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import moeprof
 from moeprof.records.errors import UsageError
-from moeprof.records.files import PARTIAL, reason, replacing
+from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace, read_traces
@@ -96,13 +96,7 @@ class Run:
         file = path / "run.json"
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
-            version = document.get("schema_version") if isinstance(document, dict) else None
-            if isinstance(version, int) and version > SCHEMA:
-                raise UsageError(
-                    f"run {path}: written by moeprof {document.get('moeprof_version')} with schema {version}, "
-                    f"this is {moeprof.__version__} with schema {SCHEMA}",
-                    "Upgrade moeprof to read it.",
-                )
+            refuse_newer(f"run {path}", document, SCHEMA)
             return cls(path, RunRecord.model_validate(document))
         except OSError as error:
             raise UsageError(

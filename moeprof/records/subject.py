@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import moeprof
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, replacing
-from moeprof.records.metrics import KEYS, METRICS, Kind
+from moeprof.records.files import reason, refuse_newer, replacing
+from moeprof.records.metrics import KEYS, Kind
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace
 from moeprof.records.run import Run
@@ -224,13 +224,7 @@ def read_baseline(path: Path) -> Baseline:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))
-        version = document.get("schema_version") if isinstance(document, dict) else None
-        if isinstance(version, int) and version > SCHEMA:
-            raise UsageError(
-                f"baseline {path}: written by moeprof {document.get('moeprof_version')} with schema {version}, "
-                f"this is {moeprof.__version__} with schema {SCHEMA}",
-                "Upgrade moeprof to read it.",
-            )
+        refuse_newer(f"baseline {path}", document, SCHEMA)
         json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, but never be printed
         return Baseline.model_validate(document)
     except (OSError, ValidationError, ValueError, RecursionError) as error:
@@ -256,8 +250,3 @@ def baseline_text(baseline: Baseline) -> str:
     parts = [f'{head},\n "numbers": [\n    {body}\n ]\n}}' for head, body in zip(heads, bodies, strict=True)]
     top = {key: value for key, value in document.items() if key != "subjects"}
     return f'{json.dumps(top)[:-1]}, "subjects": [\n' + ",\n".join(parts) + "\n]}\n"
-
-
-def known(metric: str) -> bool:
-    """Whether this moeprof knows what the metric means."""
-    return metric in METRICS

@@ -30,3 +30,16 @@ class Variant:
 
 STATIC = Variant()
 DENSE = Variant(dense=True)
+
+BASELINES = {
+    "static": STATIC,
+    "tutel": Variant(dispatch="tutel"),
+    "tutel-dropless": Variant(dispatch="tutel-dropless"),
+    "dense": DENSE,
+}
+"""What an optimization can be held against, by the name that the user gives it."""
+
+
+def dispatch_of(label: str) -> str:
+    """The dispatch in a variant's label, `dense` for the twin."""
+    return label.partition("+")[0]

@@ -108,7 +108,7 @@ def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
 
 def trust_line(run: Run) -> Iterator[str]:
     """What speaks against the figures."""
-    if run.record.recipe.routing.source != "model":
+    if run.record.recipe.forced:
         yield f"Routing was forced ({run.record.recipe.routing.source}): loads and drops are not this model's own."
     if run.record.noisy:
         yield f"{len(run.record.noisy)} of the timings vary by more than 10% between rounds: look at them with care."

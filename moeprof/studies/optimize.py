@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from moeprof.optimizations.registry import optimized
-from moeprof.records.variant import DENSE, STATIC, Variant
+from moeprof.records.variant import BASELINES, STATIC
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
@@ -18,14 +18,6 @@ from moeprof.workloads.registry import Workload
 
 PASSES: tuple[Pass, ...] = (record_routing, check_outputs, measure_quality, measure_time, measure_breakdown, measure_memory)
 """Outputs are checked before anything is timed."""
-
-BASELINES = {
-    "static": STATIC,
-    "tutel": Variant(dispatch="tutel"),
-    "tutel-dropless": Variant(dispatch="tutel-dropless"),
-    "dense": DENSE,
-}
-"""What an optimization can be held against."""
 
 
 def optimization(

@@ -41,7 +41,7 @@ def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) ->
         footprints[variant.label] = footprint(tracker, partial(beginning(episodes[0]).ready, model))
         session.writer.add_memory(tracker.table(phase, variant.label))
         session.progress.advance()
-    forced, budget = session.recipe.routing.source != "model", session.recipe.budget.memory
+    forced, budget = session.recipe.forced, session.recipe.budget.memory
     session.writer.record.notes += [
         f"{phase}: one batch of {session.recipe.load.batch_size} under {variant} needs {format_bytes(found.total)}, "
         f"more than the budget of {format_bytes(budget)}"

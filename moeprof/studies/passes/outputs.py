@@ -81,7 +81,7 @@ def check_outputs(session: Session, phase: str, episodes: Sequence[Episode]) -> 
     found = {variant: Agreement() for variant in others}
     for episode in chosen:
         compare(session, episode, found)
-    recipe, forced = session.recipe, session.recipe.routing.source != "model"
+    recipe, forced = session.recipe, session.recipe.forced
     for variant, agreement in found.items():
         session.writer.add_metrics(agreement_rows(recipe.workload, phase, variant.label, agreement, forced=forced))
         if not agreement.equal:

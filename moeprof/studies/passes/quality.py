@@ -99,7 +99,7 @@ def score_rows(recipe: Recipe, label: str, scores: dict[str, Score]) -> Iterator
     for domain, found in [*scores.items(), ("", everything)]:
         if found.num_bytes and math.isfinite(found.nats):  # a contender whose outputs are no numbers has no quality
             address = address_of(recipe, "score", label, domain)
-            forced = recipe.routing.source != "model"
+            forced = recipe.forced
             yield MetricRow("perplexity", math.exp(found.per_token), **address, forced=forced)
             yield MetricRow("bits_per_byte", found.nats / math.log(2) / found.num_bytes, **address, forced=forced)
 
@@ -163,7 +163,7 @@ def chrf_rows(recipe: Recipe, label: str, pairs: dict[str, list[tuple[str, str]]
     everything = [pair for found in pairs.values() for pair in found]
     for domain, found in [*pairs.items(), ("", everything)]:
         address = address_of(recipe, "decode", label, domain)
-        yield MetricRow("chrf", chrf(found), **address, forced=recipe.routing.source != "model")
+        yield MetricRow("chrf", chrf(found), **address, forced=recipe.forced)
 
 
 def chrf(pairs: Sequence[tuple[str, str]]) -> float:

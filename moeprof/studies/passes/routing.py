@@ -71,5 +71,5 @@ def trace_header(recipe: Recipe, phase: str, variant: Variant) -> TraceHeader:
         num_experts=recipe.model.experts,
         top_k=recipe.gating.top_k,
         layers=recipe.moe_layers(phase),
-        forced=recipe.routing.source != "model",
+        forced=recipe.forced,
     )

@@ -25,9 +25,9 @@ def measure_time(session: Session, phase: str, episodes: Sequence[Episode]) -> N
         session.writer.add_metrics([row])
         session.writer.add_samples(row, values)
     session.writer.add_metrics(slowdown_rows(workload, phase, timings))
-    untold = session.untold(phase)
-    for domain in dict.fromkeys(timing.domain for timing in [*timings, *summed(timings)]):
-        of = {timing.variant: timing for timing in [*timings, *summed(timings)] if timing.domain == domain}
+    everything, untold = [*timings, *summed(timings)], session.untold(phase)
+    for domain in dict.fromkeys(timing.domain for timing in everything):
+        of = {timing.variant: timing for timing in everything if timing.domain == domain}
         address = Address(workload=workload, phase=phase, domain=domain)
         session.writer.add_metrics(speedup_rows("speedup_equal_batch", address, of, session.against, untold))
     session.writer.record.noisy += noisy(phase, timings)
