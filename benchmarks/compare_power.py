@@ -1,6 +1,6 @@
 """Does the gate cry wolf, or sleep? Simulated comparisons of four gated throughputs, decided as `moeprof compare` decides.
 
-Rounds have 5% relative noise, normal, or heavy-tailed (Student's t with 3 degrees of freedom, scaled by 5%). A slow-down is
+Every round is of a process of its own: recorded separately, or in turns with one of the other side. Rounds have 5% relative noise, normal, or heavy-tailed (Student's t with 3 degrees of freedom, scaled by 5%). A slow-down is
 planted in one of the four. Limits are those of issue E, for normal noise; a step that takes 8% longer lowers the throughput
 by 7.4% only and is told beside.
 
@@ -23,6 +23,9 @@ MISSED = "MISSED"
 METRICS: list[Address] = [
     ("lm", phase, "", variant, *[""] * 5, "throughput") for phase in ("score", "decode") for variant in ("static", "dynamic")
 ]
+
+HOW = {"separately": "", "in turns": "simulated"}
+"""How the two sides ran, and the name of the measurement that makes them one."""
 
 Samples = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Samples]
@@ -73,33 +76,41 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     print(f"{options.comparisons} comparisons each, {len(METRICS)} gated metrics, {NOISE:.0%} noise", flush=True)
-    cases = [("normal", normal, case) for case in CASES]
-    cases += [("heavy-tailed", heavy, case._replace(limit=None)) for case in CASES[:-1]]
+    cases = [("normal", how, normal, case) for how in HOW for case in CASES]
+    cases += [("heavy-tailed", how, heavy, case._replace(limit=None)) for how in HOW for case in CASES[:-1]]
     missed = False
-    for index, (noise, draw, case) in enumerate(cases):
+    for index, (noise, how, draw, case) in enumerate(cases):
         generator = np.random.default_rng([options.seed, index])
-        share = sum(answer(case, draw, generator) for _ in range(options.comparisons)) / options.comparisons
-        print(f"  {noise:<12}  {case.rounds} rounds  {case.what:<27}  {share:7.2%}  ({case.told(share)})", flush=True)
+        share = sum(answer(case, HOW[how], draw, generator) for _ in range(options.comparisons)) / options.comparisons
+        print(
+            f"  {noise:<12}  {how:<10}  {case.rounds} rounds  {case.what:<27}  {share:7.2%}  ({case.told(share)})", flush=True
+        )
         missed |= case.told(share).endswith(MISSED)
     print(f"{time.perf_counter() - start:.0f} s")
     raise SystemExit(missed)
 
 
-def answer(case: Case, draw: Draw, generator: np.random.Generator) -> bool:
+def answer(case: Case, turns: str, draw: Draw, generator: np.random.Generator) -> bool:
     """Of one comparison: whether the planted metric was called worse; where none is planted, any better or worse."""
-    before = subject([1000 * draw(generator, case.rounds) for _ in METRICS])
-    after = subject([1000 * speed * draw(generator, case.rounds) for speed in (case.speed, 1, 1, 1)])
-    verdicts = [one.verdict for one in findings(before, after, Rules({}))]
+    before = subject([1000 * draw(generator, case.rounds) for _ in METRICS], turns)
+    after = subject([1000 * speed * draw(generator, case.rounds) for speed in (case.speed, 1, 1, 1)], turns)
+    verdicts = [one.verdict for one in findings([(before, after)], Rules({}))]
     return verdicts[0] == "worse" if case.speed != 1 else any(one in ("better", "worse") for one in verdicts)
 
 
-def subject(samples: Sequence[Samples]) -> Subject:
-    """One side."""
+def subject(samples: Sequence[Samples], turns: str) -> Subject:
+    """One side, a process a round."""
     numbers = [
-        Number(address=address, unit="tokens/s", kind="timed", value=float(np.median(rounds)), samples=(tuple(rounds),))
+        Number(
+            address=address,
+            unit="tokens/s",
+            kind="timed",
+            value=float(np.median(rounds)),
+            samples=tuple((one,) for one in rounds),
+        )
         for address, rounds in zip(METRICS, samples, strict=True)
     ]
-    return Subject(recipe="simulated", command="characterize", settings={}, machine={}, numbers=tuple(numbers))
+    return Subject(recipe="simulated", command="characterize", settings={}, machine={}, turns=turns, numbers=tuple(numbers))
 
 
 if __name__ == "__main__":

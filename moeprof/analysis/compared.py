@@ -1,9 +1,10 @@
 """A whole comparison: pairs of subjects, their findings, and what a pipeline should make of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from moeprof.analysis.verdicts import Finding, Rules, findings, lonely
+from moeprof.analysis.verdicts import Finding, Rules, differing, findings, in_turns, lonely, short
 from moeprof.records.errors import UsageError
 from moeprof.records.subject import Subject
 
@@ -20,6 +21,8 @@ class Comparison:
     candidate: str
     findings: Sequence[Finding]
     rules: Rules
+    remarks: Sequence[str] = ()
+    """What differs between the sides and kept nothing from being compared."""
 
     @property
     def gated(self) -> list[Finding]:
@@ -48,14 +51,36 @@ def compare(baseline: str, before: Sequence[Subject], candidate: str, after: Seq
     ours = {(subject.recipe, subject.command): subject for subject in before}
     theirs = {(subject.recipe, subject.command): subject for subject in after}
     if len(ours) == len(theirs) == 1:  # two runs that were named: whatever differs between their recipes is said there
-        return Comparison(baseline, candidate, findings(before[0], after[0], rules), rules)
-    found: list[Finding] = []
-    for name in [*theirs, *(name for name in ours if name not in theirs)]:
-        if name in ours and name in theirs:
-            found += findings(ours[name], theirs[name], rules)
-        else:
-            alone = ours.get(name) or theirs[name]
-            for number in alone.numbers:
-                if not rules.only or number.address[-1] in rules.only:
-                    found.append(lonely(alone.recipe, *((number, None) if name in ours else (None, number))))
-    return Comparison(baseline, candidate, found, rules)
+        theirs = dict(zip(ours, theirs.values(), strict=True))
+    pairs = [(ours[name], subject) for name, subject in theirs.items() if name in ours]
+    found = findings(pairs, rules)
+    alone = [(theirs[name], False) for name in theirs if name not in ours] + [
+        (ours[name], True) for name in ours if name not in theirs
+    ]
+    for subject, removed in alone:
+        for number in subject.numbers:
+            if not rules.only or number.address[-1] in rules.only:
+                found.append(lonely(subject, *((number, None) if removed else (None, number))))
+    return Comparison(baseline, candidate, found, rules, [remark for pair in pairs for remark in remarks(*pair)])
+
+
+def remarks(baseline: Subject, candidate: Subject) -> Iterator[str]:
+    """Of one pair: other versions of libraries, and, of two that ran in turns, whatever else they were meant to differ in."""
+    sides: list[tuple[dict[str, Any], dict[str, Any]]] = [(baseline.packages, candidate.packages)]
+    if in_turns(baseline, candidate):
+        sides.append((baseline.settings, candidate.settings))
+        if baseline.weights != candidate.weights:
+            yield f"{candidate.recipe}: other weights, {short(baseline.weights)} and {short(candidate.weights)}"
+        if keys := differing(baseline.texts, candidate.texts):
+            yield f"{candidate.recipe}: other texts, {', '.join(keys)}"
+    for before, after in sides:
+        for key in differing(before, after):
+            yield f"{candidate.recipe}: {key} {value_at(before, key)}, {value_at(after, key)}"
+
+
+def value_at(document: dict[str, Any], path: str) -> str:
+    """What stands at `section.key`."""
+    value: Any = document
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return "none" if value is None else str(value)

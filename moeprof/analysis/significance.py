@@ -1,27 +1,50 @@
-"""Whether two series of rounds differ: a rank test, its correction over a family, an interval of the ratio, rounds it would need."""
+"""Whether two sides' rounds differ: a rank test over rounds, a t test over processes, their correction, an interval of the ratio.
+
+A side is a list of processes, a process a list of rounds. Rounds of one process share whatever that process got by chance (where
+its memory lies, which cores it runs on), so that more rounds make a process surer and say nothing about the next one.
+"""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
-from itertools import count
+from itertools import chain, count
 from statistics import NormalDist, fmean, median, stdev
 from typing import Any, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+
+Side = Sequence[Sequence[float]]
+"""The rounds of every process."""
 
 ALPHA = 0.01
 """The chance that a family of comparisons says anything where nothing changed (Holm)."""
 
 POWER = 0.9
 RESAMPLES = 2000
+FLAT = 1e-12
 EXACT_ROUNDS = 100
 """A side of more rounds is tested by the normal approximation: by then the two agree."""
 
-RANK_EFFICIENCY = 3 / math.pi
-"""Of the rank test beside the t test where rounds are normal (Pitman)."""
+MIN_PROCESSES = 3
+"""A side of fewer does not show what differs from one process to the next."""
 
 
-def p_value(baseline: Sequence[float], candidate: Sequence[float]) -> float:
+def p_value(baseline: Side, candidate: Side, *, paired: bool = False) -> float:
+    """The larger p value of the two tests: rounds must differ, and processes must, each beyond its own chance.
+
+    Of fewer than MIN_PROCESSES a side, that of the rounds alone: what nobody should decide by. `paired`: round i of process j
+    of one side ran beside that of the other.
+    """
+    of_rounds = rounds_p(pooled(baseline), pooled(candidate))
+    return max(of_rounds, processes_p(parts_of(baseline, candidate, paired))) if enough(baseline, candidate) else of_rounds
+
+
+def enough(*sides: Side) -> bool:
+    """Whether every side has processes to tell their spread from."""
+    return min(map(len, sides)) >= MIN_PROCESSES
+
+
+def rounds_p(baseline: Sequence[float], candidate: Sequence[float]) -> float:
     """Two-sided Mann-Whitney: exact without ties, else the normal approximation (scipy).
 
     scipy's own choice is the approximation from 9 rounds on, which is too timid in the tail that Holm's correction asks for.
@@ -35,6 +58,31 @@ def p_value(baseline: Sequence[float], candidate: Sequence[float]) -> float:
     return float(test.pvalue)
 
 
+def parts_of(baseline: Side, candidate: Side, paired: bool) -> list[Side]:
+    """Sides in logarithms whose means over processes of medians over rounds add up to the log of the ratio.
+
+    Rounds that ran beside each other become their ratio, in which what slowed both down cancels out; else the candidate's rounds
+    stand beside the inverse of the baseline's.
+    """
+    if paired:
+        both = zip(baseline, candidate, strict=True)
+        return [[[math.log(late / early) for early, late in zip(*rounds, strict=True)] for rounds in both]]
+    return [
+        [[sign * math.log(value) for value in rounds] for rounds in side] for sign, side in ((1, candidate), (-1, baseline))
+    ]
+
+
+def processes_p(parts: Sequence[Side]) -> float:
+    """Two-sided t test that the processes' medians add up to 0: Student's of one part, Welch's of two."""
+    from scipy.stats import ttest_1samp, ttest_ind
+
+    first, *second = map(medians, parts)
+    if all(stdev(series) < FLAT for series in (first, *second)):  # nothing varies: no t value exists
+        return 1.0 if abs(effect(parts)) < FLAT else 0.0
+    test: Any = ttest_ind(first, [-value for value in second[0]], equal_var=False) if second else ttest_1samp(first, 0)
+    return float(test.pvalue)
+
+
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Each p value as it counts within its family (Holm 1979): at most ALPHA of all families hold a wrong finding."""
     corrected: dict[K, float] = {}
@@ -45,23 +93,41 @@ def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     return {name: corrected[name] for name in p_values}
 
 
+def effect(parts: Sequence[Side]) -> float:
+    """The log of the ratio."""
+    return sum(fmean(medians(part)) for part in parts)
+
+
+def ratio(baseline: Side, candidate: Side, *, paired: bool = False) -> float:
+    """Candidate over baseline: medians over rounds, geometric mean over processes."""
+    return math.exp(effect(parts_of(baseline, candidate, paired)))
+
+
 def ratio_interval(
-    baseline: Sequence[float], candidate: Sequence[float], confidence: float = 0.95, seed: int = 0
+    baseline: Side, candidate: Side, *, paired: bool = False, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap interval (percentiles) of median(candidate) / median(baseline); the same on every call."""
+    """Bootstrap interval (percentiles) of `ratio`, the same on every call: processes are drawn anew, then their rounds."""
     import numpy as np
 
-    before, after = (
-        np.sort(np.asarray(values, float))[middles(len(values), seed + side)].mean(axis=1)
-        for side, values in enumerate((baseline, candidate))
-    )
+    effects_B = sum(resampled(part, seed + index) for index, part in enumerate(parts_of(baseline, candidate, paired)))
     tail = (1 - confidence) / 2
-    low, high = np.quantile(after / before, [tail, 1 - tail])
+    low, high = np.exp(np.quantile(effects_B, [tail, 1 - tail]))
     return float(low), float(high)
 
 
-@lru_cache(maxsize=32)
-def middles(num_values: int, seed: int) -> Any:
+def resampled(part: Side, seed: int) -> Any:
+    """Means (RESAMPLES,) over drawn processes of medians over drawn rounds."""
+    import numpy as np
+
+    medians_PB = np.array(
+        [np.sort(rounds)[middles(len(rounds), seed, index)].mean(axis=1) for index, rounds in enumerate(part)]
+    )
+    processes_BP = np.random.default_rng(seed).integers(len(part), size=(RESAMPLES, len(part)))
+    return np.take_along_axis(medians_PB.T, processes_BP, axis=1).mean(axis=1)
+
+
+@lru_cache(maxsize=256)
+def middles(num_values: int, *seed: int) -> Any:
     """Ranks (RESAMPLES, 2) of the middle two of every resample of sorted values: they do not depend on the values."""
     import numpy as np
 
@@ -69,12 +135,19 @@ def middles(num_values: int, seed: int) -> Any:
     return drawn[:, [(num_values - 1) // 2, num_values // 2]]
 
 
-def ratio(baseline: Sequence[float], candidate: Sequence[float]) -> float:
-    """The median ratio of a round to a round of the other side (Hodges and Lehmann 1963).
+def pooled(side: Side) -> list[float]:
+    """The rounds of all processes."""
+    return list(chain.from_iterable(side))
 
-    It is what the rank test is about, and surer than the ratio of the medians: 95% of a mean's efficiency instead of 64%.
-    """
-    return median(after / before for before in baseline for after in candidate)
+
+def medians(part: Side) -> list[float]:
+    """One value per process."""
+    return [median(rounds) for rounds in part]
+
+
+def spread(side: Side) -> float | None:
+    """Relative standard deviation from process to process; None where there is only one."""
+    return stdev(math.log(value) for value in medians(side)) if len(side) > 1 else None
 
 
 def fewest_rounds(family: int) -> int:
@@ -82,15 +155,14 @@ def fewest_rounds(family: int) -> int:
     return next(rounds for rounds in count(2) if 2 / math.comb(2 * rounds, rounds) < ALPHA / family)
 
 
-def rounds_needed(baseline: Sequence[float], candidate: Sequence[float], threshold: float, family: int = 1) -> int:
-    """Rounds per side after which the test would find a change of `threshold` with POWER, given the spread that was seen.
+def processes_needed(baseline: Side, candidate: Side, threshold: float, family: int = 1, *, paired: bool = False) -> int:
+    """Processes per side after which the tests would find a change of `threshold` with POWER, given the spread that was seen.
 
-    The usual size of a two-sample test of means, divided by the rank test's efficiency.
+    The usual size of a sample for a test of means: normal quantiles, and one more for the degrees of freedom.
     """
-    spreads = [stdev(values) / fmean(values) for values in (baseline, candidate) if len(values) > 1]
-    if not spreads:
-        return fewest_rounds(family)
+    variance = sum(stdev(medians(part)) ** 2 for part in parts_of(baseline, candidate, paired))
     normal = NormalDist()
     reach = normal.inv_cdf(1 - ALPHA / family / 2) + normal.inv_cdf(POWER)
-    rounds = 2 * fmean(spread**2 for spread in spreads) * (reach / threshold) ** 2 / RANK_EFFICIENCY
-    return max(fewest_rounds(family), math.ceil(rounds))
+    processes = math.ceil(variance * (reach / math.log1p(threshold)) ** 2) + 1
+    rounds = min(map(len, chain(baseline, candidate)))
+    return max(MIN_PROCESSES, math.ceil(fewest_rounds(family) / rounds), processes)

@@ -1,10 +1,23 @@
 """Metric by metric, what got better or worse between two subjects, and what cannot be said."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from moeprof.analysis.significance import ALPHA, fewest_rounds, holm, p_value, ratio, ratio_interval, rounds_needed
+from moeprof.analysis.significance import (
+    ALPHA,
+    MIN_PROCESSES,
+    Side,
+    enough,
+    fewest_rounds,
+    holm,
+    p_value,
+    pooled,
+    processes_needed,
+    ratio,
+    ratio_interval,
+    spread,
+)
 from moeprof.records.metrics import KEYS, METRICS
 from moeprof.records.subject import GATED, Address, Number, Subject
 
@@ -19,6 +32,7 @@ class Finding:
     """One metric at one address on both sides."""
 
     recipe: str
+    command: str
     address: Address
     unit: str
     kind: str
@@ -34,6 +48,10 @@ class Finding:
     p: float | None = None
     """Corrected for the family."""
     why: str = ""
+    spread: tuple[float | None, float | None] | None = None
+    """From process to process, relative, of baseline and candidate; None where a side has one process."""
+    rounds: "Rounds | None" = field(default=None, repr=False, compare=False)
+    """What a test needs."""
 
     @property
     def metric(self) -> str:
@@ -55,6 +73,16 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """Raw samples of both sides, a list per process."""
+
+    baseline: Side
+    candidate: Side
+    paired: bool
+    """Whether round i of process j of one side ran beside that of the other."""
+
+
+@dataclass(frozen=True)
 class Rules:
     """What a comparison is told to do."""
 
@@ -64,26 +92,34 @@ class Rules:
     """Metrics to look at; all where empty."""
     allow_machine_mismatch: bool = False
 
-    def threshold(self, number: Number) -> float:
+    def threshold(self, metric: str, kind: str) -> float:
         """The relative change that a metric may show without being better or worse."""
-        return self.thresholds.get(number.address[-1], THRESHOLD if number.kind == "timed" else 0.0)
+        return self.thresholds.get(metric, THRESHOLD if kind == "timed" else 0.0)
 
 
-def findings(baseline: Subject, candidate: Subject, rules: Rules) -> list[Finding]:
-    """All of them, in the order of the candidate's numbers, then what it lacks."""
+def findings(pairs: Sequence[tuple[Subject, Subject]], rules: Rules) -> list[Finding]:
+    """Of baselines and candidates: in the order of each candidate's numbers, then what it lacks.
+
+    The gated times of all pairs are one family.
+    """
+    return corrected([one for baseline, candidate in pairs for one in described(baseline, candidate, rules)], rules)
+
+
+def described(baseline: Subject, candidate: Subject, rules: Rules) -> Iterator[Finding]:
+    """Of one pair; the gated times still inconclusive, with the rounds that will decide them."""
     before, after = baseline.by_address, candidate.by_address
-    obstacle = why_not(baseline, candidate)
+    obstacle = why_not(baseline, candidate, meant=in_turns(baseline, candidate))
     machine = "" if rules.allow_machine_mismatch else another_machine(baseline, candidate)
-    found = []
     for address in [*after, *(address for address in before if address not in after)]:
         if rules.only and address[-1] not in rules.only:
             continue
         ours, theirs = before.get(address), after.get(address)
         if ours is None or theirs is None:
-            found.append(lonely(candidate.recipe, ours, theirs))
+            yield lonely(candidate, ours, theirs)
             continue
         blank = Finding(
             candidate.recipe,
+            candidate.command,
             address,
             theirs.unit,
             theirs.kind,
@@ -91,19 +127,29 @@ def findings(baseline: Subject, candidate: Subject, rules: Rules) -> list[Findin
             ours.value,
             theirs.value,
             change=change(ours, theirs),
+            rounds=Rounds(ours.samples, theirs.samples, in_turns(baseline, candidate) and alike(ours, theirs)),
         )
         reason = obstacle or number_obstacle(ours, theirs, machine, routing_differs(baseline, candidate, address))
-        found.append(replace(blank, why=reason) if reason else judged(blank, ours, theirs, rules))
-    return corrected(found, before, after, rules)
+        yield replace(blank, why=reason) if reason else judged(blank, ours, theirs, rules)
 
 
-def lonely(recipe: str, ours: Number | None, theirs: Number | None) -> Finding:
-    """Of a number that one side has."""
+def in_turns(baseline: Subject, candidate: Subject) -> bool:
+    """Whether both come from one measurement, process by process."""
+    return bool(candidate.turns) and baseline.turns == candidate.turns
+
+
+def alike(ours: Number, theirs: Number) -> bool:
+    """Whether every round of one has its counterpart."""
+    return list(map(len, ours.samples)) == list(map(len, theirs.samples))
+
+
+def lonely(subject: Subject, ours: Number | None, theirs: Number | None) -> Finding:
+    """Of a number that one side has; `subject` is either."""
     one = theirs or ours
     assert one is not None
     verdict: Verdict = "new" if ours is None else "removed"
     values = (ours.value if ours else None, theirs.value if theirs else None)
-    return Finding(recipe, one.address, one.unit, one.kind, verdict, *values)
+    return Finding(subject.recipe, subject.command, one.address, one.unit, one.kind, verdict, *values)
 
 
 def change(ours: Number, theirs: Number) -> float | None:
@@ -113,13 +159,15 @@ def change(ours: Number, theirs: Number) -> float | None:
     return theirs.value / ours.value - 1
 
 
-def why_not(baseline: Subject, candidate: Subject) -> str:
-    """Why nothing of the two can be compared; empty where it can."""
+def why_not(baseline: Subject, candidate: Subject, *, meant: bool) -> str:
+    """Why nothing of the two can be compared; empty where it can, and where what differs is what was to be compared."""
     for name, subject in (("baseline", baseline), ("candidate", candidate)):
         if not subject.valid:
             return f"the {name} is not valid: {'; '.join(subject.reasons) or 'no reason given'}"
     if baseline.command != candidate.command:
         return f"another command: {baseline.command}, {candidate.command}"
+    if meant:
+        return ""
     if keys := differing(baseline.settings, candidate.settings):
         return f"another recipe: {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more keys" if len(keys) > 3 else "")
     for domain in {**baseline.texts, **candidate.texts}:
@@ -178,16 +226,16 @@ def judged(blank: Finding, ours: Number, theirs: Number, rules: Rules) -> Findin
     if theirs.kind == "timed":
         return replace(blank, verdict="inconclusive", why="described, not gated")
     size = abs(blank.change) if blank.change is not None else float("inf")
-    if size <= rules.threshold(theirs):
+    if size <= rules.threshold(blank.metric, blank.kind):
         return replace(blank, verdict="same", gated=gate)
     if not gate:
         return replace(blank, verdict="not comparable", why="it changed, and neither way is better")
-    return replace(blank, verdict=direction(theirs, ours.value, theirs.value), gated=True)
+    return replace(blank, verdict=direction(blank.metric, ours.value, theirs.value), gated=True)
 
 
-def direction(number: Number, before: float, after: float) -> Verdict:
+def direction(metric: str, before: float, after: float) -> Verdict:
     """Better or worse."""
-    return "better" if (after > before) == (METRICS[number.address[-1]].better == "higher") else "worse"
+    return "better" if (after > before) == (METRICS[metric].better == "higher") else "worse"
 
 
 def in_family(finding: Finding) -> bool:
@@ -195,47 +243,61 @@ def in_family(finding: Finding) -> bool:
     return finding.metric == GATED and not any(finding.key(name) for name in ("domain", "point", "rank", "layer", "region"))
 
 
-def corrected(
-    found: list[Finding], before: Mapping[Address, Number], after: Mapping[Address, Number], rules: Rules
-) -> list[Finding]:
-    """The gated timed metrics decided together."""
-    family = {one.address: one for one in found if in_family(one) and one.verdict == "inconclusive"}
-    told = dict(tested(family.values(), before, after, rules))
-    return [told.get(one.address, one) for one in found]
+def corrected(found: Sequence[Finding], rules: Rules) -> list[Finding]:
+    """The gated times decided together: the tests with Holm's correction, a size threshold, and the ratio's interval."""
+    family = [index for index, one in enumerate(found) if in_family(one) and one.verdict == "inconclusive"]
+    p_values = holm(
+        {index: p_value(rounds.baseline, rounds.candidate, paired=rounds.paired) for index, rounds in sampled(found, family)}
+    )
+    told = list(found)
+    for index in family:
+        known = index in p_values
+        told[index] = (
+            tested(found[index], p_values[index], len(p_values), rules)
+            if known
+            else replace(found[index], verdict="not comparable", why="a side has no raw samples")
+        )
+    return told
 
 
-def tested(
-    family: Collection[Finding], before: Mapping[Address, Number], after: Mapping[Address, Number], rules: Rules
-) -> Iterator[tuple[Address, Finding]]:
-    """Rank test with Holm's correction, a size threshold, and the interval of the ratio."""
-    rounds = {one.address: (pooled(before[one.address]), pooled(after[one.address])) for one in family}
-    p_values = holm({address: p_value(*sides) for address, sides in rounds.items() if all(map(len, sides))})
-    for one in family:
-        sides, threshold = rounds[one.address], rules.threshold(after[one.address])
-        if one.address not in p_values:
-            yield one.address, replace(one, verdict="not comparable", why="a side has no raw samples")
-            continue
-        size = ratio(*sides) - 1
-        low, high = ratio_interval(*sides)
-        whole = replace(one, gated=True, change=size, interval=(low - 1, high - 1), p=p_values[one.address], why="")
-        if whole.p is not None and whole.p < ALPHA and abs(size) > threshold:
-            yield one.address, replace(whole, verdict=direction(after[one.address], 0, size))
-        elif -threshold < low - 1 and high - 1 < threshold and min(map(len, sides)) >= fewest_rounds(len(p_values)):
-            yield one.address, replace(whole, verdict="same")
-        else:
-            yield one.address, replace(whole, why=undecided(*sides, threshold or abs(size), len(p_values)))
+def sampled(found: Sequence[Finding], family: Collection[int]) -> Iterator[tuple[int, Rounds]]:
+    """Those of a family with rounds on both sides."""
+    for index in family:
+        rounds = found[index].rounds
+        if rounds is not None and rounds.baseline and rounds.candidate:
+            yield index, rounds
 
 
-def undecided(baseline: Sequence[float], candidate: Sequence[float], threshold: float, family: int) -> str:
+def tested(finding: Finding, p: float, family: int, rules: Rules) -> Finding:
+    """One of the family, decided by its corrected p value, its size, and the number of its processes."""
+    assert finding.rounds is not None
+    before, after, paired = finding.rounds.baseline, finding.rounds.candidate, finding.rounds.paired
+    threshold, size = rules.threshold(finding.metric, finding.kind), ratio(before, after, paired=paired) - 1
+    low, high = (end - 1 for end in ratio_interval(before, after, paired=paired))
+    whole = replace(finding, gated=True, change=size, interval=(low, high), p=p, why="", spread=(spread(before), spread(after)))
+    if not enough(before, after):
+        return replace(whole, why=few_processes(before, after))
+    if p < ALPHA and abs(size) > threshold:
+        return replace(whole, verdict=direction(finding.metric, 0, size))
+    rounds = min(len(pooled(side)) for side in (before, after))
+    if -threshold < low and high < threshold and rounds >= fewest_rounds(family):
+        return replace(whole, verdict="same")
+    return replace(whole, why=undecided(finding.rounds, threshold or abs(size), family))
+
+
+def few_processes(before: Side, after: Side) -> str:
+    """What a side lacks that was recorded once."""
+    fewest = min(len(before), len(after))
+    return f"recorded in {fewest} process{'' if fewest == 1 else 'es'} a side, {MIN_PROCESSES} or more show how much two of them differ"
+
+
+def undecided(rounds: Rounds, threshold: float, family: int) -> str:
     """Why the rounds do not tell, and how many would."""
     if not threshold:
         return "the two are alike, and no change is small enough for a threshold of 0"
-    needed = rounds_needed(baseline, candidate, threshold, family)
-    if needed > min(len(baseline), len(candidate)):
-        return f"about {needed} rounds a side would tell"
+    before, after = rounds.baseline, rounds.candidate
+    needed = processes_needed(before, after, threshold, family, paired=rounds.paired)
+    if needed > min(len(before), len(after)):
+        each = min(len(one) for one in (*before, *after))
+        return f"about {needed * each} rounds a side would tell, {each} in each of {needed} processes"
     return f"it lies about as far off as the threshold of {threshold:.3g}"
-
-
-def pooled(number: Number) -> list[float]:
-    """The rounds of all processes."""
-    return [value for rounds in number.samples for value in rounds]

@@ -2,15 +2,18 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from moeprof.cli.turns import asked_for, measured, turn_options
 from moeprof.records.errors import UsageError
 
 
 @click.command(name="compare", short_help="Decide what got better or worse.")
-@click.argument("baseline", type=click.Path(path_type=Path))
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("baseline", required=False, type=click.Path(path_type=Path))
+@click.argument("candidate", required=False, type=click.Path(path_type=Path))
+@turn_options
 @click.option(
     "--threshold", "thresholds", multiple=True, metavar="METRIC=5%", help="Change that a metric may show. Repeatable."
 )
@@ -20,9 +23,12 @@ from moeprof.records.errors import UsageError
 @click.option("--format", "form", help="What to print; default: terminal, or markdown into a pipe.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--write", "files", multiple=True, metavar="FORMAT=PATH", help="Also write a file in this format. Repeatable.")
+@click.pass_obj
 def command(
-    baseline: Path,
-    candidate: Path,
+    settings: dict[str, bool],
+    /,
+    baseline: Path | None,
+    candidate: Path | None,
     thresholds: tuple[str, ...],
     only: tuple[str, ...],
     strict: bool,
@@ -30,12 +36,14 @@ def command(
     form: str | None,
     as_json: bool,
     files: tuple[str, ...],
+    **turns: Any,
 ) -> int:
     """Compare CANDIDATE with BASELINE, metric by metric: runs, folders of runs, or baseline files.
 
-    Exact numbers are compared as they are, routed ones where the routing is the same, throughput by a rank test over its rounds
-    and a size that must be exceeded. Exit codes: 0 nothing got worse, 3 something did, 4 nothing could be compared (or, with
-    --strict, something is undecided).
+    Exact numbers are compared as they are, routed ones where the routing is the same, throughput by tests over its rounds and
+    its processes, and a size that must be exceeded. With --run-both RECIPE, A and B are measured now, in turns, each in fresh
+    processes: the only honest way on a shared machine. Exit codes: 0 nothing got worse, 3 something did, 4 nothing could be
+    compared (or, with --strict, something is undecided).
     """
     from moeprof.analysis.compared import compare
     from moeprof.analysis.verdicts import Rules
@@ -45,7 +53,12 @@ def command(
     chosen = known_format("json" if as_json else form or ("terminal" if sys.stdout.isatty() else "markdown"))
     targets = [written_file(option) for option in files]
     rules = Rules(dict(map(parsed_threshold, thresholds)), tuple(map(known_metric, only)), allow_machine_mismatch)
-    comparison = compare(str(baseline), read_subjects(baseline), str(candidate), read_subjects(candidate), rules)
+    sides = (baseline, candidate)
+    if asked_for(turns["recipes"], turns["checkout"], sides, [*turns["a"], *turns["b"], *turns["shared"]]):
+        before, after = measured(**turns, quiet=settings["quiet"])
+    else:
+        before, after = ((str(side), read_subjects(side)) for side in sides if side is not None)
+    comparison = compare(*before, *after, rules)
     for name, path in targets:
         try:
             path.write_text(render(comparison, name), encoding="utf-8")

@@ -64,6 +64,8 @@ class Subject(BaseModel):
     """Hash of the routers' decisions, by phase and variant."""
     valid: bool = True
     reasons: tuple[str, ...] = ()
+    turns: str = ""
+    """Names a measurement in which two subjects ran in turns, process by process: what differs between them is meant."""
     numbers: tuple[Number, ...]
 
     @model_validator(mode="after")

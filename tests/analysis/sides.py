@@ -29,7 +29,7 @@ def number(metric: str, value: float, *, unit: str = "", kind: str = "", samples
     return Number.model_validate(document)
 
 
-def throughput(*rounds: float, processes: int = 1, **keys: str) -> Number:
+def throughput(*rounds: float, processes: int = 5, **keys: str) -> Number:
     """A throughput with its rounds, dealt to some processes; phase `score` and variant `static` unless named."""
     samples = [list(rounds[start::processes]) for start in range(processes)] if rounds else []
     value = sorted(rounds)[len(rounds) // 2] if rounds else 1000.0

@@ -1,5 +1,6 @@
 """Which subjects belong together, and what a pipeline is told: 0, 3 or 4."""
 
+import math
 from typing import Any
 
 import pytest
@@ -126,10 +127,10 @@ def test_a_recipe_on_one_side_only_is_new_or_removed_as_a_whole() -> None:
     shared, extra = of("lm-tiny", SAME), of("mt-tiny", number("capacity", 3), SAME, steady())
     appeared, vanished = compared([shared], [extra, shared]), compared([extra, shared], [shared])
     assert [(one.recipe, one.metric, one.verdict) for one in appeared.findings] == [
+        ("lm-tiny", "memory_static", "same"),
         ("mt-tiny", "capacity", "new"),
         ("mt-tiny", "memory_static", "new"),
         ("mt-tiny", "throughput", "new"),
-        ("lm-tiny", "memory_static", "same"),
     ]
     assert [one.verdict for one in vanished.findings] == ["same", *["removed"] * 3]
     assert [appeared.exit_code(strict=True), vanished.exit_code(strict=False), vanished.exit_code(strict=True)] == [0, 0, 4]
@@ -153,6 +154,44 @@ def test_a_recipe_that_stands_twice_on_a_side_is_refused(path: str) -> None:
     with pytest.raises(UsageError) as caught:
         compared(sides["main.json"], sides["reports/now"])
     assert (caught.value.what, caught.value.remedy) == (f"{path}: lm-tiny stands in it twice", "Give each recipe once.")
+
+
+def test_the_times_of_all_recipes_are_one_family() -> None:
+    """Two recipes, one throughput each: the p value of either counts twice."""
+    before, after = ([of("lm-tiny", steady(speed)), of("mt-tiny", steady(speed))] for speed in (1, 0.8))
+    found = compared(before, after).findings
+    assert [one.p for one in found] == pytest.approx([2 * 2 / math.comb(20, 10)] * 2)
+
+
+def test_one_recipe_under_two_commands_is_told_apart() -> None:
+    both = [of("lm-tiny", SAME), of("lm-tiny", SAME, command="optimize")]
+    assert [one.command for one in compared(both, both).findings] == ["characterize", "optimize"]
+
+
+# What is remarked
+
+
+def test_other_versions_of_libraries_are_remarked_and_keep_nothing_from_being_compared() -> None:
+    comparison = compared([side(SAME, packages={"torch": "2.11.0"})], [side(SAME, packages={"torch": "2.13.0"})])
+    assert (comparison.remarks, comparison.exit_code(strict=True)) == (["lm-tiny: torch 2.11.0, 2.13.0"], 0)
+
+
+def test_what_differs_between_sides_that_ran_in_turns_is_meant_and_remarked() -> None:
+    changes = {"settings": {"name": "lm-tiny", "load": {"batch_size": 9}}, "weights": "9" * 64, "texts": {"prose": "8" * 64}}
+    apart = compared([side(steady())], [side(steady(0.8), **changes)])
+    together = compared([side(steady(), turns="t")], [side(steady(0.8), turns="t", **changes)])
+    assert (apart.exit_code(strict=False), together.exit_code(strict=False)) == (4, 3)
+    assert together.remarks == [
+        "lm-tiny: other weights, cccccccccccc and 999999999999",
+        "lm-tiny: other texts, prose, code",
+        "lm-tiny: model {'dim': 64, 'experts': 16}, none",
+        "lm-tiny: load.batch_size 8, 9",
+    ]
+
+
+def test_two_measurements_in_turns_are_not_each_others_sides() -> None:
+    comparison = compared([side(steady(), turns="t")], [side(steady(0.8), weights="9" * 64, turns="u")])
+    assert comparison.exit_code(strict=False) == 4
 
 
 # What is asked of a comparison

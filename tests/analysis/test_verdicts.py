@@ -14,7 +14,7 @@ KINDS = ("exact", "routed", "modelled", "forced")
 
 
 def only(before: Subject, after: Subject, rules: Rules = RULES) -> Finding:
-    (found,) = findings(before, after, rules)
+    (found,) = findings([(before, after)], rules)
     return found
 
 
@@ -149,7 +149,7 @@ def test_of_a_variant_without_routing_that_of_its_phase_counts() -> None:
 )
 def test_sides_that_did_not_do_the_same_have_nothing_in_common(changes: dict[str, Any], why: str) -> None:
     numbers = [number("memory_static", 8), dropped(0.25), steady(), number("region_time", 7, region="gate")]
-    found = findings(side(*numbers), side(*numbers, **changes), Rules({}, allow_machine_mismatch=True))
+    found = findings([(side(*numbers), side(*numbers, **changes))], Rules({}, allow_machine_mismatch=True))
     assert [(one.verdict, one.gated, one.why) for one in found] == [("not comparable", False, why)] * 4
 
 
@@ -162,10 +162,10 @@ def test_another_machine_matters_to_the_clock_only_and_may_be_allowed() -> None:
     machine = MACHINE | {"cpu": "Example 1", "gpu": "H"}
     numbers = [number("memory_static", 8), dropped(0.25), steady(), number("region_time", 7, region="gate")]
     before, after = side(*numbers), side(*numbers, machine=machine)
-    found = findings(before, after, RULES)
+    found = findings([(before, after)], RULES)
     assert [one.verdict for one in found] == ["same", "same", "not comparable", "not comparable"]
     assert {one.why for one in found[2:]} == {"another machine: cpu Example 9000, Example 1; gpu none, H"}
-    allowed = findings(before, after, Rules({}, allow_machine_mismatch=True))
+    allowed = findings([(before, after)], Rules({}, allow_machine_mismatch=True))
     assert [one.verdict for one in allowed] == ["same", "same", "same", "inconclusive"]
 
 
@@ -187,7 +187,7 @@ def test_a_metric_that_this_moeprof_does_not_know_is_not_compared() -> None:
 
 def test_what_one_side_has_alone_is_new_or_removed() -> None:
     shared, ours, theirs = number("memory_static", 8), number("capacity", 3), number("steps", 4)
-    found = findings(side(ours, shared), side(shared, theirs), RULES)
+    found = findings([(side(ours, shared), side(shared, theirs))], RULES)
     assert [(one.metric, one.verdict, one.baseline, one.candidate) for one in found] == [
         ("memory_static", "same", 8, 8),
         ("steps", "new", None, 4),
@@ -201,7 +201,7 @@ def test_only_the_metrics_that_are_asked_for_are_looked_at() -> None:
         side(number("memory_static", 8), number("capacity", 3), steady()),
         side(number("memory_static", 9), steady()),
     )
-    found = findings(before, after, Rules({}, only=["memory_static", "capacity"]))
+    found = findings([(before, after)], Rules({}, only=["memory_static", "capacity"]))
     assert [(one.metric, one.verdict) for one in found] == [("memory_static", "worse"), ("capacity", "removed")]
 
 

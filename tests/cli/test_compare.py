@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moeprof.records.subject import read_baseline
 from moeprof.reporters.compared.registry import FORMATS
 
 Call = Callable[..., tuple[int, str, str]]
@@ -130,3 +131,51 @@ def test_an_unfinished_run_is_not_compared(moeprof: Call, run: Path, tmp_path: P
     assert code == 4
     assert "interrupted" in stdout
     assert moeprof("baseline", "save", str(tmp_path / "b.json"), copy)[0] == 2
+
+
+# Measuring in turns
+
+
+def test_both_sides_are_measured_in_fresh_processes_and_kept(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    """The candidate works on eight times the tokens of a step: no remark of that is lost, and what is kept says the same again."""
+    out = tmp_path / "kept"
+    options = ("--a", "load.batch_size=1", "--b", "load.batch_size=16", "--set", "load.phases=['score']", "--processes", 3)
+    code, stdout, _ = moeprof("compare", "--run-both", micro("lm"), *options, "--variant", "dynamic", "--out", out, "--json")
+    document = json.loads(stdout)
+    assert (document["baseline"], document["candidate"]) == ("A (load.batch_size=1)", "B (load.batch_size=16)")
+    assert "lm-micro: load.batch_size 1, 16" in document["remarks"]
+    (found,) = document["findings"]
+    assert (found["phase"], found["variant"], found["metric"], found["gated"]) == ("score", "dynamic", "throughput", True)
+    assert found["candidate"] > found["baseline"]
+    assert [len(side.numbers[0].samples) for name in "ab" for side in read_baseline(out / f"{name}.json").subjects] == [3, 3]
+    again = moeprof("compare", out / "a.json", out / "b.json", "--json")
+    assert (again[0], json.loads(again[1])["findings"]) == (code, document["findings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ((), "compare: two sides are needed"),
+        (("reports/old",), "compare: two sides are needed"),
+        (("reports/old", "--run-both", "lm-tiny"), "compare reports/old: recorded runs cannot be measured in turns"),
+        (
+            ("reports/old", "reports/new", "--a", "load.batch_size=1"),
+            "compare: load.batch_size=1 changes nothing in recorded runs",
+        ),
+    ],
+)
+def test_recorded_sides_and_measured_ones_are_not_mixed(moeprof: Call, words: tuple[str, ...], what: str) -> None:
+    code, _, stderr = moeprof("compare", *words)
+    assert (code, stderr.splitlines()[0]) == (2, f"Error: {what}")
+
+
+def test_a_recipe_that_is_not_there_is_said_by_the_side_that_misses_it(moeprof: Call, tmp_path: Path) -> None:
+    code, _, stderr = moeprof("compare", "--run-both", "lm-tinny", "--out", tmp_path / "kept")
+    assert (code, stderr.splitlines()[0]) == (2, "Error: side A: recipe 'lm-tinny': there is no such built-in recipe")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_older_measurement_is_not_overwritten(moeprof: Call, tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("precious")
+    code, _, stderr = moeprof("compare", "--run-both", "lm-tiny", "--out", tmp_path)
+    assert (code, stderr.splitlines()[0]) == (2, f"Error: {tmp_path}/b.json: it exists already")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from moeprof.analysis.compared import Comparison
 from moeprof.analysis.verdicts import Finding
 from moeprof.reporters.compared.verdict import ranked, sentence, tally
-from moeprof.reporters.compared.words import amounts, chance, changed, one_line
+from moeprof.reporters.compared.words import amounts, chance, changed, note, one_line
 from moeprof.reporters.document import Block, Bullets, Details, Document, Heading, Paragraph, Table
 from moeprof.reporters.numbers import MISSING
 
@@ -25,6 +25,8 @@ def document_of(comparison: Comparison) -> Document:
     """Every part that has something to say."""
     title = f"{one_line(comparison.candidate, LINE)} against {one_line(comparison.baseline, LINE)}"
     document: Document = [Heading(title, 1), Paragraph(sentence(comparison)), Paragraph(tally(comparison))]
+    if comparison.remarks:
+        document.append(Bullets([one_line(remark, LINE) for remark in comparison.remarks]))
     document += decided(comparison)
     same = [one for one in comparison.findings if one.verdict == "same"]
     described = [one for one in comparison.findings if one.verdict == "inconclusive" and not one.gated]
@@ -59,7 +61,7 @@ def table(found: Sequence[Finding], caption: str = "") -> Table:
 def cells(finding: Finding) -> tuple[str, ...]:
     """In the order of COLUMNS."""
     labels = (finding.verdict, finding.recipe, finding.where or MISSING, finding.metric)
-    return (*labels, *amounts(finding), changed(finding), chance(finding.p), finding.why)
+    return (*labels, *amounts(finding), changed(finding), chance(finding.p), note(finding))
 
 
 def listed(verdict: str, found: Sequence[Finding]) -> Iterator[Block]:

@@ -26,6 +26,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
         "exit_code": comparison.exit_code(strict=False),
         "exit_code_strict": comparison.exit_code(strict=True),
         "counts": counts(comparison),
+        "remarks": [unicode(remark) for remark in comparison.remarks],
         "findings": [entry(one) for one in comparison.findings],
     }
 
@@ -38,6 +39,7 @@ def entry(finding: Finding) -> dict[str, Any]:
         "verdict": finding.verdict,
         "gated": finding.gated,
         "recipe": unicode(finding.recipe),
+        "command": unicode(finding.command),
         **cells,
         "unit": unicode(finding.unit),
         "kind": unicode(finding.kind),
@@ -47,6 +49,7 @@ def entry(finding: Finding) -> dict[str, Any]:
         "change": finite(finding.change),
         "interval": None if finding.interval is None else [finite(end) for end in finding.interval],
         "p": finite(finding.p),
+        "spread": None if finding.spread is None else [finite(side) for side in finding.spread],
         "why": unicode(finding.why),
     }
 

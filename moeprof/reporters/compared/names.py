@@ -25,16 +25,16 @@ class Tracked(NamedTuple):
 
 
 def tracked(comparison: Comparison) -> Iterator[Tracked]:
-    """The gated findings; an interval where the candidate's `_low` and `_high` stand once in the comparison."""
-    ends: dict[tuple[str, ...], list[float]] = {}
+    """The gated findings; an interval where the candidate's `_low` and `_high` stand beside them."""
+    ends: dict[tuple[str, ...], float] = {}
     for one in comparison.findings:
         if one.metric.endswith(("_low", "_high")) and one.candidate is not None and isfinite(one.candidate):
-            ends.setdefault((one.recipe, *one.address), []).append(one.candidate)
+            ends[one.recipe, one.command, *one.address] = one.candidate
     for one in comparison.gated:
         if one.metric in METRICS and one.candidate is not None and isfinite(one.candidate):
-            low, high = (ends.get((one.recipe, *one.address[:-1], f"{one.metric}_{end}"), []) for end in ("low", "high"))
-            # twice: one recipe under two commands, and nothing says which is meant
-            yield Tracked(one, one.candidate, (low[0], high[0]) if len(low) == len(high) == 1 else None)
+            place = (one.recipe, one.command, *one.address[:-1])
+            low, high = (ends.get((*place, f"{one.metric}_{end}")) for end in ("low", "high"))
+            yield Tracked(one, one.candidate, None if low is None or high is None else (low, high))
 
 
 def place_name(finding: Finding) -> str:

@@ -94,5 +94,14 @@ def both(finding: Finding) -> str:
 def told(finding: Finding) -> str:
     """`1,000 tokens/s -> 880 tokens/s, -12% [-14% to -10%], p 0.0013`, and the reason where there is one."""
     p = "" if finding.p is None else f"p {chance(finding.p)}"
-    parts = [both(finding), changed(finding), p, one_line(finding.why)]
+    parts = [both(finding), changed(finding), p, one_line(note(finding))]
     return ", ".join(part for part in parts if part not in ("", MISSING))
+
+
+def note(finding: Finding) -> str:
+    """The reason, and how much processes of one side differ where there are several."""
+    spreads = finding.spread or (None, None)
+    known = [
+        f"{name} {100 * size:.2g}%" for name, size in zip(("baseline", "candidate"), spreads, strict=True) if size is not None
+    ]
+    return "; ".join(filter(None, [finding.why, f"from process to process: {', '.join(known)}" if known else ""]))

@@ -34,6 +34,7 @@ def found(verdict: Verdict = "worse", metric: str = "throughput", **changes: Any
     known = METRICS.get(metric)
     fields: dict[str, Any] = {
         "recipe": "lm-tiny",
+        "command": "characterize",
         "unit": known.unit if known else "units",
         "kind": known.kind if known else "exact",
         "baseline": None if verdict == "new" else 1000.0,

@@ -1,11 +1,13 @@
 """What a reader sees first, what is folded, and what is only counted."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from moeprof.reporters.compared.document import GROUPS, ROWS, document_of
+from moeprof.reporters.compared.markdown import render
 from moeprof.reporters.compared.terminal import rendered
 from moeprof.reporters.compared.verdict import counts, sentence, tally, word
 from moeprof.reporters.compared.words import amounts, changed, one_line, signed, told
@@ -137,3 +139,11 @@ def test_a_line_holds_no_control_character_and_is_cut() -> None:
     assert one_line("a\n\x1b[31mb\u202e\ud800") == r"a\n\x1b[31mb\u202e\ud800"
     assert one_line("##[error]x ###") == r"#\x23[error]x #\x23#"
     assert one_line("abcdef", 4) == "abc…"
+
+
+def test_remarks_and_the_spread_from_process_to_process_are_told() -> None:
+    told = replace(comparison(found("worse", spread=(0.02, 0.123))), remarks=["lm-tiny: torch 2.11, 2.13", "a\x1b[31m"])
+    text = render(told)
+    assert "from process to process: baseline 2%, candidate 12%" in text
+    assert "lm-tiny: torch 2.11, 2.13" in text
+    assert "\x1b" not in text

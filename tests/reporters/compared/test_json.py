@@ -16,6 +16,7 @@ def test_the_head_names_both_sides_the_verdict_and_the_exit_codes() -> None:
         "exit_code": 3,
         "exit_code_strict": 3,
         "counts": {"worse": 1, "inconclusive": 1, "better": 1, "same": 1, "not comparable": 2, "removed": 1, "new": 1},
+        "remarks": [],
     }
     assert len(findings) == 10
 
@@ -30,6 +31,7 @@ def test_a_finding_has_its_address_and_numbers() -> None:
         "verdict": "worse",
         "gated": True,
         "recipe": "lm-tiny",
+        "command": "characterize",
         "workload": "lm",
         "phase": "score",
         "variant": "static",
@@ -42,6 +44,7 @@ def test_a_finding_has_its_address_and_numbers() -> None:
         "change": -0.12,
         "interval": [-0.14, -0.1],
         "p": 0.0013,
+        "spread": None,
         "why": "",
     }
 
@@ -56,3 +59,8 @@ def test_what_is_not_finite_is_null() -> None:
 def test_names_read_back_as_they_were() -> None:
     domains = {entry["domain"] for entry in read_json(render(hostile()))["findings"]}
     assert domains == {text.replace("\ud800", "\ufffd") for text in HOSTILE}
+
+
+def test_the_spread_from_process_to_process_is_told_per_side() -> None:
+    (entry,) = read_json(render(comparison(found("same", spread=(0.02, None)))))["findings"]
+    assert entry["spread"] == [0.02, None]
