@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export KINETO_LOG_LEVEL ?= 6
 
-.PHONY: characterize install install-dev test lint format benchmark wheel clean
+.PHONY: characterize install install-dev test lint gate gate-runs gate-baseline format benchmark wheel clean
 
 characterize: install
 	$(BIN)/moeprof characterize
@@ -34,6 +34,29 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 test: install-dev
 	$(BIN)/python -m pytest
+
+# What moeprof guards itself by: numbers that do not depend on the machine, with routing replayed from the committed traces, so
+# that a change that moves more bytes, drops more tokens or hands experts more rows fails here. Fractions are sums of floats,
+# whose last digit may be another one on another processor. A change that is meant: `make gate-baseline`, and say why.
+BASELINES := reports/baselines
+GATE := build/gate
+GATED := num_parameters memory_static flops_per_token capacity step_rows step_tokens expert_slots waste_factor \
+	dropped_fraction dropped_tokens memory_dynamic_peak memory_total_peak
+GATE_OPTIONS := --strict $(addprefix --only ,$(GATED)) --threshold waste_factor=0.0001% --threshold expert_slots=0.0001% \
+	--threshold dropped_fraction=0.0001% --threshold dropped_tokens=0.0001%
+GATE_RUN := --no-sweep --kernel loop --set load.batches=1 --set measure.warmup=0 --set measure.rounds=5 --force --quiet
+
+gate: gate-runs
+	$(BIN)/moeprof compare $(BASELINES)/gate.json $(GATE) $(GATE_OPTIONS) --format terminal
+
+gate-runs: install
+	for recipe in lm-tiny mt-tiny; do \
+		$(BIN)/moeprof optimize $$recipe $(GATE_RUN) --set routing.source=trace:$(BASELINES)/$$recipe \
+			--out $(GATE)/$$recipe > /dev/null || exit 1; \
+	done
+
+gate-baseline: gate-runs
+	$(BIN)/moeprof baseline save $(BASELINES)/gate.json $(GATE) $(addprefix --only ,$(GATED)) --force
 
 lint: install-dev
 	$(BIN)/ruff check .
