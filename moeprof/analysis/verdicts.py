@@ -121,7 +121,8 @@ def why_not(baseline: Subject, candidate: Subject) -> str:
     if baseline.command != candidate.command:
         return f"another command: {baseline.command}, {candidate.command}"
     if keys := differing(baseline.settings, candidate.settings):
-        return f"another recipe: {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more keys" if len(keys) > 3 else "")
+        what = "other settings" if baseline.command == "replay" else "another recipe"
+        return f"{what}: {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more keys" if len(keys) > 3 else "")
     for domain in {**baseline.texts, **candidate.texts}:
         if baseline.texts.get(domain) != candidate.texts.get(domain):
             return f"another text {domain!r}: {short(baseline.texts.get(domain))}, {short(candidate.texts.get(domain))}"
@@ -156,7 +157,8 @@ def another_machine(baseline: Subject, candidate: Subject) -> str:
 def routing_differs(baseline: Subject, candidate: Subject, address: Address) -> bool:
     """Whether the routers decided otherwise where a number comes from."""
     phase, variant = address[KEYS.index("phase")], address[KEYS.index("variant")]
-    wanted = [name for name in {**baseline.routing, **candidate.routing} if phase in ("", name.partition("/")[0])]
+    known = {**baseline.routing, **candidate.routing}
+    wanted = [name for name in known if phase == name.partition("/")[0]] or list(known)  # a phase of all, or no phase
     mine = [name for name in wanted if name.partition("/")[2] == variant] or wanted
     return any(baseline.routing.get(name) != candidate.routing.get(name) for name in mine)
 

@@ -37,7 +37,7 @@ KINDS = {
 
 def document_of(run: Run) -> Document:
     """All parts, in order; what was not recorded is said."""
-    numbers, recipe = Numbers.of(run), run.record.recipe
+    numbers, recipe = Numbers.of(run), run.record.ran
     kind = KINDS.get(run.record.command, KINDS["characterize"])
     document: Document = [Heading(f"moeprof {run.record.command}: {recipe.name}", 1)]
     if not run.record.valid:

@@ -10,7 +10,7 @@ from moeprof.reporters.document import Block, Bullets, Details
 def provenance(run: Run) -> Iterator[Block]:
     """Where the numbers come from."""
     record = run.record
-    machine, recipe = record.environment, record.recipe
+    machine, recipe = record.environment, record.ran
     gpu = f", {machine.gpu}" if machine.gpu else ""
     yield Bullets(
         [

@@ -1,0 +1,20 @@
+"""The knee of a curve: where more slots begin to bring less than they did on average."""
+
+from collections.abc import Sequence
+
+FEWEST = 3
+"""Points; two are a straight line."""
+
+
+def knee(points: Sequence[tuple[int, float]]) -> int | None:
+    """The x of the point that lies deepest below the line from the first point to the last, the smallest of several.
+
+    Kneedle's point for a falling curve without smoothing (Satopaa, Albrecht, Irwin, Raghavan: Finding a "Kneedle" in a
+    Haystack, ICDCSW 2011). `points` (x, y) with x rising; None for fewer than 3, or where no point lies below the line.
+    """
+    if len(points) < FEWEST:
+        return None
+    (left, top), (right, bottom) = points[0], points[-1]
+    depths = [(top - y) * (right - left) - (top - bottom) * (x - left) for x, y in points]
+    deepest = max(depths)
+    return points[depths.index(deepest)][0] if deepest > 0 else None
