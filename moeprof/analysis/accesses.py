@@ -81,7 +81,9 @@ def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str
     layer_R, _ = renamed([trace.codes("layer") for _, trace in parts], layers)
     domain_R, domains = renamed([trace.codes("domain") for _, trace in parts])
     phase_R = np.concatenate([np.full(len(trace), index) for index, trace in parts])
-    step_R, expert_R = (np.concatenate([trace.column(name).astype(np.int64) for _, trace in parts]) for name in ("step", "expert"))
+    step_R, expert_R = (
+        np.concatenate([trace.column(name).astype(np.int64) for _, trace in parts]) for name in ("step", "expert")
+    )
     prefill_R = phase_R == phases.index(PREFILL) if as_logged and PREFILL in phases else np.zeros(len(phase_R), bool)
     time_R = times(step_R, phase_R, prefill_R, logged=as_logged)
     num_experts = parts[0][1].header.num_experts

@@ -1,7 +1,5 @@
 """What expert buffering saves in memory and costs on the link (paper 5.4, 5.5); closed forms, bytes of one device."""
 
-from collections.abc import Mapping
-
 from moeprof.records.replay import TraceSource
 
 NS = 10**9
@@ -32,8 +30,3 @@ def static_bytes(trace: TraceSource, num_devices: int) -> int | None:
 def copy_ns(size_bytes: float, bandwidth: int) -> float:
     """Time on a link of `bandwidth` bytes per second."""
     return size_bytes / bandwidth * NS
-
-
-def exposed_ns(copies_ns: Mapping[int, float], overlap_ns: float) -> float:
-    """What is left of every batch's copies once the same time of each is hidden: sum of max(0, copies - overlap)."""
-    return sum(max(0.0, time - overlap_ns) for time in copies_ns.values())

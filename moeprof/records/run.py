@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -252,6 +253,18 @@ class RunWriter:
         self.memory.append(table)
         with replacing(self.path / "memory.parquet") as partial:
             pq.write_table(pa.concat_tables(self.memory), partial)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What stops the block leaves an invalid run that can be read and says why."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.finish("interrupted")
+            raise
+        except Exception as error:
+            self.finish(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            raise
 
     def finish(self, *reasons: str) -> Run:
         """Writes what was collected; the run is valid where no reason speaks against it."""

@@ -187,7 +187,9 @@ def run_settings(record: RunRecord) -> dict[str, Any]:
     """What a run's numbers depend on beside its texts, weights and routing."""
     if record.replay:
         asked = record.replay.model_dump(mode="json", exclude={"policies", "slots", "budgets", "trace"})
-        return asked | record.replay.trace.model_dump(mode="json", include={"num_experts", "layers", "expert_bytes", "weight_bytes"})
+        return asked | record.replay.trace.model_dump(
+            mode="json", include={"num_experts", "layers", "expert_bytes", "weight_bytes"}
+        )
     return settings_of(record.ran)
 
 

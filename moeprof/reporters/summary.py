@@ -11,9 +11,7 @@ VERBS = {"score": "Scoring", "encode": "Encoding", "decode": "Decoding"}
 
 def summary(run: Run, numbers: Numbers) -> list[str]:
     """At most ten statements, each with its number."""
-    phases: list[str] = [
-        phase for phase in run.record.ran.phases if numbers.get("throughput", phase) or numbers.domains(phase)
-    ]
+    phases: list[str] = [phase for phase in run.record.ran.phases if numbers.get("throughput", phase) or numbers.domains(phase)]
     lines = [
         *model_lines(run, numbers),
         *(line for phase in phases for line in speed_line(numbers, phase)),
