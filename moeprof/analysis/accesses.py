@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.misses import Accesses, Ints
+from moeprof.analysis.loads import Counts
+from moeprof.analysis.misses import Accesses
 from moeprof.records.replay import PREFILL
 from moeprof.records.routing_trace import RoutingTrace
 
@@ -27,14 +28,14 @@ class Stream:
     phases: Sequence[str]
     domains: Sequence[str]
     num_experts: int
-    layer_N: Ints
+    layer_N: Counts
     """Index of the layer, as the next ones are of the phase and the domain."""
-    phase_N: Ints
-    domain_N: Ints
-    expert_N: Ints
-    batch_N: Ints
+    phase_N: Counts
+    domain_N: Counts
+    expert_N: Counts
+    batch_N: Counts
     """Never falling."""
-    batches_PL: Ints
+    batches_PL: Counts
     """Of each layer in a phase: its steps."""
 
     def __len__(self) -> int:
@@ -46,22 +47,22 @@ class Stream:
         return len(self.layers), len(self.phases), len(self.domains)
 
     @property
-    def steps_P(self) -> Ints:
+    def steps_P(self) -> Counts:
         """Of a phase: those of the layer that has most of them."""
-        return self.batches_PL.max(axis=1)
+        return np.asarray(self.batches_PL.max(axis=1))
 
     @cached_property
-    def cell_N(self) -> Ints:
+    def cell_N(self) -> Counts:
         """Where an access is counted: (layer, phase, domain) as one number."""
         _, phases, domains = self.shape
         return (self.layer_N * phases + self.phase_N) * domains + self.domain_N
 
-    def counted(self, keep_N: npt.NDArray[np.bool_] | None = None) -> Ints:
+    def counted(self, keep_N: npt.NDArray[np.bool_] | None = None) -> Counts:
         """Accesses, or those that are kept, (L, P, D)."""
         cells = self.cell_N if keep_N is None else self.cell_N[keep_N]
         return np.bincount(cells, minlength=int(np.prod(self.shape))).reshape(self.shape).astype(np.int64)
 
-    def device_N(self, num_devices: int) -> Ints:
+    def device_N(self, num_devices: int) -> Counts:
         """The device of every access, where each holds as many neighbouring experts."""
         return self.expert_N * num_devices // self.num_experts
 
@@ -107,7 +108,7 @@ def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str
     )
 
 
-def renamed(columns: Sequence[tuple[npt.NDArray[np.int32], list[str]]], names: Sequence[str] = ()) -> tuple[Ints, list[str]]:
+def renamed(columns: Sequence[tuple[npt.NDArray[np.int32], list[str]]], names: Sequence[str] = ()) -> tuple[Counts, list[str]]:
     """Columns of several traces as one (R,) of indices into one list of names: the given ones first."""
     known = dict.fromkeys([*names, *(name for codes, own in columns for name in used(codes, own))])
     place = {name: index for index, name in enumerate(known)}
@@ -121,7 +122,7 @@ def used(codes: npt.NDArray[np.int32], names: Sequence[str]) -> list[str]:
     return [names[code] for code in values[np.argsort(first)]]
 
 
-def times(step_R: Ints, phase_R: Ints, prefill_R: npt.NDArray[np.bool_], *, logged: bool) -> Ints:
+def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], *, logged: bool) -> Counts:
     """When a row's batch ran, as a small number; prefill rows with no other row between their steps ran together."""
     key_R = step_R * (phase_R.max() + 1) + phase_R if logged else phase_R * (step_R.max() + 1) + step_R
     _, first, place_R = np.unique(key_R, return_index=True, return_inverse=True)
@@ -130,7 +131,7 @@ def times(step_R: Ints, phase_R: Ints, prefill_R: npt.NDArray[np.bool_], *, logg
     return (np.cumsum(new) - 1)[place_R]
 
 
-def last_uses(key_R: Ints) -> Ints:
+def last_uses(key_R: Counts) -> Counts:
     """The last row of every distinct key, in the order of the keys."""
     order = np.argsort(key_R, kind="stable")
     last = np.ones(len(order), bool)

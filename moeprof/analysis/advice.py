@@ -20,7 +20,7 @@ class Advice:
     policy: str
     size: int
     at_knee: bool
-    """Whether the size is where the curve bends; else it is the largest of too few to see that."""
+    """Whether the size is where the curve bends; else it is the largest, for every slot pays alike or too few sizes are known."""
     miss_rate: float
     rival: str
     """The next best policy online at this size; empty where there is no other."""
@@ -65,7 +65,7 @@ def ranked(replayed: Replayed, phase: str, size: int, policies: list[str]) -> li
 
 def better(replayed: Replayed, phase: str, size: int, policy: str, online: list[str]) -> str:
     """The policy that misses fewest at a size and fewer than `policy`; empty where none does."""
-    rates = dict((name, rate) for rate, name in ranked(replayed, phase, size, online))
+    rates = {name: rate for rate, name in ranked(replayed, phase, size, online)}
     best = min(rates, key=lambda name: rates[name])
     return best if rates[best] < rates[policy] else ""
 

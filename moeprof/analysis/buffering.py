@@ -1,8 +1,16 @@
 """What expert buffering saves in memory and costs on the link (paper 5.4, 5.5); closed forms, bytes of one device."""
 
+from moeprof.analysis.sizes import parameters_by_part, weight_bytes
+from moeprof.records.recipe import ModelSection
 from moeprof.records.replay import TraceSource
 
 NS = 10**9
+
+
+def weights_of(model: ModelSection) -> dict[str, int]:
+    """Bytes of the whole model, and of all experts of all layers."""
+    routed = parameters_by_part(model)["experts"] * model.bytes_per_element
+    return {"weight_bytes": weight_bytes(model), "routed_bytes": routed}
 
 
 def resident_bytes(trace: TraceSource, num_devices: int) -> dict[str, int]:

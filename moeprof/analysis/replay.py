@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from moeprof.analysis.accesses import Stream
 from moeprof.analysis.buffering import NS
-from moeprof.analysis.misses import Ints, compulsory, hits, misses, misses_in_bytes
+from moeprof.analysis.loads import Counts
+from moeprof.analysis.misses import compulsory, hits, misses, misses_in_bytes
 from moeprof.records.replay import Replay
 
 Flags = npt.NDArray[np.bool_]
@@ -26,7 +27,7 @@ def caches(stream: Stream, replay: Replay) -> Iterator[tuple[int, Flags]]:
                 yield device, sees_N
 
 
-def missed(stream: Stream, replay: Replay, policy: str) -> Ints:
+def missed(stream: Stream, replay: Replay, policy: str) -> Counts:
     """Misses at every size, (S, V, L, P, D), from cold caches."""
     sizes = replay.sizes
     missed_SVC = np.zeros((len(sizes), replay.devices, int(np.prod(stream.shape))), np.int64)
@@ -40,18 +41,18 @@ def missed(stream: Stream, replay: Replay, policy: str) -> Ints:
     return missed_SVC.reshape(len(sizes), replay.devices, *stream.shape)
 
 
-def first_uses(stream: Stream) -> Ints:
+def first_uses(stream: Stream) -> Counts:
     """Compulsory misses, (L, P, D)."""
     counts_C = compulsory(stream.accesses(np.ones(len(stream), bool)))
     return np.pad(counts_C, (0, int(np.prod(stream.shape)) - len(counts_C))).reshape(stream.shape)
 
 
-def layer_bytes(stream: Stream, replay: Replay) -> Ints:
+def layer_bytes(stream: Stream, replay: Replay) -> Counts:
     """Of one expert in every layer, (L,); 0 where nobody knows."""
     return np.array([replay.trace.expert_bytes.get(layer, 0) for layer in stream.layers], np.int64)
 
 
-def block_bytes(stream: Stream, replay: Replay) -> Ints:
+def block_bytes(stream: Stream, replay: Replay) -> Counts:
     """Of every expert of every layer, (B,)."""
     return np.repeat(layer_bytes(stream, replay), stream.num_experts)
 
@@ -67,4 +68,4 @@ def exposed(stream: Stream, replay: Replay, policy: str, size: int) -> npt.NDArr
         copies = np.add.reduceat(sizes_N, starts) / replay.bandwidth * NS
         waits = np.maximum(0.0, copies - replay.overlap_ns)
         waits_VP[device] += np.bincount(stream.phase_N[sees_N][starts], waits, minlength=len(stream.phases))
-    return waits_VP.max(axis=0) / np.maximum(stream.steps_P, 1)
+    return np.asarray(waits_VP.max(axis=0) / stream.steps_P)

@@ -12,7 +12,7 @@ import numpy as np
 from moeprof.analysis.accesses import Stream
 from moeprof.analysis.buffering import copy_ns, saved_by_budget, saved_by_slots, static_bytes
 from moeprof.analysis.knee import knee
-from moeprof.analysis.misses import Ints
+from moeprof.analysis.loads import Counts
 from moeprof.analysis.replay import exposed, first_uses, layer_bytes
 from moeprof.policies.eviction.registry import needs_future
 from moeprof.records.metrics import MetricRow
@@ -30,7 +30,7 @@ class Outcome:
     stream: Stream
     replay: Replay
     variant: str
-    missed: Mapping[str, Ints]
+    missed: Mapping[str, Counts]
     """By policy, (S, V, L, P, D)."""
 
     @property
@@ -38,9 +38,9 @@ class Outcome:
         """Those that have rows: the replayed ones, and all of them together."""
         return [*self.stream.phases, *([ALL] if self.replay.phase == ALL else [])]
 
-    def of_phase(self, counts: Ints, phase: str) -> Ints:
+    def of_phase(self, counts: Counts, phase: str) -> Counts:
         """(..., L, P, D) as (..., L, D)."""
-        whole: Ints = counts.sum(axis=-2) if phase == ALL else counts[..., self.stream.phases.index(phase), :]
+        whole: Counts = counts.sum(axis=-2) if phase == ALL else counts[..., self.stream.phases.index(phase), :]
         return whole
 
     def row(self, metric: str, value: float, phase: str = "", point: str = "", layer: str = "", domain: str = "") -> MetricRow:
@@ -60,7 +60,7 @@ class Outcome:
 
     def point(self, policy: str, size: int) -> str:
         """`policy=lru;slots=16`."""
-        return format_point(**{"policy": policy, self.replay.swept: size})
+        return format_point({"policy": policy, self.replay.swept: size})
 
 
 def replay_rows(outcome: Outcome) -> Iterator[MetricRow]:
@@ -160,7 +160,7 @@ def knee_rows(outcome: Outcome) -> Iterator[MetricRow]:
         for policy, counts_S in curves.items():
             found = knee(list(zip(outcome.replay.sizes, counts_S.tolist(), strict=True)))
             if found is not None:
-                yield outcome.row(metric, found, phase, format_point(policy=policy))
+                yield outcome.row(metric, found, phase, format_point({"policy": policy}))
         if online:
             best_S = np.min([curves[policy] for policy in online], axis=0)
             found = knee(list(zip(outcome.replay.sizes, best_S.tolist(), strict=True)))
@@ -177,7 +177,7 @@ def memory_rows(outcome: Outcome, marks: Sequence[int]) -> Iterator[MetricRow]:
         yield outcome.row("copy_time", copy_ns(size, replay.bandwidth), layer=layer)
     whole = static_bytes(trace, replay.devices)
     for size in replay.sizes:
-        point = format_point(**{replay.swept: size})
+        point = format_point({replay.swept: size})
         by_layer = {} if replay.budgets else saved_by_slots(trace, size, replay.devices)
         saved = saved_by_budget(trace, size, replay.devices) if replay.budgets else sum(by_layer.values())
         yield outcome.row("memory_saved", saved, point=point)

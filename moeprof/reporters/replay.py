@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from moeprof.analysis.advice import CLOSE, FLOOR, Advice, advise, size_for
+from moeprof.analysis.knee import FEWEST
 from moeprof.analysis.replayed import Replayed
 from moeprof.records.replay import ALL
 from moeprof.records.run import Run
@@ -75,10 +76,18 @@ def advice_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     found = replayed.worst(advice.phase, advice.policy, advice.size)
     told += [f"worst, {place(*found[1:])}: {percent(found[0])}"] if found else []
     beside = f" ({'; '.join(told)})" if told else ""
-    yield (
-        f"Recommendation: {advice.policy} with {sizes_in_words(replayed, advice.size)}. In {advice.phase} "
-        f"{percent(advice.miss_rate)} of the accesses miss{beside}."
+    what = (
+        "keep all experts"
+        if advice.size == num_slots(replayed)
+        else f"{advice.policy} with {sizes_in_words(replayed, advice.size)}"
     )
+    yield f"Recommendation: {what}. In {advice.phase} {percent(advice.miss_rate)} of the accesses miss{beside}."
+
+
+def num_slots(replayed: Replayed) -> int | None:
+    """Experts of a layer on a device: with so many slots nothing is ever evicted; None where budgets were swept."""
+    replay = replayed.replay
+    return None if replay.budgets else replay.trace.num_experts // replay.devices
 
 
 def sizes_in_words(replayed: Replayed, size: int) -> str:
@@ -87,39 +96,32 @@ def sizes_in_words(replayed: Replayed, size: int) -> str:
     if replay.budgets:
         return f"a budget of {format_bytes(size)}{' per device' if replay.devices > 1 else ''}"
     where = "per layer and device" if replay.devices > 1 else "per layer"
-    return f"{size} of {replay.trace.num_experts // replay.devices} slots {where}"
+    return f"{size} of {num_slots(replayed)} slots {where}"
 
 
 def support_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     """The number that supports it."""
     sizes = replayed.replay.sizes
     if not advice.at_knee:
-        many = "sizes were replayed to see" if len(sizes) < 3 else "bends in the curve show"
-        yield f"Size: too few {many} where more stops to pay; {size_name(replayed, advice.size)} is the largest of them."
+        why = "too few sizes were replayed to see where more stops to pay" if len(sizes) < FEWEST else "the curve has no knee"
+        yield f"Size: {why}; {size_name(replayed, advice.size)} {'is' if len(sizes) == 1 else 'are'} the most that was replayed."
         return
     curve = dict(replayed.curve("miss_rate", advice.phase, advice.policy))
-    told = [
-        f"{size_name(replayed, size)} {verb} {percent(curve[size])}"
-        for factor, verb in ((0.5, "would miss"), (2, "still miss"))
-        if (size := min(sizes, key=lambda one: abs(one - factor * advice.size))) != advice.size
-    ]
-    yield f"Size: there the curve of the best policies bends (its knee); {', '.join(told)}."
+    others = (min(sizes, key=lambda one: abs(one - factor * advice.size)) for factor in (0.5, 2))
+    told = [f"{percent(curve[size])} with {size_name(replayed, size)}" for size in others if size != advice.size]
+    yield f"Size: there the curve of the fewest misses bends (its knee). {' and '.join(told)} would miss."
 
 
 def change_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     """The sizes at which another policy would be the better one."""
     if not advice.rival:
         return
-    gap = advice.rival_rate - advice.miss_rate
-    alike = "; that is alike, take whichever is at hand" if gap < CLOSE else ""
+    alike = ", which is alike" if advice.rival_rate - advice.miss_rate < CLOSE else ""
     told = [
-        f"{'at' if size in (replayed.replay.sizes[0], replayed.replay.sizes[-1]) else way} {size_name(replayed, size)} {policy} "
-        "misses fewer"
-        for way, pair in (("from", advice.better_below), ("from", advice.better_above))
-        if pair
-        for size, policy in [pair]
+        f"with {size_name(replayed, size)} {policy} misses fewer"
+        for size, policy in filter(None, (advice.better_below, advice.better_above))
     ]
-    elsewhere = "; ".join(told) or "no other misses fewer at any replayed size"
+    elsewhere = " and ".join(told) or "nothing here; no other policy that can run misses fewer at any replayed size"
     yield f"Policy: the next best, {advice.rival}, misses {percent(advice.rival_rate)}{alike}. What would change it: {elsewhere}."
 
 
@@ -129,14 +131,14 @@ def time_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     one = replayed.get("copy_time")
     if spent is None or one is None:
         return
-    rate = f"{format_rate(replayed.replay.bandwidth)}"
+    rate = format_rate(replayed.replay.bandwidth)
     exposed = replayed.get("exposed_time", advice.phase, advice.policy, advice.size)
     hidden = f", {duration(exposed)} of it exposed behind {duration(replayed.replay.overlap_ns)} per layer" if exposed else ""
     enough = size_for(replayed, advice.phase, advice.policy, spent / 2)
-    more = f"{size_name(replayed, enough)} would halve it" if enough else "no replayed size halves it"
+    more = f"{size_name(replayed, enough)} or" if enough else "no replayed size halves it, but"
     yield (
         f"Time (modelled): its copies take {duration(spent)} per {advice.phase} step at {rate}, {duration(one)} per miss{hidden}. "
-        f"Where a step cannot spare that, {more}, as a link of {format_rate(2 * replayed.replay.bandwidth)} would."
+        f"Where a step cannot spare that: {more} a link of {format_rate(2 * replayed.replay.bandwidth)} would halve it."
     )
 
 
@@ -157,8 +159,8 @@ def memory_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
         yield f"{line}."
         return
     yield (
-        f"{line}. The largest saving is another operating point, never to be told with this miss rate: "
-        f"{size_name(replayed, smallest)} save {format_bytes(most)}{relief(replayed, smallest)}, and {percent(worst)} miss."
+        f"{line}. The largest saving is another operating point, where {percent(worst)} miss: "
+        f"{format_bytes(most)}{relief(replayed, smallest)} with {size_name(replayed, smallest)}."
     )
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from moeprof.analysis.advice import Advice
+from moeprof.analysis.advice import FLOOR, Advice
 from moeprof.analysis.replayed import Replayed
+from moeprof.records.replay import ALL
 from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.document import Block, Curves, Details, Paragraph, Table
 from moeprof.reporters.numbers import MISSING, cell, duration, percent
@@ -19,7 +20,8 @@ def curve_blocks(replayed: Replayed, phase: str, advice: Advice | None) -> Itera
     if not avoidable(replayed, phase):
         yield Paragraph("No expert is used twice in this phase: every access misses in every cache.")
         return
-    yield miss_curves(replayed, phase)
+    if phase != ALL:
+        yield miss_curves(replayed, phase, advice)
     yield rate_table(replayed, phase, advice)
     if advice is not None:
         yield policy_table(replayed, phase, advice.size)
@@ -31,20 +33,23 @@ def avoidable(replayed: Replayed, phase: str) -> bool:
     return replayed.get("expert_accesses", phase) != replayed.get("compulsory_misses", phase)
 
 
-def miss_curves(replayed: Replayed, phase: str) -> Curves:
-    """Miss rate over slots (paper figure 12); the floor comes first."""
+def miss_curves(replayed: Replayed, phase: str, advice: Advice | None) -> Curves:
+    """Miss rate over slots (paper figure 12); the recommended policy and the floor lie over the others."""
     unit = MIB if replayed.replay.budgets else 1
+    on_top = ([advice.policy] if advice else []) + [FLOOR]
+    order = sorted(replayed.policies, key=lambda policy: on_top.index(policy) + 1 if policy in on_top else 0)
     curves = [
         (policy, [(size / unit, rate) for size, rate in replayed.curve("miss_rate", phase, policy, replayed.landmarks) if rate])
-        for policy in replayed.policies
+        for policy in order
     ]
     return Curves(
         f"Miss rate over {swept_name(replayed)}, {phase}",
         "MiB for all layers" if replayed.replay.budgets else "slots per layer",
         "share of accesses that miss",
         curves,
-        "min (Belady) is the floor of all that admit what they load; where nothing misses a curve has no point.",
+        "No policy that keeps what it loads comes below min (Belady); where nothing misses a curve has no point.",
         write_y=percent,
+        linear=True,
     )
 
 
@@ -82,13 +87,13 @@ def policy_table(replayed: Replayed, phase: str, size: int) -> Table:
             cell(replayed.get("misses", phase, policy, size), lambda count: f"{count:,.0f}"),
             rate_cell(replayed, phase, policy, size),
             cell(replayed.get("worst_miss_rate", phase, policy, size), percent),
-            place(*found[1:]) if (found := replayed.worst(phase, policy, size)) else MISSING,
+            ", ".join(filter(None, found[1:])) if (found := replayed.worst(phase, policy, size)) else MISSING,
             cell(replayed.get("bytes_loaded", phase, policy, size), format_bytes),
             cell(replayed.get("transfer_time", phase, policy, size), duration),
         ]
         for policy in replayed.policies
     ]
-    columns = ["policy", "misses", "mean", "worst", "where", "loaded", "per step"]
+    columns = ["policy", "misses", "mean", "worst", "layer", "loaded", "per step"]
     caption = (
         f"At {size_name(replayed, size)}: misses, their share over all accesses and in the worst layer (of the worst domain), "
         "bytes loaded, and the time of a step's copies (modelled)."

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moeprof.analysis.buffering import weights_of
 from moeprof.analysis.loads import distinct
-from moeprof.analysis.sizes import ffn_parameters, parameters_by_part, weight_bytes
+from moeprof.analysis.sizes import ffn_parameters
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe import ModelSection
 from moeprof.records.replay import ALL, DECODE, PHASES, PREFILL, Choice, TraceSource
@@ -61,8 +62,7 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
             f"trace {path}: it does not say how large an expert of layer {unknown} is", "Say it with --expert-bytes."
         )
     header = next(iter(traces.values()))[0].header
-    model = found.model
-    whole = {} if model is None else {"weight_bytes": weight_bytes(model), "routed_bytes": routed_bytes(model)}
+    whole = weights_of(found.model) if found.model and not expert_bytes else {}
     trace = TraceSource(
         name=re.sub(r"[^\w.+-]+", "_", found.name) or "trace",  # it becomes the name of a folder
         path=str(path),
@@ -73,7 +73,7 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
         decisions=decisions_of(one for ranks in traces.values() for one in ranks),
         forced=header.forced,
         expert_bytes=sizes if all(sizes.values()) else {},
-        **(whole if expert_bytes is None else {}),
+        **whole,
     )
     return Source(trace, label, traces, found.as_logged, remarks(found, traces, trace, phase))
 
@@ -103,11 +103,6 @@ def found_in(run: Run, traces: list[RoutingTrace], name: str) -> Found:
     size = ffn_parameters(model) * model.bytes_per_element
     layers = dict.fromkeys(layer for trace in traces for layer in trace.header.layers)
     return Found(name, traces, model=model, expert_bytes=dict.fromkeys(layers, size))
-
-
-def routed_bytes(model: ModelSection) -> int:
-    """Of all experts of all layers."""
-    return parameters_by_part(model)["experts"] * model.bytes_per_element
 
 
 def of_variant(traces: Sequence[RoutingTrace], wanted: str | None, path: Path) -> tuple[list[RoutingTrace], str]:
