@@ -3,16 +3,20 @@
 Shape suffixes: N accesses in order, G groups that accesses are counted in, C cache sizes, B blocks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.policies.cache import AccessMode, Cache
+from moeprof.analysis.miss_engine import ALL_SIZES, Depths, depths, recency_depths
+from moeprof.analysis.miss_ranks import PROTECTION, Ints, largest_traits, next_uses, weights
+from moeprof.policies.cache import AccessMode
+from moeprof.policies.eviction.eviction import Eviction
+from moeprof.policies.eviction.lru import LRU
 from moeprof.policies.eviction.registry import make_eviction
 
-Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -35,6 +39,12 @@ class Accesses:
         """Groups up to the highest that occurs."""
         return int(self.groups_N.max()) + 1 if len(self) else 0
 
+    @property
+    def starts_K(self) -> Ints:
+        """Where every batch starts, and the end."""
+        changes_N = np.diff(self.batches_N) != 0
+        return np.concatenate([[0], np.flatnonzero(changes_N) + 1, [len(self)]]).astype(np.int64)
+
     def count(self, flags_N: Flags) -> Ints:
         """How many accesses are flagged, by group (G,)."""
         return np.bincount(self.groups_N[flags_N], minlength=self.num_groups).astype(np.int64)
@@ -48,30 +58,80 @@ def compulsory(accesses: Accesses) -> Ints:
 
 
 def misses(accesses: Accesses, policy: str, slots: Sequence[int], access: AccessMode = "sequential") -> Ints:
-    """Misses at every number of slots, by group (C, G), from a cold cache."""
-    return np.stack([accesses.count(~hits(accesses, policy, size, access)) for size in slots])
+    """Misses at every number of slots, by group (C, G), from a cold cache; ValueError where a cache has no slot."""
+    return misses_in_bytes(accesses, policy, slots, unit_sizes(accesses), access)
 
 
 def misses_in_bytes(
     accesses: Accesses, policy: str, budgets: Sequence[int], sizes_B: Ints, access: AccessMode = "sequential"
 ) -> Ints:
-    """Misses at every budget in bytes, by group (C, G), where block b takes `sizes_B[b]` bytes."""
-    return np.stack([accesses.count(~hits(accesses, policy, budget, access, sizes_B)) for budget in budgets])
+    """Misses at every budget in bytes, by group (C, G), where block b takes `sizes_B[b]` bytes.
+
+    A block larger than the whole budget misses always. ValueError where a budget is nothing.
+    """
+    checked(*budgets)
+    eviction = make_eviction(policy)
+    sizes = np.unique(sizes_B[accesses.blocks_N])
+    if eviction.by_insertion or len(sizes) != 1:
+        replayed = engine(accesses, eviction, sizes_B, access)
+        return np.stack([accesses.count(replayed(budget) == 0) for budget in budgets])
+    if eviction == LRU:
+        blocks_N, used = renumbered(accesses.blocks_N)
+        depth_N = recency_depths(blocks_N, accesses.starts_K, len(used), access == "batch")
+    else:
+        depth_N = engine(accesses, eviction, sizes_B, access)(ALL_SIZES)
+    return deeper(accesses, depth_N, np.asarray(budgets, np.int64) // sizes[0])
 
 
 def hits(
     accesses: Accesses, policy: str, capacity: int, access: AccessMode = "sequential", sizes_B: Ints | None = None
 ) -> Flags:
     """Which accesses find their block in a cache of `capacity` slots, or bytes where blocks have sizes (N,)."""
-    sizes = None if sizes_B is None else sizes_B.tolist()
-    cache = Cache(capacity, make_eviction(policy), future=accesses.blocks_N.tolist(), sizes=sizes)
-    outcome = [one.hit for batch in batches(accesses) for one in cache.batch(batch, access)]
-    return np.array(outcome, bool)
+    checked(capacity)
+    sizes = unit_sizes(accesses) if sizes_B is None else sizes_B
+    return engine(accesses, make_eviction(policy), sizes, access)(capacity) > 0
 
 
-def batches(accesses: Accesses) -> Iterator[list[int]]:
-    """The blocks of every batch, in order."""
-    starts = np.flatnonzero(np.diff(accesses.batches_N, prepend=-1))
-    blocks = accesses.blocks_N.tolist()
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(blocks)], strict=True):
-        yield blocks[start:stop]
+def unit_sizes(accesses: Accesses) -> Ints:
+    """Every block takes one slot (B,)."""
+    return np.ones(int(accesses.blocks_N.max(initial=-1)) + 1, np.int64)
+
+
+def checked(*capacities: int) -> None:
+    """ValueError where a cache could keep nothing."""
+    if min(capacities) < 1:
+        raise ValueError(f"a cache of {min(capacities)} keeps nothing")
+
+
+def engine(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: AccessMode) -> Callable[[int], Depths]:
+    """What replays the trace at a capacity, or at ALL_SIZES, and returns the depth of every access (N,)."""
+    blocks_N, used = renumbered(accesses.blocks_N)
+    starts_K = accesses.starts_K
+    return partial(
+        depths,
+        blocks_N,
+        next_uses(blocks_N, len(used)),
+        starts_K,
+        weights(eviction, largest_traits(len(blocks_N), len(used), int(np.diff(starts_K).max()))),
+        sizes_B[used],
+        access == "batch",
+        0 if eviction.may_bypass else PROTECTION,
+    )
+
+
+def renumbered(blocks_N: Ints) -> tuple[Ints, Ints]:
+    """(the same accesses of blocks 0, 1, 2, ... in the same order, their old ids), so that absent blocks cost nothing."""
+    used = np.flatnonzero(np.bincount(blocks_N))
+    number_B = np.zeros(int(used.max(initial=0)) + 1, np.int64)
+    number_B[used] = np.arange(len(used))
+    return number_B[blocks_N], used
+
+
+def deeper(accesses: Accesses, depth_N: Depths, slots: Ints) -> Ints:
+    """Accesses that are found deeper than each number of slots, or never, by group (C, G)."""
+    num_depths = int(depth_N.max(initial=0)) + 1
+    cells = np.bincount(accesses.groups_N * num_depths + depth_N, minlength=accesses.num_groups * num_depths)
+    found_GD = cells.reshape(accesses.num_groups, num_depths)
+    hits_GD = np.cumsum(found_GD, axis=1) - found_GD[:, :1]
+    misses_GC: Ints = found_GD.sum(axis=1, keepdims=True) - hits_GD[:, np.minimum(slots, num_depths - 1)]
+    return misses_GC.T

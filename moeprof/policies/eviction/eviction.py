@@ -65,6 +65,11 @@ class Eviction:
         """Whether it can decide only over a recorded trace."""
         return any(criterion.trait == "next_use" for criterion in self.order)
 
+    @property
+    def by_insertion(self) -> bool:
+        """Whether it asks when an expert was loaded; if not, a smaller cache holds part of what a larger one holds."""
+        return any(criterion.trait in ("inserted", "uses_since_insertion") for criterion in self.order)
+
     def rank(self, history: History) -> tuple[int, ...]:
         """Its place in the order: the lowest leaves."""
         return tuple(
