@@ -67,7 +67,7 @@ def replay_rows(outcome: Outcome) -> Iterator[MetricRow]:
     """All of them."""
     yield from access_rows(outcome)
     knees = list(knee_rows(outcome))
-    marks = landmarks(outcome.replay.sizes, [int(row.value) for row in knees])
+    marks = landmarks(outcome.replay.sizes, [int(row.value) for row in knees if not row.point])
     for policy in outcome.missed:
         for phase in outcome.phases:
             yield from curve_rows(outcome, policy, phase)

@@ -1,6 +1,7 @@
 """Miss curves of one phase, and the policies side by side."""
 
 from collections.abc import Iterator, Sequence
+from math import log
 
 from moeprof.analysis.advice import FLOOR, Advice
 from moeprof.analysis.replayed import Replayed
@@ -73,9 +74,9 @@ def rate_table(replayed: Replayed, phase: str, advice: Advice | None) -> Table:
 
 
 def some(sizes: Sequence[int], most: int, wanted: Sequence[int]) -> list[int]:
-    """At most so many, evenly chosen with both ends, and those wanted."""
-    last = len(sizes) - 1
-    chosen = {sizes[round(index * last / (most - 1))] for index in range(most)} if sizes else set()
+    """At most so many that are about equal factors apart, both ends among them, and those wanted."""
+    first, growth = sizes[0], (sizes[-1] / sizes[0]) ** (1 / (most - 1))
+    chosen = {min(sizes, key=lambda size: abs(log(size / first / growth**step))) for step in range(most)}
     return sorted(chosen | set(wanted))
 
 
