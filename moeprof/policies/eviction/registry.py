@@ -1,7 +1,5 @@
 """Every eviction policy by the name that commands and recipes use."""
 
-from difflib import get_close_matches
-
 from moeprof.policies.eviction.batch_aware import BATCH_AWARE
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.policies.eviction.fifo import FIFO
@@ -13,7 +11,7 @@ from moeprof.policies.eviction.lru import LRU
 from moeprof.policies.eviction.min import MIN
 from moeprof.policies.eviction.min_bypass import MIN_BYPASS
 from moeprof.policies.eviction.mru import MRU
-from moeprof.records.errors import UsageError
+from moeprof.records.errors import UsageError, suggestion
 
 EVICTION = {policy.name: policy for policy in (LIFO, FIFO, LRU, MRU, LFU, LFU_RESET, BATCH_AWARE, MIN, MIN_BYPASS)}
 
@@ -25,10 +23,10 @@ def make_eviction(name: str) -> Eviction:
     """The policy of that name, or `inactive-first+TAIL` over one of them; UsageError where there is none."""
     tail = name.removeprefix(PREFIX)
     if tail not in EVICTION:
-        nearest = get_close_matches(tail, EVICTION, n=1, cutoff=0.0)[0]
+        known = [*EVICTION, *(PREFIX + known for known in EVICTION)]
         raise UsageError(
             f"eviction policy {name!r} is not known",
-            f"Did you mean {nearest!r}? Known are {', '.join(EVICTION)}, each also as {PREFIX}TAIL, such as {DEFAULT}.",
+            f"{suggestion(name.lower(), known)}Known are {', '.join(EVICTION)}, each also as {PREFIX}TAIL.",
         )
     return EVICTION[tail] if tail == name else inactive_first(EVICTION[tail])
 
