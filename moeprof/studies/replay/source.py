@@ -168,7 +168,7 @@ def remarks(found: Found, traces: dict[str, list[RoutingTrace]], trace: TraceSou
     preamble = found.expert_bytes if found.as_logged else ()
     listed = [*preamble, *(layer for ranks in traces.values() for one in ranks for layer in one.header.layers)]
     silent = [layer for layer in dict.fromkeys(listed) if layer not in trace.layers]
-    told = [f"layers {', '.join(silent)}: no routing was recorded, so they have no cache here"] if silent else []
+    told = [f"no routing was recorded of layer {', '.join(silent)}, so it has no cache here"] if silent else []
     if phase == ALL:
         told += [
             f"the trace has no {name} steps; what follows is {next(iter(traces))} alone"

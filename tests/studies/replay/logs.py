@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from moeprof.records.recipe_files import load_recipe
+from moeprof.records.routing_trace import RoutingTrace
 from moeprof.records.run import RunRecord, RunWriter
 from tests.analysis.traces import Row, trace_of
 
@@ -50,9 +51,9 @@ def run_of_shape(path: Path, recipe: str, steps: int = 20, tokens: int = 3) -> P
         for step in range(steps)
         for layer in model.decoder_moe_layers
         for token in range(tokens)
-        for slot, expert in enumerate(draw.permutation(model.experts)[:2])
+        for slot, expert in enumerate(draw.permutation(model.experts)[: shape.gating.top_k])
     ]
     trace = trace_of(rows, num_experts=model.experts, layers=tuple(model.decoder_moe_layers))
-    writer.add_trace(trace)
+    writer.add_trace(RoutingTrace(trace.header.model_copy(update={"workload": shape.workload}), trace.table))
     writer.finish()
     return path
