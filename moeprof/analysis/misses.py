@@ -4,7 +4,7 @@ Shape suffixes: N accesses in order, G groups that accesses are counted in, C ca
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -71,16 +71,15 @@ def misses_in_bytes(
     """
     checked(*budgets)
     eviction = make_eviction(policy)
-    sizes = np.unique(sizes_B[accesses.blocks_N])
-    if eviction.by_insertion or len(sizes) != 1:
+    accesses, sizes_B = renumbered(accesses, sizes_B)
+    if eviction.by_insertion or len(np.unique(sizes_B)) != 1:
         replayed = engine(accesses, eviction, sizes_B, access)
         return np.stack([accesses.count(replayed(budget) == 0) for budget in budgets])
     if eviction == LRU:
-        blocks_N, used = renumbered(accesses.blocks_N)
-        depth_N = recency_depths(blocks_N, accesses.starts_K, len(used), access == "batch")
+        depth_N = recency_depths(accesses.blocks_N, accesses.starts_K, len(sizes_B), access == "batch")
     else:
         depth_N = engine(accesses, eviction, sizes_B, access)(ALL_SIZES)
-    return deeper(accesses, depth_N, np.asarray(budgets, np.int64) // sizes[0])
+    return deeper(accesses, depth_N, np.asarray(budgets, np.int64) // sizes_B[0])
 
 
 def hits(
@@ -88,8 +87,8 @@ def hits(
 ) -> Flags:
     """Which accesses find their block in a cache of `capacity` slots, or bytes where blocks have sizes (N,)."""
     checked(capacity)
-    sizes = unit_sizes(accesses) if sizes_B is None else sizes_B
-    return engine(accesses, make_eviction(policy), sizes, access)(capacity) > 0
+    dense, sizes_B = renumbered(accesses, unit_sizes(accesses) if sizes_B is None else sizes_B)
+    return engine(dense, make_eviction(policy), sizes_B, access)(capacity) > 0
 
 
 def unit_sizes(accesses: Accesses) -> Ints:
@@ -103,28 +102,28 @@ def checked(*capacities: int) -> None:
         raise ValueError(f"a cache of {min(capacities)} keeps nothing")
 
 
+def renumbered(accesses: Accesses, sizes_B: Ints) -> tuple[Accesses, Ints]:
+    """The same accesses to blocks 0, 1, 2, ... in the same order, and their sizes: blocks that never occur cost nothing."""
+    used = np.flatnonzero(np.bincount(accesses.blocks_N))
+    number_B = np.zeros(len(sizes_B), np.int64)
+    number_B[used] = np.arange(len(used))
+    return replace(accesses, blocks_N=number_B[accesses.blocks_N]), sizes_B[used].astype(np.int64)
+
+
 def engine(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: AccessMode) -> Callable[[int], Depths]:
     """What replays the trace at a capacity, or at ALL_SIZES, and returns the depth of every access (N,)."""
-    blocks_N, used = renumbered(accesses.blocks_N)
-    starts_K = accesses.starts_K
+    starts_K, num_blocks = accesses.starts_K, len(sizes_B)
+    largest_F = largest_traits(len(accesses), num_blocks, int(np.diff(starts_K).max()))
     return partial(
         depths,
-        blocks_N,
-        next_uses(blocks_N, len(used)),
+        accesses.blocks_N,
+        next_uses(accesses.blocks_N, num_blocks),
         starts_K,
-        weights(eviction, largest_traits(len(blocks_N), len(used), int(np.diff(starts_K).max()))),
-        sizes_B[used],
+        weights(eviction, largest_F),
+        sizes_B,
         access == "batch",
         0 if eviction.may_bypass else PROTECTION,
     )
-
-
-def renumbered(blocks_N: Ints) -> tuple[Ints, Ints]:
-    """(the same accesses of blocks 0, 1, 2, ... in the same order, their old ids), so that absent blocks cost nothing."""
-    used = np.flatnonzero(np.bincount(blocks_N))
-    number_B = np.zeros(int(used.max(initial=0)) + 1, np.int64)
-    number_B[used] = np.arange(len(used))
-    return number_B[blocks_N], used
 
 
 def deeper(accesses: Accesses, depth_N: Depths, slots: Ints) -> Ints:
