@@ -1,6 +1,6 @@
 """Miss curves of one phase, and the policies side by side."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import log
 
 from moeprof.analysis.advice import FLOOR, Advice
@@ -26,7 +26,8 @@ def curve_blocks(replayed: Replayed, phase: str, advice: Advice | None) -> Itera
     yield rate_table(replayed, phase, advice)
     if advice is not None:
         yield policy_table(replayed, phase, advice.size)
-        yield Details(f"miss rates by layer, {phase}", [layer_table(replayed, phase, advice.size)])
+    parts = [worst_table(replayed, phase, advice)] + ([layer_table(replayed, phase, advice.size)] if advice else [])
+    yield Details(f"the worst layer, and every layer, {phase}", parts)
 
 
 def avoidable(replayed: Replayed, phase: str) -> bool:
@@ -58,11 +59,7 @@ def rate_table(replayed: Replayed, phase: str, advice: Advice | None) -> Table:
     """A row per policy, a column per size."""
     sizes = some(replayed.landmarks, COLUMNS, [advice.size] if advice else [])
     rows = [
-        [
-            policy,
-            size_cell(replayed, replayed.knee(phase, policy)),
-            *(rate_cell(replayed, phase, policy, size) for size in sizes),
-        ]
+        [policy, size_cell(replayed, replayed.knee(phase, policy)), *rate_cells(replayed, "miss_rate", phase, policy, sizes)]
         for policy in replayed.policies
     ]
     columns = ["policy", "knee", *(size_cell(replayed, size) for size in sizes)]
@@ -73,6 +70,19 @@ def rate_table(replayed: Replayed, phase: str, advice: Advice | None) -> Table:
     return Table(columns, rows, caption=caption)
 
 
+def worst_table(replayed: Replayed, phase: str, advice: Advice | None) -> Table:
+    """The same of the worst layer and domain (paper figure 12)."""
+    sizes = some(replayed.landmarks, COLUMNS, [advice.size] if advice else [])
+    rows = [[policy, *rate_cells(replayed, "worst_miss_rate", phase, policy, sizes)] for policy in replayed.policies]
+    columns = ["policy", *(size_cell(replayed, size) for size in sizes)]
+    return Table(columns, rows, caption="Share of accesses that miss in the layer and domain where it is largest.")
+
+
+def rate_cells(replayed: Replayed, metric: str, phase: str, policy: str, sizes: Sequence[int]) -> list[str]:
+    """A row of rates."""
+    return [cell(replayed.get(metric, phase, policy, size), percent) for size in sizes]
+
+
 def some(sizes: Sequence[int], most: int, wanted: Sequence[int]) -> list[int]:
     """At most so many that are about equal factors apart, both ends among them, and those wanted."""
     first, growth = sizes[0], (sizes[-1] / sizes[0]) ** (1 / (most - 1))
@@ -81,25 +91,24 @@ def some(sizes: Sequence[int], most: int, wanted: Sequence[int]) -> list[int]:
 
 
 def policy_table(replayed: Replayed, phase: str, size: int) -> Table:
-    """Everything about one size."""
-    rows = [
-        [
-            policy,
-            cell(replayed.get("misses", phase, policy, size), lambda count: f"{count:,.0f}"),
-            rate_cell(replayed, phase, policy, size),
-            cell(replayed.get("worst_miss_rate", phase, policy, size), percent),
-            ", ".join(filter(None, found[1:])) if (found := replayed.worst(phase, policy, size)) else MISSING,
-            cell(replayed.get("bytes_loaded", phase, policy, size), format_bytes),
-            cell(replayed.get("transfer_time", phase, policy, size), duration),
-        ]
-        for policy in replayed.policies
-    ]
-    columns = ["policy", "misses", "mean", "worst", "layer", "loaded", "per step"]
+    """Everything about one size; what is not known of any policy has no column."""
+    columns: dict[str, Callable[[str], str]] = {
+        "misses": lambda policy: cell(replayed.get("misses", phase, policy, size), lambda count: f"{count:,.0f}"),
+        "mean": lambda policy: cell(replayed.get("miss_rate", phase, policy, size), percent),
+        "worst": lambda policy: cell(replayed.get("worst_miss_rate", phase, policy, size), percent),
+        "layer": lambda policy: ", ".join(filter(None, (replayed.worst(phase, policy, size) or ("", ""))[1:])),
+        "loaded": lambda policy: cell(replayed.get("bytes_loaded", phase, policy, size), format_bytes),
+        "per step": lambda policy: cell(replayed.get("transfer_time", phase, policy, size), duration),
+        "exposed": lambda policy: cell(replayed.get("exposed_time", phase, policy, size), duration),
+    }
+    cells = {title: [write(policy) for policy in replayed.policies] for title, write in columns.items()}
+    told = {title: column for title, column in cells.items() if any(text != MISSING for text in column)}
     caption = (
-        f"At {size_name(replayed, size)}: misses, their share over all accesses and in the worst layer (of the worst domain), "
-        "bytes loaded, and the time of a step's copies (modelled)."
+        f"At {size_name(replayed, size)}: misses, their share over all accesses and in the worst layer (of the worst domain)"
     )
-    return Table(columns, rows, caption=caption)
+    caption += ", bytes loaded" if "loaded" in told else ""
+    caption += ", and the time of a step's copies (modelled)." if "per step" in told else "."
+    return Table(["policy", *told], list(zip(replayed.policies, *told.values(), strict=True)), caption=caption)
 
 
 def layer_table(replayed: Replayed, phase: str, size: int) -> Table:
@@ -116,11 +125,6 @@ def layer_table(replayed: Replayed, phase: str, size: int) -> Table:
         if replayed.get("expert_accesses", phase, layer=layer, domain=domain)
     ]
     return Table(["", *replayed.policies], rows, caption=f"Share of accesses that miss at {size_name(replayed, size)}.")
-
-
-def rate_cell(replayed: Replayed, phase: str, policy: str, size: int) -> str:
-    """A miss rate over all layers."""
-    return cell(replayed.get("miss_rate", phase, policy, size), percent)
 
 
 def place(layer: str, domain: str) -> str:

@@ -7,7 +7,7 @@ from moeprof.analysis.replayed import Replayed
 from moeprof.records.units import format_bytes
 from moeprof.reporters.document import Block, Details, Heading, Table
 from moeprof.reporters.numbers import cell, duration, percent, times
-from moeprof.reporters.sections.caches import rate_cell, size_cell, some
+from moeprof.reporters.sections.caches import size_cell, some
 
 COLUMNS = 8
 
@@ -32,7 +32,7 @@ def saving_table(replayed: Replayed, advice: Advice | None) -> Table:
             row.append(cell(replayed.get("memory_saved_share", size=size), percent))
             row.append(cell(replayed.get("memory_reduction", size=size), times))
         if advice:
-            row.append(rate_cell(replayed, advice.phase, advice.policy, size))
+            row.append(cell(replayed.get("miss_rate", advice.phase, advice.policy, size), percent))
             row.append(cell(replayed.get("transfer_time", advice.phase, advice.policy, size), duration))
         rows.append(row)
     columns = ["budget" if replayed.replay.budgets else "slots", "saved"]
