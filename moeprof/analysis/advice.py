@@ -32,7 +32,7 @@ class Advice:
 
 
 def advise(replayed: Replayed, phase: str) -> Advice | None:
-    """The best policy that needs no future, at the knee of the fewest misses online; None where there is no such policy.
+    """The best policy that needs no future, at the knee of the fewest misses online; None where no such policy has numbers.
 
     Of policies that miss alike the paper's choice comes first, then whatever was asked for first.
     """
@@ -42,6 +42,8 @@ def advise(replayed: Replayed, phase: str) -> Advice | None:
     found = replayed.knee(phase)
     size = found or replayed.replay.sizes[-1]
     order = sorted(ranked(replayed, phase, size, online), key=lambda one: (one[0], one[1] != DEFAULT))
+    if not order:
+        return None
     (rate, policy), (rival_rate, rival) = order[0], order[1] if len(order) > 1 else (0.0, "")
     elsewhere = [(other, best) for other in replayed.replay.sizes if (best := better(replayed, phase, other, policy, online))]
     return Advice(
@@ -66,8 +68,8 @@ def ranked(replayed: Replayed, phase: str, size: int, policies: list[str]) -> li
 def better(replayed: Replayed, phase: str, size: int, policy: str, online: list[str]) -> str:
     """The policy that misses fewest at a size and fewer than `policy`; empty where none does."""
     rates = {name: rate for rate, name in ranked(replayed, phase, size, online)}
-    best = min(rates, key=lambda name: rates[name])
-    return best if rates[best] < rates[policy] else ""
+    best = min(rates, key=lambda name: rates[name], default="")
+    return best if best and rates[best] < rates.get(policy, 1) else ""
 
 
 def size_for(replayed: Replayed, phase: str, policy: str, transfer_ns: float) -> int | None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Access = Literal["sequential", "batch"]
 Choice = Literal["all", "prefill", "decode"]
@@ -58,6 +58,12 @@ class Replay(Strict):
     """Of the link over which a device loads experts, bytes per second."""
     overlap_ns: Annotated[int, Field(ge=0)] = 0
     """Of every layer's step, behind which loading hides."""
+
+    @model_validator(mode="after")
+    def sizes_rise(self) -> "Replay":
+        if bool(self.slots) == bool(self.budgets) or self.sizes != sorted(set(self.sizes)):
+            raise ValueError("it needs rising slots or rising budgets")
+        return self
 
     @property
     def swept(self) -> str:

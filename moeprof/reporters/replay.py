@@ -6,7 +6,6 @@ from moeprof.analysis.advice import CLOSE, FLOOR, Advice, advise, size_for
 from moeprof.analysis.knee import FEWEST
 from moeprof.analysis.replayed import Replayed
 from moeprof.records.replay import ALL
-from moeprof.records.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.document import Block, Heading
 from moeprof.reporters.numbers import duration, percent, times
@@ -20,9 +19,8 @@ PHASE_TITLES = {
 }
 
 
-def summary(run: Run) -> list[str]:
+def summary(replayed: Replayed) -> list[str]:
     """At most ten statements; nothing where the replay has no numbers."""
-    replayed = Replayed.of(run)
     if not replayed.phases:
         return []
     phase = replayed.phases[0]
@@ -40,9 +38,8 @@ def summary(run: Run) -> list[str]:
     ]
 
 
-def body(run: Run) -> Iterator[Block]:
+def body(replayed: Replayed) -> Iterator[Block]:
     """Each phase, then memory."""
-    replayed = Replayed.of(run)
     for phase in replayed.phases:
         yield Heading(f"Phase {PHASE_TITLES.get(phase, phase)}")
         yield from curve_blocks(replayed, phase, advise(replayed, phase))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from moeprof.analysis.replayed import Replayed
 from moeprof.records.run import Run
 from moeprof.reporters import characterization, comparison, replay
 from moeprof.reporters.document import Block, Bullets, Document, Heading, Paragraph
@@ -53,7 +54,8 @@ Parts = tuple[str, list[str], Iterable[Block]]
 
 def replay_parts(run: Run) -> Parts:
     """Of a replay."""
-    return "Summary", replay.summary(run), replay.body(run)
+    replayed = Replayed.of(run)
+    return "Summary", replay.summary(replayed), replay.body(replayed)
 
 
 def model_parts(run: Run) -> Parts:

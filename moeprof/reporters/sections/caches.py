@@ -85,6 +85,8 @@ def rate_cells(replayed: Replayed, metric: str, phase: str, policy: str, sizes: 
 
 def some(sizes: Sequence[int], most: int, wanted: Sequence[int]) -> list[int]:
     """At most so many that are about equal factors apart, both ends among them, and those wanted."""
+    if not sizes:
+        return sorted(wanted)
     first, growth = sizes[0], (sizes[-1] / sizes[0]) ** (1 / (most - 1))
     chosen = {min(sizes, key=lambda size: abs(log(size / first / growth**step))) for step in range(most)}
     return sorted(chosen | set(wanted))
