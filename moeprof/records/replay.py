@@ -39,6 +39,8 @@ class TraceSource(Strict):
     """Of all weights of the model, where its shape is known."""
     routed_bytes: int = 0
     """Of them those of routed experts, the layers included that were not replayed."""
+    step_ns: dict[str, float] = {}
+    """How long a step took in each phase of the replay, where the run that recorded the trace was timed."""
 
 
 class Replay(Strict):

@@ -100,7 +100,11 @@ def support_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     """The number that supports it."""
     sizes = replayed.replay.sizes
     if not advice.at_knee:
-        why = "too few sizes were replayed to see where more stops to pay" if len(sizes) < FEWEST else "the curve has no knee"
+        why = (
+            "too few sizes were replayed to see where more stops to pay"
+            if len(sizes) < FEWEST
+            else "every slot brings about as much as any other"
+        )
         yield f"Size: {why}; {size_name(replayed, advice.size)} {'is' if len(sizes) == 1 else 'are'} the most that was replayed."
         return
     curve = dict(replayed.curve("miss_rate", advice.phase, advice.policy))
@@ -111,7 +115,7 @@ def support_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
 
 def change_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     """The sizes at which another policy would be the better one."""
-    if not advice.rival:
+    if not advice.rival or advice.size == num_slots(replayed):
         return
     alike = ", which is alike" if advice.rival_rate - advice.miss_rate < CLOSE else ""
     told = [
@@ -131,10 +135,12 @@ def time_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     rate = format_rate(replayed.replay.bandwidth)
     exposed = replayed.get("exposed_time", advice.phase, advice.policy, advice.size)
     hidden = f", {duration(exposed)} of it exposed behind {duration(replayed.replay.overlap_ns)} per layer" if exposed else ""
+    taken = replayed.replay.trace.step_ns.get(advice.phase)
+    measured = f" A step took {duration(taken)} when it was recorded." if taken else ""
     enough = size_for(replayed, advice.phase, advice.policy, spent / 2)
     more = f"{size_name(replayed, enough)} or" if enough else "no replayed size halves it, but"
     yield (
-        f"Time (modelled): its copies take {duration(spent)} per {advice.phase} step at {rate}, {duration(one)} per miss{hidden}. "
+        f"Time (modelled): its copies take {duration(spent)} per {advice.phase} step at {rate}, {duration(one)} per miss{hidden}.{measured} "
         f"Where a step cannot spare that: {more} a link of {format_rate(2 * replayed.replay.bandwidth)} would halve it."
     )
 

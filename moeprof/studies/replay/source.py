@@ -42,7 +42,7 @@ class Found:
     name: str
     traces: list[RoutingTrace]
     as_logged: bool = False
-    model: ModelSection | None = None
+    run: Run | None = None
     expert_bytes: dict[str, int] = field(default_factory=dict)
 
 
@@ -62,7 +62,7 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
             f"trace {path}: it does not say how large an expert of layer {unknown} is", "Say it with --expert-bytes."
         )
     header = next(iter(traces.values()))[0].header
-    whole = weights_of(found.model) if found.model and not expert_bytes else {}
+    whole = weights_of(found.run.record.ran.model) if found.run and not expert_bytes else {}
     trace = TraceSource(
         name=re.sub(r"[^\w.+-]+", "_", found.name) or "trace",  # it becomes the name of a folder
         path=str(path),
@@ -73,6 +73,7 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
         decisions=decisions_of(one for ranks in traces.values() for one in ranks),
         forced=header.forced,
         expert_bytes=sizes if all(sizes.values()) else {},
+        step_ns=step_times(found.run, label, traces) if found.run else {},
         **whole,
     )
     return Source(trace, label, traces, found.as_logged, remarks(found, traces, trace, phase))
@@ -102,7 +103,18 @@ def found_in(run: Run, traces: list[RoutingTrace], name: str) -> Found:
     model = run.record.ran.model
     size = ffn_parameters(model) * model.bytes_per_element
     layers = dict.fromkeys(layer for trace in traces for layer in trace.header.layers)
-    return Found(name, traces, model=model, expert_bytes=dict.fromkeys(layers, size))
+    return Found(name, traces, run=run, expert_bytes=dict.fromkeys(layers, size))
+
+
+def step_times(run: Run, variant: str, traces: dict[str, list[RoutingTrace]]) -> dict[str, float]:
+    """Of the phases that are replayed, as the run measured them over all domains; a single domain is all."""
+    found = {}
+    for phase, ranks in traces.items():
+        domains = ranks[0].names("domain")
+        scopes = ["", *domains] if len(domains) == 1 else [""]
+        times = (run.value("step_latency", phase=ranks[0].header.phase, variant=variant, domain=domain) for domain in scopes)
+        found[phase] = next((time for time in times if time is not None), None)
+    return {phase: time for phase, time in found.items() if time is not None}
 
 
 def of_variant(traces: Sequence[RoutingTrace], wanted: str | None, path: Path) -> tuple[list[RoutingTrace], str]:

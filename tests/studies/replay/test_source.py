@@ -52,6 +52,17 @@ def test_a_file_of_a_run_finds_the_runs_recipe_and_any_other_file_has_none(tmp_p
     assert source.notes[-1].startswith("nobody says how large an expert is")
 
 
+def test_a_run_that_was_timed_says_how_long_a_step_took(tmp_path: Path) -> None:
+    run = run_of_shape(tmp_path / "run", "mt-54b", steps=2)
+    assert read_source(run).trace.step_ns == {}
+    header = "workload,phase,domain,variant,point,rank,layer,region,category,metric,unit,kind,value\n"
+    row = "mt,{},{},static,,,,,,step_latency,ns,timed,{}\n"
+    (run / "metrics.csv").write_text(header + row.format("encode", "", 9) + row.format("decode", "prose", 7))
+    assert read_source(run).trace.step_ns == {"decode": 7}
+    (run / "metrics.csv").write_text(header + row.format("decode", "prose", 7) + row.format("decode", "", 8))
+    assert read_source(run).trace.step_ns == {"decode": 8}
+
+
 def test_the_size_of_an_expert_can_be_said(tmp_path: Path) -> None:
     source = read_source(route_log(tmp_path / "talk.route.csv", STEPS, layers=2, sizes=False), expert_bytes=77)
     assert source.trace.expert_bytes == {"0": 77, "1": 77}
