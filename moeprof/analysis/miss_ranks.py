@@ -24,7 +24,7 @@ PROTECTION = 2**62
 
 def largest_traits(num_accesses: int, num_blocks: int, longest_batch: int) -> Ints:
     """The largest value that a trait can take in a trace, (F,)."""
-    return np.array([num_accesses] * 4 + [1, 2 * longest_batch, num_accesses, num_blocks], np.int64)
+    return np.array([num_accesses] * 4 + [1, 2 * longest_batch, num_accesses, num_blocks - 1], np.int64)
 
 
 def weights(eviction: Eviction, largest_F: Ints) -> Ints:
@@ -41,7 +41,7 @@ def weights(eviction: Eviction, largest_F: Ints) -> Ints:
         reach *= int(largest_F[trait]) + 1
     if reach > PROTECTION // 2:
         raise OverflowError(f"{eviction.name} cannot rank the blocks of a trace this long in 64 bits")
-    return np.array(weights_F[:NUM_TRAITS], np.int64)
+    return np.array(weights_F, np.int64)
 
 
 @compiled

@@ -30,8 +30,8 @@ class Access(NamedTuple):
 class Cache:
     """`capacity` slots, or bytes where `sizes` says how many each expert takes.
 
-    `future` is every access to come, in order, for policies that need it. An expert larger than the whole capacity is used
-    and leaves at once.
+    `future` is every access to come, in order, for policies that need it. An expert larger than the whole capacity
+    empties it and leaves at once.
     """
 
     def __init__(
