@@ -3,7 +3,9 @@
 Shape suffixes: N accesses in order, G groups that accesses are counted in, C cache sizes, B blocks.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -74,7 +76,8 @@ def misses_in_bytes(
     accesses, sizes_B = renumbered(accesses, sizes_B)
     if eviction.by_insertion or len(np.unique(sizes_B)) != 1:
         replayed = engine(accesses, eviction, sizes_B, access)
-        return np.stack([accesses.count(replayed(budget) == 0) for budget in budgets])
+        with ThreadPoolExecutor(os.cpu_count()) as cores:
+            return np.stack(list(cores.map(lambda budget: accesses.count(replayed(budget) == 0), budgets)))
     if eviction == LRU:
         depth_N = recency_depths(accesses.blocks_N, accesses.starts_K, len(sizes_B), access == "batch")
     else:

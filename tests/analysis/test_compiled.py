@@ -20,14 +20,13 @@ def test_without_numba_a_function_is_left_as_it_is(monkeypatch: pytest.MonkeyPat
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def njit(function: Callable[..., Any] | None = None, *, cache: bool = False) -> Any:
-        if cache:
-
-            def refuse(function: Callable[..., Any]) -> None:
+    def njit(*, cache: bool = False, nogil: bool) -> Callable[[Callable[..., Any]], Any]:
+        def compile_(function: Callable[..., Any]) -> Any:
+            if cache:
                 raise RuntimeError("cannot cache function: no locator available")
+            return SimpleNamespace(compiled=function)
 
-            return refuse
-        return SimpleNamespace(compiled=function)
+        return compile_
 
     monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(njit=njit))
     assert compiled(double) == SimpleNamespace(compiled=double)
