@@ -42,6 +42,7 @@ def main() -> int:
         for kind, accesses in traces(num_experts, options.accesses):
             for policy in ASKED:
                 agree &= measure(num_experts, kind, accesses, policy)
+    print(f"plain: from {COMPARED_SIZES} sizes and {COMPARED:,} accesses, at which the counts, shown, must be equal")
     print(f"memory at the peak: {(peak_bytes() - before) / options.accesses:.0f} bytes an access, the trace's 24 among them")
     return 0 if agree else 1
 
