@@ -132,16 +132,16 @@ def time_line(replayed: Replayed, advice: Advice) -> Iterator[str]:
     one = replayed.get("copy_time")
     if spent is None or one is None:
         return
-    rate = format_rate(replayed.replay.bandwidth)
+    rate, twice = (format_rate(factor * replayed.replay.bandwidth) for factor in (1, 2))
     exposed = replayed.get("exposed_time", advice.phase, advice.policy, advice.size)
     hidden = f", {duration(exposed)} of it exposed behind {duration(replayed.replay.overlap_ns)} per layer" if exposed else ""
     taken = replayed.replay.trace.step_ns.get(advice.phase)
     measured = f" A step took {duration(taken)} when it was recorded." if taken else ""
     enough = size_for(replayed, advice.phase, advice.policy, spent / 2)
-    more = f"{size_name(replayed, enough)} or" if enough else "no replayed size halves it, but"
+    change = f"{size_name(replayed, enough)} or" if enough else "no replayed size halves it, but"
     yield (
-        f"Time (modelled): its copies take {duration(spent)} per {advice.phase} step at {rate}, {duration(one)} per miss{hidden}.{measured} "
-        f"Where a step cannot spare that: {more} a link of {format_rate(2 * replayed.replay.bandwidth)} would halve it."
+        f"Time (modelled): its copies take {duration(spent)} per {advice.phase} step at {rate}, {duration(one)} per miss{hidden}."
+        f"{measured} Where a step cannot spare that: {change} a link of {twice} would halve it."
     )
 
 

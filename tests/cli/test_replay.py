@@ -139,6 +139,7 @@ def test_a_replay_of_other_routing_is_no_regression(moeprof: Call, log: Path, tm
         (("--cache", "--bandwidth", "0GB/s"), "'0GB/s' is not a bandwidth"),
         (("--cache", "--bandwidth", "12GB/h"), "'12GB/h' is not a bandwidth"),
         (("--cache", "--overlap", "soon"), "'soon' is not a duration"),
+        (("--cache", "--expert-bytes", "0"), "--expert-bytes 0: an expert has weights"),
         (("--cache", "--devices", "3"), "--devices 3: 4 experts do not divide"),
         (("--cache", "--variant", "tutel"), "it has no variant 'tutel'"),
     ],

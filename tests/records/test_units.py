@@ -43,7 +43,7 @@ def test_a_bandwidth_is_a_size_per_second(text: str, rate: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "fast", "12GB/h", "12GB/", "0GB/s", "/s", "12/s/s", "-1GB/s", "0.1B/s"])
 def test_what_is_no_bandwidth_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a (bandwidth|size)"):
+    with pytest.raises(ValueError, match=r"is not a (bandwidth|size)"):
         parse_bandwidth(text)
 
 

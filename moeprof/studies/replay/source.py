@@ -9,7 +9,6 @@ from moeprof.analysis.buffering import weights_of
 from moeprof.analysis.loads import distinct
 from moeprof.analysis.sizes import ffn_parameters
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import ModelSection
 from moeprof.records.replay import ALL, DECODE, PHASES, PREFILL, Choice, TraceSource
 from moeprof.records.route_csv import read_expert_bytes, read_route_csv
 from moeprof.records.routing_trace import RoutingTrace
@@ -55,12 +54,6 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
     chosen, label = of_variant(found.traces, variant, path)
     traces = by_phase(chosen, phase, path)
     layers = layers_of(traces)
-    sizes = dict.fromkeys(layers, expert_bytes) if expert_bytes else {name: found.expert_bytes.get(name, 0) for name in layers}
-    if any(sizes.values()) and not all(sizes.values()):
-        unknown = next(name for name, size in sizes.items() if not size)
-        raise UsageError(
-            f"trace {path}: it does not say how large an expert of layer {unknown} is", "Say it with --expert-bytes."
-        )
     header = next(iter(traces.values()))[0].header
     whole = weights_of(found.run.record.ran.model) if found.run and not expert_bytes else {}
     trace = TraceSource(
@@ -72,7 +65,7 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
         layers=layers,
         decisions=decisions_of(one for ranks in traces.values() for one in ranks),
         forced=header.forced,
-        expert_bytes=sizes if all(sizes.values()) else {},
+        expert_bytes=sizes_of(found, layers, expert_bytes, path),
         step_ns=step_times(found.run, label, traces) if found.run else {},
         **whole,
     )
@@ -89,13 +82,26 @@ def read(path: Path) -> Found:
     if path.suffix == ".parquet":
         trace = RoutingTrace.read(path)
         run_folder = path.absolute().parent.parent
-        if path.absolute().parent.name == "routing" and (run_folder / "run.json").is_file():
-            return found_in(Run.open(run_folder), [trace], run_folder.name)
-        return Found(path.stem, [trace])
+        in_run = path.absolute().parent.name == "routing" and (run_folder / "run.json").is_file()
+        owner = Run.open(run_folder) if in_run else None
+        return found_in(owner, [trace], run_folder.name) if owner and owner.record.recipe else Found(path.stem, [trace])
     if not path.exists():
         raise UsageError(f"trace {path}: no such file or directory", REMEDY)
     traces = read_route_csv(path)
     return Found(traces[0].names("domain")[0], traces, as_logged=True, expert_bytes=read_expert_bytes(path))
+
+
+def sizes_of(found: Found, layers: Sequence[str], told: int | None, path: Path) -> dict[str, int]:
+    """Bytes of an expert in every layer, as told or as the trace says; {} where nobody does, UsageError for some layers only."""
+    if told is not None:
+        if told < 1:
+            raise UsageError(f"--expert-bytes {told}: an expert has weights", "Give the bytes of one expert.")
+        return dict.fromkeys(layers, told)
+    known = {layer: size for layer in layers if (size := found.expert_bytes.get(layer))}
+    if known and (unknown := [layer for layer in layers if layer not in known]):
+        what = f"trace {path}: it does not say how large an expert of layer {unknown[0]} is"
+        raise UsageError(what, "Say it with --expert-bytes.")
+    return known
 
 
 def found_in(run: Run, traces: list[RoutingTrace], name: str) -> Found:
