@@ -76,6 +76,7 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/dispatch_memory.py
 	$(BIN)/python benchmarks/compare_power.py
 	$(BIN)/python benchmarks/max_throughput.py
+	$(BIN)/python benchmarks/replay_speed.py
 
 wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -35,7 +35,7 @@ def main() -> None:
 
 def told(found: Run) -> Iterator[str]:
     """Both speed-ups of every phase."""
-    recipe = found.record.recipe
+    recipe = found.record.ran
     for phase in recipe.phases:
         aim = AIMS[recipe.workload].get(phase)
         best, equal = (

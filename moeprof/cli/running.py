@@ -32,10 +32,18 @@ def run_all(
 
 
 def run_one(study: "Study", recipe: Recipe, folder: Path, *, force: bool, quiet: bool) -> Run:
-    """One run with its reports, which are written also for what an interruption leaves."""
+    """One run of a recipe."""
+    argv = ["moeprof", *sys.argv[1:]]
+    return reported(
+        recipe.name, folder, lambda bar: study.run(recipe, folder, force=force, argv=argv, progress=bar), quiet=quiet
+    )
+
+
+def reported(title: str, folder: Path, make: Callable[[Bar], Run], *, quiet: bool) -> Run:
+    """What `make` leaves in the folder with its reports, which are written also for what an interruption leaves."""
     try:
-        with Bar(recipe.name, quiet=quiet) as bar:
-            run = study.run(recipe, folder, force=force, argv=["moeprof", *sys.argv[1:]], progress=bar)
+        with Bar(title, quiet=quiet) as bar:
+            run = make(bar)
     except KeyboardInterrupt:
         if (folder / "run.json").is_file():
             write_reports(Run.open(folder))

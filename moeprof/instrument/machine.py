@@ -7,8 +7,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 import moeprof
 from moeprof.records.run import Environment
 
@@ -18,8 +16,20 @@ CGROUP_USES = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.us
 
 
 def environment(device: str) -> Environment:
-    """What `run.json` says about where it was made."""
+    """What `run.json` says about where a model ran."""
+    import torch
+
     cuda = device == "cuda"
+    beside = {
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else "",
+        "driver": driver_version()[0] if cuda else "",
+    }
+    return host().model_copy(update=beside)
+
+
+def host() -> Environment:
+    """What there is to say about the machine without torch."""
     return Environment(
         hostname=socket.gethostname(),
         platform=platform.platform(),
@@ -28,10 +38,7 @@ def environment(device: str) -> Environment:
         git_commit=git_commit(),
         cpu=cpu_name(),
         cores=num_cores(),
-        threads=torch.get_num_threads(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        gpu=torch.cuda.get_device_name() if cuda else "",
-        driver=driver_version()[0] if cuda else "",
     )
 
 
@@ -89,6 +96,8 @@ def driver_version() -> tuple[str, str]:
 def available_memory(device: str) -> int:
     """Bytes that a run may still take: of the GPU, or of RAM within the limits of the container and the process."""
     if device == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info()[0])
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"), meminfo_available(), cgroup_available()]
     return min(limit for limit in [max(limits[0], limits[1]), limits[2], process_limit()] if limit)

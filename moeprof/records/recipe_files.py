@@ -1,6 +1,5 @@
 """Finds, reads and overrides recipes: built-in names, or paths to TOML files."""
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 import moeprof
-from moeprof.records.errors import UsageError
+from moeprof.records.errors import UsageError, suggestion
 from moeprof.records.files import reason
 from moeprof.records.recipe import Recipe
 
@@ -154,9 +153,3 @@ def known_keys(location: Sequence[str]) -> list[str]:
         section = section.model_fields[part].annotation
     assert issubclass(section, BaseModel)
     return sorted(field.alias or name for name, field in section.model_fields.items())
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'? `, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {nearest[0]!r}? " if nearest else ""

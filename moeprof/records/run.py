@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 import moeprof
 from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
 from moeprof.records.recipe import Recipe
+from moeprof.records.replay import Replay
 from moeprof.records.routing_trace import RoutingTrace, read_traces
 
 if TYPE_CHECKING:
@@ -70,7 +72,10 @@ class RunRecord(BaseModel):
     argv: list[str] = []
     started: str = ""
     finished: str = ""
-    recipe: Recipe
+    recipe: Recipe | None = None
+    """Of a run that ran a model; None where it replayed a trace."""
+    replay: Replay | None = None
+    """What was replayed and how; None where a model ran."""
     variants: list[dict[str, str | bool]] = []
     environment: Environment = Environment()
     text_hashes: dict[str, str] = {}
@@ -81,6 +86,35 @@ class RunRecord(BaseModel):
     counters: dict[str, dict[str, str]] = {}
     """Per phase what the device's driver said at the end of the time pass, or why it said nothing."""
     notes: list[str] = []
+
+    @model_validator(mode="after")
+    def has_one_origin(self) -> "RunRecord":
+        replays = self.command == "replay"
+        if replays != (self.replay is not None) or replays == (self.recipe is not None):
+            raise ValueError(f"{self.command!r} needs a {'replay' if replays else 'recipe'} and nothing else")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Of the recipe, or of the trace."""
+        return self.recipe.name if self.recipe else self.replayed.trace.name
+
+    @property
+    def workload(self) -> str:
+        """`lm` or `mt`."""
+        return self.recipe.workload if self.recipe else self.replayed.trace.workload
+
+    @property
+    def ran(self) -> Recipe:
+        """The recipe of a run that ran a model."""
+        assert self.recipe is not None, "a replay has no recipe"
+        return self.recipe
+
+    @property
+    def replayed(self) -> Replay:
+        """What a replay replayed."""
+        assert self.replay is not None, "a run of a model replays nothing"
+        return self.replay
 
 
 @dataclass(frozen=True)
@@ -177,7 +211,7 @@ class Run:
 
     def value(self, metric: str, **keys: str) -> float | None:
         """The one number at this address (keys not named are empty), or None."""
-        address: dict[str, str] = dict.fromkeys(KEYS, "") | {"workload": self.record.recipe.workload, "metric": metric} | keys
+        address: dict[str, str] = dict.fromkeys(KEYS, "") | {"workload": self.record.workload, "metric": metric} | keys
         table = self.metrics
         for key, wanted in address.items():
             table = table[table[key] == wanted]
@@ -219,6 +253,18 @@ class RunWriter:
         self.memory.append(table)
         with replacing(self.path / "memory.parquet") as partial:
             pq.write_table(pa.concat_tables(self.memory), partial)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What stops the block leaves an invalid run that can be read and says why."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.finish("interrupted")
+            raise
+        except Exception as error:
+            self.finish(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            raise
 
     def finish(self, *reasons: str) -> Run:
         """Writes what was collected; the run is valid where no reason speaks against it."""

@@ -16,7 +16,7 @@ from moeprof.records.files import reason, refuse_newer, replacing
 from moeprof.records.metrics import KEYS, Kind
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace
-from moeprof.records.run import Run
+from moeprof.records.run import Run, RunRecord
 
 SCHEMA = 1
 MAX_BYTES = 8 * 2**20
@@ -55,7 +55,7 @@ class Subject(BaseModel):
     recipe: str
     command: str
     settings: dict[str, Any]
-    """The resolved recipe, its paths left out: what the texts and weights are stands in their hashes."""
+    """The resolved recipe, its paths left out: what the texts and weights are stands in their hashes. Of a replay, how it was made."""
     machine: dict[str, str]
     packages: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -102,9 +102,9 @@ def subject_of(runs: Sequence[Run]) -> Subject:
                 f"run {run.path}: {differing[0][-1]} differs from {runs[0].path}", "Compare them with each other first."
             )
     return Subject(
-        recipe=first.recipe.name,
+        recipe=first.name,
         command=first.command,
-        settings=settings_of(first.recipe),
+        settings=run_settings(first),
         machine=machine_of(runs[0]),
         packages=first.environment.packages,
         texts=first.text_hashes,
@@ -120,7 +120,7 @@ def another(run: Run, first: Run) -> str:
     """In what a process differs from the first one so that they are no processes of one subject; empty where they are."""
     ours, theirs = run.record, first.record
     same = {
-        "recipe": settings_of(ours.recipe) == settings_of(theirs.recipe),
+        "recipe": run_settings(ours) == run_settings(theirs),
         "text": ours.text_hashes == theirs.text_hashes,
         "checkpoint": ours.weights_hash == theirs.weights_hash,
         "machine": machine_of(run) == machine_of(first),
@@ -137,12 +137,18 @@ def routing_of(runs: Sequence[Run]) -> dict[str, str]:
     """By phase and variant; one hash over all ranks, and over all processes where these disagree."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
-        ranks: dict[str, list[str]] = {}
-        for trace in run.traces:
-            ranks.setdefault(f"{trace.header.phase}/{trace.header.variant}", []).append(decisions_hash(trace))
-        for name, digests in ranks.items():
-            found.setdefault(name, {})[joint(digests)] = None
+        replay = run.record.replay
+        for name, digest in (replay.trace.decisions if replay else decisions_of(run.traces)).items():
+            found.setdefault(name, {})[digest] = None
     return {name: joint(list(digests)) for name, digests in found.items()}
+
+
+def decisions_of(traces: Iterable[RoutingTrace]) -> dict[str, str]:
+    """By phase and variant, one hash over all ranks."""
+    ranks: dict[str, list[str]] = {}
+    for trace in traces:
+        ranks.setdefault(f"{trace.header.phase}/{trace.header.variant}", []).append(decisions_hash(trace))
+    return {name: joint(digests) for name, digests in ranks.items()}
 
 
 def joint(digests: Sequence[str]) -> str:
@@ -177,6 +183,16 @@ def merged(numbers: Sequence[Number]) -> Number:
         return numbers[0]
     samples = tuple(rounds for number in numbers for rounds in number.samples)
     return numbers[0].model_copy(update={"value": median(number.value for number in numbers), "samples": samples})
+
+
+def run_settings(record: RunRecord) -> dict[str, Any]:
+    """What a run's numbers depend on beside its texts, weights and routing."""
+    if record.replay:
+        asked = record.replay.model_dump(mode="json", exclude={"policies", "slots", "budgets", "trace"})
+        return asked | record.replay.trace.model_dump(
+            mode="json", include={"num_experts", "layers", "expert_bytes", "weight_bytes"}
+        )
+    return settings_of(record.ran)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -216,7 +232,7 @@ def read_subjects(path: Path) -> list[Subject]:
         raise UsageError(f"{path}: neither a run, nor a folder of runs, nor a baseline file", "Give what `moeprof` wrote.")
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.record.recipe.name, run.record.command), []).append(run)
+        groups.setdefault((run.record.name, run.record.command), []).append(run)
     return [subject_of(group) for group in groups.values()]
 
 

@@ -10,6 +10,8 @@ FACTORS = (
     | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)}
 )
 
+DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+
 
 def parse_bytes(text: str) -> int:
     """Bytes in `1.5GiB`, `200 MB` or `4096`; ValueError where it is no size."""
@@ -17,6 +19,23 @@ def parse_bytes(text: str) -> int:
     if not match or match[2] not in FACTORS:
         raise ValueError(f"{text!r} is not a size such as 512MiB or 2GiB")
     return int(Fraction(match[1]) * FACTORS[match[2]])
+
+
+def parse_bandwidth(text: str) -> int:
+    """Bytes per second in `12GB/s`; ValueError where it is no rate, or none at all."""
+    size, slash, second = text.strip().partition("/")
+    rate = parse_bytes(size) if (slash, second.strip()) in (("", ""), ("/", "s")) else 0
+    if not rate:
+        raise ValueError(f"{text!r} is not a bandwidth such as 12GB/s")
+    return rate
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds in `2ms` or `1.5 s`; ValueError where it is no duration."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s)\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a duration such as 2ms or 350us")
+    return int(Fraction(match[1]) * DURATIONS[match[2]])
 
 
 def format_bytes(size_bytes: float) -> str:

@@ -74,6 +74,8 @@ class Curves:
     """A name and the y, above 0, of a horizontal line."""
     write_y: Callable[[float], str] = format_significant
     """How a y is written, on the axis and elsewhere."""
+    linear: bool = False
+    """Whether y starts at 0 however far apart its values are."""
 
 
 @dataclass(frozen=True)

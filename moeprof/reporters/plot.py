@@ -59,11 +59,11 @@ def scale_of_x(block: Curves, characters: int) -> Scale:
 
 
 def scale_of_y(block: Curves, most: int) -> Scale:
-    """From 0 to the largest value or the limit, logarithmic where they are far apart; at most `most` (3 or more) ticks."""
+    """From 0 to the largest value or the limit, logarithmic where they are far apart and may be; at most `most` (3 or more) ticks."""
     values = [y for _, points in block.curves for _, y in points] + ([block.limit[1]] if block.limit else [])
     low, high = min(values), max(values)
     binary = counts_in_binary(block.write_y)
-    if high / low > LOGARITHMIC_FROM:
+    if not block.linear and high / low > LOGARITHMIC_FROM:
         return Scale(low, high, True, logarithmic_ticks(low, high, most, binary))
     step = linear_step(high, most, binary)
     ticks = [min(step * index, high) for index in range(math.floor(high / step + ROUNDING) + 1)]

@@ -1,10 +1,11 @@
 """What a run says: its result in a few lines, then each phase, then where the numbers come from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from moeprof.analysis.replayed import Replayed
 from moeprof.records.run import Run
-from moeprof.reporters import characterization, comparison
+from moeprof.reporters import characterization, comparison, replay
 from moeprof.reporters.document import Block, Bullets, Document, Heading, Paragraph
 from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.provenance import provenance
@@ -32,21 +33,41 @@ KINDS = {
     "characterize": Kind("Summary", summary, characterization.phase_blocks),
     "optimize": Kind("Verdict", verdict, comparison.phase_blocks),
 }
-"""By command; a run of any other is told as a characterization."""
+"""By command; a run of a model under any other is told as a characterization."""
 
 
 def document_of(run: Run) -> Document:
     """All parts, in order; what was not recorded is said."""
-    numbers, recipe = Numbers.of(run), run.record.recipe
-    kind = KINDS.get(run.record.command, KINDS["characterize"])
-    document: Document = [Heading(f"moeprof {run.record.command}: {recipe.name}", 1)]
+    title, lines, body = replay_parts(run) if run.record.replay else model_parts(run)
+    document: Document = [Heading(f"moeprof {run.record.command}: {run.record.name}", 1)]
     if not run.record.valid:
         document.append(Paragraph(f"THIS RUN IS NOT VALID: {'; '.join(run.record.reasons)}. What it recorded follows."))
-    document += [Heading(kind.title), Bullets(kind.lines(run, numbers))]
+    document += [Heading(title), Bullets(lines)]
     if run.record.notes:
         document += [Heading("Remarks", 3), Bullets(run.record.notes)]
-    for phase in recipe.phases:
+    return [*document, *body, Heading("Where the numbers come from"), *provenance(run)]
+
+
+Parts = tuple[str, list[str], Iterable[Block]]
+"""The title of the first lines, these lines, and everything after them."""
+
+
+def replay_parts(run: Run) -> Parts:
+    """Of a replay."""
+    replayed = Replayed.of(run)
+    return "Summary", replay.summary(replayed), replay.body(replayed)
+
+
+def model_parts(run: Run) -> Parts:
+    """Of a run of a model: phase by phase."""
+    numbers = Numbers.of(run)
+    kind = KINDS.get(run.record.command, KINDS["characterize"])
+    return kind.title, kind.lines(run, numbers), phases(run, numbers, kind)
+
+
+def phases(run: Run, numbers: Numbers, kind: Kind) -> Iterator[Block]:
+    """Each under its title."""
+    for phase in run.record.ran.phases:
         nothing = [Paragraph("Nothing was recorded in this phase.")]
-        blocks = kind.phase_blocks(run, numbers, phase) if numbers.recorded(phase) else nothing
-        document += [Heading(f"Phase {PHASE_TITLES[phase]}"), *blocks]
-    return [*document, Heading("Where the numbers come from"), *provenance(run)]
+        yield Heading(f"Phase {PHASE_TITLES[phase]}")
+        yield from kind.phase_blocks(run, numbers, phase) if numbers.recorded(phase) else nothing

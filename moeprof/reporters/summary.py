@@ -11,9 +11,7 @@ VERBS = {"score": "Scoring", "encode": "Encoding", "decode": "Decoding"}
 
 def summary(run: Run, numbers: Numbers) -> list[str]:
     """At most ten statements, each with its number."""
-    phases: list[str] = [
-        phase for phase in run.record.recipe.phases if numbers.get("throughput", phase) or numbers.domains(phase)
-    ]
+    phases: list[str] = [phase for phase in run.record.ran.phases if numbers.get("throughput", phase) or numbers.domains(phase)]
     lines = [
         *model_lines(run, numbers),
         *(line for phase in phases for line in speed_line(numbers, phase)),
@@ -29,7 +27,7 @@ def summary(run: Run, numbers: Numbers) -> list[str]:
 
 def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
     """The model and its twin by size."""
-    model, gating = run.record.recipe.model, run.record.recipe.gating
+    model, gating = run.record.ran.model, run.record.ran.gating
     ours, twin = numbers.get("num_parameters"), numbers.get("num_parameters", variant="dense")
     experts, size = numbers.get("expert_parameters"), numbers.get("memory_static")
     flops, twin_flops = numbers.get("flops_per_token"), numbers.get("flops_per_token", variant="dense")
@@ -76,7 +74,7 @@ def activity_line(run: Run, numbers: Numbers, phases: list[str]) -> Iterator[str
         domain = numbers.whole(phase)
         idle, bound = numbers.get("inactive_fraction", phase, domain), numbers.get("active_bound", phase, domain)
         if idle is not None and bound is not None:
-            floor = 1 - bound / run.record.recipe.model.experts
+            floor = 1 - bound / run.record.ran.model.experts
             why = f", {percent(floor)} because it has so few tokens" if floor > 0 else ""
             told.append(f"{percent(idle)} ({phase}{why})")
     if told:
@@ -108,7 +106,7 @@ def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
 
 def trust_line(run: Run) -> Iterator[str]:
     """What speaks against the figures."""
-    if run.record.recipe.forced:
-        yield f"Routing was forced ({run.record.recipe.routing.source}): loads and drops are not this model's own."
+    if run.record.ran.forced:
+        yield f"Routing was forced ({run.record.ran.routing.source}): loads and drops are not this model's own."
     if run.record.noisy:
         yield f"{len(run.record.noisy)} of the timings vary by more than 10% between rounds: look at them with care."

@@ -15,7 +15,7 @@ def verdict(run: Run, numbers: Numbers) -> list[str]:
     """Of the last optimization in every phase, against the first baseline; at most ten lines."""
     last = variants_of(run)[-1]
     lines = []
-    for phase in run.record.recipe.phases:
+    for phase in run.record.ran.phases:
         if numbers.recorded(phase):
             lines += [
                 *speed_line(run, numbers, phase, last),
@@ -33,7 +33,7 @@ def speed_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator
         if numbers.get("output_tokens_differing", phase, variant=variant):
             yield f"{VERBS[phase]}: outputs differ, so no speed-up is told."
         return
-    domain, size = numbers.whole(phase), run.record.recipe.load.batch_size
+    domain, size = numbers.whole(phase), run.record.ran.load.batch_size
     best = numbers.get("speedup_max_throughput", phase, variant=variant, category=against)
     equal = numbers.get("speedup_equal_batch", phase, domain, variant=variant, category=against)
     told = []
@@ -75,7 +75,7 @@ def memory_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterato
     if before is None or after is None or not moving or moves is None:
         return
     sentence = (
-        f"Memory ({phase}, batch {run.record.recipe.load.batch_size}): {format_bytes(after)} at the peak instead of "
+        f"Memory ({phase}, batch {run.record.ran.load.batch_size}): {format_bytes(after)} at the peak instead of "
         f"{format_bytes(before)}; what is not weights: {format_bytes(moves)} instead of {format_bytes(moving)} "
         f"({moves / moving - 1:+.1%})"
     )

@@ -54,14 +54,8 @@ class Study:
         check_memory(recipe, available_memory(recipe.measure.device))
         workload = make_workload(recipe)
         writer = RunWriter(out, new_record(self.command, recipe, self.variants, workload, argv), force=force)
-        try:
+        with writer.guarded():
             doubts = self.fill(recipe, workload, writer, clock or synchronized(recipe.measure.device), progress or Silent())
-        except KeyboardInterrupt:
-            writer.finish("interrupted")
-            raise
-        except Exception as error:
-            writer.finish(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-            raise
         return writer.finish(*reasons_against(recipe), *doubts)
 
     def fill(self, recipe: Recipe, workload: Workload, writer: RunWriter, clock: Clock, progress: Progress) -> Iterable[str]:

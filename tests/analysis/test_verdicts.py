@@ -122,6 +122,25 @@ def test_of_a_variant_without_routing_that_of_its_phase_counts() -> None:
     assert of(ours, theirs, routing=ROUTING | {"score/static": "0" * 64}).verdict == "not comparable"
 
 
+@pytest.mark.parametrize("phase", ["prefill", "decode", "all"])
+def test_a_replay_depends_on_the_routing_of_every_phase(phase: str) -> None:
+    ours, theirs = (number("misses", value, phase=phase, variant="static") for value in (5.0, 6.0))
+    routing = {"encode/static": "1" * 64, "decode/static": "2" * 64}
+    found = only(side(ours, routing=routing, command="replay"), side(theirs, routing=routing, command="replay"))
+    assert found.verdict == "worse"
+    for changed in routing:
+        other = side(theirs, routing=routing | {changed: "0" * 64}, command="replay")
+        assert only(side(ours, routing=routing, command="replay"), other).why == "the routing is another one"
+
+
+def test_replays_that_were_made_otherwise_have_nothing_in_common() -> None:
+    ours, theirs = (
+        side(number("misses", 5, phase="all"), command="replay", settings={"access": access})
+        for access in ("batch", "sequential")
+    )
+    assert only(ours, theirs).why == "other settings: access"
+
+
 # Whole sides
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from moeprof.records.errors import UsageError
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
+from moeprof.records.replay import Replay
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 from moeprof.records.run import Run, RunRecord, RunWriter, default_folder
 
@@ -347,3 +348,48 @@ def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
     run = Run.open(tmp_path / "run")
     assert not run.record.valid
     assert (run.traces, len(run.metrics), len(run.samples)) == ([], 0, 0)
+
+
+# Replays
+
+
+def replay(**changes: Any) -> Replay:
+    trace = {"name": "talk", "path": "talk.route.csv", "workload": "lm", "num_experts": 4, "top_k": 2, "layers": ["1"]}
+    settled = {"policies": ["lru"], "slots": [2], "access": "batch", "phase": "all", "bandwidth": 10**9}
+    return Replay.model_validate({"trace": trace | {"decisions": {"decode/imported": "a" * 64}}} | settled | changes)
+
+
+def test_a_replay_is_a_run_without_a_recipe(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", RunRecord(command="replay", replay=replay()))
+    writer.add_metrics([MetricRow("misses", 3, workload="lm", phase="decode", point="policy=lru;slots=2")])
+    run = writer.finish()
+    assert (run.record.name, run.record.workload, run.record.recipe) == ("talk", "lm", None)
+    assert run.record.replayed == replay()
+    assert run.value("misses", phase="decode", point="policy=lru;slots=2") == 3
+
+
+def test_the_sizes_of_a_replay_are_slots_or_budgets() -> None:
+    assert (replay().swept, replay().sizes) == ("slots", [2])
+    budgets = replay(slots=[], budgets=[5000])
+    assert (budgets.swept, budgets.sizes) == ("budget_bytes", [5000])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"command": "replay"},
+        {"recipe": None},
+        {"command": "replay", "recipe": None},
+        {"replay": replay().model_dump()},
+        {"command": "characterize", "recipe": None, "replay": replay().model_dump()},
+        {"command": "replay", "recipe": None, "replay": replay().model_dump() | {"slots": [0]}},
+        {"command": "replay", "recipe": None, "replay": replay().model_dump() | {"slots": []}},
+        {"command": "replay", "recipe": None, "replay": replay().model_dump() | {"slots": [3, 2]}},
+        {"command": "replay", "recipe": None, "replay": replay().model_dump() | {"budgets": [5]}},
+        {"command": "replay", "recipe": None, "replay": replay().model_dump() | {"bandwidth": 0}},
+        {"command": "replay", "recipe": None, "replay": replay().model_dump() | {"colour": "red"}},
+    ],
+)
+def test_a_record_that_is_neither_a_run_of_a_model_nor_a_replay_is_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = edited(finished(tmp_path / "run"), **changes)
+    assert "run.json is damaged" in fault(lambda: Run.open(path))

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from moeprof.records.units import format_bytes, format_count, format_duration, format_significant, parse_bytes
+from moeprof.records.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_significant,
+    parse_bandwidth,
+    parse_bytes,
+    parse_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +32,30 @@ from moeprof.records.units import format_bytes, format_count, format_duration, f
 )
 def test_sizes_are_read_in_binary_and_decimal_units(text: str, size_bytes: int) -> None:
     assert parse_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("12GB/s", 12 * 10**9), ("12 GB / s", 12 * 10**9), ("1.5GiB/s", 1_610_612_736), ("900MB", 900 * 10**6)]
+)
+def test_a_bandwidth_is_a_size_per_second(text: str, rate: int) -> None:
+    assert parse_bandwidth(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "fast", "12GB/h", "12GB/", "0GB/s", "/s", "12/s/s", "-1GB/s", "0.1B/s"])
+def test_what_is_no_bandwidth_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a (bandwidth|size)"):
+        parse_bandwidth(text)
+
+
+@pytest.mark.parametrize(("text", "time_ns"), [("2ms", 2_000_000), ("1.5 s", 1_500_000_000), ("350us", 350_000), ("0ns", 0)])
+def test_a_duration_is_read_in_nanoseconds(text: str, time_ns: int) -> None:
+    assert parse_duration(text) == time_ns
+
+
+@pytest.mark.parametrize("text", ["", "2", "ms", "2 min", "-2ms", "1e3ms", "2ms 3us"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration such as 2ms"):
+        parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "lots", "GiB", "-1GiB", "1.GiB", "1e9", "1 Gib", "1gib", "1 GiB 2", "0x10", "nan", "inf"])

@@ -183,6 +183,15 @@ def test_a_logarithmic_axis_says_so_and_keeps_ratios_equally_far_apart() -> None
     assert lines_of(THROUGHPUT, 80)[0] == "tokens/s"
 
 
+def test_an_axis_that_must_be_linear_starts_at_zero_however_far_apart_its_values_are() -> None:
+    block = replace(over((1, 1000), (2, 1)), linear=True)
+    assert scale_of_y(over((1, 1000), (2, 1)), 7).logarithmic
+    y = scale_of_y(block, 7)
+    assert (y.logarithmic, y.low, y.high) == (False, 0.0, 1000)
+    assert y.at(500) == 0.5
+    assert not any("logarithmic" in line for line in lines_of(block, 60))
+
+
 def test_the_horizontal_axis_ends_at_powers_of_two() -> None:
     assert [(x.low, x.high) for x in (scale_of_x(over((3, 1), (48, 1)), 80), scale_of_x(over((4, 1), (8, 1)), 80))] == [
         (2, 64),

@@ -43,7 +43,7 @@ def contest_table(run: Run, numbers: Numbers, phase: str) -> Table:
 
 def measures(run: Run, numbers: Numbers, phase: str) -> Iterator[tuple[str, Cells]]:
     """Every row's title and cells."""
-    domain, size = numbers.whole(phase), run.record.recipe.load.batch_size
+    domain, size = numbers.whole(phase), run.record.ran.load.batch_size
 
     def plain(metric: str, write: Write, domain: str = "") -> Cells:
         return lambda variant: cell(numbers.get(metric, phase, domain, variant), write)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from moeprof.records.replay import Replay
 from moeprof.records.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.document import Block, Bullets, Details
@@ -10,25 +11,41 @@ from moeprof.reporters.document import Block, Bullets, Details
 def provenance(run: Run) -> Iterator[Block]:
     """Where the numbers come from."""
     record = run.record
-    machine, recipe = record.environment, record.recipe
+    machine = record.environment
     gpu = f", {machine.gpu}" if machine.gpu else ""
+    software = f"torch {machine.packages.get('torch', 'unknown')}" if record.recipe else f"Python {machine.python}"
     yield Bullets(
         [
             f"Run: {run.path}, {record.started}, moeprof {record.moeprof_version}",
-            f"Machine: {machine.cpu}, {machine.cores} cores, {machine.threads} threads, "
-            f"{format_bytes(machine.memory_bytes)}{gpu}; torch {machine.packages.get('torch', 'unknown')}",
-            f"Weights: {recipe.model.checkpoint or f'random, seed {recipe.measure.seed}'} ({record.weights_hash[:12]})",
-            *(f"Text {name}: sha256 {digest[:12]}" for name, digest in record.text_hashes.items()),
-            f"Measured: {recipe.measure.warmup} warm-up and {recipe.measure.rounds} timed rounds on the first batch of each domain, "
-            f"contenders in turns; routing over up to {recipe.load.batches} batches per domain",
-            *(
-                f"Device counters, {phase}: {', '.join(f'{k} {v}' for k, v in told.items())}"
-                for phase, told in counters(run).items()
-            ),
+            f"Machine: {machine.cpu}, {machine.cores} cores, {f'{machine.threads} threads, ' if machine.threads else ''}"
+            f"{format_bytes(machine.memory_bytes)}{gpu}; {software}",
+            *(of_replay(record.replay) if record.replay else of_model(run)),
         ]
     )
     if record.noisy:
         yield Details(f"{len(record.noisy)} noisy timings", [Bullets(record.noisy)])
+
+
+def of_replay(replay: Replay) -> Iterator[str]:
+    """Which trace, and what was assumed."""
+    yield f"Trace: {replay.trace.path}"
+    yield from (f"Decisions of {name}: sha256 {digest[:12]}" for name, digest in replay.trace.decisions.items())
+    if sizes := sorted(set(replay.trace.expert_bytes.values())):
+        told = " to ".join(format_bytes(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+        yield f"An expert: {told}; a link of {replay.bandwidth / 1e9:g} GB/s is assumed, not measured"
+
+
+def of_model(run: Run) -> Iterator[str]:
+    """Weights, texts, and how long it was measured."""
+    record, recipe = run.record, run.record.ran
+    yield f"Weights: {recipe.model.checkpoint or f'random, seed {recipe.measure.seed}'} ({record.weights_hash[:12]})"
+    yield from (f"Text {name}: sha256 {digest[:12]}" for name, digest in record.text_hashes.items())
+    yield (
+        f"Measured: {recipe.measure.warmup} warm-up and {recipe.measure.rounds} timed rounds on the first batch of each domain, "
+        f"contenders in turns; routing over up to {recipe.load.batches} batches per domain"
+    )
+    for phase, told in counters(run).items():
+        yield f"Device counters, {phase}: {', '.join(f'{k} {v}' for k, v in told.items())}"
 
 
 def counters(run: Run) -> dict[str, dict[str, str]]:

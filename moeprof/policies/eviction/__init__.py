@@ -1,0 +1,1 @@
+"""One file per eviction policy; `registry` knows them by name."""

@@ -1,0 +1,5 @@
+"""Least recently used."""
+
+from moeprof.policies.eviction.eviction import Eviction, lowest
+
+LRU = Eviction("lru", (lowest("used"),))

@@ -1,0 +1,163 @@
+"""`moeprof replay` as its users type it: on a log, on a run, with bad input; and what other commands make of its runs."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.run import Run
+from tests.studies.replay.logs import route_log, run_of_shape
+
+Call = Callable[..., tuple[int, str, str]]
+Micro = Callable[[str], Path]
+
+STEPS = [[0, 1], [2, 1], [0, 3], [0, 1]]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Two layers, a prefill of two tokens, four decode steps."""
+    return route_log(tmp_path / "talk.route.csv", STEPS, prefill=[[1, 2], [1, 3]], layers=2)
+
+
+def test_a_replay_prints_markdown_into_a_pipe_and_leaves_the_same_report(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    code, stdout, stderr = moeprof("replay", log, "--cache", "--out", tmp_path / "run")
+    assert (code, stderr) == (0, "")
+    assert stdout == (tmp_path / "run" / "report.md").read_text()
+    assert stdout.startswith("# moeprof replay: talk\n")
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert moeprof("report", tmp_path / "run")[1] == stdout
+
+
+def test_the_default_folder_is_named_after_the_trace(moeprof: Call, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(log.parent)
+    assert moeprof("replay", log, "--cache", "--slots", "2")[0] == 0
+    assert [path.name.rpartition("-")[0] for path in (log.parent / "reports").iterdir()] == ["talk-replay"]
+
+
+def test_replaying_needs_no_torch(log: Path, tmp_path: Path) -> None:
+    arguments = ["replay", str(log), "--cache", "--slots", "2", "--out", str(tmp_path / "run")]
+    code = f"import sys; from moeprof.cli import group; print(group.run({arguments}), 'torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.splitlines()[-1] == "0 False"
+
+
+def test_json_is_one_document_with_every_metric(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    code, stdout, _ = moeprof(
+        "replay", log, "--cache", "--slots", "2,3", "--policy", "lru,min", "--out", tmp_path / "run", "--json"
+    )
+    document = json.loads(stdout)
+    assert code == 0
+    assert len(document["metrics"]) == len(Run.open(tmp_path / "run").metrics)
+    assert document["run"]["replay"]["policies"] == ["lru", "min"]
+    points = {row["point"] for row in document["metrics"] if row["metric"] == "miss_rate"}
+    assert points == {f"policy={policy};slots={slots}" for policy in ("lru", "min") for slots in (2, 3)}
+
+
+def test_budgets_of_the_real_trace_agree_with_the_published_curve(moeprof: Call, shared_data: Path, tmp_path: Path) -> None:
+    trace = shared_data / "traces" / "gemma.route.csv"
+    asked = ("--budget", "250MiB,500MiB", "--access", "batch", "--policy", "min,lru,lfu")
+    assert moeprof("replay", trace, "--cache", *asked, "--out", tmp_path / "run", "--json")[0] == 0
+    run, compared = Run.open(tmp_path / "run"), 0
+    with (shared_data / "traces" / "gemma-curve.csv").open() as file:
+        for row in csv.DictReader(file):
+            name = {"belady": "min", "lru": "lru", "lfu": "lfu"}.get(row["policy"])
+            if name and row["budget_mib"] in ("250", "500"):
+                at = {"variant": "imported", "point": f"policy={name};budget_bytes={int(row['budget_mib']) * 2**20}"}
+                for phase, column in (("all", "hit_pct_cum"), ("decode", "hit_pct_decode")):
+                    rate = run.value("miss_rate", phase=phase, **at)
+                    assert rate is not None
+                    assert round(100 - 100 * rate, 3) == float(row[column])
+                compared += 1
+    assert compared == 6
+
+
+def test_decode_alone_of_the_real_trace_agrees_with_an_independent_simulator(
+    moeprof: Call, shared_data: Path, tmp_path: Path
+) -> None:
+    trace = shared_data / "traces" / "gemma.route.csv"
+    known = json.loads((shared_data / "reference" / "perlayer_decode_misses.json").read_text())["traces"]["gemma"]["misses"]
+    asked = ("--phase", "decode", "--slots", "8,16,32,64", "--policy", "lru,min,lifo")
+    assert moeprof("replay", trace, "--cache", *asked, "--out", tmp_path / "run", "--json")[0] == 0
+    run = Run.open(tmp_path / "run")
+    for slots, misses in known.items():
+        for policy, name in (("lru", "lru"), ("min", "belady_forced"), ("lifo", "lifo")):
+            at = {"variant": "imported", "point": f"policy={policy};slots={slots}"}
+            assert run.value("misses", phase="decode", **at) == misses[name]
+
+
+def test_a_run_and_a_file_of_it_say_the_same(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    made = run_of_shape(tmp_path / "made", str(micro("mt")))
+    for path, out in ((made, "whole"), (made / "routing" / "decode-static-rank0.parquet", "part")):
+        assert moeprof("replay", path, "--cache", "--phase", "decode", "--out", tmp_path / out)[0] == 0
+    whole, part = Run.open(tmp_path / "whole"), Run.open(tmp_path / "part")
+    assert whole.metrics.equals(part.metrics)
+    assert whole.record.workload == "mt"
+    assert (whole.record.replayed.trace.weight_bytes or 0) > whole.record.replayed.trace.routed_bytes > 0
+
+
+def test_replays_are_compared_and_kept_as_baselines(
+    moeprof: Call, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ("--policy", "lru", "--slots", "2,3")
+    for out, options in (("one", small), ("two", small), ("other", (*small, "--access", "batch"))):
+        assert moeprof("replay", log, "--cache", *options, "--out", tmp_path / out)[0] == 0
+    assert moeprof("compare", "one", "two", "--strict")[0] == 0
+    assert moeprof("baseline", "save", "lab", "one")[0] == 0
+    assert moeprof("compare", "reports/baselines/lab.json", "two")[0] == 0
+    code, stdout, _ = moeprof("compare", "one", "other")
+    assert code == 4
+    assert "other settings: access" in stdout
+
+
+def test_a_replay_of_other_routing_is_no_regression(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    other = route_log(tmp_path / "other.route.csv", [[0, 1]] * 4, prefill=[[1, 2], [1, 3]], layers=2)
+    for path, out in ((log, "one"), (other, "two")):
+        asked = ("--cache", "--phase", "decode", "--policy", "lru", "--slots", "2")
+        assert moeprof("replay", path, *asked, "--out", tmp_path / out)[0] == 0
+    code, stdout, _ = moeprof("compare", tmp_path / "one", tmp_path / "two", "--only", "misses", "--only", "miss_rate")
+    assert code == 4
+    assert "the routing is another one" in stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ((), "nothing to replay"),
+        (("--cache", "--slots", "2", "--budget", "5KiB"), "--slots and --budget: both are given"),
+        (("--cache", "--slots", "two"), "--slots two:"),
+        (("--cache", "--slots", "2,,3"), "--slots : an empty value"),
+        (("--cache", "--slots", "0"), "--slots 0: a cache needs a slot"),
+        (("--cache", "--budget", "1KB"), "--budget 1000 B: below one expert"),
+        (("--cache", "--budget", "much"), "'much' is not a size"),
+        (("--cache", "--policy", "lrv"), "eviction policy 'lrv' is not known"),
+        (("--cache", "--bandwidth", "0GB/s"), "'0GB/s' is not a bandwidth"),
+        (("--cache", "--bandwidth", "12GB/h"), "'12GB/h' is not a bandwidth"),
+        (("--cache", "--overlap", "soon"), "'soon' is not a duration"),
+        (("--cache", "--expert-bytes", "0"), "--expert-bytes 0: an expert has weights"),
+        (("--cache", "--devices", "3"), "--devices 3: 4 experts do not divide"),
+        (("--cache", "--variant", "tutel"), "it has no variant 'tutel'"),
+    ],
+)
+def test_bad_input_is_two_lines_and_exit_code_2(
+    moeprof: Call, log: Path, tmp_path: Path, options: tuple[str, ...], reason: str
+) -> None:
+    code, stdout, stderr = moeprof("replay", log, *options, "--out", tmp_path / "run")
+    assert (code, stdout) == (2, "")
+    assert reason in stderr
+    assert len(stderr.splitlines()) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_older_run_is_replaced_only_by_force(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    asked = ("replay", log, "--cache", "--slots", "2", "--out", tmp_path / "run")
+    assert moeprof(*asked)[0] == 0
+    code, _, stderr = moeprof(*asked)
+    assert code == 2
+    assert "it exists already" in stderr
+    assert moeprof(*asked, "--force")[0] == 0

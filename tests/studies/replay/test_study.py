@@ -1,0 +1,160 @@
+"""A replay leaves an ordinary run directory: counts, times and memory at their points, comparable with another replay."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moeprof.analysis.replayed import Replayed
+from moeprof.policies.eviction.registry import DEFAULT
+from moeprof.records.run import Run
+from moeprof.studies.replay.source import read_source
+from moeprof.studies.replay.study import POLICIES, Asked, replay_caches, resolved
+from tests.records.runs import fault
+from tests.studies.replay.logs import route_log, run_of_shape
+
+GIB = 2**30
+STEPS = [[0, 1], [2, 1], [0, 3], [0, 1]]
+
+
+def replayed(path: Path, out: Path, asked: Asked, **source: Any) -> Run:
+    """A finished replay."""
+    return replay_caches(read_source(path, asked.phase, **source), asked, out)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Two layers, a prefill of two tokens, four decode steps."""
+    return route_log(tmp_path / "talk.route.csv", STEPS, prefill=[[1, 2], [1, 3]], layers=2)
+
+
+def test_every_number_stands_at_its_point(log: Path, tmp_path: Path) -> None:
+    run = replayed(log, tmp_path / "run", Asked(policies=["lru"], slots=[2, 3], bandwidth=10**9))
+    at = {"variant": "imported", "point": "policy=lru;slots=2"}
+    # One layer by hand. Prefill loads 2, 1, 3 and keeps 1, 3; decode: 0 misses, 1 misses; 2 misses, 1 hits; 0, 3; 0 hits, 1.
+    hand = {"prefill": 3, "decode": 6, "all": 9}
+    for phase, count in hand.items():
+        assert run.value("misses", phase=phase, **at) == 2 * count
+        assert run.value("miss_rate", phase=phase, **at) == count / {"prefill": 3, "decode": 8, "all": 11}[phase]
+        assert run.value("bytes_loaded", phase=phase, **at) == count * 1000 + count * 2000
+        assert run.value("worst_miss_rate", phase=phase, **at) == run.value("miss_rate", phase=phase, **at)
+        assert run.value("misses", phase=phase, layer="1", **at) == count
+    assert run.value("transfer_time", phase="decode", **at) == 6 * 3000 / 4
+    assert run.value("transfer_time", phase="all", **at) is None
+    assert run.value("copy_time", layer="1", variant="imported") == 2000
+    assert run.value("copy_time", variant="imported") == 2000
+    assert run.value("compulsory_misses", phase="decode", variant="imported") == 2  # expert 0 of both layers
+    assert run.value("expert_accesses", phase="all", variant="imported") == 22
+    assert run.value("memory_saved", variant="imported", point="slots=3") == 1000 + 2000
+    assert run.value("memory_saved", variant="imported", point="slots=3", layer="1") == 2000
+    assert run.record.valid
+
+
+def test_counts_are_routed_times_are_modelled_and_memory_is_exact(log: Path, tmp_path: Path) -> None:
+    table = replayed(log, tmp_path / "run", Asked(slots=[1, 2], overlap_ns=1)).metrics
+    kinds = {metric: set(rows["kind"]) for metric, rows in table.groupby("metric")}
+    assert {metric for metric, kind in kinds.items() if kind == {"modelled"}} == {"copy_time", "transfer_time", "exposed_time"}
+    assert {metric for metric, kind in kinds.items() if kind == {"exact"}} == {"memory_saved"}
+    assert all(len(kind) == 1 for kind in kinds.values())
+
+
+def test_decode_alone_starts_cold(log: Path, tmp_path: Path) -> None:
+    run = replayed(log, tmp_path / "run", Asked(policies=["lru"], slots=[2], phase="decode"))
+    assert set(run.metrics["phase"]) == {"decode", ""}
+    # 0, 1 miss; 2 misses, 1 hits; 0, 3 miss; 0 hits, 1 misses
+    assert run.value("misses", phase="decode", variant="imported", point="policy=lru;slots=2") == 2 * 6
+    assert run.value("compulsory_misses", phase="decode", variant="imported") == 2 * 4
+
+
+def test_a_budget_is_shared_by_all_layers(log: Path, tmp_path: Path) -> None:
+    run = replayed(log, tmp_path / "run", Asked(policies=["lru"], budgets=[12000, 3000]))
+    at = {"phase": "all", "variant": "imported"}
+    assert run.value("misses", **at, point="policy=lru;budget_bytes=12000") == 8  # all experts of both layers fit
+    assert run.value("misses", **at, point="policy=lru;budget_bytes=3000") == 22
+    assert run.value("memory_saved", variant="imported", point="budget_bytes=3000") == 9000
+
+
+def test_everything_is_replayed_where_nothing_is_asked(log: Path, tmp_path: Path) -> None:
+    view = Replayed.of(replayed(log, tmp_path / "run", Asked()))
+    assert view.policies == list(POLICIES)
+    assert view.policies[:2] == ["min", DEFAULT]
+    assert view.replay.sizes == [1, 2, 3, 4]
+    assert view.phases == ["decode", "prefill", "all"]
+
+
+def test_the_worst_layer_is_no_better_than_the_mean(tmp_path: Path) -> None:
+    run = replayed(run_of_shape(tmp_path / "made", "mt-54b"), tmp_path / "run", Asked(slots=[8, 32, 100]))
+    view = Replayed.of(run)
+    for policy in view.policies:
+        for size in view.replay.sizes:
+            found = view.worst("decode", policy, size)
+            assert found is not None
+            assert found[0] == view.get("worst_miss_rate", "decode", policy, size)
+            assert found[0] > (view.get("miss_rate", "decode", policy, size) or 0)
+
+
+def test_the_papers_table_of_savings_stands_in_the_run(tmp_path: Path) -> None:
+    # paper 5.5, statement 12: the decoder's six MoE layers of MT-54B on eight GPUs
+    run = replayed(run_of_shape(tmp_path / "made", "mt-54b"), tmp_path / "run", Asked(policies=["lru"], devices=8))
+    for slots, saved, share, ratio in (
+        (16, 0, 0, 1),
+        (10, 2.2507, 0.129, 1.148),
+        (5, 4.126, 0.236, 1.309),
+        (1, 5.6267, 0.3217, 1.474),
+    ):
+        at = {"variant": "static", "point": f"slots={slots}"}
+        assert run.value("memory_saved", **at) == pytest.approx(saved * GIB, abs=0.001 * GIB)
+        assert run.value("memory_saved_share", **at) == pytest.approx(share, abs=0.0005)
+        assert run.value("memory_reduction", **at) == pytest.approx(ratio, abs=0.0005)
+    assert run.value("copy_time", variant="static") == pytest.approx(5.59e6, rel=0.001)
+
+
+def test_forced_routing_makes_forced_misses(tmp_path: Path) -> None:
+    source = read_source(run_of_shape(tmp_path / "made", "mt-54b"))
+    forced = source.trace.model_copy(update={"forced": True})
+    run = replay_caches(
+        type(source)(forced, source.variant, source.traces, source.as_logged), Asked(slots=[8]), tmp_path / "run"
+    )
+    kinds = {metric: set(rows["kind"]) for metric, rows in run.metrics.groupby("metric")}
+    assert kinds["misses"] == kinds["miss_rate"] == {"forced"}
+    assert kinds["memory_saved"] == {"exact"}
+
+
+def test_without_sizes_of_experts_only_counts_are_told(tmp_path: Path) -> None:
+    log = route_log(tmp_path / "talk.route.csv", STEPS, sizes=False)
+    metrics = set(replayed(log, tmp_path / "run", Asked(slots=[1, 2], overlap_ns=5)).metrics["metric"])
+    assert metrics == {"expert_accesses", "compulsory_misses", "misses", "miss_rate", "worst_miss_rate"}
+
+
+# What cannot be asked
+
+
+def test_what_cannot_be_replayed_is_two_lines(log: Path, tmp_path: Path) -> None:
+    trace, bare = read_source(log).trace, read_source(route_log(tmp_path / "bare.route.csv", STEPS, sizes=False)).trace
+    assert "--slots 0: a cache needs a slot" in fault(lambda: resolved(trace, Asked(slots=[4, 0]), []))
+    assert "below one expert" in fault(lambda: resolved(trace, Asked(budgets=[1999, 5000]), []))
+    assert "nobody says how large an expert" in fault(lambda: resolved(bare, Asked(budgets=[1999]), []))
+    assert "--devices 3: 4 experts do not divide over them" in fault(lambda: resolved(trace, Asked(devices=3), []))
+    assert "eviction policy 'lruu' is not known" in fault(lambda: resolved(trace, Asked(policies=["lruu"]), []))
+
+
+def test_more_slots_than_experts_are_all_experts_and_said_so(log: Path) -> None:
+    notes: list[str] = []
+    assert resolved(read_source(log).trace, Asked(slots=[9, 2, 4, 5]), notes).slots == [2, 4]
+    assert notes == ["9, 5 slots: a layer has 4 experts on a device, so 4 were replayed"]
+
+
+def test_a_budget_above_all_experts_is_replayed_and_said_so(log: Path) -> None:
+    notes: list[str] = []
+    assert resolved(read_source(log).trace, Asked(budgets=[50000]), notes).budgets == [50000]
+    assert notes == ["48.8 KiB: more than all experts of a device, which are 11.7 KiB; nothing is ever evicted"]
+
+
+def test_a_stopped_replay_leaves_an_invalid_run(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("moeprof.studies.replay.study.missed", stop)
+    with pytest.raises(KeyboardInterrupt):
+        replayed(log, tmp_path / "run", Asked(slots=[1]))
+    assert Run.open(tmp_path / "run").record.reasons == ["interrupted"]
