@@ -19,7 +19,7 @@ from moeprof.analysis.significance import (
     spread,
 )
 from moeprof.records.metrics import KEYS, METRICS
-from moeprof.records.subject import GATED, Address, Number, Subject
+from moeprof.records.subject import Address, Number, Subject, is_gated
 
 Verdict = Literal["better", "worse", "same", "inconclusive", "not comparable", "new", "removed"]
 
@@ -241,14 +241,9 @@ def direction(metric: str, before: float, after: float) -> Verdict:
     return "better" if (after > before) == (METRICS[metric].better == "higher") else "worse"
 
 
-def in_family(finding: Finding) -> bool:
-    """Throughput of a workload, phase and variant; parts of it are only described."""
-    return finding.metric == GATED and not any(finding.key(name) for name in ("domain", "point", "rank", "layer", "region"))
-
-
 def corrected(found: Sequence[Finding], rules: Rules) -> list[Finding]:
     """The gated times decided together: the tests with Holm's correction, a size threshold, and the ratio's interval."""
-    family = [index for index, one in enumerate(found) if in_family(one) and one.verdict == "inconclusive"]
+    family = [index for index, one in enumerate(found) if is_gated(one.address) and one.verdict == "inconclusive"]
     p_values = holm(
         {index: p_value(rounds.baseline, rounds.candidate, paired=rounds.paired) for index, rounds in sampled(found, family)}
     )

@@ -28,6 +28,9 @@ MACHINE = ("cpu", "cores", "threads", "gpu", "driver")
 GATED = "throughput"
 """The metric whose raw samples are kept for a test."""
 
+PARTS = ("domain", "point", "rank", "layer", "region")
+"""Keys that a gated throughput leaves empty: it is that of a workload, phase and variant; parts of it are only described."""
+
 Address = tuple[str, ...]
 """The key cells of `metrics.csv`, in the order of KEYS."""
 
@@ -112,7 +115,10 @@ def subject_of(runs: Sequence[Run]) -> Subject:
         routing=routing_of(runs),
         valid=all(run.record.valid for run in runs),
         reasons=tuple(reason for run in runs for reason in run.record.reasons),
-        numbers=tuple(merged([each[address] for each in numbers if address in each]) for address in numbers[0]),
+        numbers=tuple(
+            merged([each[address] for each in numbers if address in each])
+            for address in dict.fromkeys(address for each in numbers for address in each)
+        ),
     )
 
 
@@ -170,11 +176,16 @@ def numbers_of(run: Run) -> dict[Address, Number]:
             address: Address = tuple(str(cell) for cell in cells)
             if address in found:
                 raise ValueError(f"{address[-1]} stands twice at one address")
-            rounds = tuple(raw.get(address, ()))
+            rounds = tuple(raw.get(address, ())) if is_gated(address) else ()
             found[address] = Number(address=address, unit=unit, kind=kind, value=value, samples=(rounds,) if rounds else ())
     except (ValidationError, ValueError, TypeError) as error:
         raise UsageError(f"run {run.path}: {reason(error)}", "Repeat the run.") from error
     return found
+
+
+def is_gated(address: Address) -> bool:
+    """Whether a test may be made of its rounds."""
+    return address[-1] == GATED and not any(address[KEYS.index(name)] for name in PARTS)
 
 
 def merged(numbers: Sequence[Number]) -> Number:

@@ -47,6 +47,18 @@ def test_rounds_come_in_their_order_and_belong_to_their_own_address(tmp_path: Pa
     assert [one.samples for one in subject.numbers] == [((3, 1, 2),), ((7, 9, 8),)]
 
 
+def test_rounds_of_a_part_are_not_kept_because_nothing_is_decided_by_them(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", RunRecord(command="characterize", recipe=load_recipe("lm-tiny")))
+    whole, domain, point = (
+        MetricRow("throughput", 5, "lm", "score", variant="static", **part)
+        for part in ({}, {"domain": "code"}, {"point": "batch=2"})
+    )
+    for row in (whole, domain, point):
+        writer.add_metrics([row])
+        writer.add_samples(row, [3, 1, 2])
+    assert [one.samples for one in subject_of([writer.finish()]).numbers] == [((3, 1, 2),), (), ()]
+
+
 def test_an_invalid_run_is_an_invalid_subject_with_its_reasons(tmp_path: Path) -> None:
     subject = subject_of([run_of(tmp_path / "run", reasons=["interrupted", "too few rounds"])])
     assert (subject.valid, subject.reasons) == (False, ("interrupted", "too few rounds"))
@@ -96,6 +108,14 @@ def test_of_processes_a_time_is_the_median_and_every_round_is_kept(tmp_path: Pat
     speed = subject.by_address[SPEED]
     assert (speed.value, speed.samples) == (1100, ((990, 1010), (1290, 1310, 1300), (1100,)))
     assert (subject.by_address[MEMORY].value, subject.by_address[DROPPED].value) == (4096, 0.25)
+
+
+def test_a_number_that_only_some_processes_have_is_kept(tmp_path: Path) -> None:
+    run_of(tmp_path / "runs" / "0")
+    later = run_of(tmp_path / "runs" / "1")
+    (later.path / "metrics.csv").write_text((later.path / "metrics.csv").read_text() + "lm,,,,,,,,,capacity,slots,exact,7\n")
+    (subject,) = read_subjects(tmp_path / "runs")
+    assert [one.value for one in subject.numbers if one.address[-1] == "capacity"] == [7]
 
 
 def test_one_invalid_process_makes_the_subject_invalid(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 from moeprof.analysis.compared import UNDECIDED, Comparison
-from moeprof.analysis.verdicts import Finding, in_family
+from moeprof.analysis.verdicts import Finding
 from moeprof.records.metrics import METRICS
+from moeprof.records.subject import is_gated
 from moeprof.reporters.compared.names import WHOLE, case_name, distinct
 from moeprof.reporters.compared.verdict import sentence
 from moeprof.reporters.compared.words import one_line, place, told
@@ -45,7 +46,7 @@ def cases_of(comparison: Comparison) -> Iterator[Finding]:
 def would_be_gated(finding: Finding) -> bool:
     """Timed: the family of the test; else: whatever has a better direction, or is not known here."""
     if finding.kind == "timed":
-        return in_family(finding)
+        return is_gated(finding.address)
     return finding.metric not in METRICS or METRICS[finding.metric].better != "neither"
 
 
