@@ -340,7 +340,7 @@ def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
 
     writer = RunWriter(tmp_path / "run", record())
     writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
-    monkeypatch.setattr("moeprof.records.routing_trace.pq.write_table", lambda table, path, **_: half_written(Path(path)))
+    monkeypatch.setattr("moeprof.records.columns.pq.write_table", lambda table, path, **_: half_written(Path(path)))
     monkeypatch.setattr("moeprof.records.metrics.csv.writer", lambda file, **_: half_written(Path(file.name)))
     with pytest.raises(KeyboardInterrupt):
         writer.add_trace(trace()) if step == "add_trace" else writer.finish()
