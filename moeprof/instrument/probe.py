@@ -25,7 +25,7 @@ class Probe:
 
     def exchanged(self, region: str, layer: str, to_bytes: Sequence[int], start_ns: int, wait_ns: int, end_ns: int) -> None:
         """Called once per collective on every rank, in the same order: the bytes for each destination rank, own rank included,
-        when it was started, when this rank began to wait for it, and when it was done."""
+        when it was started, when this rank began to wait for it, and when it was done, before the wait or after."""
 
 
 _active: Probe | None = None

@@ -134,10 +134,21 @@ def test_ranks_that_do_not_count_from_zero_are_refused(tmp_path: Path) -> None:
     assert "ranks 0 to 0" in fault(written(tmp_path / "traffic.parquet", row))
 
 
-@pytest.mark.parametrize("times", [(5, 4, 6), (5, 6, 5), (-1, 2, 3)])
-def test_times_that_run_backwards_are_refused(times: Times, tmp_path: Path) -> None:
-    told = fault(written(tmp_path / "traffic.parquet", rows_of([[8]], [times])))
-    assert told in ("a collective is waited for before it starts, or ends before that", "start_ns are negative")
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ((5, 4, 6), "wait_ns: a collective is waited for, or done, before it starts"),
+        ((5, 6, 4), "end_ns: a collective is waited for, or done, before it starts"),
+        ((-1, 2, 3), "start_ns are negative"),
+    ],
+)
+def test_times_that_run_backwards_are_refused(times: Times, expected: str, tmp_path: Path) -> None:
+    assert fault(written(tmp_path / "traffic.parquet", rows_of([[8]], [times]))) == expected
+
+
+def test_a_collective_may_be_done_before_anybody_waits_for_it(tmp_path: Path) -> None:
+    read = Traffic.read(written(tmp_path / "traffic.parquet", rows_of([[8]], [(5, 9, 7)])))
+    assert read.collectives[0].end_CN.tolist() == [[7]]
 
 
 def test_a_region_that_nobody_knows_is_refused(tmp_path: Path) -> None:
