@@ -50,3 +50,17 @@ def read_with_header(path: Path, schema_version: int) -> tuple[pa.Table, dict[st
     if isinstance(version, int) and version > schema_version:
         raise ValueError(f"schema {version} is newer than {schema_version}")
     return table, header
+
+
+def packed(table: pa.Table) -> bytes:
+    """A table on its way to another process."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def unpacked(payload: bytes) -> pa.Table:
+    """The table again; it shares the payload's memory."""
+    with pa.ipc.open_stream(payload) as stream:
+        return stream.read_all()
