@@ -30,13 +30,14 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def measured_links(group: Group, about: Mapping[str, str], device: str, clock: Clock) -> Links:
     """What lies between the ranks; to be called on all of them alike.
 
-    `about` tells one set of machines and software from another; what rank 0 kept from a measurement of the same is used again.
+    `about` says what else than the machines' names a measurement depends on; what rank 0 kept of the same is used again.
     `clock` waits for the device.
     """
+    names = ", ".join(sorted(set(everyones(group, socket.gethostname()))))
     hosts = numbered(everyones(group, machine()))
     found = {}
     for kind, pair in pairs_by_kind(hosts).items():
-        found[kind] = link(group, dict(about) | {"link": kind}, pair, device, clock)
+        found[kind] = link(group, {**about, "machines": names, "link": kind}, pair, device, clock)
     return Links(hosts, found)
 
 
