@@ -19,6 +19,7 @@ from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace, read_traces
+from moeprof.records.traffic import Traffic, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,6 +167,12 @@ class Run:
             raise UsageError(f"run {self.path}: memory.parquet is damaged: {reason(error)}", "Repeat the run.") from error
 
     @cached_property
+    def traffic(self) -> Traffic:
+        """`traffic.parquet`: every collective; empty where ranks had nothing to say to each other."""
+        file = self.path / "traffic.parquet"
+        return Traffic.read(file) if file.exists() else joined([])
+
+    @cached_property
     def traces(self) -> list[RoutingTrace]:
         """The routing traces, one per phase, variant and rank."""
         return list(read_traces(self.path / "routing"))
@@ -193,6 +200,7 @@ class RunWriter:
         self.metrics = MetricTable()
         self.samples: list[dict[str, Any]] = []
         self.memory: list[pa.Table] = []
+        self.traffic: list[pa.Table] = []
         claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
@@ -219,6 +227,11 @@ class RunWriter:
         self.memory.append(table)
         with replacing(self.path / "memory.parquet") as partial:
             pq.write_table(pa.concat_tables(self.memory), partial)
+
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Adds collectives to `traffic.parquet`, which is whole after every call."""
+        self.traffic.append(traffic.table)
+        joined(self.traffic).write(self.path / "traffic.parquet")
 
     def finish(self, *reasons: str) -> Run:
         """Writes what was collected; the run is valid where no reason speaks against it."""

@@ -16,6 +16,7 @@ from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 from moeprof.records.run import Run, RunRecord, RunWriter, default_folder
+from tests.records.traffics import rows_of, traffic_of
 
 
 def record(**changes: Any) -> RunRecord:
@@ -329,7 +330,22 @@ def test_a_damaged_trace_is_named(tmp_path: Path) -> None:
     assert fault(lambda: Run.open(path).traces).startswith(f"routing trace {file}: ")
 
 
-@pytest.mark.parametrize("step", ["add_trace", "finish"])
+def test_traffic_is_whole_after_every_part_and_empty_where_there_was_none(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    assert Run.open(tmp_path / "run").traffic.collectives == []
+    for number, variant in enumerate(("static", "dynamic"), start=1):
+        writer.add_traffic(traffic_of(rows_of([[8]], [(1, 2, 3)], variant=variant)))
+        assert len(Run.open(tmp_path / "run").traffic.collectives) == number
+    assert [one.variant for one in Run.open(tmp_path / "run").traffic.collectives] == ["static", "dynamic"]
+
+
+def test_damaged_traffic_is_named(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    (path / "traffic.parquet").write_bytes(b"PAR1")
+    assert fault(lambda: Run.open(path).traffic).startswith(f"traffic {path / 'traffic.parquet'}: ")
+
+
+@pytest.mark.parametrize("step", ["add_trace", "add_traffic", "finish"])
 def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -343,7 +359,8 @@ def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
     monkeypatch.setattr("moeprof.records.columns.pq.write_table", lambda table, path, **_: half_written(Path(path)))
     monkeypatch.setattr("moeprof.records.metrics.csv.writer", lambda file, **_: half_written(Path(file.name)))
     with pytest.raises(KeyboardInterrupt):
-        writer.add_trace(trace()) if step == "add_trace" else writer.finish()
+        parts = {"add_trace": [trace()], "add_traffic": [traffic_of(rows_of([[8]], [(1, 2, 3)]))], "finish": []}
+        getattr(writer, step)(*parts[step])
     run = Run.open(tmp_path / "run")
     assert not run.record.valid
-    assert (run.traces, len(run.metrics), len(run.samples)) == ([], 0, 0)
+    assert (run.traces, run.traffic.collectives, len(run.metrics), len(run.samples)) == ([], [], 0, 0)
