@@ -130,3 +130,13 @@ def time_rows(at: MetricRow, costs: Costs, here_C: Mask, floor_C: Floats | None)
 def median_row(at: MetricRow, metric: str, value_R: Floats) -> Samples:
     """A time over its rounds."""
     return replace(at, metric=metric, value=float(np.median(value_R))), value_R.tolist()
+
+
+def link_rows(workload: str, links: Links) -> Iterator[MetricRow]:
+    """`link_latency`, and `link_bandwidth` at its best and by size of message; `category` is the kind of link."""
+    for kind, link in links.by_kind.items():
+        best = MetricRow("link_bandwidth", max(link.bandwidths), workload, category=kind)
+        yield replace(best, metric="link_latency", value=link.latency_ns)
+        yield best
+        for size, bandwidth in zip(link.sizes_bytes, link.bandwidths, strict=True):
+            yield replace(best, value=bandwidth, point=f"message={size}")

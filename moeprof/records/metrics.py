@@ -207,7 +207,7 @@ METRICS = {
             "floor_time",
             "ns",
             "neither",
-            "modelled",
+            "timed",
             "of each collective: the busiest rank's bytes to or from others at the link's measured pace, per step over layers",
         ),
         Metric("time_over_floor", "ratio", "lower", "timed", "comm_time / floor_time"),

@@ -8,6 +8,7 @@ from moeprof.reporters import characterization, comparison
 from moeprof.reporters.document import Block, Bullets, Document, Heading, Paragraph
 from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.provenance import provenance
+from moeprof.reporters.sections.traffic import link_blocks
 from moeprof.reporters.summary import summary
 from moeprof.reporters.verdict import verdict
 
@@ -49,4 +50,4 @@ def document_of(run: Run) -> Document:
         nothing = [Paragraph("Nothing was recorded in this phase.")]
         blocks = kind.phase_blocks(run, numbers, phase) if numbers.recorded(phase) else nothing
         document += [Heading(f"Phase {PHASE_TITLES[phase]}"), *blocks]
-    return [*document, Heading("Where the numbers come from"), *provenance(run)]
+    return [*document, Heading("Where the numbers come from"), *provenance(run), *link_blocks(run, numbers)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.analysis.traffic import bytes_by_pair, traffic_rows
+from moeprof.analysis.traffic import bytes_by_pair, link_rows, traffic_rows
 from moeprof.records.link import WITHIN, Link, Links
 from moeprof.records.traffic import Collectives
 from tests.records.traffics import rows_of, traffic_of
@@ -130,6 +130,19 @@ def test_what_crosses_nothing_has_no_floor_and_no_ratio() -> None:
 def test_without_a_link_no_floor_is_told() -> None:
     found = measured(rows_of([[8, 8], [8, 8]], [(0, 0, 10)] * 2))
     assert not [key for key in found if key[0] in ("floor_time", "time_over_floor")]
+
+
+def test_a_link_is_told_by_its_latency_and_its_bandwidth_at_every_size() -> None:
+    link = Link(sizes_bytes=[8, 1000, 4000], times_ns=[40, 500, 4000])
+    found = {(row.metric, row.point): row.value for row in link_rows("lm", Links([0, 0], {WITHIN: link}))}
+    assert found == {
+        ("link_latency", ""): 40,
+        ("link_bandwidth", ""): 2e9,
+        ("link_bandwidth", "message=8"): 2e8,
+        ("link_bandwidth", "message=1000"): 2e9,
+        ("link_bandwidth", "message=4000"): 1e9,
+    }
+    assert {row.category for row in link_rows("lm", Links([0, 0], {WITHIN: link}))} == {"within a machine"}
 
 
 # Everything, against plain loops

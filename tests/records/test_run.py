@@ -358,8 +358,8 @@ def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
     writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
     monkeypatch.setattr("moeprof.records.columns.pq.write_table", lambda table, path, **_: half_written(Path(path)))
     monkeypatch.setattr("moeprof.records.metrics.csv.writer", lambda file, **_: half_written(Path(file.name)))
+    parts = {"add_trace": [trace()], "add_traffic": [traffic_of(rows_of([[8]], [(1, 2, 3)]))], "finish": []}
     with pytest.raises(KeyboardInterrupt):
-        parts = {"add_trace": [trace()], "add_traffic": [traffic_of(rows_of([[8]], [(1, 2, 3)]))], "finish": []}
         getattr(writer, step)(*parts[step])
     run = Run.open(tmp_path / "run")
     assert not run.record.valid
