@@ -31,6 +31,9 @@ class Travel:
         self.to_bytes = [count * row_bytes for count in sent or [len(rows) // group.size] * group.size]
         self.started_ns = 0 if active() is None else synchronized(rows.device.type)()
         self.arriving = start_all_to_all(rows, sent, received)
+        self.done_ns: list[int] = []
+        if self.started_ns and rows.device.type == "cpu":
+            self.arriving.when_done(lambda: self.done_ns.append(wall_clock()))
 
     def end(self) -> Tensor:
         """What arrived, source by source."""
@@ -39,7 +42,8 @@ class Travel:
             return self.arriving.wait()
         waiting_ns = wall_clock()
         rows = self.arriving.wait()
-        probe.exchanged(self.name, self.layer, self.to_bytes, self.started_ns, waiting_ns, synchronized(rows.device.type)())
+        done_ns = (self.done_ns or [synchronized(rows.device.type)()])[0]
+        probe.exchanged(self.name, self.layer, self.to_bytes, self.started_ns, waiting_ns, done_ns)
         return rows
 
 

@@ -38,6 +38,10 @@ class Arriving:
             self.work.wait()
         return self.rows
 
+    def when_done(self, tell: Callable[[], object]) -> None:
+        """Calls `tell` as soon as the rows are here, whatever this rank does meanwhile; from another thread, and on a CPU only."""
+        self.work.get_future().add_done_callback(lambda _: tell())
+
 
 def start_all_to_all(rows: Tensor, sent: Sequence[int] | None = None, received: Sequence[int] | None = None) -> Arriving:
     """Sends rank n its `sent[n]` rows, in order, and receives `received[n]` from it; without numbers every rank gets as many."""

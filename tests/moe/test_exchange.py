@@ -1,5 +1,6 @@
 """Real ranks exchange rows: what travels, and that each gets back what it would have computed alone."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.initialise import initialise
 from moeprof.moe.dispatch import DISPATCHES
-from moeprof.moe.exchange import expert_order
+from moeprof.moe.exchange import Travel, expert_order
 from moeprof.moe.layer import MoELayer, connect
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
@@ -164,8 +165,23 @@ def busiest_load(rank: int, num_tokens: int) -> int:
 def test_sizes_are_on_their_way_before_anybody_waits_for_them(mailed: Mailed) -> None:
     for mail in mailed.ranks:
         for found in mail.values():
-            assert all(0 < start <= wait <= end for start, wait, end in found.times)
+            assert all(0 < start <= min(wait, end) for start, wait, end in found.times)
             assert [end for *_, end in found.times] == sorted(end for *_, end in found.times)
+
+
+def occupied(group: Group) -> tuple[int, int, int]:
+    """When an exchange was started, waited for and done by a rank that has half a second of other work meanwhile."""
+    mail = Postmark()
+    with observed_by(mail):
+        travel = Travel("a2a_sizes", "3", group, torch.arange(2 * group.size))
+        time.sleep(0.5)
+        assert travel.end().tolist() == [2 * group.rank, 2 * group.rank + 1] * group.size
+    return mail.times[0]
+
+
+def test_an_exchange_is_done_when_it_is_done_and_not_when_somebody_looks() -> None:
+    for start, wait, end in over_ranks(2, occupied):
+        assert start < end < wait
 
 
 def test_expert_order_brings_rows_from_all_sources_together() -> None:

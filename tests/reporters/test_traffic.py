@@ -95,8 +95,10 @@ def test_one_sentence_says_what_crosses_and_how_long_ranks_stand_still(tmp_path:
 
 def test_the_result_has_one_line_of_it(tmp_path: Path) -> None:
     line = "Traffic: 2 ranks send each other 6 MiB a step and stand still for 7 ms, 17.5% of it (score)."
-    assert line in summary(run := run_of(tmp_path / "a"), Numbers.of(run))
-    assert line in verdict(run := run_of(tmp_path / "b", command="optimize", variants=("static", "dynamic")), Numbers.of(run))
+    characterized = run_of(tmp_path / "a")
+    optimized = run_of(tmp_path / "b", command="optimize", variants=("static", "dynamic"))
+    assert line in summary(characterized, Numbers.of(characterized))
+    assert line in verdict(optimized, Numbers.of(optimized))
 
 
 def test_the_link_stands_where_the_numbers_come_from(tmp_path: Path) -> None:
