@@ -76,8 +76,8 @@ def traffic_rows(
 ) -> Iterator[Samples]:
     """`collectives`, `comm_*`, `floor_time`, `time_over_floor` of every domain, region and layer; empty is over all of them.
 
-    Every rank's own bytes and times stand under its `rank`. The row over ranks has the sum of bytes and the mean of times. Beside
-    a time over all layers stand its raw values, one per round.
+    A row over ranks has the sum of bytes and the mean of times. Of all domains together, every rank's own stand beside it for each
+    region and for each layer. Beside a time over all layers stand its raw values, one per round.
     """
     costs = Costs(collectives)
     floor_C = None if links is None else links.floors_ns(collectives.bytes_CNN)
@@ -85,9 +85,10 @@ def traffic_rows(
     for domain, region, layer, here_C in places(collectives):
         at = MetricRow("collectives", 0, workload, **whose, domain=domain, region=region, layer=layer, forced=forced)
         yield replace(at, value=costs.per_step(np.ones(len(here_C)), here_C).mean()), []
-        yield from byte_rows(at, costs, here_C)
-        for row, values in time_rows(at, costs, here_C, floor_C):
-            yield row, [] if layer else values
+        each_rank = len(set(collectives.domains)) == 1 or not domain
+        for row, values in [*byte_rows(at, costs, here_C), *time_rows(at, costs, here_C, floor_C)]:
+            if not row.rank or (each_rank and not (region and layer)):
+                yield row, [] if layer else values
 
 
 def places(collectives: Collectives) -> Iterator[tuple[str, str, str, Mask]]:

@@ -20,10 +20,10 @@ Pair = tuple[int, int]
 SIZES_BYTES = [8 * 4**power for power in range(11)]
 """8 bytes to 8 MiB."""
 
-BUDGET_BYTES = 32 * 2**20
+BUDGET_BYTES = 16 * 2**20
 """What one size may send in each direction."""
 
-MIN_TURNS, MAX_TURNS = 5, 200
+MIN_TURNS, MAX_TURNS = 5, 50
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 

@@ -214,8 +214,11 @@ def test_every_number_is_what_plain_loops_over_the_rows_find(ops: list[list[Row]
         assert number == pytest.approx(expected, rel=1e-9, abs=1e-9)
     scopes = [*domains, *([""] if len(domains) > 1 else [])]
     assert {key[1] for key in found} == set(scopes), "a single domain is the whole"
-    ranks = {str(row["rank"]) for op in ops for row in op}
-    assert all(("comm_wait_time", scope, "", "", rank, "") in found for scope in scopes for rank in ranks)
+    for rank in {str(row["rank"]) for op in ops for row in op}:
+        places = {(domain, region, layer) for metric, domain, region, layer, at, _ in found if at == rank}
+        regions, layers = (("", *{op[0][key] for op in ops}) for key in ("region", "layer"))
+        whole = "" if len(domains) > 1 else next(iter(domains))
+        assert places == {(whole, region, "") for region in regions} | {(whole, "", layer) for layer in layers}
 
 
 @settings(max_examples=20, deadline=None)
