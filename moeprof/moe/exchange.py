@@ -35,15 +35,16 @@ class Travel:
         if self.started_ns and rows.device.type == "cpu":
             self.arriving.when_done(lambda: self.done_ns.append(wall_clock()))
 
-    def end(self) -> Tensor:
-        """What arrived, source by source."""
+    def end(self, *, at_once: bool = False) -> Tensor:
+        """What arrived, source by source; `at_once` where the rank has waited for it since it started."""
         probe = active()
         if probe is None:
             return self.arriving.wait()
-        waiting_ns = wall_clock()
+        waiting_ns = self.started_ns if at_once else wall_clock()
+        arrived_ns = list(self.done_ns)
         rows = self.arriving.wait()
-        done_ns = (self.done_ns or [synchronized(rows.device.type)()])[0]
-        probe.exchanged(self.name, self.layer, self.to_bytes, self.started_ns, waiting_ns, done_ns)
+        end_ns = arrived_ns[0] if arrived_ns else synchronized(rows.device.type)()
+        probe.exchanged(self.name, self.layer, self.to_bytes, self.started_ns, waiting_ns, end_ns)
         return rows
 
 
@@ -109,7 +110,7 @@ class Exchange:
     def travelled(self, name: str, rows_RD: Tensor, sent: Splits = None, received: Splits = None) -> Tensor:
         """One all-to-all that nothing overlaps."""
         with region(name, self.layer):
-            return Travel(name, self.layer, self.group, rows_RD, sent, received).end()
+            return Travel(name, self.layer, self.group, rows_RD, sent, received).end(at_once=True)
 
 
 def swapped(rows_RD: Tensor, outer: int, slots: int) -> Tensor:

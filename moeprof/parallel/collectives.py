@@ -13,16 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from moeprof.parallel.failure import LateRankError, LostRankError
 from moeprof.parallel.group import Group
-from moeprof.records.errors import MoeprofError
-
-
-class LostRankError(MoeprofError):
-    """Another rank is gone: it knows why, and this one does not."""
-
-
-class LateRankError(MoeprofError):
-    """Another rank did not answer in time."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import torch
-import torch.distributed as dist
-
 from moeprof.records.errors import MoeprofError
 
 
@@ -18,6 +15,8 @@ class Group:
 
     rank: int = 0
     size: int = 1
+    neighbours: int = 1
+    """Ranks on this machine, itself included."""
 
     @property
     def alone(self) -> bool:
@@ -40,15 +39,24 @@ def started_as() -> Group:
 
 def group_in(environment: Mapping[str, str]) -> Group:
     """The rank and the number of ranks in torchrun's variables."""
-    return Group(int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1)))
+    rank, size, neighbours = (
+        int(environment.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+    )
+    return Group(rank, size, neighbours)
 
 
 @contextmanager
 def joined(group: Group, device: str, timeout_s: float) -> Iterator[Group]:
-    """Connects the ranks for as long as the block runs; a collective that takes longer than `timeout_s` is an error."""
+    """Connects the ranks for as long as the block runs; a collective that takes longer than `timeout_s` is an error.
+
+    Where the block fails they are left as they are: to part in order would wait for those that are gone.
+    """
     if group.alone:
         yield group
         return
+    import torch
+    import torch.distributed as dist
+
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", group.rank)))
     try:
@@ -58,7 +66,5 @@ def joined(group: Group, device: str, timeout_s: float) -> Iterator[Group]:
             f"rank {group.rank}: the {group.size} ranks did not find each other: {str(error).splitlines()[0]}",
             "Start all of them with the same MASTER_ADDR and MASTER_PORT, or let --ranks start them.",
         ) from error
-    try:
-        yield group
-    finally:
-        dist.destroy_process_group()
+    yield group
+    dist.destroy_process_group()

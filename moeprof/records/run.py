@@ -28,7 +28,7 @@ SCHEMA = 1
 UNFINISHED = "not finished"
 CONTENTS = {
     *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet"),
-    *("routing", "timeline", "report.md", "report.html"),
+    *("routing", "timeline", "logs", "report.md", "report.html"),
 }
 """Everything that a run directory may hold."""
 
@@ -204,7 +204,7 @@ class RunWriter:
         claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
-        self.write_record()
+        write_record(self.path, self.record)
 
     def add_trace(self, trace: RoutingTrace) -> None:
         """Writes one routing trace."""
@@ -239,7 +239,7 @@ class RunWriter:
         self.record.finished = now()
         self.metrics.write(self.path / "metrics.csv")
         self.write_samples()
-        self.write_record()
+        write_record(self.path, self.record)
         return Run.open(self.path)
 
     def write_samples(self) -> None:
@@ -250,10 +250,46 @@ class RunWriter:
         with replacing(self.path / "samples.parquet") as partial:
             table.astype({"round": "int64", "value": "float64"}).to_parquet(partial, index=False)
 
-    def write_record(self) -> None:
-        """Replaces `run.json` in one step, so that it is never half written."""
-        with replacing(self.path / "run.json") as partial:
-            partial.write_text(self.record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Replaces `run.json` in one step, so that it is never half written."""
+    with replacing(path / "run.json") as partial:
+        partial.write_text(record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+
+
+class UnwrittenRun(RunWriter):
+    """The run as a rank sees it that is not the one to write it: takes everything, writes nothing."""
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        self.path, self.record = path, record
+        self.metrics = MetricTable()
+        self.samples: list[dict[str, Any]] = []
+
+    def add_trace(self, trace: RoutingTrace) -> None:
+        """Nothing."""
+
+    def add_memory(self, table: pa.Table) -> None:
+        """Nothing."""
+
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Nothing."""
+
+    def finish(self, *reasons: str) -> Run:
+        """The run without its numbers."""
+        return Run(self.path, self.record)
+
+
+def end_in_its_place(path: Path, why: str) -> Run | None:
+    """The run at `path` with the reason why it was not finished, where its own process could not say; None where none is."""
+    if not (path / "run.json").is_file():
+        return None
+    run = Run.open(path)
+    if run.record.finished and not any(said.startswith(("failed", "interrupted")) for said in run.record.reasons):
+        return run
+    run.record.valid, run.record.reasons = False, [why]
+    run.record.finished = run.record.finished or now()
+    write_record(path, run.record)
+    return run
 
 
 def claim(path: Path, *, force: bool) -> None:

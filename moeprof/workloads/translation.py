@@ -100,8 +100,8 @@ class Translation:
 
 def targets(batch: Batch, text: ParallelText, before: int) -> tuple[str, ...]:
     """What each sentence of a batch should become; `before` counts the sequences of the domains that come first."""
-    numbered = zip(batch.sequence_B.tolist(), batch.real_BL.any(axis=1).tolist(), strict=True)
-    return tuple(text.pairs[number - before][1] if real else "" for number, real in numbered)
+    rows = zip(batch.sequence_B, batch.real_BL, strict=True)
+    return tuple(text.pairs[number - before][1] if real_L.any() else "" for number, real_L in rows)
 
 
 def joined(sentences: Iterable[list[int]], length: int) -> Iterator[list[int]]:
