@@ -63,11 +63,6 @@ class Collectives:
     wait_CN: Ints
     end_CN: Ints
 
-    @property
-    def num_ranks(self) -> int:
-        """N."""
-        return int(self.start_CN.shape[1])
-
 
 @dataclass(frozen=True)
 class Traffic:
