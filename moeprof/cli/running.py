@@ -13,7 +13,7 @@ from moeprof.cli.output import default_format, show
 from moeprof.cli.progress import Bar
 from moeprof.parallel.failure import Failure, end_now, failure_of, tell
 from moeprof.parallel.group import Group, joined, started_as
-from moeprof.parallel.launch import folder_for_failures, launch, launched_folders
+from moeprof.parallel.launch import end_with_launcher, folder_for_failures, launch, launched_folders
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.run import Run, claim, default_folder, end_in_its_place
@@ -143,6 +143,7 @@ def ended_at_once(group: Group) -> Iterator[None]:
     if group.alone:
         yield
         return
+    end_with_launcher()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the launcher's way to end a rank: the run is kept
     try:
         yield

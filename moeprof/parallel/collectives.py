@@ -51,7 +51,7 @@ def answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rpartition("] ")[2]  # gloo puts its source file in front
         if "timed out" in reason.lower() or "timeout" in reason.lower():
             raise LateRankError(
                 f"another rank did not answer in time ({reason})",

@@ -1,5 +1,6 @@
 """Starts the ranks of one machine through torch's elastic launcher: `moeprof` once more in every process, and each joins."""
 
+import ctypes
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ FOLDERS = "MOEPROF_RUN_FOLDERS"
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Set by torch's launcher for every rank; what it leaves goes beside."""
 
+PR_SET_PDEATHSIG = 1
 HOST = "127.0.0.1"
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 LOG_FILES = ("stdout.log", "stderr.log")
@@ -28,6 +30,12 @@ LOG_FILES = ("stdout.log", "stderr.log")
 def launched_folders() -> list[Path]:
     """Where this process's launcher wants the runs; empty where `moeprof` did not launch it."""
     return [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+
+
+def end_with_launcher() -> None:
+    """Has Linux end this process when its launcher dies, however that happens; elsewhere it finishes its work alone."""
+    if launched_folders() and sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def folder_for_failures() -> Path:
@@ -45,7 +53,7 @@ def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path]) ->
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    silence_launcher()
     scratch = Path(tempfile.mkdtemp(prefix="moeprof-"))
     config = LaunchConfig(
         min_nodes=1,
@@ -72,6 +80,13 @@ def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path]) ->
     finally:
         keep_logs(scratch, num_ranks, folders)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def silence_launcher() -> None:
+    """What torch's launcher would say of a failure in its own words; each of its loggers has a level of its own."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager

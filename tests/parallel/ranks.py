@@ -20,7 +20,15 @@ context.set_forkserver_preload(["torch", "torch.distributed", "moeprof.studies.s
 
 
 def over_ranks(size: int, work: Callable[..., Any], *arguments: Any, timeout_s: float = TIMEOUT_S) -> list[Any]:
-    """What `work(group, *arguments)` gives on every rank; AssertionError with the traceback of the first one that fails."""
+    """What `work(group, *arguments)` gives on every rank; AssertionError with the tracebacks of those that fail."""
+    answers = answers_of(size, work, *arguments, timeout_s=timeout_s)
+    if failures := [failure for _, failure in answers if failure]:
+        raise AssertionError("\n".join(failures))
+    return [found for found, _ in answers]
+
+
+def answers_of(size: int, work: Callable[..., Any], *arguments: Any, timeout_s: float = TIMEOUT_S) -> list[tuple[Any, str]]:
+    """The same, or why a rank has none."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [
@@ -31,17 +39,13 @@ def over_ranks(size: int, work: Callable[..., Any], *arguments: Any, timeout_s: 
         for process, (_, ours) in zip(processes, pipes, strict=True):
             process.start()
             ours.close()
-        answers = [answer(theirs, timeout_s) for theirs, _ in pipes]
+        return [answer(theirs, 2 * timeout_s) for theirs, _ in pipes]
     finally:
         for process in processes:
-            if process.is_alive():
-                process.join(1)
+            process.join(1)
             if process.is_alive() and process.pid:
                 os.kill(process.pid, signal.SIGKILL)
             process.join()
-    if failures := [failure for _, failure in answers if failure]:
-        raise AssertionError("\n".join(failures))
-    return [found for found, _ in answers]
 
 
 def answer(pipe: Connection, timeout_s: float) -> tuple[Any, str]:
