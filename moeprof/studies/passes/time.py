@@ -47,10 +47,10 @@ def timed(session: Session, episode: Episode) -> list[Timing]:
         before=session.line_up,
         between=session.progress.advance,
     )
-    return [timing(session.group, label, episode, rounds_ns) for label, rounds_ns in samples.items()]
+    return [joint_timing(session.group, label, episode, rounds_ns) for label, rounds_ns in samples.items()]
 
 
-def timing(group: Group, label: str, episode: Episode, rounds_ns: Sequence[int]) -> Timing:
+def joint_timing(group: Group, label: str, episode: Episode, rounds_ns: Sequence[int]) -> Timing:
     """Over ranks: a round lasts as long as its slowest rank takes, and counts the tokens of all."""
     tokens = total(group, [num_tokens(episode)])[0]
     return Timing(label, episode.domain, largest(group, rounds_ns), len(episode.steps), tokens)
