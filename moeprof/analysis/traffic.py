@@ -3,7 +3,7 @@
 Shape suffixes: C collectives, N ranks, R rounds; in NN the first is the source, the second the destination.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.analysis.breakdown import Samples
+from moeprof.analysis.timing import Timing
 from moeprof.records.link import Floats, Links
 from moeprof.records.metrics import MetricRow
 from moeprof.records.traffic import Collectives, Ints
@@ -131,6 +132,15 @@ def time_rows(at: MetricRow, costs: Costs, here_C: Mask, floor_C: Floats | None)
 def median_row(at: MetricRow, metric: str, value_R: Floats) -> Samples:
     """A time over its rounds."""
     return replace(at, metric=metric, value=float(np.median(value_R))), value_R.tolist()
+
+
+def share_rows(rows: Iterable[Samples], timings: Iterable[Timing]) -> Iterator[Samples]:
+    """`comm_share`: each `comm_exposed_time` over regions, layers and ranks beside the steps of the same rounds, (R,)."""
+    steps = {(timing.variant, timing.domain): timing.latencies_ns for timing in timings}
+    for row, exposed_R in rows:
+        step_R = steps.get((row.variant, row.domain))
+        if step_R and row.metric == "comm_exposed_time" and not (row.region or row.layer or row.rank):
+            yield median_row(row, "comm_share", np.array(exposed_R) / np.array(step_R))
 
 
 def link_rows(workload: str, links: Links) -> Iterator[MetricRow]:

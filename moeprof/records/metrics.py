@@ -203,6 +203,7 @@ METRICS = {
             "timed",
             "time a rank stands still for collectives, per step over layers, median over rounds; mean over ranks",
         ),
+        Metric("comm_share", "fraction", "lower", "timed", "comm_exposed_time / time of a step in the same rounds, median"),
         Metric(
             "floor_time",
             "ns",

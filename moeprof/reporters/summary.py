@@ -116,9 +116,9 @@ def traffic_line(run: Run, numbers: Numbers, phases: list[str], variant: str = "
     for phase in phases:
         domain = numbers.whole(phase)
         crossing = numbers.get("comm_bytes", phase, domain, variant, category="crossing")
-        exposed, step = (numbers.get(metric, phase, domain, variant) for metric in ("comm_exposed_time", "step_latency"))
+        exposed, part = (numbers.get(metric, phase, domain, variant) for metric in ("comm_exposed_time", "comm_share"))
         if crossing is not None and exposed is not None:
-            share = f", {percent(exposed / step)} of it" if step else ""
+            share = f", {percent(part)} of it" if part is not None else ""
             told.append(f"{format_bytes(crossing)} a step and stand still for {duration(exposed)}{share} ({phase})")
     if told:
         yield f"Traffic: {run.record.recipe.parallel.ranks} ranks send each other {'; '.join(told)}."

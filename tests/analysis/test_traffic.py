@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.analysis.traffic import bytes_by_pair, link_rows, traffic_rows
+from moeprof.analysis.timing import Timing
+from moeprof.analysis.traffic import bytes_by_pair, link_rows, share_rows, traffic_rows
 from moeprof.records.link import WITHIN, Link, Links
 from moeprof.records.traffic import Collectives
 from tests.records.traffics import rows_of, traffic_of
@@ -108,6 +109,16 @@ def test_raw_rounds_stand_beside_times_over_all_layers_only() -> None:
     raw = {(row.metric, row.region, row.layer): values for row, values in traffic_rows("lm", collectives) if not row.rank}
     assert raw["comm_time", "", ""] == raw["comm_time", "a2a_dispatch", ""] == [10, 20, 30]
     assert raw["comm_time", "", "1"] == raw["comm_bytes", "", ""] == []
+
+
+def test_the_share_of_a_step_is_taken_round_by_round_from_the_same_rounds() -> None:
+    """10 of 100, 30 of 60 and 20 of 100 are a fifth in the median."""
+    ops = [rows_of([[8]], [(0, 0, time)], op_id=number, round=number) for number, time in enumerate((10, 30, 20))]
+    (collectives,) = traffic_of(*ops).collectives
+    timings = [Timing("static", "prose", [100, 60, 100], 1, 1), Timing("dynamic", "prose", [1, 1, 1], 1, 1)]
+    ((row, values),) = share_rows(traffic_rows("lm", collectives), timings)
+    assert (row.metric, row.domain, row.value) == ("comm_share", "prose", 0.2)
+    assert values == [0.1, 0.5, 0.2]
 
 
 # Floors

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from moeprof.analysis.rank_load import imbalance_rows
-from moeprof.analysis.traffic import link_rows, traffic_rows
+from moeprof.analysis.timing import Timing
+from moeprof.analysis.traffic import link_rows, share_rows, traffic_rows
 from moeprof.records.link import WITHIN, Link, Links
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
@@ -40,14 +41,14 @@ def run_of(path: Path, *, ranks: int = 2, command: str = "characterize", variant
             rows_of(bytes_NN, times, variant=variant, op_id=1, region="a2a_combine"),
         )
         writer.add_traffic(traffic)
-        rows = [row for row, _ in traffic_rows("lm", traffic.collectives[0], Links([0] * ranks, {WITHIN: LINK}))]
+        told = list(traffic_rows("lm", traffic.collectives[0], Links([0] * ranks, {WITHIN: LINK})))
+        rows = [row for row, _ in [*told, *share_rows(told, [Timing(variant, "prose", [40 * MS], 1, 1)])]]
         waits = [row for row in rows if row.metric == "comm_wait_time" and row.layer and not row.region]
         at = {"workload": "lm", "phase": "score", "variant": variant}
         memory = [MetricRow("memory_total_peak", (rank + 1) * MIB, **at, rank=str(rank)) for rank in range(ranks)]
         tokens = [MetricRow("rank_tokens", 100 * (rank + 1), **at, domain="prose", rank=str(rank)) for rank in range(ranks)]
         writer.add_metrics([*rows, *memory, *tokens, *imbalance_rows("rank_wait_max_over_mean", waits)])
         writer.add_metrics(imbalance_rows("rank_memory_max_over_mean", memory))
-        writer.add_metrics([MetricRow("step_latency", 40 * MS, **at, domain="prose")])
         writer.add_metrics([MetricRow("rank_load_max_over_mean", 1.25, **at, domain="prose")])
     writer.add_metrics(link_rows("lm", Links([0] * ranks, {WITHIN: LINK})))
     return writer.finish()
@@ -139,6 +140,7 @@ def test_an_optimization_puts_variants_side_by_side_and_leaves_the_dense_twin_ou
     assert ["bytes", "26 MiB", "26 MiB"] in table.rows
     assert ["of it to other ranks", "6 MiB", "6 MiB"] in table.rows
     assert ["collectives", "2", "2"] in table.rows
+    assert ["of the step", "17.5%", "17.5%"] in table.rows
     assert [block.title for block in document_of(run) if isinstance(block, Details) and "communication" in block.title] == [
         "communication under static gating",
         "communication under dynamic gating",

@@ -53,14 +53,14 @@ def sentence(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator[B
     """What crosses, how long that takes, and how much of a step ranks stand still for it."""
     domain = numbers.whole(phase)
     size, crossing = (numbers.get("comm_bytes", phase, domain, variant, category=which) for which in ("", "crossing"))
-    moving, waiting, exposed, over, step = (
+    moving, waiting, exposed, over, part = (
         numbers.get(metric, phase, domain, variant)
-        for metric in ("comm_time", "comm_wait_time", "comm_exposed_time", "time_over_floor", "step_latency")
+        for metric in ("comm_time", "comm_wait_time", "comm_exposed_time", "time_over_floor", "comm_share")
     )
     if size is None or crossing is None or moving is None or waiting is None or exposed is None:
         return
     floor = f", {times(over)} the least that the measured link allows" if over else ""
-    share = f", {percent(exposed / step)} of the step" if step else ""
+    share = f", {percent(part)} of the step" if part is not None else ""
     yield Paragraph(
         f"In a {phase} step {run.record.recipe.parallel.ranks} ranks send {format_bytes(size)}, {format_bytes(crossing)} of it to "
         f"each other. The transfer takes {format_duration(moving)}{floor}; a rank waits {format_duration(waiting)} for the others "
@@ -151,6 +151,7 @@ def traffic_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Tabl
         row("over its floor", COSTS["/floor"]),
         row("waiting", COSTS["waiting"]),
         row("exposed", COSTS["exposed"]),
+        row("of the step", ("comm_share", percent)),
         row("busiest rank's tokens over mean", ("rank_load_max_over_mean", times)),
     ]
     return Table(["per step", *variants], rows)

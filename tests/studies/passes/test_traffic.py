@@ -106,6 +106,9 @@ def test_every_number_over_ranks_and_of_each_is_there(run: Run) -> None:
                 ratio = run.value(metric, **at)
                 assert ratio is not None
                 assert 1 <= ratio <= 2
+            share = run.value("comm_share", **at)
+            assert share is not None
+            assert 0 < share < 1
     assert run.value("link_latency", category="within a machine") is not None
 
 
