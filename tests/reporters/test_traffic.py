@@ -88,7 +88,7 @@ def test_one_sentence_says_what_crosses_and_how_long_ranks_stand_still(tmp_path:
         block.text for block in blocks_of(run_of(tmp_path / "run")) if isinstance(block, Paragraph) and "ranks" in block.text
     ]
     assert told == (
-        "In a score step 2 ranks send 26 MiB, 6 MiB of it to each other. The transfer takes 4 ms, 1.9x the least that "
+        "In one score step 2 ranks send 26 MiB, 6 MiB of it to each other. The transfer takes 4 ms, 1.9x the least that "
         "the measured link allows; a rank waits 3 ms for the others on top of it (mean), and stands still for 7 ms, 17.5% of the "
         "step."
     )

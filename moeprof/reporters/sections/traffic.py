@@ -62,7 +62,7 @@ def sentence(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator[B
     floor = f", {times(over)} the least that the measured link allows" if over else ""
     share = f", {percent(part)} of the step" if part is not None else ""
     yield Paragraph(
-        f"In a {phase} step {run.record.recipe.parallel.ranks} ranks send {format_bytes(size)}, {format_bytes(crossing)} of it to "
+        f"In one {phase} step {run.record.recipe.parallel.ranks} ranks send {format_bytes(size)}, {format_bytes(crossing)} of it to "
         f"each other. The transfer takes {format_duration(moving)}{floor}; a rank waits {format_duration(waiting)} for the others "
         f"on top of it (mean), and stands still for {format_duration(exposed)}{share}."
     )
@@ -154,7 +154,10 @@ def traffic_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Tabl
         row("of the step", ("comm_share", percent)),
         row("busiest rank's tokens over mean", ("rank_load_max_over_mean", times)),
     ]
-    return Table(["per step", *variants], rows)
+    caption = (
+        "Bytes of all ranks, rows to oneself included. Transfer: the shortest rank's time; waiting, exposed: means over ranks."
+    )
+    return Table(["per step", *variants], rows, caption=caption)
 
 
 def link_blocks(run: Run, numbers: Numbers) -> Iterator[Block]:
