@@ -25,13 +25,10 @@ EXPERTS, TOP_K, ROUNDS = 4, 2, 3
 OVERRIDES = ("load.batches=1", "load.batch_size=4", "measure.rounds=5", "gating.capacity_fraction=0.8")
 
 
-def study(group: Group, recipe: Path, out: Path, cache: Path) -> None:
-    """One rank's part; the link is kept where no other test finds it."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XDG_CACHE_HOME", str(cache))
-        passes = (record_routing, measure_memory, measure_traffic)
-        over = Study("characterize", (STATIC, DYNAMIC, DENSE), lambda _: passes)
-        over.run(load_recipe(str(recipe), [*OVERRIDES, f"parallel.ranks={group.size}"]), out, group=group)
+def study(group: Group, recipe: Path, out: Path) -> None:
+    """One rank's part."""
+    over = Study("characterize", (STATIC, DYNAMIC, DENSE), lambda _: (record_routing, measure_memory, measure_traffic))
+    over.run(load_recipe(str(recipe), [*OVERRIDES, f"parallel.ranks={group.size}"]), out, group=group)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("ranks")
     recipe = folder / "lm-micro.toml"
     recipe.write_text(MICRO["lm"])
-    over_ranks(2, study, recipe, folder / "run", folder / "cache")
+    over_ranks(2, study, recipe, folder / "run")
     return Run.open(folder / "run")
 
 
