@@ -36,6 +36,11 @@ def active() -> Probe | None:
     return _active
 
 
+def postmaster() -> Probe | None:
+    """The probe at work, if it overrides `exchanged`: nobody else pays for a look at the clock."""
+    return None if _active is None or type(_active).exchanged is Probe.exchanged else _active
+
+
 @contextmanager
 def observed_by(probe: Probe) -> Iterator[None]:
     """Lets `probe` look at everything that runs inside."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.clock import synchronized, wall_clock
-from moeprof.instrument.probe import active, region
+from moeprof.instrument.probe import postmaster, region
 from moeprof.moe.experts import ExpertRows
 from moeprof.parallel.collectives import largest, start_all_to_all
 from moeprof.parallel.group import Group
@@ -23,13 +23,13 @@ Return = Callable[[Tensor], Tensor]
 
 
 class Travel:
-    """One all-to-all from its start to its end; tells the probe, if there is one, and looks at no clock otherwise."""
+    """One all-to-all from its start to its end; tells the probe that asks for it, and looks at no clock otherwise."""
 
     def __init__(self, name: str, layer: str, group: Group, rows: Tensor, sent: Splits = None, received: Splits = None) -> None:
         self.name, self.layer = name, layer
         row_bytes = rows.element_size() * math.prod(rows.shape[1:])
         self.to_bytes = [count * row_bytes for count in sent or [len(rows) // group.size] * group.size]
-        self.started_ns = 0 if active() is None else synchronized(rows.device.type)()
+        self.started_ns = 0 if postmaster() is None else synchronized(rows.device.type)()
         self.arriving = start_all_to_all(rows, sent, received)
         self.done_ns: list[int] = []
         if self.started_ns and rows.device.type == "cpu":
@@ -37,7 +37,7 @@ class Travel:
 
     def end(self, *, at_once: bool = False) -> Tensor:
         """What arrived, source by source; `at_once` where the rank has waited for it since it started."""
-        probe = active()
+        probe = postmaster()
         if probe is None:
             return self.arriving.wait()
         waiting_ns = self.started_ns if at_once else wall_clock()
