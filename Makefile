@@ -53,6 +53,7 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/dispatch_memory.py
 	$(BIN)/python benchmarks/compare_power.py
 	$(BIN)/python benchmarks/max_throughput.py
+	$(BIN)/python benchmarks/ranks.py
 
 wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -1,6 +1,7 @@
 """Starts the ranks of one machine through torch's elastic launcher: `moeprof` once more in every process, and each joins."""
 
 import ctypes
+import json
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from moeprof.parallel.failure import Failure, cause, told
 from moeprof.records.errors import MoeprofError
 
 FOLDERS = "MOEPROF_RUN_FOLDERS"
-"""Set for launched ranks: where the launcher wants their runs, one folder per recipe."""
+"""Set for launched ranks: where the launcher wants their runs, as JSON, one folder per recipe."""
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Set by torch's launcher for every rank; what it leaves goes beside."""
@@ -29,7 +30,7 @@ LOG_FILES = ("stdout.log", "stderr.log")
 
 def launched_folders() -> list[Path]:
     """Where this process's launcher wants the runs; empty where `moeprof` did not launch it."""
-    return [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    return [Path(folder) for folder in json.loads(os.environ.get(FOLDERS, "[]"))]
 
 
 def end_with_launcher() -> None:
@@ -107,7 +108,7 @@ def environment_of_ranks(num_ranks: int, folders: Sequence[Path]) -> Iterator[No
     wanted = {"OMP_NUM_THREADS": str(max(cores // num_ranks, 1)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     wanted |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform.startswith("linux") else {}
     before = dict(os.environ)
-    os.environ.update(wanted | before | {FOLDERS: os.pathsep.join(str(folder.absolute()) for folder in folders)})
+    os.environ.update(wanted | before | {FOLDERS: json.dumps([str(folder.absolute()) for folder in folders])})
     try:
         yield
     finally:
