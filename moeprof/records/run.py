@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import moeprof
+from moeprof.records import routing_trace
 from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
@@ -178,9 +179,9 @@ class Run:
         return list(read_traces(self.path / "routing"))
 
     def trace(self, phase: str, variant: str = "static") -> RoutingTrace | None:
-        """The trace of one phase and variant on rank 0, or None where it was not recorded."""
-        wanted = (phase, variant, 0)
-        return next((t for t in self.traces if (t.header.phase, t.header.variant, t.header.rank) == wanted), None)
+        """The decisions of all ranks in one phase under a variant, or None where none were recorded."""
+        found = [trace for trace in self.traces if (trace.header.phase, trace.header.variant) == (phase, variant)]
+        return routing_trace.joined(found[0].header, [trace.table for trace in found]) if found else None
 
     def value(self, metric: str, **keys: str) -> float | None:
         """The one number at this address (keys not named are empty), or None."""

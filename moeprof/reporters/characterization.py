@@ -21,5 +21,5 @@ def phase_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
     yield from breakdown_blocks(run, numbers, phase)
     yield from traffic_section(run, numbers, phase)
     yield from memory_blocks(numbers, phase)
-    yield from expert_blocks(trace, numbers, phase)
+    yield from expert_blocks(trace, numbers, phase, run.record.recipe.parallel.ranks)
     yield from locality_blocks(trace, numbers, phase)
