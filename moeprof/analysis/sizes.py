@@ -63,7 +63,7 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
 
     Combine weights, expert rows and the drops live throughout; beside them first the mask with the choices' places and cells,
     then the hidden buffers before and behind the activation, then one of them and the outputs, then outputs and the result.
-    The gates (scores and softmax) are gone by then.
+    The gates (scores and softmax) are gone by then. Over ranks the rows that came in are there beside those that left.
     """
     model, choices = recipe.model, recipe.gating.top_k * num_tokens
     slots = expert_slots(model.experts, recipe.gating.capacity_fraction, num_tokens)
@@ -72,7 +72,8 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
         for elements in (num_tokens * slots, slots * model.dim, slots * model.ffn_dim, num_tokens * model.dim)
     )
     beside = max(mask + 2 * INDEX_BYTES * choices, 2 * hidden, hidden + rows, rows + result)
-    return max(mask + rows + choices + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
+    arrived = rows if recipe.parallel.ranks > 1 else 0
+    return max(mask + rows + choices + arrived + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
 @dataclass(frozen=True)

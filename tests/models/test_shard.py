@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moeprof.analysis.sizes import weight_bytes
 from moeprof.models.build import build_model, make_model
 from moeprof.models.checkpoint import save_checkpoint
 from moeprof.models.shard import held
@@ -28,6 +29,8 @@ def test_the_experts_of_all_ranks_together_are_those_of_the_model(tmp_path: Path
         save_checkpoint(lively(whole), tmp_path / "weights.safetensors")
         recipe = small(workload, dim=10, ffn_dim=7, checkpoint=str(tmp_path / "weights.safetensors"))
     ranks = [dict(build_model(on(size, recipe), group=Group(rank, size)).named_parameters()) for rank in range(size)]
+    for rank in ranks:
+        assert sum(parameter.nbytes for parameter in rank.values()) == weight_bytes(recipe.model, ranks=size)
     for name, parameter in whole.named_parameters():
         parts = [rank[name] for rank in ranks]
         if ".experts." in name:

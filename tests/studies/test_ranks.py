@@ -132,7 +132,7 @@ def test_peak_memory_is_that_of_the_worst_rank_and_weights_are_a_share(ways: Way
 
 
 def test_ranks_find_the_same_batches_in_a_sweep(micro: Micro, tmp_path: Path) -> None:
-    sets = ["load.phases=['score']", "budget.memory=200KiB", "gating.capacity_fraction=1.0"]
+    sets = ["load.phases=['score']", "budget.memory=100KiB", "gating.capacity_fraction=1.0"]
     found = over_ranks(2, partial(study, sweep=True), str(micro("lm")), tmp_path / "run", sets)
     assert found[0] == (True, [])
     run = Run.open(tmp_path / "run")
@@ -142,7 +142,7 @@ def test_ranks_find_the_same_batches_in_a_sweep(micro: Micro, tmp_path: Path) ->
         fits = values(run, "fits", "point", phase="score", variant=variant)
         assert (
             memory[f"batch={largest:.0f}",]
-            <= 200 * 1024
+            <= 100 * 1024
             < min(memory[point] for point, fit in fits.items() if not fit and point in memory)
         )
     assert values(run, "speedup_max_throughput", "variant", "category", phase="score")
