@@ -77,6 +77,7 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/compare_power.py
 	$(BIN)/python benchmarks/max_throughput.py
 	$(BIN)/python benchmarks/replay_speed.py
+	$(BIN)/python benchmarks/ranks.py
 
 wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -17,7 +17,8 @@ from moeprof.analysis.fairseq import fairseq_rows
 from moeprof.analysis.loads import layer_matrices, pooled
 from moeprof.analysis.locality import locality_rows, reuse_histogram
 from moeprof.analysis.routing import routing_rows
-from moeprof.records.routing_trace import RoutingTrace, TraceHeader, with_columns
+from moeprof.records.columns import with_columns
+from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 
 NUM_LAYERS, NUM_EXPERTS, TOP_K = 12, 128, 2
 
@@ -71,7 +72,7 @@ def synthetic(routings: int, tokens_per_step: int, num_domains: int) -> RoutingT
     }
     layers = [str(2 * index + 1) for index in range(NUM_LAYERS)]
     header = TraceHeader(workload="mt", phase="decode", variant="static", num_experts=NUM_EXPERTS, top_k=TOP_K, layers=layers)
-    return RoutingTrace(header, with_columns(pa.table(columns)))
+    return RoutingTrace(header, with_columns(pa.table(columns), COLUMNS))
 
 
 def flat(values: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDArray[np.int32]:

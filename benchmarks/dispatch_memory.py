@@ -68,7 +68,7 @@ def dispatched_bytes(recipe: Recipe, variant: Variant, num_tokens: int) -> tuple
         routing = layer.router(x_TD, Step(None))
         tracker = MemoryTracker(layer)
         with tracker.observing():
-            sent = DISPATCHES[variant.dispatch](x_TD, routing, recipe.gating.capacity_fraction)
+            sent = DISPATCHES[variant.dispatch](x_TD, routing, recipe.gating.capacity_fraction, None)
     return tracker.bytes.total, sent.combine_weights_TR.nbytes if isinstance(sent, MaskedSent) else 0
 
 

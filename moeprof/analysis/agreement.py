@@ -1,6 +1,6 @@
 """Whether a contender's outputs are the baseline's: what was compared, what was left out and why, and what differed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from moeprof.records.metrics import MetricRow
@@ -57,6 +57,19 @@ class Agreement:
         worst = [f"{layer.differing:,} in layer {name}" for name, layer in self.layers.items() if layer.differing]
         counts = [*worst, f"{self.whole.differing:,} end to end", f"{self.jumps:,} by another routing"]
         return f"outputs of {variant} differ from {baseline}'s on tokens that lost nothing: {', '.join(counts)}"
+
+
+def merged(parts: Sequence[Agreement]) -> Agreement:
+    """Over ranks: each compared its own tokens."""
+    whole = Agreement(agreeing=None if parts[0].agreeing is None else 0)
+    for part in parts:
+        for mine, theirs in [(whole.whole, part.whole)] + [
+            (whole.layers.setdefault(name, Compared()), layer) for name, layer in part.layers.items()
+        ]:
+            mine.add(theirs.tokens, theirs.differing, theirs.max_abs_diff)
+        whole.tokens, whole.flips, whole.jumps = whole.tokens + part.tokens, whole.flips + part.flips, whole.jumps + part.jumps
+        whole.agreeing = None if part.agreeing is None else (whole.agreeing or 0) + part.agreeing
+    return whole
 
 
 def agreement_rows(workload: str, phase: str, variant: str, found: Agreement, *, forced: bool) -> Iterator[MetricRow]:

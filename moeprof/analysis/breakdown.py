@@ -1,7 +1,7 @@
 """From the time of every region to its share of the step, what dominates, and what would move it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from moeprof.analysis.bottleneck import Finding, dominant
@@ -59,6 +59,15 @@ def summed(breakdowns: Sequence[Breakdown]) -> list[Breakdown]:
 def added(parts: Sequence[Mapping[Key, int]]) -> dict[Key, int]:
     """Key by key."""
     return {key: sum(part.get(key, 0) for part in parts) for key in dict.fromkeys(key for part in parts for key in part)}
+
+
+def averaged(ranks: Sequence[Breakdown]) -> Breakdown:
+    """Over ranks, round by round: the mean, so that regions still add up to a round."""
+    rounds = [
+        {key: round(ns / len(ranks)) for key, ns in added(times).items()}
+        for times in zip(*(one.rounds for one in ranks), strict=True)
+    ]
+    return replace(ranks[0], rounds=rounds)
 
 
 def shares(times: Mapping[str, float]) -> dict[str, float]:

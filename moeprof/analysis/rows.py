@@ -10,7 +10,12 @@ from moeprof.records.routing_trace import RoutingTrace, TraceHeader
 Values = Mapping[str, float]
 """Metrics by name; one that cannot be computed is absent."""
 
-OVER_LAYERS: dict[str, Callable[[Sequence[float]], float]] = {"steps": max, "dead_experts": sum, "hottest_share": max}
+OVER_LAYERS: dict[str, Callable[[Sequence[float]], float]] = {
+    "steps": max,
+    "dead_experts": sum,
+    "hottest_share": max,
+    "max_load": max,
+}
 """How the row over all layers comes from the layers' rows, where it is not their mean."""
 
 

@@ -40,9 +40,10 @@ def num_parameters(model: ModelSection, *, dense: bool = False) -> int:
     return sum(parameters_by_part(model, dense=dense).values())
 
 
-def weight_bytes(model: ModelSection, *, dense: bool = False) -> int:
-    """Bytes of all parameters; routers are float32."""
+def weight_bytes(model: ModelSection, *, dense: bool = False, ranks: int = 1) -> int:
+    """Bytes of the parameters that a rank holds: its share of the experts, all of the rest; routers are float32."""
     parts = parameters_by_part(model, dense=dense)
+    parts["experts"] //= ranks
     return sum(count * (TENSOR_BYTES if part == "router" else model.bytes_per_element) for part, count in parts.items())
 
 
@@ -62,7 +63,7 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
 
     Combine weights, expert rows and the drops live throughout; beside them first the mask with the choices' places and cells,
     then the hidden buffers before and behind the activation, then one of them and the outputs, then outputs and the result.
-    The gates (scores and softmax) are gone by then.
+    The gates (scores and softmax) are gone by then. Over ranks the rows that came in are there beside those that left.
     """
     model, choices = recipe.model, recipe.gating.top_k * num_tokens
     slots = expert_slots(model.experts, recipe.gating.capacity_fraction, num_tokens)
@@ -71,12 +72,13 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
         for elements in (num_tokens * slots, slots * model.dim, slots * model.ffn_dim, num_tokens * model.dim)
     )
     beside = max(mask + 2 * INDEX_BYTES * choices, 2 * hidden, hidden + rows, rows + result)
-    return max(mask + rows + choices + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
+    arrived = rows if recipe.parallel.ranks > 1 else 0
+    return max(mask + rows + choices + arrived + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What a run of a recipe needs on one device, bytes."""
+    """What a rank needs on its device, bytes."""
 
     weights: int
     twin_weights: int
@@ -106,7 +108,8 @@ def memory_need(recipe: Recipe, batch_size: int | None = None) -> MemoryNeed:
         peaks.append(hidden + max(static_layer_bytes(recipe, tokens), 2 * tokens * vocabulary * element))
     positions = load.prompt_length + load.decode_steps + (load.sequence_length if recipe.workload == "mt" else 0)
     caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0
-    return MemoryNeed(weight_bytes(model), weight_bytes(model, dense=True), max(peaks) + caches)
+    weights = weight_bytes(model, ranks=recipe.parallel.ranks)
+    return MemoryNeed(weights, weight_bytes(model, dense=True), max(peaks) + caches)
 
 
 def largest_batch(recipe: Recipe, budget_bytes: int) -> int:

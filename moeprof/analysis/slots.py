@@ -19,10 +19,23 @@ class StepSize:
     domain: str
     rows: int
     """S, padding included."""
-    tokens: int
+    tokens: float
     """Padding left out."""
     slots: float
     """Rows that a layer handed to its experts, mean over layers."""
+
+
+def averaged(ranks: Sequence[Sequence[StepSize]]) -> list[StepSize]:
+    """Every step by the mean over ranks, of which some may have had nothing but padding."""
+    return [
+        StepSize(
+            step[0].domain,
+            step[0].rows,
+            sum(size.tokens for size in step) / len(step),
+            sum(size.slots for size in step) / len(step),
+        )
+        for step in zip(*ranks, strict=True)
+    ]
 
 
 def slot_rows(recipe: Recipe, phase: str, variant: str, sizes: Sequence[StepSize]) -> Iterator[MetricRow]:

@@ -14,7 +14,7 @@ from moeprof.cli.running import run_all
 @click.option("--timeline", is_flag=True, help="Also record a torch.profiler timeline of a few steps.")
 @click.pass_obj
 def command(
-    settings: dict[str, bool],
+    settings: dict[str, Any],
     /,
     recipes: tuple[str, ...],
     out: Path | None,
@@ -34,4 +34,4 @@ def command(
 
         return characterization(timeline=timeline)
 
-    run_all(study, resolved, out, force=force, as_json=as_json, quiet=settings["quiet"])
+    run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)

@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> int:
     start_logging(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
     rest = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
     try:
-        result: Any = group.main(rest, prog_name="moeprof", standalone_mode=False, obj={"quiet": quiet})
+        result: Any = group.main(rest, prog_name="moeprof", standalone_mode=False, obj={"quiet": quiet, "arguments": arguments})
     except click.ClickException as error:
         error.show()
         return error.exit_code

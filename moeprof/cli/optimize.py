@@ -41,7 +41,7 @@ def optimization_options(function: F) -> F:
 @click.option("--timeline", is_flag=True, help="Also record a torch.profiler timeline of a few steps.")
 @click.pass_obj
 def command(
-    settings: dict[str, bool],
+    settings: dict[str, Any],
     /,
     recipes: tuple[str, ...],
     out: Path | None,
@@ -71,4 +71,4 @@ def command(
 
         return optimization(chosen, values, against=against or ("static",), alone=alone, sweep=not no_sweep, timeline=timeline)
 
-    run_all(study, resolved, out, force=force, as_json=as_json, quiet=settings["quiet"])
+    run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)

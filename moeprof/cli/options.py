@@ -58,6 +58,7 @@ def resolved_recipes(
 
 def with_options(recipe: Recipe, data: list[str], max_tokens: int | None, ranks: int | None, device: str | None) -> Recipe:
     """The recipe, changed and checked again."""
+    from moeprof.parallel.group import started_as
     from moeprof.workloads.text import parse_data_option
 
     document = recipe.model_dump(by_alias=True)
@@ -69,6 +70,8 @@ def with_options(recipe: Recipe, data: list[str], max_tokens: int | None, ranks:
         files[name] = [str(Path(path).absolute()) for path in paths] if isinstance(paths, list) else str(Path(paths).absolute())
     if files:
         document["data"]["files"] = files
+    if ranks is None and document["parallel"]["ranks"] == 1:
+        ranks = started_as().size
     for section, key, value in (
         ("data", "max_tokens", max_tokens),
         ("parallel", "ranks", ranks),

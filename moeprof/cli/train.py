@@ -56,7 +56,7 @@ def command(
     Interrupted, the same command goes on where it was, to the same weights. The card compares with the dense twin where
     `<FILE>-twin.safetensors`, made with --twin, lies beside FILE.
     """
-    resolved = with_options(load_recipe(recipe, overrides), list(data), None, None, None)
+    resolved = with_options(load_recipe(recipe, overrides), list(data), None, 1, None)
     check_output(out, twin=twin, card_only=card_only, force=force)
     seconds = None if card_only else train_one(resolved, out, twin=twin, quiet=settings["quiet"])
     if not twin:

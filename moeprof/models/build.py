@@ -10,14 +10,16 @@ from moeprof.models.checkpoint import file_hash, load_checkpoint
 from moeprof.models.initialise import initialise
 from moeprof.models.language_model import LanguageModel
 from moeprof.models.translation_model import TranslationModel
+from moeprof.moe.layer import connect
 from moeprof.moe.router import Router
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
 
 Model = LanguageModel | TranslationModel
 
 
 def make_model(recipe: Recipe, *, dense: bool = False) -> Model:
-    """The recipe's shape on the meta device: no memory, no values."""
+    """The recipe's shape on the meta device, one rank's share of it: no memory, no values."""
     kind = TranslationModel if recipe.workload == "mt" else LanguageModel
     with torch.device("meta"):
         model = kind(recipe, dense=dense).to(getattr(torch, recipe.model.dtype))
@@ -27,13 +29,17 @@ def make_model(recipe: Recipe, *, dense: bool = False) -> Model:
     return model.eval().requires_grad_(False)
 
 
-def build_model(recipe: Recipe, *, dense: bool = False) -> Model:
-    """The recipe's model on its device, with the checkpoint's weights, or seeded random ones (the dense twin: always those)."""
+def build_model(recipe: Recipe, *, dense: bool = False, group: Group = ALONE) -> Model:
+    """What a rank holds of the recipe's model, on its device and connected to the other ranks.
+
+    With the checkpoint's weights, or seeded random ones (the dense twin: always those).
+    """
     model: Model = make_model(recipe, dense=dense).to_empty(device=recipe.measure.device)
     if recipe.model.checkpoint and not dense:
-        load_checkpoint(model, Path(recipe.model.checkpoint))
+        load_checkpoint(model, Path(recipe.model.checkpoint), group)
     else:
-        initialise(model, recipe.measure.seed)
+        initialise(model, recipe.measure.seed, group)
+    connect(model, group)
     return model
 
 

@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from moeprof.models.shard import held
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
 
 
@@ -19,18 +21,22 @@ def save_checkpoint(model: nn.Module, path: Path) -> None:
     save_file({name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}, path)
 
 
-def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Fills the model; UsageError where the file is missing, damaged, or of another shape. Nothing is filled before that."""
-    check_checkpoint(model, path)
+def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
+    """Fills the model with what its rank holds; UsageError where the file is missing, damaged, or of another shape.
+
+    Nothing is filled before that, and only this rank's experts are read.
+    """
+    check_checkpoint(model, path, group)
     with opened(path) as file, torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(file.get_tensor(name))
+        for part in held(model, group):
+            part.parameter.copy_(file.get_slice(part.name)[part.first : part.first + len(part.parameter)])
 
 
-def check_checkpoint(model: nn.Module, path: Path) -> None:
+def check_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
     """UsageError where the file is missing, damaged, or of another shape than the model; the model may be on meta."""
+    wanted = {part.name: part.whole for part in held(model, group)}
     with opened(path) as file:
-        check_fits(model, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
+        check_fits(wanted, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
 
 
 @contextmanager
@@ -47,9 +53,8 @@ def opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def check_fits(model: nn.Module, found: dict[str, tuple[int, ...]], path: Path) -> None:
+def check_fits(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], path: Path) -> None:
     """UsageError naming the first tensor that the recipe and the file do not share."""
-    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             raise UsageError(

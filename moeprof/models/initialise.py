@@ -7,23 +7,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moeprof.models.shard import held
+from moeprof.parallel.group import ALONE, Group
+
 CHUNK = 2**22
 
+VALUES_PER_BLOCK = 8
+"""Of 32 bits, between two states of the counter behind Philox."""
 
-def initialise(model: nn.Module, seed: int) -> None:
+
+def initialise(model: nn.Module, seed: int, group: Group = ALONE) -> None:
     """Fills every parameter from `seed` and its name: norms 1, biases 0, the rest uniform.
 
     Matrices have the variance of Glorot and Bengio 2010, 2 / (fan in + fan out), the embedding 1 / D as in fairseq. A
-    parameter's values do not depend on the other parameters, so the dense twin shares what it has in common.
+    parameter's values do not depend on the other parameters, so the dense twin shares what it has in common; nor on the
+    number of ranks, each of which draws its own experts only.
     """
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for part in held(model, group):
+            name, parameter = part.name, part.parameter
             if name.rsplit(".", 1)[-1] in {"bias", "b1", "b2"}:
                 parameter.zero_()
             elif parameter.dim() == 1:
                 parameter.fill_(1.0)
             else:
-                fill_uniform(parameter, math.sqrt(3 * variance(name, parameter)), f"{seed}/{name}")
+                bound = math.sqrt(3 * variance(name, parameter))
+                fill_uniform(parameter, bound, f"{seed}/{name}", part.first * parameter[0].numel())
 
 
 def variance(name: str, parameter: Tensor) -> float:
@@ -33,11 +42,14 @@ def variance(name: str, parameter: Tensor) -> float:
     return 2 / (parameter.shape[-1] + parameter.shape[-2])
 
 
-def fill_uniform(parameter: Tensor, bound: float, key: str) -> None:
-    """Values in [-bound, bound) from the stream that `key` names."""
+def fill_uniform(parameter: Tensor, bound: float, key: str, first: int = 0) -> None:
+    """Values in [-bound, bound) from the stream that `key` names, from its value `first` on."""
     stream = np.random.Philox(key=int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
+    blocks, skipped = divmod(first, VALUES_PER_BLOCK)
+    stream.advance(blocks)
     flat = parameter.view(-1)
-    for start in range(0, flat.numel(), CHUNK):
-        part = flat[start : start + CHUNK]
-        raw = stream.random_raw((part.numel() + 1) // 2).view(np.int32)[: part.numel()]
+    for start in range(-skipped, flat.numel(), CHUNK):
+        part = flat[max(start, 0) : start + CHUNK]
+        num_values = min(CHUNK, flat.numel() - start)
+        raw = stream.random_raw((num_values + 1) // 2).view(np.int32)[max(-start, 0) : num_values]
         part.copy_(torch.from_numpy(raw.astype(np.float32) * np.float32(bound * 2.0**-31)))

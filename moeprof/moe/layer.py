@@ -1,4 +1,4 @@
-"""The MoE layer: router, dispatch, experts, combine, executed as a Variant says.
+"""The MoE layer: router, dispatch, experts, combine, executed as a Variant says; over ranks an exchange around the experts.
 
 T tokens, D width, E experts, K choices.
 """
@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from moeprof.instrument.probe import active, region
 from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ACTIVATIONS, Experts, run_experts
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.router import ForcedDecisions, Router
 from moeprof.moe.routing import Routing
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import STATIC, Variant
 from moeprof.store.resident import ResidentStore, Store
@@ -30,20 +32,25 @@ class MoELayer(nn.Module):
         self.scale = 1.0 - model.expert_output_masking
         self.activation = ACTIVATIONS[model.activation]
         self.router = Router(name, model.dim, model.experts, gating.top_k)
-        self.experts = Experts(model.experts, model.dim, model.ffn_dim)
+        self.experts = Experts(model.experts // recipe.parallel.ranks, model.dim, model.ffn_dim)
         self.variant: Variant | None = STATIC
         self.store: Store | None = None
+        self.group = ALONE
 
     def forward(self, x_TD: Tensor, step: Step) -> Tensor:
         with region("gate", self.name):
             routing = self.router(x_TD, step)
         if self.variant is None:
             return reference_layer(x_TD, routing, self.experts.weights, self.activation, self.scale)
+        exchange = None if self.group.alone else Exchange(self.name, self.group)
         with region("dispatch", self.name):
-            sent = DISPATCHES[self.variant.dispatch](x_TD, routing, self.capacity_fraction)
+            sent = DISPATCHES[self.variant.dispatch](x_TD, routing, self.capacity_fraction, exchange)
+        rows, back = (sent.rows, None) if exchange is None else exchange.there(sent.rows)
         with region("experts", self.name):
             store = self.store or ResidentStore(self.experts.weights)
-            outputs_RD = run_experts(KERNELS[self.variant.kernel], sent.rows, store, self.activation)
+            outputs_RD = run_experts(KERNELS[self.variant.kernel], rows, store, self.activation)
+        if back is not None:
+            outputs_RD = back(outputs_RD)
         with region("combine", self.name):
             y_TD = sent.combine(outputs_RD, self.scale)
         self.report(step, routing, sent)
@@ -66,6 +73,12 @@ def use_variant(model: nn.Module, variant: Variant | None) -> None:
     """Executes every MoE layer as `variant` says; None is the dropless reference layer."""
     for layer in moe_layers(model):
         layer.variant = variant
+
+
+def connect(model: nn.Module, group: Group) -> None:
+    """Lets every MoE layer exchange rows with the other ranks of `group`, each of which holds its own experts."""
+    for layer in moe_layers(model):
+        layer.group = group
 
 
 def force_routing(model: nn.Module, forced: ForcedDecisions | None) -> None:

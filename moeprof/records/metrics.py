@@ -205,6 +205,80 @@ METRICS = {
         ),
         Metric("region_time", "ns", "lower", "timed", "a region's time per step over its layers, median over rounds"),
         Metric("region_share", "fraction", "neither", "timed", "region_time / sum of all regions' region_time, other included"),
+        Metric("collectives", "collectives", "lower", "exact", "collectives of a step, over layers"),
+        Metric(
+            "comm_bytes",
+            "bytes",
+            "lower",
+            "routed",
+            "bytes that a step's ranks send, rows to oneself included; category crossing: to other ranks only",
+        ),
+        Metric(
+            "comm_time",
+            "ns",
+            "lower",
+            "timed",
+            "transfer: each collective's time on the rank that was shortest in it, per step over layers, median over rounds",
+        ),
+        Metric(
+            "comm_wait_time",
+            "ns",
+            "lower",
+            "timed",
+            "a rank's own time in collectives - comm_time, per step over layers, median over rounds; mean over ranks",
+        ),
+        Metric(
+            "comm_exposed_time",
+            "ns",
+            "lower",
+            "timed",
+            "time a rank stands still for collectives, per step over layers, median over rounds; mean over ranks",
+        ),
+        Metric("comm_share", "fraction", "lower", "timed", "comm_exposed_time / time of a step in the same rounds, median"),
+        Metric(
+            "floor_time",
+            "ns",
+            "neither",
+            "timed",
+            "of each collective: the busiest rank's bytes to or from others at the link's measured pace, per step over layers",
+        ),
+        Metric("time_over_floor", "ratio", "lower", "timed", "comm_time / floor_time"),
+        Metric("link_latency", "ns", "lower", "timed", "shortest time of an 8-byte message between two ranks, one way"),
+        Metric(
+            "link_bandwidth", "bytes/s", "higher", "timed", "size of a message / its shortest time between two ranks, one way"
+        ),
+        Metric(
+            "rank_tokens",
+            "tokens",
+            "neither",
+            "routed",
+            "choices that reach a rank's experts in a layer's step, dropped ones left out, mean over steps; mean over layers",
+        ),
+        Metric(
+            "max_load", "fraction", "lower", "routed", "largest share of a step's choices that reaches one rank, worst layer"
+        ),
+        Metric(
+            "avg_max_load",
+            "fraction",
+            "lower",
+            "routed",
+            "share of a step's choices at its busiest rank, mean over steps, layers",
+        ),
+        Metric(
+            "rank_load_max_over_mean",
+            "ratio",
+            "lower",
+            "routed",
+            "choices that reach a step's busiest rank / mean rank, mean over steps, then over layers",
+        ),
+        Metric("rank_memory_max_over_mean", "ratio", "lower", "routed", "memory_total_peak of the worst rank / mean rank"),
+        Metric(
+            "rank_wait_max_over_mean",
+            "ratio",
+            "lower",
+            "timed",
+            "comm_wait_time of the rank that waits most / mean rank, per layer, then mean over layers",
+        ),
         Metric("overhead", "ratio", "lower", "timed", "median round under an instrument / median round without, in turns"),
         Metric(
             "perplexity", "tokens", "lower", "routed", "e to the mean cross-entropy of the predicted tokens, specials left out"

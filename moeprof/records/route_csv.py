@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from moeprof.records.columns import with_columns
 from moeprof.records.errors import UsageError
-from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader, with_columns
+from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 
 PHASES = {0: "prefill", 1: "decode"}
 NEEDED = {name: pa.int32() for name in ("phase", "step", "layer", "slot", "expert")}
@@ -133,4 +134,4 @@ def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> Rout
     }
     columns = filled | {name: rows[name] for name in rows.column_names if name in COLUMNS.names}
     columns["layer"] = rows["layer"].cast(pa.string()).dictionary_encode()
-    return RoutingTrace(header, with_columns(pa.table(columns))).validate()
+    return RoutingTrace(header, with_columns(pa.table(columns), COLUMNS)).validate()

@@ -1,6 +1,5 @@
 """The router's decisions of one phase, variant and rank: one row per token and choice, as a Parquet file."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moeprof.records.columns import NAMES, codes, read_with_header, with_columns, write_with_header
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, replacing
+from moeprof.records.files import reason
 
 SCHEMA = 1
-NAMES = pa.dictionary(pa.int32(), pa.string())
 COLUMNS = pa.schema(
     [
         pa.field("step", pa.int32(), nullable=False),
@@ -78,15 +76,12 @@ class RoutingTrace:
 
     def codes(self, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
         """A column of names as (codes (rows,), the name behind each code)."""
-        encoded = self.table[name].unify_dictionaries().combine_chunks()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], NAMES)
-        return np.asarray(encoded.indices.to_numpy(), np.int32), encoded.dictionary.to_pylist()
+        return codes(self.table, name)
 
     def names(self, name: str) -> list[str]:
         """The distinct names in a column, in order of first appearance."""
-        codes, names = self.codes(name)
-        first = np.unique(codes, return_index=True)
+        code_R, names = self.codes(name)
+        first = np.unique(code_R, return_index=True)
         return [names[code] for code in first[0][np.argsort(first[1])]]
 
     def select(self, *, layer: str | None = None, domain: str | None = None) -> "RoutingTrace":
@@ -94,8 +89,8 @@ class RoutingTrace:
         keep = np.ones(len(self), bool)
         for name, wanted in (("layer", layer), ("domain", domain)):
             if wanted is not None:
-                codes, names = self.codes(name)
-                keep &= codes == (names.index(wanted) if wanted in names else -1)
+                code_R, names = self.codes(name)
+                keep &= code_R == (names.index(wanted) if wanted in names else -1)
         return RoutingTrace(self.header, self.table.filter(pa.array(keep)))
 
     @property
@@ -105,38 +100,19 @@ class RoutingTrace:
 
     def write(self, path: Path) -> None:
         """Writes Parquet; the same decisions give the same bytes."""
-        metadata = {b"moeprof": self.header.model_dump_json().encode()}
-        with replacing(path) as partial:
-            pq.write_table(self.table.cast(COLUMNS).replace_schema_metadata(metadata), partial, compression="zstd")
+        write_with_header(path, self.table.cast(COLUMNS), self.header.model_dump_json())
 
     @classmethod
     def read(cls, path: Path) -> "RoutingTrace":
         """UsageError where the file is missing, damaged, newer than this moeprof, or contradicts itself."""
         try:
-            with path.open("rb") as file:
-                table = pq.read_table(file)
-            document = json.loads((table.schema.metadata or {}).get(b"moeprof", b"null"))
-            if not isinstance(document, dict):
-                raise ValueError("it has no header of moeprof")
-            version = document.get("schema_version", SCHEMA)
-            if isinstance(version, int) and version > SCHEMA:
-                raise ValueError(f"schema {version} is newer than {SCHEMA}")
-            return cls(TraceHeader.model_validate(document), with_columns(table)).validate()
+            table, header = read_with_header(path, SCHEMA)
+            return cls(TraceHeader.model_validate(header), with_columns(table, COLUMNS)).validate()
         except (OSError, pa.ArrowException, ValidationError, ValueError) as error:
             raise UsageError(
                 f"routing trace {path}: {reason(error)}",
                 "Give a run directory, or a file of its routing/ folder, written by this version of moeprof or an older one.",
             ) from error
-
-
-def with_columns(table: pa.Table) -> pa.Table:
-    """The table with known columns only, cast to their types; a nullable column that an older file lacks is null."""
-    for column in COLUMNS:
-        if column.nullable and column.name not in table.column_names:
-            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
-    if missing := set(COLUMNS.names) - set(table.column_names):
-        raise ValueError(f"column {min(missing)!r} is missing")
-    return table.select(COLUMNS.names).cast(COLUMNS)
 
 
 def joined(header: TraceHeader, parts: Iterable[pa.Table]) -> RoutingTrace:

@@ -15,12 +15,14 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 import moeprof
+from moeprof.records import routing_trace
 from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
 from moeprof.records.recipe import Recipe
 from moeprof.records.replay import Replay
 from moeprof.records.routing_trace import RoutingTrace, read_traces
+from moeprof.records.traffic import Traffic, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,7 @@ SCHEMA = 1
 UNFINISHED = "not finished"
 CONTENTS = {
     *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet"),
-    *("routing", "timeline", "report.md", "report.html"),
+    *("routing", "timeline", "logs", "report.md", "report.html"),
 }
 """Everything that a run directory may hold."""
 
@@ -200,14 +202,20 @@ class Run:
             raise UsageError(f"run {self.path}: memory.parquet is damaged: {reason(error)}", "Repeat the run.") from error
 
     @cached_property
+    def traffic(self) -> Traffic:
+        """`traffic.parquet`: every collective; empty where ranks had nothing to say to each other."""
+        file = self.path / "traffic.parquet"
+        return Traffic.read(file) if file.exists() else joined([])
+
+    @cached_property
     def traces(self) -> list[RoutingTrace]:
         """The routing traces, one per phase, variant and rank."""
         return list(read_traces(self.path / "routing"))
 
     def trace(self, phase: str, variant: str = "static") -> RoutingTrace | None:
-        """The trace of one phase and variant on rank 0, or None where it was not recorded."""
-        wanted = (phase, variant, 0)
-        return next((t for t in self.traces if (t.header.phase, t.header.variant, t.header.rank) == wanted), None)
+        """The decisions of all ranks in one phase under a variant, or None where none were recorded."""
+        found = [trace for trace in self.traces if (trace.header.phase, trace.header.variant) == (phase, variant)]
+        return routing_trace.joined(found[0].header, [trace.table for trace in found]) if found else None
 
     def value(self, metric: str, **keys: str) -> float | None:
         """The one number at this address (keys not named are empty), or None."""
@@ -227,10 +235,11 @@ class RunWriter:
         self.metrics = MetricTable()
         self.samples: list[dict[str, Any]] = []
         self.memory: list[pa.Table] = []
+        self.traffic: list[pa.Table] = []
         claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
-        self.write_record()
+        write_record(self.path, self.record)
 
     def add_trace(self, trace: RoutingTrace) -> None:
         """Writes one routing trace."""
@@ -254,6 +263,11 @@ class RunWriter:
         with replacing(self.path / "memory.parquet") as partial:
             pq.write_table(pa.concat_tables(self.memory), partial)
 
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Adds collectives to `traffic.parquet`, which is whole after every call."""
+        self.traffic.append(traffic.table)
+        joined(self.traffic).write(self.path / "traffic.parquet")
+
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """What stops the block leaves an invalid run that can be read and says why."""
@@ -272,7 +286,7 @@ class RunWriter:
         self.record.finished = now()
         self.metrics.write(self.path / "metrics.csv")
         self.write_samples()
-        self.write_record()
+        write_record(self.path, self.record)
         return Run.open(self.path)
 
     def write_samples(self) -> None:
@@ -283,10 +297,46 @@ class RunWriter:
         with replacing(self.path / "samples.parquet") as partial:
             table.astype({"round": "int64", "value": "float64"}).to_parquet(partial, index=False)
 
-    def write_record(self) -> None:
-        """Replaces `run.json` in one step, so that it is never half written."""
-        with replacing(self.path / "run.json") as partial:
-            partial.write_text(self.record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Replaces `run.json` in one step, so that it is never half written."""
+    with replacing(path / "run.json") as partial:
+        partial.write_text(record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+
+
+class UnwrittenRun(RunWriter):
+    """The run as a rank sees it that is not the one to write it: takes everything, writes nothing."""
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        self.path, self.record = path, record
+        self.metrics = MetricTable()
+        self.samples: list[dict[str, Any]] = []
+
+    def add_trace(self, trace: RoutingTrace) -> None:
+        """Nothing."""
+
+    def add_memory(self, table: pa.Table) -> None:
+        """Nothing."""
+
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Nothing."""
+
+    def finish(self, *reasons: str) -> Run:
+        """The run without its numbers."""
+        return Run(self.path, self.record)
+
+
+def end_in_its_place(path: Path, why: str) -> Run | None:
+    """The run at `path` with the reason why it was not finished, where its own process could not say; None where none is."""
+    if not (path / "run.json").is_file():
+        return None
+    run = Run.open(path)
+    if run.record.finished and not any(said.startswith(("failed", "interrupted")) for said in run.record.reasons):
+        return run
+    run.record.valid, run.record.reasons = False, [why]
+    run.record.finished = run.record.finished or now()
+    write_record(path, run.record)
+    return run
 
 
 def claim(path: Path, *, force: bool) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from moeprof.records.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.document import Block, Curves, Details, Heading, Table
+from moeprof.reporters.names import name_of
 from moeprof.reporters.numbers import Numbers, cell, rate, times
 from moeprof.reporters.sections.contest import baselines, contest_table, curve, variants_of
 from moeprof.reporters.sections.memory import category_table
 from moeprof.reporters.sections.speed import region_table, regions_of, share_bars
 from moeprof.reporters.sections.tables import scope_name
+from moeprof.reporters.sections.traffic import traffic_blocks, traffic_table
 
 
 def phase_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
@@ -19,6 +21,7 @@ def phase_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
         yield Details("throughput per domain", [domain_table(run, numbers, phase)])
     yield from curve_blocks(run, numbers, phase)
     yield from region_blocks(run, numbers, phase)
+    yield from rank_blocks(run, numbers, phase)
     if numbers.distinct("category", phase, "memory_at_peak"):
         yield Heading("What the memory is for", 3)
         yield category_table(numbers, phase, {variant: variant for variant in variants_of(run)})
@@ -72,6 +75,16 @@ def region_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
         ],
     )
     yield region_table(numbers, phase, regions, {variant: variant for variant in variants})
+
+
+def rank_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
+    """What ranks send each other, side by side; nothing where there was no traffic."""
+    variants = [variant for variant in variants_of(run) if numbers.get("collectives", phase, numbers.whole(phase), variant)]
+    if variants:
+        yield Heading("What ranks send each other", 3)
+        yield traffic_table(numbers, phase, variants)
+        for variant in variants:
+            yield Details(f"communication under {name_of(variant)}", list(traffic_blocks(run, numbers, phase, variant)))
 
 
 def layer_table(run: Run, numbers: Numbers, phase: str) -> Table:

@@ -12,15 +12,15 @@ ADDRESS = ("metric", "phase", "domain", "variant", "layer", "region", "category"
 
 @dataclass(frozen=True)
 class Numbers:
-    """The rows of `metrics.csv` that are about the whole run: no point, no rank."""
+    """The rows of `metrics.csv` that are about the whole run, or about one rank: no point."""
 
     values: dict[tuple[str, ...], float]
 
     @classmethod
-    def of(cls, run: Run) -> "Numbers":
-        """Read once."""
+    def of(cls, run: Run, rank: str = "") -> "Numbers":
+        """Read once; without a rank those over all of them."""
         table = run.metrics
-        whole = table[(table[["point", "rank"]] == "").all(axis=1)]
+        whole = table[(table["point"] == "") & (table["rank"] == rank)]
         keys = zip(*(whole[column] for column in ADDRESS), strict=True)
         return cls(dict(zip(keys, whole["value"], strict=True)))
 

@@ -9,6 +9,7 @@ from moeprof.reporters import characterization, comparison, replay
 from moeprof.reporters.document import Block, Bullets, Document, Heading, Paragraph
 from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.provenance import provenance
+from moeprof.reporters.sections.traffic import link_blocks
 from moeprof.reporters.summary import summary
 from moeprof.reporters.verdict import verdict
 
@@ -45,7 +46,8 @@ def document_of(run: Run) -> Document:
     document += [Heading(title), Bullets(lines)]
     if run.record.notes:
         document += [Heading("Remarks", 3), Bullets(run.record.notes)]
-    return [*document, *body, Heading("Where the numbers come from"), *provenance(run)]
+    where = [*provenance(run), *link_blocks(run, Numbers.of(run))]
+    return [*document, *body, Heading("Where the numbers come from"), *where]
 
 
 Parts = tuple[str, list[str], Iterable[Block]]

@@ -6,6 +6,9 @@ from moeprof.records.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.numbers import Numbers, count, duration, percent, rate, times
 
+MOST = 10
+"""Lines; doubts are never among those that are left out."""
+
 VERBS = {"score": "Scoring", "encode": "Encoding", "decode": "Decoding"}
 
 
@@ -19,10 +22,11 @@ def summary(run: Run, numbers: Numbers) -> list[str]:
         *waste_line(numbers, phases),
         *drop_line(numbers, phases),
         *activity_line(run, numbers, phases),
+        *traffic_line(run, numbers, phases),
         *balance_line(numbers, phases),
-        *trust_line(run),
     ]
-    return lines[:10]
+    doubts = list(trust_line(run))
+    return [*lines[: MOST - len(doubts)], *doubts]
 
 
 def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
@@ -102,6 +106,20 @@ def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
     if found:
         value, phase, layer = max(found)
         yield f"Balance: the hottest expert takes {times(value)} the mean load of its layer ({phase}, layer {layer})."
+
+
+def traffic_line(run: Run, numbers: Numbers, phases: list[str], variant: str = "static") -> Iterator[str]:
+    """What ranks send each other, and how long they stand still for it."""
+    told = []
+    for phase in phases:
+        domain = numbers.whole(phase)
+        crossing = numbers.get("comm_bytes", phase, domain, variant, category="crossing")
+        exposed, part = (numbers.get(metric, phase, domain, variant) for metric in ("comm_exposed_time", "comm_share"))
+        if crossing is not None and exposed is not None:
+            share = f", {percent(part)} of it" if part is not None else ""
+            told.append(f"{format_bytes(crossing)} a step and stand still for {duration(exposed)}{share} ({phase})")
+    if told:
+        yield f"Traffic: {run.record.ran.parallel.ranks} ranks send each other {'; '.join(told)}."
 
 
 def trust_line(run: Run) -> Iterator[str]:

@@ -8,22 +8,23 @@ from moeprof.records.units import format_bytes
 from moeprof.reporters.names import name_of
 from moeprof.reporters.numbers import Numbers, times
 from moeprof.reporters.sections.contest import baseline_of, baselines, batch_cell, max_batch_cell, variants_of
-from moeprof.reporters.summary import VERBS, trust_line
+from moeprof.reporters.summary import MOST, VERBS, traffic_line, trust_line
 
 
 def verdict(run: Run, numbers: Numbers) -> list[str]:
     """Of the last optimization in every phase, against the first baseline; at most ten lines."""
-    last = variants_of(run)[-1]
-    lines = []
-    for phase in run.record.ran.phases:
-        if numbers.recorded(phase):
-            lines += [
-                *speed_line(run, numbers, phase, last),
-                *memory_line(run, numbers, phase, last),
-                *outputs_line(run, numbers, phase, last),
-                *bottleneck_line(run, numbers, phase, last),
-            ]
-    return [*lines, *trust_line(run)][:10]
+    last, lines = variants_of(run)[-1], []
+    phases: list[str] = [phase for phase in run.record.ran.phases if numbers.recorded(phase)]
+    for phase in phases:
+        lines += [
+            *speed_line(run, numbers, phase, last),
+            *memory_line(run, numbers, phase, last),
+            *outputs_line(run, numbers, phase, last),
+            *bottleneck_line(run, numbers, phase, last),
+        ]
+    lines += traffic_line(run, numbers, phases, last)
+    doubts = list(trust_line(run))
+    return [*lines[: MOST - len(doubts)], *doubts]
 
 
 def speed_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator[str]:

@@ -7,9 +7,17 @@ from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.passes.timeline import trace_timeline
+from moeprof.studies.passes.traffic import measure_traffic
 from moeprof.studies.study import Pass, Study
 
-PASSES: tuple[Pass, ...] = (record_routing, measure_quality, measure_time, measure_breakdown, measure_memory)
+PASSES: tuple[Pass, ...] = (
+    record_routing,
+    measure_quality,
+    measure_time,
+    measure_breakdown,
+    measure_memory,
+    measure_traffic,
+)
 VARIANTS = (STATIC, DENSE)
 
 

@@ -7,33 +7,38 @@ import torch
 from moeprof.analysis.sizes import largest_batch, memory_need
 from moeprof.models.build import make_model
 from moeprof.models.checkpoint import check_checkpoint
+from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.units import format_bytes
 
 
+def check_ranks(recipe: Recipe, group: Group) -> None:
+    """UsageError where the recipe is not for so many ranks as there are."""
+    if recipe.parallel.ranks != group.size:
+        raise UsageError(
+            f"recipe {recipe.name}: {recipe.parallel.ranks} ranks asked for, {group.size} started",
+            f"Use --ranks {group.size}, or start {recipe.parallel.ranks}.",
+        )
+
+
 def check_device(recipe: Recipe) -> None:
-    """MoeprofError where the recipe's device or number of ranks cannot be had."""
+    """MoeprofError where the recipe's device cannot be had."""
     if recipe.measure.device == "cuda" and not torch.cuda.is_available():
         raise MoeprofError(
             f"recipe {recipe.name}: device cuda, but torch {torch.__version__} finds no CUDA device here",
             "Use --device cpu, or run it on a machine with a GPU; `moeprof doctor` says what is missing.",
-        )
-    if recipe.parallel.ranks > 1:
-        raise UsageError(
-            f"recipe {recipe.name}: {recipe.parallel.ranks} ranks asked for; this version runs one",
-            "Use --ranks 1, or leave it out.",
         )
 
 
 def check_weights(recipe: Recipe) -> None:
     """UsageError where the recipe's checkpoint is missing, damaged or of another shape."""
     if recipe.model.checkpoint:
-        check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint))
+        check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint), Group(0, recipe.parallel.ranks))
 
 
 def check_memory(recipe: Recipe, available_bytes: int) -> None:
-    """MoeprofError where the recipe needs more than there is, with what would fit."""
+    """MoeprofError where a rank needs more than there is for it, with what would fit."""
     need = memory_need(recipe)
     if need.total <= available_bytes:
         return

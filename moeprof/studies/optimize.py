@@ -13,10 +13,19 @@ from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.sweep import measure_sweep
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.passes.timeline import trace_timeline
+from moeprof.studies.passes.traffic import measure_traffic
 from moeprof.studies.study import Pass, Study
 from moeprof.workloads.registry import Workload
 
-PASSES: tuple[Pass, ...] = (record_routing, check_outputs, measure_quality, measure_time, measure_breakdown, measure_memory)
+PASSES: tuple[Pass, ...] = (
+    record_routing,
+    check_outputs,
+    measure_quality,
+    measure_time,
+    measure_breakdown,
+    measure_memory,
+    measure_traffic,
+)
 """Outputs are checked before anything is timed."""
 
 

@@ -9,6 +9,8 @@ from moeprof.models.build import Model, build_model, weights_hash
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.layer import force_routing, moe_layers, use_variant
+from moeprof.parallel.collectives import barrier
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
 from moeprof.records.run import RunRecord, RunWriter
 from moeprof.records.variant import Variant
@@ -36,6 +38,8 @@ class Session:
     """Phases in which a contender's outputs are not the baseline's."""
     doubts: list[str] = field(default_factory=list)
     """Why the run should not be believed."""
+    group: Group = ALONE
+    """This rank among those of the run; all of them go through the same passes."""
 
     def untold(self, phase: str) -> list[str]:
         """Labels of contenders whose speed-ups nobody may tell in a phase: they compute something else."""
@@ -56,13 +60,18 @@ class Session:
         """The same, by the variant's label."""
         return self.use(next(variant for variant in self.contenders if variant.label == label))
 
+    def line_up(self, label: str) -> None:
+        """The same, and then waits for the other ranks: before a round, so that none of them is ahead."""
+        self.use_label(label)
+        barrier(self.group)
 
-def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress) -> dict[Variant, Model]:
-    """One model with weights for all MoE variants, and the dense twin where it is among them."""
+
+def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress, group: Group = ALONE) -> dict[Variant, Model]:
+    """One model with a rank's weights for all MoE variants, and the dense twin where it is among them."""
     progress.stage("weights", len({variant.dense for variant in variants}))
     built: dict[bool, Model] = {}
     for dense in dict.fromkeys(variant.dense for variant in variants):
-        built[dense] = build_model(recipe, dense=dense)
+        built[dense] = build_model(recipe, dense=dense, group=group)
         force_routing(built[dense], make_forced_routing(recipe))
         progress.advance()
     if any(variant.dispatch == "dynamic" and variant.kernel == "auto" for variant in variants):

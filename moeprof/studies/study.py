@@ -1,6 +1,6 @@
 """What all studies of a running model have in common: one recipe, some contenders, passes over every phase, a run directory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.instrument.machine import available_memory
 from moeprof.moe.kernels.auto import auto
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.metrics import Address, MetricRow
 from moeprof.records.recipe import Recipe
-from moeprof.records.run import Run, RunWriter
+from moeprof.records.run import Run, RunWriter, UnwrittenRun
 from moeprof.records.variant import Variant
-from moeprof.studies.feasibility import check_device, check_memory, check_weights
+from moeprof.studies.agreement import agree
+from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.session import Session, load_models, new_record
 from moeprof.workloads.episodes import Episode
@@ -47,26 +49,41 @@ class Study:
         argv: Sequence[str] = (),
         clock: Clock | None = None,
         progress: Progress | None = None,
+        group: Group = ALONE,
     ) -> Run:
-        """The finished run in `out`; whatever stops it leaves an invalid run there that can be read."""
+        """The finished run in `out`; whatever stops it leaves an invalid run there that can be read.
+
+        All ranks of `group` call this alike, and the first one writes.
+        """
+        check_ranks(recipe, group)
+        self.check(recipe, group)
+        workload = make_workload(recipe, group)
+        record = new_record(self.command, recipe, self.variants, workload, argv)
+        record.notes += agree(group, record)
+        writer = RunWriter(out, record, force=force) if group.first else UnwrittenRun(out, record)
+        against = [variant.label for variant in self.against]
+        clock, progress = clock or synchronized(recipe.measure.device), progress or Silent()
+        session = Session(recipe, writer, clock, progress, {}, against, group=group)
+        with writer.guarded():
+            self.fill(session, workload)
+        return writer.finish(*reasons_against(recipe), *session.doubts)
+
+    def check(self, recipe: Recipe, group: Group) -> None:
+        """MoeprofError where this machine cannot run its ranks of the recipe; nothing is allocated."""
         check_device(recipe)
         check_weights(recipe)
-        check_memory(recipe, available_memory(recipe.measure.device))
-        workload = make_workload(recipe)
-        writer = RunWriter(out, new_record(self.command, recipe, self.variants, workload, argv), force=force)
-        with writer.guarded():
-            doubts = self.fill(recipe, workload, writer, clock or synchronized(recipe.measure.device), progress or Silent())
-        return writer.finish(*reasons_against(recipe), *doubts)
+        available_bytes = available_memory(recipe.measure.device)
+        check_memory(recipe, available_bytes // group.neighbours if recipe.measure.device == "cpu" else available_bytes)
 
-    def fill(self, recipe: Recipe, workload: Workload, writer: RunWriter, clock: Clock, progress: Progress) -> Iterable[str]:
-        """Every pass of every phase; hands back what speaks against the run."""
+    def fill(self, session: Session, workload: Workload) -> None:
+        """Loads the models, and runs every pass of every phase."""
+        recipe, writer = session.recipe, session.writer
         if recipe.measure.device == "cpu":
             keep_freed_memory()
         writer.add_metrics(size_rows(recipe, self.variants))
         auto.told()  # whatever ran before in this process is not this run's
         with torch.inference_mode():
-            models = load_models(recipe, self.variants, progress)
-            session = Session(recipe, writer, clock, progress, models, [variant.label for variant in self.against])
+            session.contenders.update(load_models(recipe, self.variants, session.progress, session.group))
             for phase in recipe.phases:
                 episodes = workload.episodes(phase)
                 if not episodes:
@@ -75,7 +92,6 @@ class Study:
                 for run_pass in self.passes(workload):
                     run_pass(session, phase, episodes)
                 writer.record.notes += [f"{phase}: {remark}" for remark in auto.told()]
-        return session.doubts
 
 
 def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
@@ -87,7 +103,7 @@ def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
         rows += [
             MetricRow("num_parameters", sum(parts.values()), **address),
             MetricRow("expert_parameters", parts["experts"], **address),
-            MetricRow("memory_static", weight_bytes(recipe.model, dense=variant.dense), **address),
+            MetricRow("memory_static", weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks), **address),
             MetricRow("flops_per_token", flops_per_token(recipe, dense=variant.dense), **address),
         ]
     return rows

@@ -20,12 +20,13 @@ from moeprof.instrument.machine import available_memory, environment
 from moeprof.instrument.timing import collector_paused
 from moeprof.models.build import weights_hash
 from moeprof.moe.layer import use_variant
+from moeprof.parallel.group import ALONE
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.subject import MACHINE, settings_of
 from moeprof.records.variant import BASELINES, Variant
-from moeprof.studies.feasibility import check_device, check_memory, check_weights
+from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import first_of_each_domain, load_models
 from moeprof.workloads.episodes import Round, num_tokens
@@ -53,6 +54,7 @@ def conversation(lines: TextIO) -> Iterator[dict[str, Any]]:
     """The answer to every line."""
     asked = json.loads(lines.readline())
     recipe = load_recipe(asked["recipe"], asked["settings"])
+    check_ranks(recipe, ALONE)
     check_device(recipe)
     check_weights(recipe)
     check_memory(recipe, available_memory(recipe.measure.device))

@@ -10,6 +10,7 @@ from itertools import cycle, islice, zip_longest
 import numpy as np
 import numpy.typing as npt
 
+from moeprof.parallel.group import ALONE, Group
 from moeprof.workloads.tokenizers import PAD
 
 
@@ -19,11 +20,13 @@ class Batch:
 
     domain: str
     index: int
-    """Batches of the workload before this one."""
+    """Batches of the workload before this one, on this rank."""
     tokens_BL: npt.NDArray[np.int64]
     real_BL: npt.NDArray[np.bool_]
     sequence_B: npt.NDArray[np.int64]
-    """Number of each sequence within the workload."""
+    """Number of each sequence within the workload; no two ranks have the same."""
+    shortest: int = 0
+    """Tokens of the shortest sequence, those of the other ranks' batches at the same step included."""
 
 
 def make_batches(
@@ -34,15 +37,31 @@ def make_batches(
     max_batches: int,
     fixed_length: int | None,
     first_batch: int,
+    group: Group = ALONE,
 ) -> list[Batch]:
-    """Full batches in order; a text too short for one full batch gives one smaller batch."""
+    """Full batches in order; a text too short for one full batch gives one smaller batch.
+
+    Ranks take batches in turn. Those of one step have one shape, and a rank for which no batch is left takes one of nothing but
+    padding, so that all ranks do as many steps.
+    """
     whole = len(sequences) // batch_size * batch_size
-    kept = sequences[: whole or None][: max_batches * batch_size]
+    kept = sequences[: whole or None][: max_batches * group.size * batch_size]
     groups = [kept[start : start + batch_size] for start in range(0, len(kept), batch_size)]
+    steps = [groups[start : start + group.size] for start in range(0, len(groups), group.size)]
     return [
-        pad(domain, first_batch + index, group, fixed_length, (first_batch + index) * batch_size)
-        for index, group in enumerate(groups)
+        pad_alike(domain, index, step, fixed_length, (index * group.size + group.rank) * batch_size, group.rank)
+        for index, step in enumerate(steps, first_batch)
     ]
+
+
+def pad_alike(
+    domain: str, index: int, step: Sequence[Sequence[Sequence[int]]], fixed_length: int | None, first_sequence: int, rank: int
+) -> Batch:
+    """The batch of one rank, of the shape of all ranks' batches in `step`."""
+    lengths = [len(sequence) for batch in step for sequence in batch]
+    mine = step[rank] if rank < len(step) else [()] * len(step[0])
+    batch = pad(domain, index, mine, fixed_length or max(lengths), first_sequence)
+    return replace(batch, shortest=min(lengths))
 
 
 def mixed(batches: Sequence[Batch], size: int) -> Batch:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.step import Step, make_step
+from moeprof.parallel.collectives import anyone, largest
+from moeprof.parallel.group import ALONE, Group
 from moeprof.workloads.batches import Batch
 from moeprof.workloads.tokenizers import PAD
 
@@ -109,6 +111,8 @@ class DecodeEpisode:
     """A sequence that generates this token is padding from then on."""
     device: str
     begin: Callable[[Any], Session]
+    group: Group = ALONE
+    """Ranks that decode together: all do as many steps."""
     references: tuple[str, ...] = ()
     """What each sequence should become; empty where nobody knows."""
     tokens_NB: list[Tensor] = field(default_factory=list)
@@ -121,10 +125,11 @@ class DecodeEpisode:
         return self.batch.domain
 
     def settle(self, model: Any) -> None:
-        """Greedy decoding; ends early where every sequence has stopped."""
+        """Greedy decoding; ends early where every sequence of every rank has stopped."""
         session = self.begin(model)
         self.tokens_NB, self.steps = [], []
-        tokens_B, running_B = session.first_B, torch.ones_like(session.first_B, dtype=torch.bool)
+        running_B = torch.from_numpy(self.batch.real_BL.any(axis=1)).to(self.device)
+        tokens_B = torch.where(running_B, session.first_B, PAD)
         for _ in range(self.max_tokens):
             self.tokens_NB.append(tokens_B)
             self.steps.append(self.step(tokens_B, running_B))
@@ -132,7 +137,7 @@ class DecodeEpisode:
             chosen_B = logits_BV.argmax(dim=1)
             if self.stop is not None:
                 running_B = running_B & (chosen_B != self.stop)
-            if not running_B.any():
+            if not anyone(self.group, bool(running_B.any())):
                 break
             tokens_B = torch.where(running_B, chosen_B, PAD)
 
@@ -174,7 +179,7 @@ def retold(episode: DecodeEpisode, settled: Iterable[DecodeEpisode]) -> DecodeEp
         for sequence, column, length in zip(known.batch.sequence_B, columns(known), lengths(known), strict=True):
             told[int(sequence)] = column[:length]
     mine = [told[int(sequence)] for sequence in episode.batch.sequence_B]
-    for position in range(max(map(len, mine))):
+    for position in range(largest(episode.group, [max(map(len, mine))])[0]):
         running_B = torch.tensor([position < len(tokens) for tokens in mine], device=episode.device)
         tokens_B = torch.tensor([tokens[position] if position < len(tokens) else PAD for tokens in mine], device=episode.device)
         episode.steps.append(episode.step(tokens_B, running_B))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from moeprof.instrument.step import Step, make_step
 from moeprof.models.language_model import LanguageModel
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
@@ -24,8 +25,8 @@ CHARS_PER_TOKEN = {"bytes": 1, "words": 8, "hashed": 8}
 class LanguageModelling:
     """Texts of one or several domains, cut into sequences that begin with BOS."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
+        self.recipe, self.group = recipe, group
         self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
         self.text_hashes: dict[str, str] = {}
         self.batches: list[Batch] = []
@@ -40,13 +41,14 @@ class LanguageModelling:
                 max_batches=load.batches,
                 fixed_length=load.sequence_length if recipe.gating.padding == "fixed" else None,
                 first_batch=len(self.batches),
+                group=group,
             )
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a domain that the run can use."""
+        """Tokens of a domain that the run can use, all ranks together."""
         load = self.recipe.load
-        needed = load.batches * load.batch_size * load.sequence_length
+        needed = self.group.size * load.batches * load.batch_size * load.sequence_length
         return min(needed, self.recipe.data.max_tokens or needed)
 
     def read(self, domain: str) -> Text:
@@ -72,9 +74,7 @@ class LanguageModelling:
         if phase == "score":
             return [ForwardEpisode("score", batch, self.recipe.measure.device, score) for batch in self.batches]
         length = self.recipe.load.prompt_length
-        return [
-            self.decode(batch) for batch in self.batches if batch.real_BL[:, :length].all() and batch.real_BL.shape[1] >= length
-        ]
+        return [self.decode(batch) for batch in self.batches if batch.shortest >= length]
 
     def mixture(self, phase: str, episodes: Sequence[Episode], size: int) -> Episode:
         """One batch of sequences of all domains."""
@@ -94,6 +94,7 @@ class LanguageModelling:
             max_tokens=load.decode_steps,
             stop=None,
             device=device,
+            group=self.group,
             begin=lambda model: PromptSession(
                 model, prompt_BL, prompt_step(batch, load.prompt_length, device), load.decode_steps
             ),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.language_modelling import LanguageModelling
@@ -24,9 +25,9 @@ class Workload(Protocol):
         ...
 
 
-WORKLOADS: dict[str, Callable[[Recipe], Workload]] = {"lm": LanguageModelling, "mt": Translation}
+WORKLOADS: dict[str, Callable[[Recipe, Group], Workload]] = {"lm": LanguageModelling, "mt": Translation}
 
 
-def make_workload(recipe: Recipe) -> Workload:
-    """The recipe's workload with its text read and cut into batches."""
-    return WORKLOADS[recipe.workload](recipe)
+def make_workload(recipe: Recipe, group: Group = ALONE) -> Workload:
+    """The recipe's workload with its text read and cut into the batches of one rank."""
+    return WORKLOADS[recipe.workload](recipe, group)

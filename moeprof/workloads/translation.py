@@ -1,13 +1,13 @@
 """The MT workload: sentences encoded in one pass, and translations generated token by token."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 from moeprof.instrument.step import Step, make_step
 from moeprof.models.translation_model import TranslationModel
+from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
@@ -20,13 +20,13 @@ from moeprof.workloads.tokenizers import EOS, make_tokenizer
 class Translation:
     """Sentence pairs of one or several target languages; a domain is a language."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
+        self.recipe, self.group = recipe, group
         self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
         self.text_hashes: dict[str, str] = {}
         self.batches: list[Batch] = []
         self.references: dict[int, tuple[str, ...]] = {}
-        """Target sentences by the batch's index."""
+        """Target sentences by the batch's index; an empty one for padding."""
         load = recipe.load
         for domain in recipe.data.files or default_languages(recipe):
             text = self.read(domain)
@@ -38,15 +38,16 @@ class Translation:
                 max_batches=load.batches,
                 fixed_length=load.sequence_length if recipe.gating.padding == "fixed" else None,
                 first_batch=len(self.batches),
+                group=group,
             )
-            targets = iter(target for _, target in text.pairs)
-            self.references |= {batch.index: tuple(islice(targets, len(batch.tokens_BL))) for batch in batches}
+            before = len(self.batches) * load.batch_size * group.size
+            self.references |= {batch.index: targets(batch, text, before) for batch in batches}
             self.batches += batches
 
     def read(self, domain: str) -> ParallelText:
         """The user's sentences where the recipe names files, the default ones otherwise."""
         load = self.recipe.load
-        num_pairs = load.batches * load.batch_size * (load.sequence_length if self.recipe.data.fill else 1)
+        num_pairs = self.group.size * load.batches * load.batch_size * (load.sequence_length if self.recipe.data.fill else 1)
         if self.recipe.data.files:
             return read_pairs(domain, self.recipe.data.files[domain], num_pairs)
         pairs = mt_pairs(domain, "heldout", num_pairs)
@@ -82,7 +83,7 @@ class Translation:
     def decode(self, batch: Batch) -> DecodeEpisode:
         """Greedy translation; the first token is the tag of the target language."""
         load, device = self.recipe.load, self.recipe.measure.device
-        domains = [self.batches[sequence // load.batch_size].domain for sequence in batch.sequence_B]
+        domains = [self.batches[sequence // (load.batch_size * self.group.size)].domain for sequence in batch.sequence_B]
         tags_B = torch.tensor([self.tokenizer.tag(domain.rpartition("-")[2]) for domain in domains], device=device)
         return DecodeEpisode(
             batch=batch,
@@ -91,9 +92,16 @@ class Translation:
             max_tokens=load.decode_steps,
             stop=EOS,
             device=device,
+            group=self.group,
             begin=lambda model: TranslationSession(model, batch, tags_B, load.decode_steps),
             references=self.references[batch.index] if batch.domain and not self.recipe.data.fill else (),
         )
+
+
+def targets(batch: Batch, text: ParallelText, before: int) -> tuple[str, ...]:
+    """What each sentence of a batch should become; `before` counts the sequences of the domains that come first."""
+    rows = zip(batch.sequence_B, batch.real_BL, strict=True)
+    return tuple(text.pairs[number - before][1] if real_L.any() else "" for number, real_L in rows)
 
 
 def joined(sentences: Iterable[list[int]], length: int) -> Iterator[list[int]]:

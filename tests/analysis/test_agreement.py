@@ -2,7 +2,7 @@
 
 import pytest
 
-from moeprof.analysis.agreement import Agreement, Compared, agreement_rows
+from moeprof.analysis.agreement import Agreement, Compared, agreement_rows, merged
 from moeprof.records.metrics import METRICS
 
 
@@ -89,3 +89,19 @@ def test_agreement_on_the_next_token_is_a_share_of_all_tokens_and_absent_where_n
 
 def test_what_forced_decisions_led_to_is_labelled_forced() -> None:
     rows_of(Agreement({"1": Compared(1)}, Compared(1, 0, 0.1), 1, agreeing=1), forced=True)
+
+
+def test_ranks_add_up_what_each_of_them_compared() -> None:
+    one = Agreement({"1": Compared(9, 1, 0.5), "3": Compared(9)}, Compared(4, 0, 0.25), 9, flips=1, jumps=2, agreeing=7)
+    other = Agreement({"1": Compared(5), "3": Compared(5, 0, 0.75)}, Compared(5, 0, 0.125), 5, flips=3, jumps=0, agreeing=5)
+    assert merged([one, other]) == Agreement(
+        {"1": Compared(14, 1, 0.5), "3": Compared(14, 0, 0.75)}, Compared(9, 0, 0.25), 14, flips=4, jumps=2, agreeing=12
+    )
+    assert merged([one]) == one
+
+
+def test_a_difference_on_one_rank_is_one_for_all() -> None:
+    fine, broken = Agreement(whole=Compared(9), tokens=9), Agreement(whole=Compared(9, 1, 0.5), tokens=9)
+    assert merged([fine, fine]).equal
+    assert not merged([fine, broken]).equal
+    assert merged([fine, fine]).agreeing is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.breakdown import Breakdown, breakdown_rows, finding, overhead_row, shares, summed
+from moeprof.analysis.breakdown import Breakdown, averaged, breakdown_rows, finding, overhead_row, shares, summed
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.regions import REGIONS
@@ -83,3 +83,10 @@ def test_what_dominates_is_read_back_from_a_run(tmp_path: Path) -> None:
     assert (found.region, found.share) == ("experts", 70 / 90)
     assert "12.8 slots per slot needed" in found.sentence
     assert finding(run, "decode", domain="prose") is None
+
+
+def test_over_ranks_every_region_is_the_mean_of_its_round_and_regions_still_add_up() -> None:
+    one, other = make("prose", (10, 2, 20, 40, 8), (1, 1, 1, 1, 1)), make("prose", (20, 4, 10, 50, 6), (3, 5, 7, 9, 1))
+    mean = averaged([one, other])
+    assert mean == make("prose", (15, 3, 15, 45, 7), (2, 3, 4, 5, 1))
+    assert averaged([one]) == one

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moeprof.analysis.slots import StepSize, slot_metrics, slot_rows
+from moeprof.analysis.slots import StepSize, averaged, slot_metrics, slot_rows
 from moeprof.records.gating import capacity, expert_slots, waste_factor
 from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
@@ -108,3 +108,15 @@ def test_every_domain_has_its_rows_and_all_of_them_together_have_too() -> None:
 def test_a_domain_of_nothing_but_padding_has_no_rows() -> None:
     sizes = [StepSize("prose", 10, 10, 40), StepSize("code", 10, 0, 40)]
     assert {row.domain for row in slot_rows(MT, "score", "dynamic", sizes)} == {"prose", ""}
+
+
+def test_slots_of_a_rank_with_nothing_but_padding_are_wasted_too() -> None:
+    busy, idle = [under_static(LM, 2048), under_static(LM, 2048)], [under_static(LM, 2048), under_static(LM, 2048, tokens=0)]
+    steps = averaged([busy, idle])
+    assert [step.tokens for step in steps] == [2048, 1024]
+    assert slot_metrics(LM, "static", steps) == {
+        "step_rows": 2048,
+        "expert_slots": 52_736,
+        "waste_factor": 12.875 * 4 / 3,
+        "capacity": 103,
+    }

@@ -1,11 +1,11 @@
 """One instrument at a time, none by default, and none left behind after a failure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from moeprof.instrument.probe import UNOBSERVED, Probe, active, observed_by, region
+from moeprof.instrument.probe import UNOBSERVED, Probe, active, observed_by, postmaster, region
 
 
 class Log(Probe):
@@ -53,6 +53,21 @@ def test_a_failure_under_a_probe_leaves_none_behind() -> None:
     with pytest.raises(ValueError, match="broken"), observed_by(Probe()):
         raise ValueError("broken")
     assert active() is None
+
+
+class Postmaster(Probe):
+    """Wants to see collectives."""
+
+    def exchanged(self, region: str, layer: str, to_bytes: Sequence[int], start_ns: int, wait_ns: int, end_ns: int) -> None:
+        raise NotImplementedError
+
+
+def test_only_a_probe_that_asks_for_collectives_is_told_of_them() -> None:
+    assert postmaster() is None
+    with observed_by(Log()):
+        assert postmaster() is None
+    with observed_by(probe := Postmaster()):
+        assert postmaster() is probe
 
 
 def test_a_probe_that_wants_nothing_sees_nothing() -> None:

@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from moeprof.models.build import Model, build_model
@@ -124,3 +126,13 @@ def test_a_longer_parameter_begins_with_the_shorter_one() -> None:
     fill_uniform(long, 1.0, "key")
     fill_uniform(short, 1.0, "key")
     assert torch.equal(long[:50], short)
+
+
+@given(first=st.integers(0, 200), length=st.integers(1, 200), chunk=st.sampled_from([8, 16, 64, CHUNK]))
+def test_a_part_of_a_parameter_is_drawn_without_the_rest(first: int, length: int, chunk: int) -> None:
+    whole, part = torch.empty(first + length), torch.empty(length)
+    fill_uniform(whole, 1.0, "key")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("moeprof.models.initialise.CHUNK", chunk)
+        fill_uniform(part, 1.0, "key", first)
+    assert torch.equal(part, whole[first:])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,9 @@ from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.replay import Replay
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
-from moeprof.records.run import Run, RunRecord, RunWriter, default_folder
+from moeprof.records.run import Run, RunRecord, RunWriter, UnwrittenRun, default_folder, end_in_its_place
+from tests.records.runs import CHOICES, run_of, trace_of
+from tests.records.traffics import rows_of, traffic_of
 
 
 def record(**changes: Any) -> RunRecord:
@@ -110,10 +113,12 @@ def test_traces_are_found_by_phase_and_variant(tmp_path: Path) -> None:
     ]
 
 
-def test_the_trace_of_rank_0_is_not_that_of_another_rank(tmp_path: Path) -> None:
-    writer = RunWriter(tmp_path / "run", record())
-    writer.add_trace(trace(rank=1))
-    assert writer.finish().trace("score") is None
+def test_the_trace_of_a_phase_holds_the_decisions_of_all_ranks(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", traces=[trace_of(CHOICES[:2]), trace_of(CHOICES[2:], rank=1), trace_of(phase="decode")])
+    found = run.trace("score")
+    assert found is not None
+    assert found.column("expert").tolist() == [expert for *_, expert in CHOICES]
+    assert found.names("layer") == ["1", "3"]
 
 
 def test_samples_of_numpy_are_kept_with_their_address(tmp_path: Path) -> None:
@@ -330,7 +335,22 @@ def test_a_damaged_trace_is_named(tmp_path: Path) -> None:
     assert fault(lambda: Run.open(path).traces).startswith(f"routing trace {file}: ")
 
 
-@pytest.mark.parametrize("step", ["add_trace", "finish"])
+def test_traffic_is_whole_after_every_part_and_empty_where_there_was_none(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    assert Run.open(tmp_path / "run").traffic.collectives == []
+    for number, variant in enumerate(("static", "dynamic"), start=1):
+        writer.add_traffic(traffic_of(rows_of([[8]], [(1, 2, 3)], variant=variant)))
+        assert len(Run.open(tmp_path / "run").traffic.collectives) == number
+    assert [one.variant for one in Run.open(tmp_path / "run").traffic.collectives] == ["static", "dynamic"]
+
+
+def test_damaged_traffic_is_named(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    (path / "traffic.parquet").write_bytes(b"PAR1")
+    assert fault(lambda: Run.open(path).traffic).startswith(f"traffic {path / 'traffic.parquet'}: ")
+
+
+@pytest.mark.parametrize("step", ["add_trace", "add_traffic", "finish"])
 def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -341,13 +361,52 @@ def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
 
     writer = RunWriter(tmp_path / "run", record())
     writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
-    monkeypatch.setattr("moeprof.records.routing_trace.pq.write_table", lambda table, path, **_: half_written(Path(path)))
+    monkeypatch.setattr("moeprof.records.columns.pq.write_table", lambda table, path, **_: half_written(Path(path)))
     monkeypatch.setattr("moeprof.records.metrics.csv.writer", lambda file, **_: half_written(Path(file.name)))
+    parts = {"add_trace": [trace()], "add_traffic": [traffic_of(rows_of([[8]], [(1, 2, 3)]))], "finish": []}
     with pytest.raises(KeyboardInterrupt):
-        writer.add_trace(trace()) if step == "add_trace" else writer.finish()
+        getattr(writer, step)(*parts[step])
     run = Run.open(tmp_path / "run")
     assert not run.record.valid
-    assert (run.traces, len(run.metrics), len(run.samples)) == ([], 0, 0)
+    assert (run.traces, run.traffic.collectives, len(run.metrics), len(run.samples)) == ([], [], 0, 0)
+
+
+# Ranks
+
+
+def test_a_run_that_is_not_to_be_written_takes_everything_and_leaves_nothing(tmp_path: Path) -> None:
+    writer = UnwrittenRun(tmp_path / "run", record())
+    writer.add_trace(trace())
+    writer.add_memory(pa.table({}))
+    writer.add_traffic(traffic_of(rows_of([[8]], [(1, 2, 3)])))
+    writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
+    assert [row.value for row in writer.metrics.rows] == [3.0]
+    assert writer.finish().path == tmp_path / "run"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reasons", [None, ["failed: another rank is gone"], ["interrupted"]])
+def test_whoever_started_the_ranks_has_the_last_word_on_a_run_that_did_not_end_well(
+    tmp_path: Path, reasons: list[str] | None
+) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    if reasons is not None:
+        writer.finish(*reasons)
+    ended = end_in_its_place(tmp_path / "run", "failed: rank 1 was killed by SIGKILL")
+    run = Run.open(tmp_path / "run")
+    assert ended is not None
+    assert ended.record == run.record
+    assert (run.record.valid, run.record.reasons) == (False, ["failed: rank 1 was killed by SIGKILL"])
+    assert run.record.finished
+
+
+@pytest.mark.parametrize("reasons", [[], ["too few rounds: 3, at least 5 are needed"]])
+def test_a_run_that_came_to_its_end_keeps_its_verdict(tmp_path: Path, reasons: list[str]) -> None:
+    RunWriter(tmp_path / "run", record()).finish(*reasons)
+    ended = end_in_its_place(tmp_path / "run", "interrupted")
+    assert ended is not None
+    assert Run.open(tmp_path / "run").record.reasons == reasons == ended.record.reasons
+    assert end_in_its_place(tmp_path / "nothing", "interrupted") is None
 
 
 # Replays

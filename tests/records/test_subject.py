@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from moeprof.records.columns import NAMES
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.routing_trace import COLUMNS, NAMES, RoutingTrace
+from moeprof.records.routing_trace import COLUMNS, RoutingTrace
 from moeprof.records.run import Environment, Run, RunRecord, RunWriter
 from moeprof.records.subject import decisions_hash, read_subjects, settings_of, subject_of
 from tests.records.runs import CHOICES, fault, run_of, trace_of

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from moeprof.models.build import Model, build_model
 from moeprof.models.checkpoint import save_checkpoint
-from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.dispatch import DISPATCHES, Dispatch, Sent
+from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
 from moeprof.records.metrics import KEYS
@@ -89,8 +90,8 @@ def spoil(
     """Changes what a registered dispatch gives back for steps of `smallest` to `largest` rows."""
     usual = DISPATCHES[name]
 
-    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
-        sent = usual(x_TD, routing, capacity_fraction)
+    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None) -> Sent:
+        sent = usual(x_TD, routing, capacity_fraction, exchange)
         return Spoiled(sent, change) if smallest <= len(x_TD) <= largest else sent
 
     monkeypatch.setitem(DISPATCHES, name, dispatch)
@@ -109,12 +110,13 @@ class DispatchClock:
 
     def dispatched(
         self,
-        usual: Callable[[Tensor, Routing, float], Sent],
+        usual: Dispatch,
         cost: Callable[[int], int],
         x_TD: Tensor,
         routing: Routing,
         capacity_fraction: float,
+        exchange: Exchange | None = None,
     ) -> Sent:
         """What the usual dispatch gives, some time later."""
         self.now += cost(len(x_TD))
-        return usual(x_TD, routing, capacity_fraction)
+        return usual(x_TD, routing, capacity_fraction, exchange)

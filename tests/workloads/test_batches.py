@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moeprof.parallel.group import Group
 from moeprof.workloads.batches import Batch, make_batches, mixed, pad
 from moeprof.workloads.tokenizers import PAD
 
@@ -130,3 +131,34 @@ def test_a_mixture_holds_every_sequence_under_its_own_number(texts: list[list[li
     assert set(numbers[: len(known)]) <= set(known)
     assert len(set(numbers)) == min(size, len(known))
     assert [known[number][0] for number in numbers[: len(texts)]] == list("abcd")[: min(size, len(texts))]
+
+
+# Ranks
+
+
+def rank_batches(sequences: list[list[int]], batch_size: int, size: int, **options: int | None) -> list[list[Batch]]:
+    """Of every rank."""
+    return [batches_of(sequences, batch_size, group=Group(rank, size), **options) for rank in range(size)]  # type: ignore[arg-type]
+
+
+@given(some_sequences(), st.integers(1, 4), st.integers(1, 3), st.integers(2, 4))
+def test_ranks_in_turn_hold_the_batches_of_one_rank(
+    sequences: list[list[int]], batch_size: int, max_batches: int, size: int
+) -> None:
+    ranks = rank_batches(sequences, batch_size, size, max_batches=max_batches)
+    taken = [batch for step in zip(*ranks, strict=True) for batch in step if batch.real_BL.any()]
+    expected = batches_of(sequences, batch_size, max_batches=max_batches * size)
+    assert [unpadded(batch) for batch in taken] == [unpadded(batch) for batch in expected]
+    assert [batch.sequence_B.tolist() for batch in taken] == [batch.sequence_B.tolist() for batch in expected]
+    assert [batch.index for batch in ranks[0]] == list(range(-(-len(expected) // size)))
+
+
+@given(some_sequences(), st.integers(1, 4), st.integers(2, 4), st.integers(6, 9) | st.none())
+def test_batches_of_one_step_have_one_shape_and_know_the_shortest_sequence(
+    sequences: list[list[int]], batch_size: int, size: int, fixed_length: int | None
+) -> None:
+    for step in zip(*rank_batches(sequences, batch_size, size, fixed_length=fixed_length), strict=True):
+        lengths = [len(sequence) for batch in step if batch.real_BL.any() for sequence in unpadded(batch)]
+        assert {batch.tokens_BL.shape for batch in step} == {(len(step[0].sequence_B), fixed_length or max(lengths))}
+        assert {batch.shortest for batch in step} == {min(lengths)}
+        assert len({number for batch in step for number in batch.sequence_B.tolist()}) == size * len(step[0].sequence_B)

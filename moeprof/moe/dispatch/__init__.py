@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from moeprof.moe.dispatch import dynamic, static, tutel
+from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
 
@@ -29,8 +30,8 @@ class Sent(Protocol):
         ...
 
 
-Dispatch = Callable[[Tensor, Routing, float], Sent]
-"""Of tokens (T, D), their routing, and the capacity fraction C."""
+Dispatch = Callable[[Tensor, Routing, float, Exchange | None], Sent]
+"""Of tokens (T, D), their routing, the capacity fraction C, and what ranks must know of each other; None where one has all."""
 
 DISPATCHES: dict[str, Dispatch] = {
     "static": static.dispatch,

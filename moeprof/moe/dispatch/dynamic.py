@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from moeprof.moe.dispatch.indexed import IndexedSent
+from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
 
 
-def dispatch(x_TD: Tensor, routing: Routing, _capacity_fraction: float) -> IndexedSent:
+def dispatch(x_TD: Tensor, routing: Routing, _capacity_fraction: float, exchange: Exchange | None = None) -> IndexedSent:
     """Stable sort of the choices by expert, then one gather (paper section IV; the search counts as bincount does)."""
     top_k, device = routing.experts_TK.shape[1], x_TD.device
     num_rows = top_k * routing.num_real
     sorted_N, order_N = torch.sort(routing.queues().flatten(), stable=True)  # padding comes last
     offsets = torch.searchsorted(sorted_N, torch.arange(routing.num_experts + 1, device=device), out_int32=True)
+    if exchange is not None:
+        exchange.announce(offsets)  # before the tokens are reordered, so that the sizes travel meanwhile
     ranks_N = torch.arange(len(order_N), device=device).clamp_(max=max(num_rows - 1, 0))
     row_TK = torch.empty_like(order_N).scatter_(0, order_N, ranks_N).view(-1, top_k)
     rows_RD = x_TD.index_select(0, order_N[:num_rows] // top_k)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing, positions_in_expert
 from moeprof.records.gating import capacity
@@ -27,8 +28,8 @@ class MaskedSent:
         return (self.combine_weights_TR @ outputs_RD).mul_(scale)
 
 
-def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> MaskedSent:
-    """Einsum dispatch (fairseq MOELayer): mask (T, E, C) in the dtype of x, then mask^T @ x."""
+def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, _exchange: Exchange | None = None) -> MaskedSent:
+    """Einsum dispatch (fairseq MOELayer): mask (T, E, C) in the dtype of x, then mask^T @ x. S is the same on every rank."""
     num_tokens, num_experts = x_TD.shape[0], routing.num_experts
     slots = capacity(capacity_fraction, num_tokens)
     place_TK = positions_in_expert(routing)

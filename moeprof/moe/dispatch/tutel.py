@@ -7,16 +7,21 @@ import torch
 from torch import Tensor
 
 from moeprof.moe.dispatch.indexed import IndexedSent
+from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing, positions_in_expert
 from moeprof.records.gating import capacity
 
 
-def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, *, dropless: bool = False) -> IndexedSent:
-    """Each slot gathers its token, or zeros; `dropless` takes the largest load as capacity (Tutel with factor 0)."""
+def dispatch(
+    x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None, *, dropless: bool = False
+) -> IndexedSent:
+    """Each slot gathers its token, or zeros; `dropless` takes the largest load of any rank as capacity (Tutel with factor 0)."""
     num_tokens, top_k = routing.experts_TK.shape
     place_TK = positions_in_expert(routing)
     slots = largest_load(place_TK, routing) if dropless else capacity(capacity_fraction, num_tokens)
+    if dropless and exchange is not None:
+        slots = exchange.agreed(slots)
     num_rows = routing.num_experts * slots
     dropped_TK = (place_TK >= slots) & routing.kept()
     cell_TK = routing.experts_TK * slots + place_TK.clamp(max=slots - 1)

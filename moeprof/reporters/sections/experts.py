@@ -13,8 +13,9 @@ MAX_BATCHES = 24
 """Lines of a map over batches."""
 
 
-def gating_table(numbers: Numbers, phase: str) -> Table:
+def gating_table(numbers: Numbers, phase: str, ranks: int) -> Table:
     """Slots computed beside slots needed, and what is dropped."""
+    whose = " Tokens are those of all ranks; S, capacity and slots those of each, mean over ranks." if ranks > 1 else ""
     return metric_table(
         numbers,
         ["domain"],
@@ -28,7 +29,7 @@ def gating_table(numbers: Numbers, phase: str) -> Table:
             "tokens hit": ("dropped_tokens", percent),
         },
         domain_rows(numbers, phase),
-        "Static gating, per layer and step: E x ceil(C x S) slots are computed where k x tokens are needed.",
+        f"Static gating, per layer and step: E x ceil(C x S) slots are computed where k x tokens are needed.{whose}",
     )
 
 
@@ -54,10 +55,10 @@ def layer_table(numbers: Numbers, phase: str) -> Table:
     )
 
 
-def expert_blocks(trace: RoutingTrace | None, numbers: Numbers, phase: str) -> Iterator[Block]:
+def expert_blocks(trace: RoutingTrace | None, numbers: Numbers, phase: str, ranks: int) -> Iterator[Block]:
     """The tables, and the maps that the trace gives."""
     yield Heading("Gating and experts", 3)
-    yield gating_table(numbers, phase)
+    yield gating_table(numbers, phase, ranks)
     yield layer_table(numbers, phase)
     if trace is None or not len(trace):
         yield Paragraph("This run has no routing trace of the phase, so there is no map of the experts' loads.")

@@ -1,11 +1,13 @@
 """The pass `breakdown`: the batches of the time pass once more, rounds under a region timer in turns with unobserved ones."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from moeprof.analysis.breakdown import Breakdown, Samples, breakdown_rows, overhead_row
+from moeprof.analysis.breakdown import Breakdown, Samples, averaged, breakdown_rows, overhead_row
 from moeprof.instrument.regions import RegionTimer, region_timer
 from moeprof.instrument.timing import interleaved
+from moeprof.parallel.collectives import everyones, largest
+from moeprof.parallel.group import Group
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode
 
@@ -23,9 +25,15 @@ OBSERVED = " observed"
 class Observation:
     """What one contender's rounds on one domain gave."""
 
-    breakdown: Breakdown
+    ranks: list[Breakdown]
     observed_ns: list[int]
+    """On the slowest rank, as without the timer."""
     unobserved_ns: list[int]
+
+    @property
+    def breakdown(self) -> Breakdown:
+        """Over ranks."""
+        return averaged(self.ranks)
 
 
 def measure_breakdown(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
@@ -33,10 +41,19 @@ def measure_breakdown(session: Session, phase: str, episodes: Sequence[Episode])
     chosen = first_of_each_domain(episodes)
     session.progress.stage(f"{phase}: breakdown", len(chosen) * (WARMUP + rounds(session)))
     observations = [observation for episode in chosen for observation in observe(session, episode)]
-    rows = breakdown_rows(session.recipe.workload, phase, [observation.breakdown for observation in observations])
-    for row, values in [*rows, *overhead_rows(session.recipe.workload, phase, observations)]:
+    rows = [*region_rows(session, phase, observations), *overhead_rows(session.recipe.workload, phase, observations)]
+    for row, values in rows:
         session.writer.add_metrics([row])
         session.writer.add_samples(row, values)
+
+
+def region_rows(session: Session, phase: str, observations: Sequence[Observation]) -> Iterator[Samples]:
+    """Over ranks, and where there are several, of each."""
+    workload, group = session.recipe.workload, session.group
+    yield from breakdown_rows(workload, phase, [observation.breakdown for observation in observations])
+    for rank in range(0 if group.alone else group.size):
+        for row, values in breakdown_rows(workload, phase, [observation.ranks[rank] for observation in observations]):
+            yield replace(row, rank=str(rank)), values
 
 
 def observe(session: Session, episode: Episode) -> list[Observation]:
@@ -53,13 +70,17 @@ def observe(session: Session, episode: Episode) -> list[Observation]:
         session.progress.advance()
 
     def before(name: str) -> None:
-        session.use_label(name.removesuffix(OBSERVED))
+        session.line_up(name.removesuffix(OBSERVED))
 
     samples = interleaved(
         contenders, rounds=rounds(session), warmup=WARMUP, clock=session.clock, before=before, between=between
     )
     return [
-        Observation(broken_down(timer, label, episode), samples[label + OBSERVED], samples[label])
+        Observation(
+            of_every_rank(session.group, broken_down(timer, label, episode)),
+            largest(session.group, samples[label + OBSERVED]),
+            largest(session.group, samples[label]),
+        )
         for label, timer in timers.items()
     ]
 
@@ -72,6 +93,15 @@ def rounds(session: Session) -> int:
 def broken_down(timer: RegionTimer, label: str, episode: Episode) -> Breakdown:
     """The rounds that a timer saw, warm-up left out."""
     return Breakdown(label, episode.domain, timer.rounds[WARMUP:], len(episode.steps))
+
+
+def of_every_rank(group: Group, mine: Breakdown) -> list[Breakdown]:
+    """The same contender on the other ranks, in their order."""
+    rounds = [[[*key, ns] for key, ns in times.items()] for times in mine.rounds]
+    return [
+        replace(mine, rounds=[{(region, layer): ns for region, layer, ns in times} for times in theirs])
+        for theirs in everyones(group, rounds)
+    ]
 
 
 def overhead_rows(workload: str, phase: str, observations: Sequence[Observation]) -> Iterator[Samples]:

@@ -1,12 +1,15 @@
 """The pass `memory`: one batch under every contender, every live tensor followed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 import torch
 
 from moeprof.instrument.memory import MemoryTracker
+from moeprof.parallel.collectives import everyones, gathered
+from moeprof.parallel.group import Group
+from moeprof.records.columns import packed, unpacked
 from moeprof.records.metrics import MetricRow
 from moeprof.records.units import format_bytes
 from moeprof.studies.session import Session, beginning
@@ -32,14 +35,21 @@ class Footprint:
 
 
 def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes peaks and course of the first batch (a few steps of it in `decode`); its tokens must be settled."""
+    """Writes peaks and course of the first batch (a few steps of it in `decode`); its tokens must be settled.
+
+    Over ranks these are the worst rank's, and the peaks of each stand beside them.
+    """
     session.progress.stage(f"{phase}: memory", len(session.contenders))
     footprints: dict[str, Footprint] = {}
+    ranks: dict[str, list[Footprint]] = {}
     for variant in session.contenders:
         model = session.use(variant)
         tracker = MemoryTracker(model, session.clock)
-        footprints[variant.label] = footprint(tracker, partial(beginning(episodes[0]).ready, model))
-        session.writer.add_memory(tracker.table(phase, variant.label))
+        ranks[variant.label] = of_every_rank(session.group, footprint(tracker, partial(beginning(episodes[0]).ready, model)))
+        footprints[variant.label] = max(ranks[variant.label], key=lambda found: found.total)
+        tables = gathered(session.group, packed(tracker.table(phase, variant.label)))
+        if session.group.first:
+            session.writer.add_memory(unpacked(tables[ranks[variant.label].index(footprints[variant.label])]))
         session.progress.advance()
     forced, budget = session.recipe.forced, session.recipe.budget.memory
     session.writer.record.notes += [
@@ -49,6 +59,15 @@ def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) ->
         if budget is not None and found.total > budget
     ]
     session.writer.add_metrics(memory_rows(session.recipe.workload, phase, footprints, forced=forced))
+    for rank in range(0 if session.group.alone else session.group.size):
+        mine = {variant: found[rank] for variant, found in ranks.items()}
+        rows = memory_rows(session.recipe.workload, phase, mine, forced=forced)
+        session.writer.add_metrics(replace(row, rank=str(rank)) for row in rows)
+
+
+def of_every_rank(group: Group, mine: Footprint) -> list[Footprint]:
+    """What the same contender needed on all ranks, in their order."""
+    return [Footprint(*found) for found in everyones(group, astuple(mine))]
 
 
 def footprint(tracker: MemoryTracker, ready: Callable[[], Round]) -> Footprint:

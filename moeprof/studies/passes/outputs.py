@@ -4,19 +4,21 @@ Layer by layer on the baseline's own inputs, then end to end. T rows of a step, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from moeprof.analysis.agreement import Agreement, Compared, agreement_rows
+from moeprof.analysis.agreement import Agreement, Compared, agreement_rows, merged
 from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model
 from moeprof.moe.layer import MoELayer, moe_layers
+from moeprof.parallel.collectives import everyones
+from moeprof.parallel.group import Group
 from moeprof.records.variant import Variant
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode
@@ -82,11 +84,26 @@ def check_outputs(session: Session, phase: str, episodes: Sequence[Episode]) -> 
     for episode in chosen:
         compare(session, episode, found)
     recipe, forced = session.recipe, session.recipe.forced
-    for variant, agreement in found.items():
+    for variant, mine in found.items():
+        agreement = merged(of_every_rank(session.group, mine))
         session.writer.add_metrics(agreement_rows(recipe.workload, phase, variant.label, agreement, forced=forced))
         if not agreement.equal:
             session.unequal.add((phase, variant))
             session.doubts.append(f"{phase}: {agreement.complaint(variant.label, session.baseline.label)}")
+
+
+def of_every_rank(group: Group, mine: Agreement) -> list[Agreement]:
+    """What all ranks found about the same contender, in their order."""
+    return [
+        Agreement(
+            **found
+            | {
+                "layers": {name: Compared(**layer) for name, layer in found["layers"].items()},
+                "whole": Compared(**found["whole"]),
+            }
+        )
+        for found in everyones(group, asdict(mine))
+    ]
 
 
 def compare(session: Session, episode: Episode, found: dict[Variant, Agreement]) -> None:

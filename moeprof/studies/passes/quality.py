@@ -5,7 +5,7 @@ B sequences, L positions, N generated tokens, V vocabulary.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moeprof.models.build import Model
+from moeprof.parallel.collectives import everyones
 from moeprof.records.metrics import Address, MetricRow
 from moeprof.records.recipe import Recipe
 from moeprof.studies.session import Session
@@ -45,6 +46,9 @@ class Score:
         return self.nats / self.num_tokens
 
 
+NOTHING = Score(0.0, 0, 0)
+
+
 def measure_quality(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
     """Writes perplexity and bits per byte (LM score), chrF (MT decode) and remarks on foreign text; episodes are settled."""
     recipe = session.recipe
@@ -69,8 +73,10 @@ def measure_scores(session: Session, episodes: Sequence[Episode], tokenizer: Tok
         for episode in episodes:
             assert isinstance(episode, ForwardEpisode)
             found = score(model, episode, tokenizer)
-            scores[episode.domain] = scores[episode.domain] + found if episode.domain in scores else found
+            scores[episode.domain] = scores.get(episode.domain, NOTHING) + found
             session.progress.advance()
+        everybody = everyones(session.group, {domain: astuple(found) for domain, found in scores.items()})
+        scores = {domain: sum((Score(*one[domain]) for one in everybody), NOTHING) for domain in scores}
         session.writer.add_metrics(score_rows(session.recipe, variant.label, scores))
         if variant == session.baseline:
             session.writer.record.notes += list(score_remarks(session.recipe, scores))
@@ -95,7 +101,7 @@ def num_bytes(ids: Sequence[int], tokenizer: Tokenizer) -> int:
 
 def score_rows(recipe: Recipe, label: str, scores: dict[str, Score]) -> Iterator[MetricRow]:
     """By domain, then over all."""
-    everything = sum(scores.values(), Score(0.0, 0, 0))
+    everything = sum(scores.values(), NOTHING)
     for domain, found in [*scores.items(), ("", everything)]:
         if found.num_bytes and math.isfinite(found.nats):  # a contender whose outputs are no numbers has no quality
             address = address_of(recipe, "score", label, domain)
@@ -143,6 +149,8 @@ def measure_translations(session: Session, episodes: Sequence[Episode], tokenize
             done = episode if variant == session.baseline else decoded_by(model, episode)
             pairs.setdefault(episode.domain, []).extend(zip(texts(done, tokenizer), episode.references, strict=True))
             session.progress.advance()
+        everybody = everyones(session.group, pairs)
+        pairs = {domain: [tuple(pair) for one in everybody for pair in one[domain]] for domain in pairs}
         session.writer.add_metrics(chrf_rows(session.recipe, variant.label, pairs))
 
 

@@ -1,17 +1,23 @@
 """The pass `routing`: every batch once under every contender that routes, every decision kept."""
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from moeprof.analysis.drift import drift_rows
 from moeprof.analysis.entropy import entropy_rows
 from moeprof.analysis.fairseq import fairseq_rows
 from moeprof.analysis.locality import locality_rows
+from moeprof.analysis.rank_load import rank_load_rows
 from moeprof.analysis.routing import routing_rows
-from moeprof.analysis.slots import StepSize, slot_rows
+from moeprof.analysis.slots import StepSize, averaged, slot_rows
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
+from moeprof.parallel.collectives import everyones, gathered
+from moeprof.parallel.group import Group
+from moeprof.records.columns import packed, unpacked
+from moeprof.records.gate_entropy import GateEntropy
 from moeprof.records.recipe import Recipe
-from moeprof.records.routing_trace import TraceHeader
+from moeprof.records.routing_trace import RoutingTrace, TraceHeader, joined
 from moeprof.records.variant import Variant
 from moeprof.studies.session import Session
 from moeprof.workloads.episodes import Episode
@@ -28,13 +34,31 @@ def record_routing(session: Session, phase: str, episodes: Sequence[Episode]) ->
         episode.settle(session.use(session.baseline))
     for variant in routed:
         recorder = recorded(session, variant, episodes)
-        trace = recorder.trace(trace_header(session.recipe, phase, variant))
-        session.writer.add_trace(trace)
-        session.writer.add_metrics(slot_rows(session.recipe, phase, variant.label, step_sizes(recorder, episodes)))
+        traces = of_every_rank(session.group, recorder.trace(trace_header(session.recipe, phase, variant)))
+        sizes = everyones(session.group, [astuple(size) for size in step_sizes(recorder, episodes)])
+        entropies = everyones(session.group, [astuple(entropy) for entropy in recorder.entropies()])
+        if not session.group.first:
+            continue
+        for trace in traces:
+            session.writer.add_trace(trace)
+        steps = averaged([[StepSize(*size) for size in mine] for mine in sizes])
+        session.writer.add_metrics(slot_rows(session.recipe, phase, variant.label, steps))
+        if not session.group.alone:
+            session.writer.add_metrics(rank_load_rows(traces))
+        together = joined(traces[0].header, [trace.table for trace in traces])
         for rows_of in ANALYSES if variant == session.baseline else ANALYSES[:1]:
-            session.writer.add_metrics(rows_of(trace))
+            session.writer.add_metrics(rows_of(together))
         if variant == session.baseline:
-            session.writer.add_metrics(entropy_rows(trace.header, recorder.entropies()))
+            found = [GateEntropy(*entropy) for mine in entropies for entropy in mine]
+            session.writer.add_metrics(entropy_rows(together.header, found))
+
+
+def of_every_rank(group: Group, mine: RoutingTrace) -> list[RoutingTrace]:
+    """The traces of all ranks on the first one, nothing elsewhere; steps of one number happened together."""
+    return [
+        RoutingTrace(mine.header.model_copy(update={"rank": rank}), unpacked(payload))
+        for rank, payload in enumerate(gathered(group, packed(mine.table)))
+    ]
 
 
 def recorded(session: Session, variant: Variant, episodes: Sequence[Episode]) -> RoutingRecorder:

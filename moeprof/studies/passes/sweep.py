@@ -13,12 +13,16 @@ from moeprof.instrument.machine import available_memory
 from moeprof.instrument.memory import MemoryTracker, OverLimitError
 from moeprof.instrument.timing import interleaved
 from moeprof.moe.layer import use_variant
+from moeprof.parallel.collectives import anyone, largest
+from moeprof.parallel.group import Group
+from moeprof.records.errors import MoeprofError
 from moeprof.records.metrics import Address, MetricRow
 from moeprof.records.units import format_bytes
 from moeprof.records.variant import Variant
 from moeprof.studies.passes.memory import footprint
+from moeprof.studies.passes.time import joint_timing
 from moeprof.studies.session import Session, beginning
-from moeprof.workloads.episodes import Episode, Round, num_tokens
+from moeprof.workloads.episodes import Episode, Round
 from moeprof.workloads.registry import Workload
 
 T = TypeVar("T")
@@ -42,9 +46,9 @@ def measure_sweep(workload: Workload, session: Session, phase: str, episodes: Se
     mixture = partial(workload.mixture, phase, episodes)
     for variant in session.contenders:
         session.progress.stage(f"{phase}: batches for {variant.label}", 0)
-        attempt = partial(tried, session, variant, mixture, budget)
+        attempt = partial(tried, session, variant, mixture, budget, {})
         # Without a budget there is no question of what fits it, and a whole device is costly to fill.
-        weigh = partial(attempt, timing=False) if session.recipe.budget.memory else None
+        weigh = partial(attempt, weigh_only=True) if session.recipe.budget.memory else None
         found[variant] = search(attempt, weigh)
         session.writer.add_metrics(curve_rows(Address(workload=name, phase=phase, variant=variant.label), found[variant]))
     session.writer.record.notes += [f"{phase}: {remark}" for remark in remarks(session, found, budget, episodes)]
@@ -52,45 +56,75 @@ def measure_sweep(workload: Workload, session: Session, phase: str, episodes: Se
 
 
 def budget_bytes(session: Session) -> int:
-    """The recipe's budget, or what the device has to give."""
-    device = session.recipe.measure.device
+    """The recipe's budget of one rank, or what the device of the poorest has to give."""
     static = MemoryTracker(session.contenders[session.baseline]).static_bytes
-    free = static + int(available_memory(device) * (SHARE_OF_RAM if device == "cpu" else 1))
-    return session.recipe.budget.memory or free
+    share = SHARE_OF_RAM if session.recipe.measure.device == "cpu" else 1
+    free = static + int(own_memory(session) * share)
+    return session.recipe.budget.memory or -largest(session.group, [-free])[0]
+
+
+def own_memory(session: Session) -> int:
+    """Free bytes of the device, of which ranks on one CPU have their shares."""
+    device = session.recipe.measure.device
+    return available_memory(device) // (session.group.neighbours if device == "cpu" else 1)
 
 
 def tried(
-    session: Session, variant: Variant, mixture: Callable[[int], Episode], budget: int, batch: int, *, timing: bool = True
+    session: Session,
+    variant: Variant,
+    mixture: Callable[[int], Episode],
+    budget: int,
+    needs: dict[int, int],
+    batch: int,
+    *,
+    weigh_only: bool = False,
 ) -> Point:
-    """One batch: its memory first, and its throughput where that fits."""
+    """One batch: its memory first, and its throughput where that fits; over ranks, where it fits on every one of them.
+
+    `needs` keeps the dynamic bytes of the batches that were tried.
+    """
     give_back(session.recipe.measure.device)
+    if beyond_ranks(session, needs, batch):
+        return Point(batch, why="over the memory of the ranks")
     episode = beginning(mixture(batch))
-    tracker = MemoryTracker(session.contenders[variant], session.clock, budget)
+    # A rank that stopped in the middle would leave the others waiting for its rows: then all go on to the end.
+    tracker = MemoryTracker(session.contenders[variant], session.clock, budget if session.group.alone else None)
     session.progress.advance()
 
     def attempt() -> Point:
         needed = footprint(tracker, partial(prepared, session, variant, episode))
-        total = max(needed.total, needed.static + needed.by_category.get("allocator", 0))
+        (total,) = largest(session.group, [max(needed.total, needed.static + needed.by_category.get("allocator", 0))])
+        needs[batch] = total - needed.static
         if total > budget:
             return Point(batch, None, total, "over the budget")
-        if not timing:
+        if weigh_only:
             return Point(batch, None, total, weighed=True)
         rounds = timed(session, {variant: episode}, WARMUP, ROUNDS)[variant.label]
         return Point(batch, rounds.throughput, total)
 
     try:
-        return unless_out_of_memory(attempt) or Point(batch, why="out of memory")
+        return unless_out_of_memory(attempt, session.group) or Point(batch, why="out of memory")
     except OverLimitError:
         return Point(batch, why="over the budget")
 
 
-def unless_out_of_memory(work: Callable[[], T]) -> T | None:
-    """What `work` gives; None where there was no memory left for it."""
+def beyond_ranks(session: Session, needs: dict[int, int], batch: int) -> bool:
+    """Whether some rank may not have the memory to try a batch; static gating's grows with its square, the others' slower."""
+    smaller = max((known for known in needs if known < batch), default=0)
+    if session.group.alone or not smaller:
+        return False
+    return anyone(session.group, needs[smaller] * (batch / smaller) ** 2 > own_memory(session))
+
+
+def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:
+    """What `work` gives; None where there was no memory left for it. MoeprofError where other ranks now wait for this one."""
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
+        if not group.alone:
+            raise MoeprofError("out of memory", "Use --no-sweep, or a smaller [budget] memory.") from error
     return None
 
 
@@ -121,9 +155,9 @@ def prepared(session: Session, variant: Variant, episode: Episode) -> Round:
 def timed(session: Session, episodes: dict[Variant, Episode], warmup: int, rounds: int) -> dict[str, Timing]:
     """Contenders in turns, each on an episode of its own, by label."""
     plays = {variant.label: prepared(session, variant, episode) for variant, episode in episodes.items()}
-    samples = interleaved(plays, rounds=rounds, warmup=warmup, clock=session.clock, before=session.use_label)
+    samples = interleaved(plays, rounds=rounds, warmup=warmup, clock=session.clock, before=session.line_up)
     return {
-        variant.label: Timing(variant.label, "", samples[variant.label], len(episode.steps), num_tokens(episode))
+        variant.label: joint_timing(session.group, variant.label, episode, samples[variant.label])
         for variant, episode in episodes.items()
     }
 
@@ -136,7 +170,8 @@ def measure_best(session: Session, phase: str, found: dict[Variant, Search], mix
         return
     session.progress.stage(f"{phase}: best batches", 1)
     timings = unless_out_of_memory(
-        lambda: timed(session, {variant: beginning(mixture(batch)) for variant, batch in best.items()}, WARMUP, measure.rounds)
+        lambda: timed(session, {variant: beginning(mixture(batch)) for variant, batch in best.items()}, WARMUP, measure.rounds),
+        session.group,
     )
     session.progress.advance()
     if timings is None:

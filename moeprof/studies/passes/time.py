@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from moeprof.analysis.timing import Timing, noisy, slowdown_rows, speedup_rows, summed, timing_rows
 from moeprof.instrument.counters import Counters, device_uuid
 from moeprof.instrument.timing import interleaved
+from moeprof.parallel.collectives import largest, total
+from moeprof.parallel.group import Group
 from moeprof.records.metrics import Address
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode, num_tokens
@@ -34,7 +36,7 @@ def measure_time(session: Session, phase: str, episodes: Sequence[Episode]) -> N
 
 
 def timed(session: Session, episode: Episode) -> list[Timing]:
-    """Every contender's rounds on one batch."""
+    """Every contender's rounds on one batch of every rank."""
     measure = session.recipe.measure
     rounds = {variant.label: episode.ready(session.use(variant)) for variant in session.contenders}
     samples = interleaved(
@@ -42,8 +44,13 @@ def timed(session: Session, episode: Episode) -> list[Timing]:
         rounds=measure.rounds,
         warmup=measure.warmup,
         clock=session.clock,
-        before=session.use_label,
+        before=session.line_up,
         between=session.progress.advance,
     )
-    sizes = len(episode.steps), num_tokens(episode)
-    return [Timing(label, episode.domain, rounds_ns, *sizes) for label, rounds_ns in samples.items()]
+    return [joint_timing(session.group, label, episode, rounds_ns) for label, rounds_ns in samples.items()]
+
+
+def joint_timing(group: Group, label: str, episode: Episode, rounds_ns: Sequence[int]) -> Timing:
+    """Over ranks: a round lasts as long as its slowest rank takes, and counts the tokens of all."""
+    tokens = total(group, [num_tokens(episode)])[0]
+    return Timing(label, episode.domain, largest(group, rounds_ns), len(episode.steps), tokens)

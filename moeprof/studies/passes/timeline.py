@@ -8,10 +8,12 @@ from moeprof.workloads.episodes import Episode
 
 
 def trace_timeline(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes one trace per contender into the run's `timeline/`."""
+    """Writes one trace per contender, and of every rank, into the run's `timeline/`."""
     session.progress.stage(f"{phase}: timeline", len(session.contenders))
     folder = session.writer.path / "timeline"
     episode = beginning(episodes[0])
+    whose = "" if session.group.alone else f"-rank{session.group.rank}"
     for variant in session.contenders:
-        record_timeline(episode.ready(session.use(variant)), folder, f"{phase}-{variant.label}", session.recipe.measure.device)
+        name = f"{phase}-{variant.label}{whose}"
+        record_timeline(episode.ready(session.use(variant)), folder, name, session.recipe.measure.device)
         session.progress.advance()

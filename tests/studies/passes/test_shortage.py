@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.exchange import Exchange
 from moeprof.moe.routing import Routing
 from moeprof.records.run import Run
 from moeprof.records.variant import STATIC
@@ -49,10 +50,10 @@ def failing_from(monkeypatch: pytest.MonkeyPatch, name: str, rows: int, error: B
     """Dispatching so many rows or more raises."""
     usual = DISPATCHES[name]
 
-    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float) -> Sent:
+    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None) -> Sent:
         if len(x_TD) >= rows:
             raise error
-        return usual(x_TD, routing, capacity_fraction)
+        return usual(x_TD, routing, capacity_fraction, exchange)
 
     monkeypatch.setitem(DISPATCHES, name, dispatch)
 

@@ -1,0 +1,1 @@
+"""Launching and joining ranks, and what they say to each other."""

@@ -1,0 +1,66 @@
+"""Arrow tables on disk: columns of names, a header in the file's metadata, and tables that are what a schema says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moeprof.records.files import replacing
+
+NAMES = pa.dictionary(pa.int32(), pa.string())
+"""The type of a column of names."""
+
+
+def codes(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """A column of names as (codes (rows,), the name behind each code)."""
+    encoded = table[name].unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], NAMES)
+    return np.asarray(encoded.indices.to_numpy(), np.int32), encoded.dictionary.to_pylist()
+
+
+def with_columns(table: pa.Table, columns: pa.Schema) -> pa.Table:
+    """The table with known columns only, cast to their types; a nullable column that an older file lacks is null."""
+    for column in columns:
+        if column.nullable and column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    if missing := set(columns.names) - set(table.column_names):
+        raise ValueError(f"column {min(missing)!r} is missing")
+    return table.select(columns.names).cast(columns)
+
+
+def write_with_header(path: Path, table: pa.Table, header: str) -> None:
+    """Writes Parquet under a JSON header; the same rows give the same bytes."""
+    with replacing(path) as partial:
+        pq.write_table(table.replace_schema_metadata({b"moeprof": header.encode()}), partial, compression="zstd")
+
+
+def read_with_header(path: Path, schema_version: int) -> tuple[pa.Table, dict[str, Any]]:
+    """Table and header; ValueError where there is no header, or one of a version above the one that is known."""
+    with path.open("rb") as file:
+        table = pq.read_table(file)
+    header = json.loads((table.schema.metadata or {}).get(b"moeprof", b"null"))
+    if not isinstance(header, dict):
+        raise ValueError("it has no header of moeprof")
+    version = header.get("schema_version", schema_version)
+    if isinstance(version, int) and version > schema_version:
+        raise ValueError(f"schema {version} is newer than {schema_version}")
+    return table, header
+
+
+def packed(table: pa.Table) -> bytes:
+    """A table on its way to another process."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def unpacked(payload: bytes) -> pa.Table:
+    """The table again; it shares the payload's memory."""
+    with pa.ipc.open_stream(payload) as stream:
+        return stream.read_all()
