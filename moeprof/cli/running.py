@@ -11,7 +11,7 @@ import click
 
 from moeprof.cli.output import default_format, show
 from moeprof.cli.progress import Bar
-from moeprof.parallel.failure import Failure, end_now, failure_of, tell
+from moeprof.parallel.failure import REMEDY, Failure, end_now, failure_of, tell
 from moeprof.parallel.group import Group, joined, started_as
 from moeprof.parallel.launch import end_with_launcher, folder_for_failures, launch, launched_folders
 from moeprof.records.errors import MoeprofError, UsageError
@@ -157,11 +157,13 @@ def ended_at_once(group: Group) -> Iterator[None]:
 
 
 def report(failure: Failure) -> None:
-    """To the launcher where there is one of ours, to the user otherwise."""
+    """To the launcher where there is one of ours; to the user otherwise, with the place of a defect."""
     if launched_folders():
         tell(failure, folder_for_failures())
-    else:
-        click.echo(f"Error: {failure.what}\n{failure.remedy}", err=True)
+        return
+    if failure.remedy == REMEDY:
+        click.echo(failure.trace, err=True, nl=False)
+    click.echo(f"Error: {failure.what}\n{failure.remedy}", err=True)
 
 
 def write_reports(run: Run) -> None:
