@@ -22,7 +22,8 @@ TIMEOUT_S = 10
 PATIENCE_S = 90
 """For all of them at once on a slow machine."""
 
-SMALL = ("--set", "load.phases=['score']", "--set", "load.batches=1", "--set", "data.domains=['prose']")
+SETS = ("load.phases=['score']", "load.batches=1", "data.domains=['prose']", "measure.warmup=0")
+SMALL = [word for key in SETS for word in ("--set", key)]
 
 
 @dataclass
