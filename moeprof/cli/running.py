@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 
 from moeprof.cli.output import default_format, show
 from moeprof.cli.progress import Bar
-from moeprof.parallel.failure import Failure, end_now, failure_of, tell
+from moeprof.parallel.failure import REMEDY, Failure, RankError, end_now, failure_of, tell
 from moeprof.parallel.group import ALONE, Group, joined, started_as
 from moeprof.parallel.launch import end_with_launcher, folder_for_failures, launch, launched_folders
 from moeprof.records.errors import MoeprofError, UsageError
@@ -94,6 +94,8 @@ def launch_all(
         launch(arguments, num_ranks, folders)
     except MoeprofError as error:
         why = f"failed: {error.what}"
+        if isinstance(error, RankError) and not any((folder / "run.json").is_file() for folder in folders):
+            click.echo(error.trace, err=True, nl=False)  # there is no run in which a log could lie
         raise
     finally:
         for folder in folders:
@@ -104,7 +106,8 @@ def settle(folder: Path, why: str) -> None:
     """Says in a run that its ranks could not finish why that was; removes the folder of one that was never begun."""
     run = end_in_its_place(folder, why)
     if run is None:
-        folder.rmdir()
+        with suppress(OSError):
+            folder.rmdir()
     elif run.record.reasons == [why]:
         tell_of_partial(run)
 
@@ -169,11 +172,13 @@ def ended_at_once(group: Group) -> Iterator[None]:
 
 
 def report(failure: Failure) -> None:
-    """To the launcher where there is one of ours, to the user otherwise."""
+    """To the launcher where there is one of ours; to the user otherwise, with the place of a defect."""
     if launched_folders():
         tell(failure, folder_for_failures())
-    else:
-        click.echo(f"Error: {failure.what}\n{failure.remedy}", err=True)
+        return
+    if failure.remedy == REMEDY:
+        click.echo(failure.trace, err=True, nl=False)
+    click.echo(f"Error: {failure.what}\n{failure.remedy}", err=True)
 
 
 def write_reports(run: Run) -> None:

@@ -24,11 +24,11 @@ class LateRankError(MoeprofError):
 
 
 class RankError(MoeprofError):
-    """A rank failed; the exit code is its own."""
+    """A rank failed; the exit code is its own, and so is the place of a defect."""
 
-    def __init__(self, what: str, remedy: str, exit_code: int) -> None:
+    def __init__(self, what: str, remedy: str, exit_code: int, trace: str = "") -> None:
         super().__init__(what, remedy)
-        self.exit_code = exit_code
+        self.exit_code, self.trace = exit_code, trace
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def cause(failures: Mapping[int, Failure], exit_codes: Mapping[int, int]) -> Ran
     own = {rank: failure for rank, failure in failures.items() if not failure.follows}
     if own:
         rank, failure = min(own.items(), key=lambda item: item[1].time_ns)
-        return RankError(f"rank {rank}: {failure.what}", failure.remedy, failure.exit_code)
+        trace = failure.trace if failure.remedy == REMEDY else ""
+        return RankError(f"rank {rank}: {failure.what}", failure.remedy, failure.exit_code, trace)
     killed = {rank: -code for rank, code in exit_codes.items() if code < 0}
     for rank, number in sorted(killed.items(), key=lambda item: item[1] == signal.SIGTERM):
         name = signal.Signals(number).name

@@ -93,7 +93,7 @@ def silence_launcher() -> None:
 @contextmanager
 def signals_kept() -> Iterator[None]:
     """The launcher puts handlers of its own; afterwards the former ones are back."""
-    before = {number: signal.getsignal(number) for number in ENDINGS}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDINGS}
     try:
         yield
     finally:

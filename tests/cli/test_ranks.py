@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from threading import Thread
 
@@ -22,7 +23,8 @@ TIMEOUT_S = 10
 PATIENCE_S = 90
 """For all of them at once on a slow machine."""
 
-SMALL = ("--set", "load.phases=['score']", "--set", "load.batches=1", "--set", "data.domains=['prose']")
+SETS = ("load.phases=['score']", "load.batches=1", "data.domains=['prose']", "measure.warmup=0")
+SMALL = [word for key in SETS for word in ("--set", key)]
 
 
 @dataclass
@@ -49,9 +51,9 @@ class Started:
     def watch(self) -> None:
         """Waits for the end, and looks around at once."""
         stdout, stderr = self.process.communicate()
-        since = time.time() - self.broke_at if (self.folder / "told").exists() else 0.0
         left = processes_of(self.folder)
-        self.ending.set_result(Ended(self.process.returncode, stdout, stderr, since, self.out, left))
+        broke_at = self.broke_at if (self.folder / "told").exists() else 0.0
+        self.ending.set_result(Ended(self.process.returncode, stdout, stderr, broke_at, self.out, left))
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Ended:
     code: int
     stdout: str
     stderr: str
-    since_s: float
-    """After a rank was broken."""
+    broke_at: float
+    """When a rank was broken, s."""
     out: Path
     left: list[int]
     """Processes that are still there."""
@@ -70,6 +72,11 @@ class Ended:
     @property
     def run(self) -> Run:
         return Run.open(self.out)
+
+    @property
+    def since_s(self) -> float:
+        """From there to the end of the run, in whole seconds; its reports are still written behind it, from one process."""
+        return datetime.fromisoformat(self.run.record.finished).timestamp() - int(self.broke_at)
 
     def failed_with(self, what: str) -> bool:
         """Two lines, exit code 1, and a partial run that says the same."""

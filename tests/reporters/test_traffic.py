@@ -102,6 +102,18 @@ def test_the_result_has_one_line_of_it(tmp_path: Path) -> None:
     assert line in verdict(optimized, Numbers.of(optimized))
 
 
+def test_weights_are_those_of_each_rank(tmp_path: Path) -> None:
+    metrics = {"num_parameters": 4000, "expert_parameters": 3000, "memory_static": 8 * MIB, "flops_per_token": 2000}
+    writer = RunWriter(tmp_path / "run", RunRecord(command="characterize", recipe=load_recipe("lm-tiny", ["parallel.ranks=2"])))
+    writer.add_metrics(
+        MetricRow(name, value, "lm", variant=label) for name, value in metrics.items() for label in ("static", "dense")
+    )
+    run = writer.finish()
+    assert summary(run, Numbers.of(run))[0].startswith(
+        "The model has 4000 parameters (8 MiB on each rank), 75.0% of them in 32 experts"
+    )
+
+
 def test_the_link_stands_where_the_numbers_come_from(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
     assert "- Link within a machine: 50 us for a small message, 1.93 GiB/s at best" in render(run, "markdown")
