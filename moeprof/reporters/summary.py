@@ -37,7 +37,7 @@ def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
     flops, twin_flops = numbers.get("flops_per_token"), numbers.get("flops_per_token", variant="dense")
     if not (ours and twin and experts and size and flops and twin_flops):
         return
-    whose = " on each rank" if run.record.recipe.parallel.ranks > 1 else ""
+    whose = " on each rank" if run.record.ran.parallel.ranks > 1 else ""
     yield (
         f"The model has {count(ours)} parameters ({format_bytes(size)}{whose}), {percent(experts / ours)} of them in "
         f"{model.experts} experts per MoE layer, of which a token uses {gating.top_k}; its dense twin has {count(twin)}."
