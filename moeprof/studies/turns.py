@@ -25,6 +25,10 @@ from moeprof.records.subject import GATED, Number, Subject
 from moeprof.studies.progress import Progress
 
 COMMAND = "turns"
+TURN_S = 2.0
+"""For how long at least a process plays a turn: short rounds are many, so that what disturbs a few of them is outvoted."""
+
+MOST_ROUNDS = 200
 ANSWER_S = 600.0
 """A process that has not answered by then never will."""
 
@@ -80,18 +84,28 @@ def in_turns(sides: tuple[Side, Side], pairs: int, progress: Progress) -> tuple[
 
 
 def play(players: Sequence["Player"], tallies: Sequence[Tally], first: int) -> None:
-    """Every turn that both can play: warm-up, then rounds that are kept; side `first` begins."""
+    """Every turn that both can play; side `first` begins."""
     told = [tally.introduction for tally in tallies]
-    warmup, rounds = max(each["warmup"] for each in told), min(each["rounds"] for each in told)
     for turn in (tuple(turn) for turn in told[0]["turns"] if turn in told[1]["turns"]):
-        kept: list[list[float]] = [[], []]
-        for index in range(-warmup, rounds):
-            for side in (0, 1) if (index + first) % 2 == 0 else (1, 0):
-                throughput = players[side].round(turn)
-                if index >= 0:
-                    kept[side].append(throughput)
+        order = [first, 1 - first]
+        for _ in range(max(each["warmup"] for each in told)):
+            for side in order:
+                players[side].round(turn)
+        kept = played(players, turn, order, min(each["rounds"] for each in told))
         for tally, samples in zip(tallies, kept, strict=True):
             tally.samples.setdefault(turn, []).append(samples)
+
+
+def played(players: Sequence["Player"], turn: Turn, order: Sequence[int], rounds: int) -> list[list[float]]:
+    """Rounds of both sides, A B, B A, A B ...: as many as asked for, and more where these are short."""
+    kept: list[list[float]] = [[], []]
+    seconds = 0.0
+    while len(kept[0]) < rounds or (seconds < 2 * TURN_S and len(kept[0]) < MOST_ROUNDS):
+        for side in order if len(kept[0]) % 2 == 0 else order[::-1]:
+            throughput, lasted = players[side].round(turn)
+            kept[side].append(throughput)
+            seconds += lasted
+    return kept
 
 
 def number(workload: str, turn: Turn, processes: list[list[float]]) -> Number:
@@ -145,10 +159,11 @@ class Player:
             )
         return told
 
-    def round(self, turn: Turn) -> float:
-        """Tokens per second of one round."""
+    def round(self, turn: Turn) -> tuple[float, float]:
+        """Tokens per second of one round, and the seconds it took."""
         self.say({"phase": turn[0], "variant": turn[1]})
-        return float(self.heard()["throughput"])
+        told = self.heard()
+        return float(told["throughput"]), float(told["seconds"])
 
     def say(self, line: dict[str, Any]) -> None:
         """A process that is gone is noticed when its answer is missing."""

@@ -1,7 +1,8 @@
 """One side of an A/B measurement in a process of its own: `python -m moeprof.studies.worker`, spoken to in lines of JSON.
 
 The first line asks for a recipe, `{"recipe": ..., "settings": [...], "variants": [...]}`, and is answered by what the rounds will
-depend on. Every further line asks for one round, `{"phase": ..., "variant": ...}`, and is answered by its tokens per second.
+depend on. Every further line asks for one round, `{"phase": ..., "variant": ...}`, and is answered by its
+tokens per second and its seconds.
 """
 
 import json
@@ -34,8 +35,8 @@ from moeprof.workloads.registry import Workload, make_workload
 
 VARIANTS = BASELINES | {"dynamic": Variant(dispatch="dynamic")}
 
-Play = Callable[[], float]
-"""One round; tokens per second over one batch of every domain, padding left out."""
+Play = Callable[[], int]
+"""One round, one batch of every domain; its nanoseconds."""
 
 
 def main() -> None:
@@ -65,7 +66,9 @@ def conversation(lines: TextIO) -> Iterator[dict[str, Any]]:
     yield introduction(recipe, workload, list(plays))
     for line in lines:
         turn = json.loads(line)
-        yield {"throughput": plays[turn["phase"], turn["variant"]]()}
+        tokens, play = plays[turn["phase"], turn["variant"]]
+        seconds = play() / 1e9
+        yield {"throughput": tokens / seconds, "seconds": seconds}
 
 
 def introduction(recipe: Recipe, workload: Workload, turns: list[tuple[str, str]]) -> dict[str, Any]:
@@ -86,10 +89,12 @@ def introduction(recipe: Recipe, workload: Workload, turns: list[tuple[str, str]
     }
 
 
-def plays_of(recipe: Recipe, workload: Workload, variants: list[Variant], clock: Clock) -> dict[tuple[str, str], Play]:
-    """A round of every phase and variant, ready to be played."""
+def plays_of(
+    recipe: Recipe, workload: Workload, variants: list[Variant], clock: Clock
+) -> dict[tuple[str, str], tuple[int, Play]]:
+    """A round of every phase and variant, ready to be played, and its tokens, padding left out."""
     models = load_models(recipe, variants, Silent())
-    plays: dict[tuple[str, str], Play] = {}
+    plays: dict[tuple[str, str], tuple[int, Play]] = {}
     for phase in recipe.phases:
         episodes = first_of_each_domain(workload.episodes(phase))
         for episode in episodes:
@@ -99,19 +104,19 @@ def plays_of(recipe: Recipe, workload: Workload, variants: list[Variant], clock:
         for variant in variants if tokens else []:
             use_variant(models[variant], variant)
             rounds = [episode.ready(models[variant]) for episode in episodes]
-            plays[phase, variant.label] = player(models[variant], variant, rounds, tokens, clock)
+            plays[phase, variant.label] = tokens, player(models[variant], variant, rounds, clock)
     return plays
 
 
-def player(model: torch.nn.Module, variant: Variant, rounds: list[Round], tokens: int, clock: Clock) -> Play:
+def player(model: torch.nn.Module, variant: Variant, rounds: list[Round], clock: Clock) -> Play:
     """Every batch once; nothing but the batches is on the clock."""
 
-    def play() -> float:
+    def play() -> int:
         use_variant(model, variant)
         started = clock()
         for batch in rounds:
             batch()
-        return tokens * 1e9 / (clock() - started)
+        return clock() - started
 
     return play
 

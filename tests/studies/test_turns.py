@@ -24,7 +24,7 @@ for index, line in enumerate(sys.stdin):
     turn = json.loads(line)
     log.write(f"{speed:g} {turn['phase']}/{turn['variant']}\\n")
     FAULT
-    print(json.dumps({"throughput": 1000 * speed + index}), flush=True)
+    print(json.dumps({"throughput": 1000 * speed + index, "seconds": SECONDS}), flush=True)
 """
 TURNS = [["score", "static"], ["decode", "static"]]
 
@@ -35,12 +35,14 @@ Checkout = Callable[..., Path]
 def checkout(tmp_path: Path) -> Checkout:
     """Writes a package whose worker answers at once, at 1,000 times the speed that its first setting names."""
 
-    def write(name: str = "code", fault: str = "pass", playing: list[list[str]] = TURNS) -> Path:
+    def write(name: str = "code", fault: str = "pass", playing: list[list[str]] = TURNS, seconds: float = 5.0) -> Path:
         folder = tmp_path / name / "moeprof" / "studies"
         folder.mkdir(parents=True)
         for package in (folder, folder.parent):
             (package / "__init__.py").touch()
-        (folder / "worker.py").write_text(WORKER.replace("FAULT", fault).replace("TURNS", repr(playing)))
+        (folder / "worker.py").write_text(
+            WORKER.replace("FAULT", fault).replace("TURNS", repr(playing)).replace("SECONDS", str(seconds))
+        )
         return tmp_path / name
 
     return write
@@ -68,7 +70,7 @@ def test_every_pair_of_processes_plays_each_turn_in_turns_after_its_warm_up(chec
     assert len({line for line in log if line.endswith(" starts")}) == 6
     played = [line for line in log if not line.endswith(" starts")]
     assert played[:12] == [
-        f"{speed} {phase}/static" for phase in ("score", "decode") for speed in ("0.5", "1", "1", "0.5", "0.5", "1")
+        f"{speed} {phase}/static" for phase in ("score", "decode") for speed in ("1", "0.5", "1", "0.5", "0.5", "1")
     ]
     assert played[12:16] == [
         "1 score/static",
@@ -83,6 +85,13 @@ def test_every_pair_of_processes_plays_each_turn_in_turns_after_its_warm_up(chec
     assert [number.samples for number in after.numbers] == [((501, 502),) * 3, ((504, 505),) * 3]
     assert [number.value for number in before.numbers] == [1001.5, 1004.5]
     assert before.numbers[0].address == ("lm", "score", "", "static", "", "", "", "", "", "throughput")
+
+
+def test_short_rounds_are_many_until_each_side_has_played_for_two_seconds(checkout: Checkout) -> None:
+    for seconds, rounds in ((0.3, 7), (0.001, 200), (1.5, 2)):
+        code = checkout(f"code-{seconds}", seconds=seconds)
+        for subject in in_turns(sides(code, code), 1, Silent()):
+            assert [len(number.samples[0]) for number in subject.numbers] == [rounds, rounds]
 
 
 def test_two_measurements_have_two_names(checkout: Checkout) -> None:
