@@ -72,12 +72,7 @@ def test_every_pair_of_processes_plays_each_turn_in_turns_after_its_warm_up(chec
     assert played[:12] == [
         f"{speed} {phase}/static" for phase in ("score", "decode") for speed in ("1", "0.5", "1", "0.5", "0.5", "1")
     ]
-    assert played[12:16] == [
-        "1 score/static",
-        "0.5 score/static",
-        "0.5 score/static",
-        "1 score/static",
-    ]
+    assert played[12:16] == ["0.5 score/static", "1 score/static", "0.5 score/static", "1 score/static"]
     assert gone(tmp_path)
     assert (before.turns, before.command, before.settings) == (after.turns, "turns", {"speed": 1})
     assert after.settings == {"speed": 0.5}
