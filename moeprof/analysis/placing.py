@@ -33,19 +33,22 @@ def turns(slots_P: Counts) -> Counts:
     return turn_P
 
 
-def device_counts(counts_EB: Counts, slots_DS: Counts) -> Counts:
-    """Choices that each device serves, (D, B): those of a step go to an expert's copies in turn, whole tokens."""
+def device_counts(matrix: LoadMatrix, slots_DS: Counts) -> Counts:
+    """Choices that each device serves, (D, B), whole tokens: choice i of an expert in step s goes to copy (i + s) mod copies."""
     slots_P = slots_DS.ravel()
-    copies_P = np.bincount(slots_P)[slots_P]
-    late_P = (copies_P - 1 - turns(slots_P))[:, None]
-    pieces = np.array_split(counts_EB, -(-counts_EB.shape[1] * len(slots_P) // CELLS) or 1, axis=1)
-    served = [((piece[slots_P] + late_P) // copies_P[:, None]).reshape(*slots_DS.shape, -1).sum(axis=1) for piece in pieces]
+    copies_P = np.bincount(slots_P)[slots_P][:, None]
+    turn_P = turns(slots_P)[:, None]
+    served = []
+    for steps in np.array_split(np.arange(matrix.num_steps), -(-matrix.num_steps * len(slots_P) // CELLS) or 1):
+        late_PB = (turn_P - matrix.steps_B[steps]) % copies_P
+        counts_PB = (matrix.counts_EB[:, steps][slots_P] + copies_P - 1 - late_PB) // copies_P
+        served.append(counts_PB.reshape(*slots_DS.shape, -1).sum(axis=1))
     return np.concatenate(served, axis=1)
 
 
 def top_shares(matrix: LoadMatrix, slots_DS: Counts) -> Floats:
     """Share of the busiest device in every step, (B,)."""
-    return np.asarray(device_counts(matrix.counts_EB, slots_DS).max(axis=0) / matrix.choices_B)
+    return np.asarray(device_counts(matrix, slots_DS).max(axis=0) / matrix.choices_B)
 
 
 def floor_shares(matrix: LoadMatrix, num_devices: int) -> Floats:

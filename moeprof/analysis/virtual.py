@@ -1,12 +1,13 @@
 """Expert parallelism that never ran: a trace's tokens dealt to any number of devices, and what they would send each other.
 
 The tokens of a step are dealt in equal blocks of neighbours, in the order of rank, sequence and position; choices of an expert go
-to its copies in turn. A device sends and receives at once, within its node and between nodes over links of their own, and all
+to its copies in turn, another one first in every step. A device sends and receives at once, within its node and between nodes over links of their own, and all
 wait for the slowest: a model, not a measurement.
 
 Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a device, V nodes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,8 @@ class Choices:
     token_R: Counts
     """The index of the token within its step, from 0."""
     tokens_B: Counts
+    steps_B: Counts
+    """The step's own number."""
 
     def home_R(self, num_devices: int) -> Counts:
         """The device that a choice's token lives on."""
@@ -42,13 +45,13 @@ class Choices:
         slots_P = slots_DS.ravel()
         copies_E = np.bincount(slots_P)
         key_R = self.step_R * len(copies_E) + self.expert_R
-        turn_R = turns(key_R) % copies_E[self.expert_R]
+        turn_R = (turns(key_R) + self.steps_B[self.step_R]) % copies_E[self.expert_R]
         first_E = np.cumsum(copies_E) - copies_E
         slot_R = np.argsort(slots_P, kind="stable")[first_E[self.expert_R] + turn_R]
         return np.asarray(slot_R // slots_DS.shape[1])
 
 
-def choices_of(ranks: list[RoutingTrace], layer: str) -> Choices | None:
+def choices_of(ranks: Sequence[RoutingTrace], layer: str) -> Choices | None:
     """Of a layer in all ranks' traces of one phase; None where it has no rows."""
     parts = []
     for number, trace in enumerate(ranks):
@@ -61,10 +64,10 @@ def choices_of(ranks: list[RoutingTrace], layer: str) -> Choices | None:
     order = np.lexsort(token)
     keys = np.stack(token)[:, order]
     new_token = np.any(np.diff(keys, axis=1, prepend=-1) != 0, axis=0)
-    _, step_R = np.unique(keys[-1], return_inverse=True)
+    steps_B, step_R = np.unique(keys[-1], return_inverse=True)
     tokens_B = np.bincount(step_R[new_token])
     before_B = np.cumsum(tokens_B) - tokens_B
-    return Choices(step_R, expert_R[order], np.cumsum(new_token) - 1 - before_B[step_R], tokens_B)
+    return Choices(step_R, expert_R[order], np.cumsum(new_token) - 1 - before_B[step_R], tokens_B, steps_B)
 
 
 @dataclass(frozen=True, eq=False)

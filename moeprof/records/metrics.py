@@ -73,6 +73,51 @@ def replay_metrics() -> Iterator[Metric]:
     yield Metric("memory_reduction", "ratio", "higher", "exact", "all weights of a device / what is left of them")
 
 
+def balance_metrics() -> Iterator[Metric]:
+    """What a replay says of a placement, at the point `balancer=greedy;devices=8`; of a floor, at `devices=8`."""
+    for name, formula in (
+        ("max_load", "largest share of a step's choices that one device serves, over all test steps (paper 6.4)"),
+        ("avg_max_load", "share of the busiest device of a step, mean over test steps (paper 6.4)"),
+        ("max_load_floor", "max(1/devices, share of the step's hottest expert), largest of all test steps"),
+        ("avg_max_load_floor", "max(1/devices, share of the step's hottest expert), mean over test steps"),
+    ):
+        yield Metric(name, "fraction", "lower", "routed", f"{formula}; over layers: their mean")
+        for label in ("p50", "p90", "worst"):
+            yield Metric(f"{name}_{label}", "fraction", "lower", "routed", f"{label} over layers of {name}")
+    yield Metric("ideal_load", "fraction", "neither", "exact", "1 / devices")
+    yield Metric(
+        "load_gain", "fraction", "higher", "routed", "1 - avg_max_load / that of contiguous placement, means over layers"
+    )
+    for end, which in (("low", "lower"), ("high", "upper")):
+        yield Metric(
+            f"load_gain_{end}",
+            "fraction",
+            "higher",
+            "routed",
+            f"{which} end of load_gain's 95% interval (bootstrap over steps)",
+        )
+    yield Metric("history_steps", "steps", "neither", "exact", "steps that placements were made from, all layers together")
+    yield Metric("test_steps", "steps", "neither", "exact", "steps that placements were judged on, all layers together")
+    yield Metric("device_slots", "slots", "lower", "exact", "experts of a layer on each device")
+    yield Metric("moved_experts", "experts", "lower", "routed", "slots whose expert contiguous placement has on another device")
+    yield Metric("moved_bytes", "bytes", "lower", "routed", "bytes of moved_experts")
+    yield Metric("device_load", "fraction", "neither", "routed", "share of a test step's choices that the device serves, mean")
+    yield Metric(
+        "virtual_comm_tokens", "tokens", "lower", "routed", "tokens that leave their device for an expert, per step, one way"
+    )
+    yield Metric("virtual_comm_bytes", "bytes", "lower", "routed", "bytes of virtual_comm_tokens, there and back")
+    yield Metric(
+        "virtual_comm_time",
+        "ns",
+        "lower",
+        "modelled",
+        "all-to-alls of a step until the slowest device is done, mean over steps",
+    )
+    yield Metric(
+        "virtual_wait_time", "ns", "lower", "modelled", "virtual_comm_time - a device's own, mean over devices and steps"
+    )
+
+
 def with_interval(metric: Metric) -> Iterator[Metric]:
     """A timed metric, and the ends of the 95% interval of its median over rounds."""
     yield metric
@@ -170,6 +215,7 @@ METRICS = {
         Metric("load_divergence", "bits", "neither", "routed", "Jensen-Shannon divergence of two domains' total loads"),
         *fairseq_metrics(),
         *replay_metrics(),
+        *balance_metrics(),
         Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
         Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),
         Metric("memory_dynamic_peak", "bytes", "lower", "routed", "most live tensor bytes in a phase, parameters left out"),

@@ -20,7 +20,7 @@ def dealt(counts: list[list[int]], slots: list[list[int]]) -> list[list[int]]:
     for expert, steps in enumerate(counts):
         for step, count in enumerate(steps):
             for token in range(count):
-                loads[holders[expert][token % len(holders[expert])]][step] += 1
+                loads[holders[expert][(token + step) % len(holders[expert])]][step] += 1
     return loads
 
 
@@ -31,13 +31,16 @@ def test_devices_serve_what_is_dealt_to_their_copies(devices: int, extra: int, n
     counts_EB = generator.integers(0, 6, (4, num_steps))
     slots = np.concatenate([generator.permutation(4), generator.integers(0, 4, devices * (extra + 4) - 4)])
     slots_DS = slots.reshape(devices, -1)
-    assert device_counts(counts_EB, slots_DS).tolist() == dealt(counts_EB.tolist(), slots_DS.tolist())
+    matrix = matrix_of_counts("0", "", counts_EB + (counts_EB.sum(axis=0) == 0), 1)
+    assert device_counts(matrix, slots_DS).tolist() == dealt(matrix.counts_EB.tolist(), slots_DS.tolist())
 
 
 def test_many_steps_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moeprof.analysis.placing.CELLS", 10)
     counts_EB, slots_DS = np.arange(28).reshape(4, 7), np.array([[0, 1, 0], [3, 2, 1]])
-    assert device_counts(counts_EB, slots_DS).tolist() == dealt(counts_EB.tolist(), slots_DS.tolist())
+    assert device_counts(matrix_of_counts("0", "", counts_EB, 1), slots_DS).tolist() == dealt(
+        counts_EB.tolist(), slots_DS.tolist()
+    )
 
 
 def test_copies_take_turns_by_device() -> None:
