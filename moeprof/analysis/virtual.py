@@ -1,8 +1,8 @@
 """Expert parallelism that never ran: a trace's tokens dealt to any number of devices, and what they would send each other.
 
 The tokens of a step are dealt in equal blocks of neighbours, in the order of rank, sequence and position; choices of an expert go
-to its copies in turn, another one first in every step. A device sends and receives at once, within its node and between nodes over links of their own, and all
-wait for the slowest: a model, not a measurement.
+to its copies in turn, another one first in every step. A device sends and receives at once, within its node and between nodes
+over links of their own, and all wait for the slowest: a model, not a measurement.
 
 Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a device, V nodes.
 """
