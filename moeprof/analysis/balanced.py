@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 from moeprof.analysis.balance_gain import Gain
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
@@ -92,3 +93,21 @@ class Balanced:
             and (gain := self.gain(phase, name, devices)) is not None
         ]
         return max(found, key=lambda pair: pair[1].value, default=None)
+
+    def elsewhere(self, phase: str, balancer: str, devices: int) -> float | None:
+        """Avg max load where one domain places and another one is judged, mean over pairs; None where there are none."""
+        pairs = [pair for pair in self.crosses(phase) if pair[0] != pair[1]]
+        loads = [self.get("avg_max_load", phase, balancer, devices, domain=future, category=past) for past, future in pairs]
+        known = [load for load in loads if load is not None]
+        return fmean(known) if known else None
+
+    def best_elsewhere(self, phase: str, devices: int, *, copies: bool) -> str | None:
+        """The balancer that makes copies, or none, and is best by that; of equal ones the one asked for first."""
+        means = {
+            name: mean
+            for name in self.balancers(phase, devices)
+            if name != CONTIGUOUS.name
+            and BALANCERS[name].replicates == copies
+            and (mean := self.elsewhere(phase, name, devices)) is not None
+        }
+        return min(means, key=lambda name: means[name], default=None)

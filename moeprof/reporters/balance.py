@@ -1,9 +1,9 @@
 """What a replay of placements says: whether moving or copying experts is worth it, and what the text has to do with it."""
 
 from collections.abc import Iterator
-from statistics import fmean
 
 from moeprof.analysis.balance_gain import WORTH, Gain
+from moeprof.analysis.balance_rows import HALVES
 from moeprof.analysis.balanced import Balanced
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.replay import ALL
@@ -121,24 +121,16 @@ def wait_line(balanced: Balanced, phase: str) -> Iterator[str]:
 def domain_line(balanced: Balanced, phase: str) -> Iterator[str]:
     """What a placement is worth on a text that it was not made from."""
     devices = balanced.balance.focus
-    crosses = [(past, future) for past, future in balanced.crosses(phase) if past != future]
-    names = [name for name in balanced.balancers(phase, devices) if name != CONTIGUOUS.name]
-    if not crosses or not names:
+    best = balanced.best_elsewhere(phase, devices, copies=False) or balanced.best_elsewhere(phase, devices, copies=True)
+    means = [balanced.elsewhere(phase, name, devices) for name in (best or "", CONTIGUOUS.name)]
+    if best is None or means[0] is None or means[1] is None:
         return
-
-    def mean(name: str) -> float:
-        found = (balanced.get("avg_max_load", phase, name, devices, domain=future, category=past) for past, future in crosses)
-        return fmean(value for value in found if value is not None)
-
-    best = min(names, key=mean)
-    drift = [
-        balanced.get("load_divergence", phase, category=pair) for pair in balanced.drifts(phase) if pair != "history vs test"
-    ]
+    drift = [balanced.get("load_divergence", phase, category=pair) for pair in balanced.drifts(phase) if pair != HALVES]
     known = [value for value in drift if value is not None]
     far = f"; their loads are up to {max(known):.3f} bits apart (0 the same, 1 nothing in common)" if known else ""
     yield (
         f"Other texts: placed by one domain and judged on another, {best} on {devices} devices brings the busiest to "
-        f"{percent(mean(best))}, contiguous placement to {percent(mean(CONTIGUOUS.name))} (mean over {len(crosses)} pairs){far}."
+        f"{percent(means[0])} in the mean over all pairs, contiguous placement to {percent(means[1])}{far}."
     )
 
 

@@ -35,6 +35,15 @@ def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Ca
     assert summary.count("\n- ") <= 10
 
 
+def test_several_domains_place_for_each_other(moeprof: Call, tmp_path: Path) -> None:
+    trace = skewed(tmp_path / "talk.parquet", domains=("prose", "code"))
+    code, stdout, _ = moeprof("replay", trace, "--balance", "--devices", "4", "--out", tmp_path / "run")
+    assert code == 0
+    assert "- Other texts: placed by one domain and judged on another, " in stdout
+    assert stdout.count("| prose   | code ") == 1
+    assert "| prose vs code " in stdout
+
+
 def test_a_placement_is_written(moeprof: Call, trace: Path, tmp_path: Path) -> None:
     options = ("--balance", "--balancer", "greedy", "--devices", 4, "--save-placement", tmp_path / "p.json", "--json")
     code, stdout, _ = moeprof("replay", trace, *options, "--out", tmp_path / "run")

@@ -1,6 +1,6 @@
 """Loads of devices in one phase: balancers side by side, over numbers of devices, by layer and by domain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from moeprof.analysis.balanced import Balanced
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
@@ -19,6 +19,7 @@ def phase_blocks(balanced: Balanced, phase: str) -> Iterator[Block]:
     judged = balanced.get("test_steps", phase) is not None
     if judged:
         yield balancer_table(balanced, phase, devices)
+        yield cost_table(balanced, phase, devices)
         yield load_curves(balanced, phase)
         yield from device_maps(balanced, phase, devices)
     if balanced.crosses(phase):
@@ -31,37 +32,51 @@ def phase_blocks(balanced: Balanced, phase: str) -> Iterator[Block]:
 
 
 def balancer_table(balanced: Balanced, phase: str, devices: int) -> Table:
-    """A row per balancer; what is known of none has no column."""
-
-    def of(metric: str, write: Callable[[float], str]) -> Callable[[str], str]:
-        return lambda name: cell(balanced.get(metric, phase, name, devices), write)
-
-    columns: dict[str, Callable[[str], str]] = {
-        "max load": of("max_load", percent),
-        "avg max load": of("avg_max_load", percent),
-        "p90 layer": of("avg_max_load_p90", percent),
-        "worst layer": of("avg_max_load_worst", percent),
-        "gain": of("load_gain", signed),
-        "from": of("load_gain_low", signed),
-        "to": of("load_gain_high", signed),
-        "slots": of("device_slots", format_significant),
-        "moved": of("moved_experts", lambda count: f"{count:,.0f}"),
-        "tokens sent": of("virtual_comm_tokens", format_significant),
-        "bytes sent": of("virtual_comm_bytes", format_bytes),
-        "waiting": of("virtual_wait_time", duration),
-    }
-    names = balanced.balancers(phase, devices)
-    cells = {title: [write(name) for name in names] for title, write in columns.items()}
-    told = {title: column for title, column in cells.items() if any(text != MISSING for text in column)}
+    """Loads and gains, a row per balancer."""
     floors = (balanced.get(f"{metric}_floor", phase, devices=devices) for metric in ("max_load", "avg_max_load"))
     caption = (
         f"{devices} devices, test steps only. Share of a step's choices on the busiest device: the largest of all steps (max load, "
-        "memory) and the mean (avg max load, latency), means over layers; "
+        "memory) and the mean (avg max, latency), means over layers; worst: avg max of the worst layer; "
         f"ideal {percent(1 / devices)}, floors without copies {' and '.join(cell(floor, percent) for floor in floors)}. "
-        "Gain: fall of avg max load, with its 95% interval. Slots: experts of a layer on a device. Moved: experts that change "
-        "their device. Tokens: leaving their device, per step, all layers, one way"
+        "Gain: fall of avg max, with its 95% interval."
     )
-    caption += "; bytes: both ways; waiting of the mean device: modelled." if "waiting" in told else "."
+    columns = {
+        "max load": ("max_load", percent),
+        "avg max": ("avg_max_load", percent),
+        "worst": ("avg_max_load_worst", percent),
+        "gain": ("load_gain", signed),
+        "from": ("load_gain_low", signed),
+        "to": ("load_gain_high", signed),
+    }
+    return table_of(balanced, phase, devices, columns, caption)
+
+
+def cost_table(balanced: Balanced, phase: str, devices: int) -> Table:
+    """What a placement takes, and what devices then send each other."""
+    columns = {
+        "slots": ("device_slots", format_significant),
+        "moved": ("moved_experts", lambda count: f"{count:,.0f}"),
+        "tokens sent": ("virtual_comm_tokens", format_significant),
+        "bytes": ("virtual_comm_bytes", format_bytes),
+        "waiting": ("virtual_wait_time", duration),
+    }
+    caption = (
+        "Slots: experts of a layer on a device. Moved: experts that change their device. Tokens: leaving their device, per step, all "
+        "layers, one way; bytes: of them, both ways; waiting of the mean device: modelled."
+    )
+    return table_of(balanced, phase, devices, columns, caption)
+
+
+def table_of(
+    balanced: Balanced, phase: str, devices: int, columns: Mapping[str, tuple[str, Callable[[float], str]]], caption: str
+) -> Table:
+    """A row per balancer; what is known of none has no column."""
+    names = balanced.balancers(phase, devices)
+    cells = {
+        title: [cell(balanced.get(metric, phase, name, devices), write) for name in names]
+        for title, (metric, write) in columns.items()
+    }
+    told = {title: column for title, column in cells.items() if any(text != MISSING for text in column)}
     return Table(["balancer", *told], list(zip(names, *told.values(), strict=True)), caption=caption)
 
 
@@ -137,8 +152,9 @@ def layer_table(balanced: Balanced, phase: str, devices: int) -> Table:
 
 
 def cross_table(balanced: Balanced, phase: str, devices: int) -> Table:
-    """History of one domain, test of another."""
-    names = balanced.balancers(phase, devices)
+    """History of one domain, test of another; beside contiguous placement the best balancers with and without copies."""
+    found = (balanced.best_elsewhere(phase, devices, copies=copies) for copies in (False, True))
+    names = [CONTIGUOUS.name, *(name for name in found if name)]
     rows = [
         [
             past,
@@ -152,7 +168,10 @@ def cross_table(balanced: Balanced, phase: str, devices: int) -> Table:
         for past, future in balanced.crosses(phase)
     ]
     what = "all choices of the domain as one step" if phase == ALL else "means over layers and test steps"
-    caption = f"Avg max load on {devices} devices where one domain's history places and another is judged; {what}."
+    caption = (
+        f"Avg max load on {devices} devices where one domain's history places and another is judged, beside the balancers that are best in "
+        f"the mean; {what}."
+    )
     return Table(["history", "test", "floor", *names], rows, labels=2, caption=caption)
 
 

@@ -132,6 +132,13 @@ def test_domains_place_for_each_other(tmp_path: Path) -> None:
     placement = by_hand(halves[0].sum(axis=1), 2)
     expected = np.max([halves[1][rows].sum(axis=0) for rows in placement], axis=0).mean() / 64
     assert own == pytest.approx(expected)
+    across = [
+        balanced.get("avg_max_load", "decode", "greedy", 2, domain=future, category=past) or 0
+        for past, future in (("prose", "code"), ("code", "prose"))
+    ]
+    assert balanced.elsewhere("decode", "greedy", 2) == pytest.approx(sum(across) / 2)
+    assert balanced.best_elsewhere("decode", 2, copies=False) == "greedy"
+    assert balanced.best_elsewhere("decode", 2, copies=True) is None
 
 
 def test_published_counts_place_one_domain_for_another(shared_data: Path, tmp_path: Path) -> None:
