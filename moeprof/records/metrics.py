@@ -5,31 +5,16 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from moeprof.records.files import replacing
-
-Kind = Literal["exact", "routed", "timed", "modelled", "forced"]
-Better = Literal["higher", "lower", "neither"]
+from moeprof.records.metric import Kind, Metric
+from moeprof.records.replay_metrics import balance_metrics, replay_metrics
 
 KEYS = ("workload", "phase", "domain", "variant", "point", "rank", "layer", "region", "category", "metric")
 """Columns that tell one number from another; empty means over all of them."""
 
 COLUMNS = (*KEYS, "unit", "kind", "value")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that moeprof reports, declared once.
-
-    `kind` is `exact` (the same on every machine), `routed` (exact given the routing), `timed`, `modelled` or `forced`.
-    """
-
-    name: str
-    unit: str
-    better: Better
-    kind: Kind
-    formula: str
 
 
 def fairseq_metrics() -> Iterator[Metric]:
@@ -41,36 +26,6 @@ def fairseq_metrics() -> Iterator[Metric]:
         for end, busy in (("top", "busiest"), ("bottom", "idlest")):
             formula = f"{choice} choices of a step's {busy} 20% of experts, mean over steps (fairseq)"
             yield Metric(f"{name}_balance_{end}", "percent", "lower" if end == "top" else "higher", "routed", formula)
-
-
-def replay_metrics() -> Iterator[Metric]:
-    """What a replay says of an expert cache, at the point `policy=lru;slots=16` or `policy=lru;budget_bytes=262144000`."""
-    yield Metric("expert_accesses", "accesses", "neither", "routed", "distinct experts of every step and layer, summed")
-    yield Metric("compulsory_misses", "misses", "neither", "routed", "accesses to experts that were never used before")
-    yield Metric("misses", "misses", "lower", "routed", "accesses to experts that are not in the cache")
-    yield Metric("miss_rate", "fraction", "lower", "routed", "misses / expert_accesses")
-    yield Metric("worst_miss_rate", "fraction", "lower", "routed", "largest miss_rate of any layer and domain")
-    yield Metric("bytes_loaded", "bytes", "lower", "routed", "misses x bytes of the layer's experts, over all devices")
-    yield Metric(
-        "knee_slots", "slots", "neither", "routed", "slots at which misses lie deepest below the line between both ends"
-    )
-    yield Metric("knee_budget", "bytes", "neither", "routed", "knee_slots where budgets in bytes were swept")
-    yield Metric("copy_time", "ns", "lower", "modelled", "bytes of one expert (over layers: the largest) / link bandwidth")
-    yield Metric(
-        "transfer_time", "ns", "lower", "modelled", "bytes_loaded of the busiest device / link bandwidth / steps of the phase"
-    )
-    yield Metric(
-        "exposed_time",
-        "ns",
-        "lower",
-        "modelled",
-        "max(0, copies - overlap) of every layer's step, summed per device / steps of the phase; the slowest device",
-    )
-    yield Metric("memory_saved", "bytes", "higher", "exact", "bytes of a device's experts that have no slot (paper 5.5)")
-    yield Metric(
-        "memory_saved_share", "fraction", "higher", "exact", "memory_saved / all weights of a device without buffering"
-    )
-    yield Metric("memory_reduction", "ratio", "higher", "exact", "all weights of a device / what is left of them")
 
 
 def with_interval(metric: Metric) -> Iterator[Metric]:
@@ -170,6 +125,7 @@ METRICS = {
         Metric("load_divergence", "bits", "neither", "routed", "Jensen-Shannon divergence of two domains' total loads"),
         *fairseq_metrics(),
         *replay_metrics(),
+        *balance_metrics(),
         Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
         Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),
         Metric("memory_dynamic_peak", "bytes", "lower", "routed", "most live tensor bytes in a phase, parameters left out"),

@@ -1,13 +1,16 @@
 """Which rank holds which expert of which layer: a plain JSON file that people can read, edit and diff."""
 
 import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
+from moeprof.records.files import reason, replacing
 
 SCHEMA = 1
 
@@ -23,12 +26,21 @@ class PlacementFile(BaseModel):
     layers: dict[str, list[list[int]]]
 
 
+class Move(NamedTuple):
+    """An expert that two placements have on different ranks."""
+
+    layer: str
+    expert: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Placement:
     """Physical slots of every layer, rank by rank.
 
     `layers[layer][rank]` lists the experts in that rank's slots. Physical expert ids count through the ranks in order, so
-    there are P = sum of the lengths >= E of them; an expert that stands more than once is replicated.
+    there are P = sum of the lengths >= E of them; an expert that stands on several ranks is replicated.
     """
 
     num_experts: int
@@ -44,6 +56,9 @@ class Placement:
                 raise ValueError(f"layer {layer}: expert {missing[0]} is on no rank")
             if foreign:
                 raise ValueError(f"layer {layer}: expert {foreign[0]} is not one of the {self.num_experts}")
+            for number, rank in enumerate(ranks):
+                if twice := sorted(expert for expert, times in Counter(rank).items() if times > 1):
+                    raise ValueError(f"layer {layer}: expert {twice[0]} stands twice on rank {number}")
 
     @classmethod
     def contiguous(cls, layers: list[str], num_experts: int, num_ranks: int) -> "Placement":
@@ -58,6 +73,35 @@ class Placement:
         """The expert behind each physical id of `layer`, (P,)."""
         return tuple(expert for rank in self.layers[layer] for expert in rank)
 
+    def homes(self, layer: str) -> dict[int, tuple[int, ...]]:
+        """The ranks of every expert of `layer`, ascending."""
+        found: dict[int, tuple[int, ...]] = dict.fromkeys(range(self.num_experts), ())
+        for number, rank in enumerate(self.layers[layer]):
+            for expert in rank:
+                found[expert] += (number,)
+        return found
+
+    def moves(self, other: "Placement") -> Iterator[Move]:
+        """What differs in `other`, layer by layer and expert by expert; a layer that one of them lacks has no ranks there."""
+        for layer in dict.fromkeys([*self.layers, *other.layers]):
+            before, after = (one.homes(layer) if layer in one.layers else {} for one in (self, other))
+            for expert in range(max(self.num_experts, other.num_experts)):
+                old, new = before.get(expert, ()), after.get(expert, ())
+                if old != new:
+                    yield Move(layer, expert, old, new)
+
+    def check(self, layers: Sequence[str], num_experts: int, num_ranks: int, model_hash: str = "") -> None:
+        """ValueError where it is not for this model on so many ranks; a hash that one side lacks is not compared."""
+        if self.model_hash and model_hash and self.model_hash != model_hash:
+            raise ValueError(f"it is for another model: weights {self.model_hash[:12]}, not {model_hash[:12]}")
+        if self.num_experts != num_experts:
+            raise ValueError(f"it is for {self.num_experts} experts, the model has {num_experts}")
+        for layer in layers:
+            if layer not in self.layers:
+                raise ValueError(f"it leaves out layer {layer}")
+            if len(self.layers[layer]) != num_ranks:
+                raise ValueError(f"layer {layer}: it is for {len(self.layers[layer])} ranks, not {num_ranks}")
+
     def write(self, path: Path) -> None:
         """Writes the JSON file, one rank per line."""
         head = {"schema_version": SCHEMA, "model_hash": self.model_hash, "num_experts": self.num_experts}
@@ -65,7 +109,8 @@ class Placement:
             f"  {json.dumps(layer)}: [\n" + ",\n".join(f"   {[int(expert) for expert in rank]}" for rank in ranks) + "\n  ]"
             for layer, ranks in self.layers.items()
         )
-        path.write_text(json.dumps(head, indent=1)[:-2] + ',\n "layers": {\n' + layers + "\n }\n}\n")
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(head, indent=1)[:-2] + ',\n "layers": {\n' + layers + "\n }\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> "Placement":
@@ -79,5 +124,5 @@ class Placement:
         except (OSError, ValidationError, ValueError) as error:
             raise UsageError(
                 f"placement {path}: {reason(error)}",
-                "Save a new placement, or mend the file: every expert of every layer belongs to at least one rank.",
+                "Save a new placement, or mend the file: every expert of every layer belongs to at least one rank, and to none twice.",
             ) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-ORDER = ("batch", "policy", "slots", "budget_bytes", "devices")
+ORDER = ("batch", "policy", "slots", "budget_bytes", "balancer", "devices")
 """Canonical, so that the same point is always the same text."""
 
 

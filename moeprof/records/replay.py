@@ -1,5 +1,6 @@
 """What a replay was made from and how, for runs that no recipe decides."""
 
+from math import log2
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,6 +42,33 @@ class TraceSource(Strict):
     """Of them those of routed experts, the layers included that were not replayed."""
     step_ns: dict[str, float] = {}
     """How long a step took in each phase of the replay, where the run that recorded the trace was timed."""
+    token_bytes: Positive | None = None
+    """Of one token on its way to an expert; None where nobody says."""
+    weights_hash: str = ""
+    """Of the model that was recorded; empty where nobody says."""
+
+
+class Balance(Strict):
+    """What was asked of a replay of placements."""
+
+    trace: TraceSource
+    balancers: list[str]
+    devices: list[Positive]
+    """Rising."""
+    nodes: Positive = 1
+    """Over which the devices are spread, in blocks of equal size."""
+    replicas: Annotated[int, Field(ge=0)] = 1
+    """Slots of each layer on each device beyond its share of the experts, for balancers that replicate."""
+    phase: Choice
+    bandwidth: Positive
+    """Of each device's link to others of its node, bytes per second."""
+    node_bandwidth: Positive
+    """The same to other nodes."""
+
+    @property
+    def focus(self) -> int:
+        """The number of devices that the report speaks for: the one nearest to a machine's usual eight."""
+        return min(self.devices, key=lambda devices: abs(log2(devices / 8)))
 
 
 class Replay(Strict):

@@ -20,7 +20,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
 from moeprof.records.recipe import Recipe
-from moeprof.records.replay import Replay
+from moeprof.records.replay import Balance, Replay, TraceSource
 from moeprof.records.routing_trace import RoutingTrace, read_traces
 from moeprof.records.traffic import Traffic, joined
 
@@ -77,7 +77,9 @@ class RunRecord(BaseModel):
     recipe: Recipe | None = None
     """Of a run that ran a model; None where it replayed a trace."""
     replay: Replay | None = None
-    """What was replayed and how; None where a model ran."""
+    """What was asked of a replay of caches."""
+    balance: Balance | None = None
+    """What was asked of a replay of placements."""
     variants: list[dict[str, str | bool]] = []
     environment: Environment = Environment()
     text_hashes: dict[str, str] = {}
@@ -92,19 +94,20 @@ class RunRecord(BaseModel):
     @model_validator(mode="after")
     def has_one_origin(self) -> "RunRecord":
         replays = self.command == "replay"
-        if replays != (self.replay is not None) or replays == (self.recipe is not None):
+        origins = [self.recipe is not None, self.replay is not None, self.balance is not None]
+        if sum(origins) != 1 or replays == origins[0]:
             raise ValueError(f"{self.command!r} needs a {'replay' if replays else 'recipe'} and nothing else")
         return self
 
     @property
     def name(self) -> str:
         """Of the recipe, or of the trace."""
-        return self.recipe.name if self.recipe else self.replayed.trace.name
+        return self.recipe.name if self.recipe else self.trace.name
 
     @property
     def workload(self) -> str:
         """`lm` or `mt`."""
-        return self.recipe.workload if self.recipe else self.replayed.trace.workload
+        return self.recipe.workload if self.recipe else self.trace.workload
 
     @property
     def ran(self) -> Recipe:
@@ -113,10 +116,23 @@ class RunRecord(BaseModel):
         return self.recipe
 
     @property
+    def trace(self) -> TraceSource:
+        """What a replay of either kind replayed."""
+        asked = self.replay or self.balance
+        assert asked is not None, "a run of a model replays nothing"
+        return asked.trace
+
+    @property
     def replayed(self) -> Replay:
-        """What a replay replayed."""
-        assert self.replay is not None, "a run of a model replays nothing"
+        """What a replay of caches was asked."""
+        assert self.replay is not None, "this run replays no caches"
         return self.replay
+
+    @property
+    def balanced(self) -> Balance:
+        """What a replay of placements was asked."""
+        assert self.balance is not None, "this run replays no placements"
+        return self.balance
 
 
 @dataclass(frozen=True)

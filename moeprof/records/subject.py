@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import moeprof
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, refuse_newer, replacing
-from moeprof.records.metrics import KEYS, Kind
+from moeprof.records.metric import Kind
+from moeprof.records.metrics import KEYS
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace
 from moeprof.records.run import Run, RunRecord
@@ -30,6 +31,9 @@ GATED = "throughput"
 
 PARTS = ("domain", "point", "rank", "layer", "region")
 """Keys that a gated throughput leaves empty: it is that of a workload, phase and variant; parts of it are only described."""
+
+SWEPT = ("policies", "slots", "budgets", "balancers", "devices")
+"""What a replay was asked for side by side: numbers of different points stand at different addresses."""
 
 Address = tuple[str, ...]
 """The key cells of `metrics.csv`, in the order of KEYS."""
@@ -143,8 +147,8 @@ def routing_of(runs: Sequence[Run]) -> dict[str, str]:
     """By phase and variant; one hash over all ranks, and over all processes where these disagree."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
-        replay = run.record.replay
-        for name, digest in (replay.trace.decisions if replay else decisions_of(run.traces)).items():
+        replayed = None if run.record.recipe else run.record.trace
+        for name, digest in (replayed.decisions if replayed else decisions_of(run.traces)).items():
             found.setdefault(name, {})[digest] = None
     return {name: joint(list(digests)) for name, digests in found.items()}
 
@@ -198,12 +202,10 @@ def merged(numbers: Sequence[Number]) -> Number:
 
 def run_settings(record: RunRecord) -> dict[str, Any]:
     """What a run's numbers depend on beside its texts, weights and routing."""
-    if record.replay:
-        asked = record.replay.model_dump(mode="json", exclude={"policies", "slots", "budgets", "trace"})
-        return asked | record.replay.trace.model_dump(
-            mode="json", include={"num_experts", "layers", "expert_bytes", "weight_bytes"}
-        )
-    return settings_of(record.ran)
+    if record.recipe:
+        return settings_of(record.recipe)
+    asked = (record.replay or record.balanced).model_dump(mode="json", exclude={*SWEPT, "trace"})
+    return asked | record.trace.model_dump(mode="json", include={"num_experts", "layers", "expert_bytes", "weight_bytes"})
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

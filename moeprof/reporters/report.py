@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from moeprof.analysis.balanced import Balanced
 from moeprof.analysis.replayed import Replayed
 from moeprof.records.run import Run
-from moeprof.reporters import characterization, comparison, replay
+from moeprof.reporters import balance, characterization, comparison, replay
 from moeprof.reporters.document import Block, Bullets, Document, Heading, Paragraph
 from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.provenance import provenance
@@ -39,7 +40,7 @@ KINDS = {
 
 def document_of(run: Run) -> Document:
     """All parts, in order; what was not recorded is said."""
-    title, lines, body = replay_parts(run) if run.record.replay else model_parts(run)
+    title, lines, body = model_parts(run) if run.record.recipe else replay_parts(run)
     document: Document = [Heading(f"moeprof {run.record.command}: {run.record.name}", 1)]
     if not run.record.valid:
         document.append(Paragraph(f"THIS RUN IS NOT VALID: {'; '.join(run.record.reasons)}. What it recorded follows."))
@@ -55,7 +56,10 @@ Parts = tuple[str, list[str], Iterable[Block]]
 
 
 def replay_parts(run: Run) -> Parts:
-    """Of a replay."""
+    """Of a replay of either kind."""
+    if run.record.balance:
+        balanced = Balanced.of(run)
+        return "Summary", balance.summary(balanced), balance.body(balanced)
     replayed = Replayed.of(run)
     return "Summary", replay.summary(replayed), replay.body(replayed)
 

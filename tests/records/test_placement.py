@@ -51,12 +51,54 @@ def test_a_missing_and_a_foreign_expert_are_named() -> None:
         Placement(2, {"1": ((0, 1), (-1,))})
 
 
+def test_an_expert_stands_on_a_rank_once_however_many_ranks_have_it() -> None:
+    with pytest.raises(ValueError, match=r"layer 1: expert 2 stands twice on rank 1"):
+        Placement(3, {"1": ((0, 1), (2, 2))})
+    assert Placement(3, {"1": ((0, 2), (2, 1))}).homes("1") == {0: (0,), 1: (1,), 2: (0, 1)}
+
+
+def test_two_placements_are_told_apart_expert_by_expert() -> None:
+    before = Placement(3, {"1": ((0, 1), (2, 0)), "3": ((0, 1), (2,))})
+    after = Placement(3, {"1": ((0, 2), (2, 1)), "5": ((0,), (1, 2))})
+    assert [tuple(move) for move in before.moves(after)] == [
+        ("1", 0, (0, 1), (0,)),
+        ("1", 1, (0,), (1,)),
+        ("1", 2, (1,), (0, 1)),
+        ("3", 0, (0,), ()),
+        ("3", 1, (0,), ()),
+        ("3", 2, (1,), ()),
+        ("5", 0, (), (0,)),
+        ("5", 1, (), (1,)),
+        ("5", 2, (), (1,)),
+    ]
+    assert list(before.moves(before)) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ((["1"], 4, 2, "b" * 64), f"it is for another model: weights {'a' * 12}, not {'b' * 12}"),
+        ((["1"], 8, 2, ""), "it is for 4 experts, the model has 8"),
+        ((["1", "3"], 4, 2, ""), "it leaves out layer 3"),
+        ((["1"], 4, 4, "a" * 64), "layer 1: it is for 2 ranks, not 4"),
+    ],
+)
+def test_a_placement_of_something_else_is_refused(asked: tuple[list[str], int, int, str], what: str) -> None:
+    placement = Placement(4, {"1": ((0, 1), (2, 3))}, model_hash="a" * 64)
+    with pytest.raises(ValueError, match=what):
+        placement.check(*asked)
+    placement.check(["1"], 4, 2, "a" * 64)
+    placement.check(["1"], 4, 2)
+
+
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_a_placement_comes_back_from_its_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     num_experts = data.draw(st.integers(1, 12))
     ranks = st.permutations(range(num_experts)).flatmap(
-        lambda order: st.integers(0, num_experts).map(lambda cut: (tuple(order[:cut]), tuple(order[cut:]) + tuple(order[:1])))
+        lambda order: st.integers(0, num_experts).map(
+            lambda cut: (tuple(order[:cut]), tuple(order[cut:]) + tuple(order[:1] if cut else ()))
+        )
     )
     layers = data.draw(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), ranks, max_size=4))
     placement = Placement(num_experts, layers, model_hash="abc")

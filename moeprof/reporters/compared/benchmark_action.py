@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from moeprof.analysis.compared import Comparison
-from moeprof.records.metrics import METRICS, Better
+from moeprof.records.metric import Better
+from moeprof.records.metrics import METRICS
 from moeprof.reporters.compared.names import Tracked, distinct, place_name, tracked
 from moeprof.reporters.compared.words import amount, one_line, told
 

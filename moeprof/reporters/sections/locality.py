@@ -1,13 +1,14 @@
 """Whether the same experts stay in use, which go together, and whether domains want different ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.correlation import correlation, strongest_pairs
-from moeprof.analysis.loads import load_matrices, pooled
+from moeprof.analysis.loads import LoadMatrix, layer_matrices, pooled
 from moeprof.records.routing_trace import RoutingTrace
-from moeprof.reporters.document import Block, Heading, Paragraph, Table
+from moeprof.reporters.document import Block, Details, Heading, Paragraph, Table
 from moeprof.reporters.numbers import Numbers, cell, percent
 from moeprof.reporters.sections.tables import layer_rows, metric_table
+from moeprof.reporters.sections.together import correlation_maps
 
 PAIRS = 3
 
@@ -20,7 +21,10 @@ def locality_blocks(trace: RoutingTrace | None, numbers: Numbers, phase: str) ->
     else:
         yield Paragraph("Locality needs two steps of a domain one after the other; this phase has none.")
     if trace is not None and len(trace):
-        yield correlation_table(trace)
+        layers = list(layer_matrices(trace))
+        yield correlation_table(layers)
+        if maps := list(correlation_maps(layers)):
+            yield Details("which experts are busy together, layer by layer", maps)
     yield from drift_blocks(numbers, phase)
 
 
@@ -41,17 +45,13 @@ def reuse_table(numbers: Numbers, phase: str) -> Table:
     )
 
 
-def correlation_table(trace: RoutingTrace) -> Table:
+def correlation_table(layers: Sequence[Sequence[LoadMatrix]]) -> Table:
     """The pairs of experts whose loads go together most, per layer."""
-    matrices = load_matrices(trace)
     rows = []
-    for layer in trace.header.layers:
-        own = [matrix for matrix in matrices if matrix.layer == layer]
-        if not own:
-            continue
+    for own in layers:
         found = correlation(pooled(own))
         pairs = [f"{one}+{other} {value:+.2f}" for one, other, value in strongest_pairs(found, PAIRS)]
-        rows.append([layer, str(len(found.experts)), ", ".join(pairs) or "none: constant loads, or a single step"])
+        rows.append([own[0].layer, str(len(found.experts)), ", ".join(pairs) or "none: constant loads, or a single step"])
     caption = "Pearson correlation of the experts' shares over steps; experts that were never active or never vary have none."
     return Table(["layer", "experts that vary", "strongest pairs"], rows, caption=caption)
 

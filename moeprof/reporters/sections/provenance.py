@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from moeprof.records.replay import Replay
-from moeprof.records.run import Run
+from moeprof.records.run import Run, RunRecord
 from moeprof.records.units import format_bytes
 from moeprof.reporters.document import Block, Bullets, Details
 
@@ -19,20 +18,31 @@ def provenance(run: Run) -> Iterator[Block]:
             f"Run: {run.path}, {record.started}, moeprof {record.moeprof_version}",
             f"Machine: {machine.cpu}, {machine.cores} cores, {f'{machine.threads} threads, ' if machine.threads else ''}"
             f"{format_bytes(machine.memory_bytes)}{gpu}; {software}",
-            *(of_replay(record.replay) if record.replay else of_model(run)),
+            *(of_model(run) if record.recipe else of_replay(record)),
         ]
     )
     if record.noisy:
         yield Details(f"{len(record.noisy)} noisy timings", [Bullets(record.noisy)])
 
 
-def of_replay(replay: Replay) -> Iterator[str]:
+def of_replay(record: RunRecord) -> Iterator[str]:
     """Which trace, and what was assumed."""
-    yield f"Trace: {replay.trace.path}"
-    yield from (f"Decisions of {name}: sha256 {digest[:12]}" for name, digest in replay.trace.decisions.items())
-    if sizes := sorted(set(replay.trace.expert_bytes.values())):
+    trace = record.trace
+    yield f"Trace: {trace.path}"
+    yield from (f"Decisions of {name}: sha256 {digest[:12]}" for name, digest in trace.decisions.items())
+    links = " and ".join(f"{rate / 1e9:g} GB/s" for rate in link_rates(record))
+    if sizes := sorted(set(trace.expert_bytes.values())):
         told = " to ".join(format_bytes(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
-        yield f"An expert: {told}; a link of {replay.bandwidth / 1e9:g} GB/s is assumed, not measured"
+        yield f"An expert: {told}; a link of {links} is assumed, not measured"
+    elif trace.token_bytes:
+        yield f"A token: {format_bytes(trace.token_bytes)}; a link of {links} is assumed, not measured"
+
+
+def link_rates(record: RunRecord) -> list[int]:
+    """Bandwidths that times were modelled from, each once."""
+    if record.replay:
+        return [record.replay.bandwidth]
+    return list(dict.fromkeys((record.balanced.bandwidth, record.balanced.node_bandwidth)))
 
 
 def of_model(run: Run) -> Iterator[str]:

@@ -67,6 +67,8 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
         forced=header.forced,
         expert_bytes=sizes_of(found, layers, expert_bytes, path),
         step_ns=step_times(found.run, label, traces) if found.run else {},
+        token_bytes=found.run.record.ran.model.dim * found.run.record.ran.model.bytes_per_element if found.run else None,
+        weights_hash=found.run.record.weights_hash if found.run else "",
         **whole,
     )
     return Source(trace, label, traces, found.as_logged, remarks(found, traces, trace, phase))
@@ -76,7 +78,7 @@ def read(path: Path) -> Found:
     """Whatever lies there."""
     if path.is_dir():
         run = Run.open(path)
-        if run.record.replay is not None:
+        if run.record.recipe is None:
             raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
         return found_in(run, run.traces, run.record.name)
     if path.suffix == ".parquet":

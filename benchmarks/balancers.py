@@ -1,0 +1,88 @@
+"""Seconds of every balancer at the largest size that is asked for, and what EPLB without a copy beside a copy costs in load.
+
+Asked of one core: 512 experts x 12 layers x 2,000 batches onto 256 devices within 5 s, correlations of all pairs included; and
+that `eplb-distinct` fills every slot with another expert and is in no layer worse in max load than `eplb` by more than 2%: in the
+mean batch, which is all that either of them balances. In the worst of thousands of batches chance decides between them; that
+is printed beside it. Exit status 1 where one of them is missed.
+
+python benchmarks/balancers.py [--layers N] [--batches N] [--devices N]
+"""
+
+import argparse
+import sys
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from moeprof.policies.balancing.balancer import Cluster, History, Slots
+from moeprof.policies.balancing.registry import BALANCERS, placed
+
+EXPERTS, TOP_K, TOKENS = 512, 2, 2048
+ASKED_S, ASKED_RATIO = 5.0, 1.02
+COPIES = 1
+"""Slots of each device beyond its share of the experts, for those that replicate."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def main() -> int:
+    """Prints a line per balancer; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--batches", type=int, default=2_000)
+    parser.add_argument("--devices", type=int, default=256)
+    options = parser.parse_args()
+    shares = [layer_shares(layer, options.batches) for layer in range(options.layers)]
+    share = -(-EXPERTS // options.devices)
+    print(f"{EXPERTS} experts x {options.layers} layers x {options.batches} batches onto {options.devices} devices")
+    print(f"{'balancer':26} {'slots':>5} {'seconds':>8} {'asked':>6} {'mean batch':>10} {'worst batch':>11}")
+    largest: dict[str, Floats] = {}
+    late = False
+    for name, balancer in BALANCERS.items():
+        slots = share + COPIES * balancer.replicates
+        start = time.process_time()
+        places = [placed(name, history_of(shares_EB), Cluster(options.devices, slots, 2)) for shares_EB in shares]
+        taken = time.process_time() - start
+        late |= taken > ASKED_S
+        largest[name] = np.array([largest_load(*pair) for pair in zip(shares, places, strict=True)])
+        of_mean, of_worst = largest[name].mean(axis=0)
+        print(f"{name:26} {slots:5} {taken:8.2f} {ASKED_S:6.1f} {of_mean:10.4f} {of_worst:11.4f}")
+        if not balancer.repeats:
+            print(f"  slots with an expert that the device holds already: {sum(map(repeated, places))}")
+    ratios = largest["eplb-distinct"] / largest["eplb"]
+    print(f"eplb-distinct over eplb, mean batch: at most {ratios[:, 0].max():.4f} in any layer (asked: {ASKED_RATIO})")
+    print(
+        f"eplb-distinct over eplb, worst batch: {ratios[:, 1].min():.2f} to {ratios[:, 1].max():.2f}, mean {ratios[:, 1].mean():.3f}"
+    )
+    return 1 if late or ratios[:, 0].max() > ASKED_RATIO else 0
+
+
+def layer_shares(layer: int, num_batches: int) -> Floats:
+    """Shares (E, B) of choices that fall with a power of a rank, another one in every layer, ids mixed."""
+    generator = np.random.default_rng(layer)
+    weights_E = generator.permutation(np.arange(1, EXPERTS + 1, dtype=np.float64) ** -(0.4 + 0.15 * layer))
+    weights_BE = weights_E * generator.gamma(4, 1 / 4, (num_batches, EXPERTS))
+    counts_BE = generator.multinomial(TOP_K * TOKENS, weights_BE / weights_BE.sum(axis=1, keepdims=True))
+    return counts_BE.T / (TOP_K * TOKENS)
+
+
+def history_of(shares_EB: Floats) -> History:
+    """What every balancer is given: means, and correlations whether it wants them or not."""
+    return History(shares_EB.mean(axis=1), np.asarray(np.corrcoef(shares_EB)))
+
+
+def largest_load(shares_EB: Floats, slots_DS: Slots) -> tuple[float, float]:
+    """Share of the busiest device in the mean batch, which is what balancers balance, and in the worst; copies carry equal parts."""
+    parts_EB = shares_EB / np.bincount(slots_DS.ravel())[:, None]
+    device_DB = parts_EB[slots_DS].sum(axis=1)
+    return float(device_DB.mean(axis=1).max()), float(device_DB.max())
+
+
+def repeated(slots_DS: Slots) -> int:
+    """Slots that say again what another slot of the device says."""
+    return sum(len(row) - len(set(row)) for row in slots_DS.tolist())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

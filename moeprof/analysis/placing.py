@@ -1,0 +1,71 @@
+"""What a placement makes of a layer's steps: the choices that every device serves, and the share of the busiest (paper 6.4).
+
+Shape suffixes: E experts, B steps, D devices, S slots of a device, P = D x S slots, L layers.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from moeprof.analysis.correlation import correlation
+from moeprof.analysis.loads import Counts, Floats, LoadMatrix
+from moeprof.policies.balancing.balancer import History
+
+CELLS = 2**22
+"""Slots x steps that are looked at in one piece."""
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "worst": 1.0}
+"""Over layers."""
+
+
+def history_of(matrix: LoadMatrix) -> History:
+    """Mean shares over steps, and their correlations."""
+    sums_E = np.bincount(matrix.expert_N, matrix.shares_N, minlength=matrix.num_experts)
+    return History(sums_E / matrix.num_steps, correlation(matrix).values_EE)
+
+
+def turns(slots_P: Counts) -> Counts:
+    """Which copy of its expert a slot holds, (P,): 0 is the one on the first device."""
+    order_P = np.argsort(slots_P, kind="stable")
+    sorted_P = slots_P[order_P]
+    turn_P = np.empty_like(slots_P)
+    turn_P[order_P] = np.arange(len(slots_P)) - np.searchsorted(sorted_P, sorted_P)
+    return turn_P
+
+
+def device_counts(matrix: LoadMatrix, slots_DS: Counts) -> Counts:
+    """Choices that each device serves, (D, B), whole tokens: choice i of an expert in step s goes to copy (i + s) mod copies."""
+    slots_P = slots_DS.ravel()
+    copies_P = np.bincount(slots_P)[slots_P][:, None]
+    turn_P = turns(slots_P)[:, None]
+    served = []
+    for steps in np.array_split(np.arange(matrix.num_steps), -(-matrix.num_steps * len(slots_P) // CELLS) or 1):
+        late_PB = (turn_P - matrix.steps_B[steps]) % copies_P
+        counts_PB = (matrix.counts_EB[:, steps][slots_P] + copies_P - 1 - late_PB) // copies_P
+        served.append(counts_PB.reshape(*slots_DS.shape, -1).sum(axis=1))
+    return np.concatenate(served, axis=1)
+
+
+def top_shares(matrix: LoadMatrix, slots_DS: Counts) -> Floats:
+    """Share of the busiest device in every step, (B,)."""
+    return np.asarray(device_counts(matrix, slots_DS).max(axis=0) / matrix.choices_B)
+
+
+def floor_shares(matrix: LoadMatrix, num_devices: int) -> Floats:
+    """What no placement without copies can pass: max(1/D, the hottest expert's share), (B,)."""
+    return np.maximum(1 / num_devices, matrix.max_share_B)
+
+
+def load_values(top_B: Floats) -> dict[str, float]:
+    """The largest of all steps (out-of-memory proxy) and the mean over steps (latency proxy)."""
+    return {"max_load": float(top_B.max()), "avg_max_load": float(top_B.mean())}
+
+
+def over_layers(layers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every metric over layers under its own name, and its quantiles beside it."""
+    found = {}
+    for name in layers[0]:
+        values_L = [values[name] for values in layers]
+        found[name] = float(np.mean(values_L))
+        found |= {f"{name}_{label}": float(np.quantile(values_L, level)) for label, level in QUANTILES.items()}
+    return found

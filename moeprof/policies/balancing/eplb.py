@@ -1,0 +1,40 @@
+"""EPLB (DeepSeek, 2025): copies of hot experts, then packing with equally many slots per device; global, or node by node.
+
+Shape suffixes: E experts, G groups of experts, N nodes, D devices, S slots of a device.
+"""
+
+import numpy as np
+
+from moeprof.policies.balancing.balancer import Balancer, Cluster, Floats, History, Slots
+from moeprof.policies.balancing.packing import packed
+from moeprof.policies.balancing.replication import carried, replicated
+
+
+def eplb(history: History, cluster: Cluster) -> Slots:
+    """(D, S) in order of arrival, from mean shares (E,); D x S >= E, and an expert may stand on one device twice."""
+    return replicated_and_packed(history.weights_E, cluster.num_devices, cluster.num_slots)
+
+
+def hierarchical(history: History, cluster: Cluster) -> Slots:
+    """(D, S) in order of arrival: groups (E,) -> (G,) are packed onto nodes, every node then makes copies of its own experts.
+
+    A group's experts stay on one node, so that a token whose experts are of few groups leaves for few nodes.
+    """
+    groups = cluster.num_groups or history.num_experts
+    expert_GM = np.arange(history.num_experts).reshape(groups, -1)
+    groups_of_nodes = packed(history.weights_E[expert_GM].sum(axis=1), cluster.num_nodes)
+    experts_of_nodes = expert_GM[groups_of_nodes].reshape(cluster.num_nodes, -1)
+    devices = cluster.num_devices // cluster.num_nodes
+    return np.vstack(
+        [experts[replicated_and_packed(history.weights_E[experts], devices, cluster.num_slots)] for experts in experts_of_nodes]
+    )
+
+
+def replicated_and_packed(weights_E: Floats, num_devices: int, num_slots: int) -> Slots:
+    """(D, S) of one node, or of all devices alike."""
+    slots_P = replicated(weights_E, num_devices * num_slots)
+    return slots_P[packed(carried(weights_E, slots_P), num_devices)]
+
+
+EPLB = Balancer("eplb", eplb, replicates=True)
+EPLB_HIERARCHICAL = Balancer("eplb-hierarchical", hierarchical, replicates=True, by_node=True)

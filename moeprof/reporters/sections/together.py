@@ -1,0 +1,42 @@
+"""Experts that are busy in the same steps, side by side: the correlation matrix of a layer, reordered by cluster.
+
+Shape suffixes: M experts that have coefficients, G groups of neighbours among them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from moeprof.analysis.correlation import clustered, correlation
+from moeprof.analysis.loads import Floats, LoadMatrix, pooled
+from moeprof.reporters.document import HeatMap
+
+LINES = 32
+"""Of a map; more experts are shown in groups of neighbours."""
+
+
+def correlation_maps(layers: Sequence[Sequence[LoadMatrix]]) -> Iterator[HeatMap]:
+    """One of every layer, given as its domains' matrices; of a layer with fewer than three experts that vary there is none."""
+    for matrices in layers:
+        found = correlation(pooled(matrices))
+        order = clustered(found)
+        if len(order) < 3:
+            continue
+        values_GG, groups = (
+            grouped(found.values_EE[np.ix_(order, order)]),
+            np.array_split(np.array(order), min(len(order), LINES)),
+        )
+        yield HeatMap(
+            f"Layer {matrices[0].layer}: experts that are busy together",
+            [f"{group[0]}" if len(group) == 1 else f"{group[0]}.." for group in groups],
+            np.maximum(values_GG, 0).tolist(),
+            1.0,
+            "Pearson correlation of shares over steps, experts ordered by cluster; full shade: always together, blank: not at all, or "
+            "apart. Squares on the diagonal are experts that anti-correlation placement keeps on different devices.",
+        )
+
+
+def grouped(values_MM: Floats) -> Floats:
+    """Means over groups of neighbours, (G, G), G being at most LINES."""
+    parts = np.array_split(np.arange(len(values_MM)), min(len(values_MM), LINES))
+    return np.array([[values_MM[np.ix_(rows, columns)].mean() for columns in parts] for rows in parts])

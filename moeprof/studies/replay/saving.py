@@ -1,0 +1,60 @@
+"""The placement file that a replay leaves: what was judged, for every layer of the model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moeprof.analysis.balance_rows import Phase
+from moeprof.policies.balancing.balancer import History
+from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.policies.balancing.registry import placed
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason
+from moeprof.records.placement import Placement
+
+
+def placement_of(phases: Sequence[Phase], path: Path, notes: list[str], *, force: bool) -> Placement:
+    """Of all phases; UsageError where more than one could be meant, or none can be made."""
+    name, devices = the_only(phases[0].possible, path)
+    if path.exists() and not force:
+        raise UsageError(f"--save-placement {path}: it exists already", "Give another name, or --force to replace it.")
+    trace, cluster = phases[0].balance.trace, phases[0].cluster(name, devices)
+    layers: dict[str, list[list[int]]] = {}
+    for phase in phases:
+        found = {layer: slots_DS.tolist() for layer, slots_DS in phase.trial.place(name, cluster).items()}
+        if both := [layer for layer in found if layer in layers]:
+            raise UsageError(f"--save-placement {path}: layer {both[0]} runs in several phases", "Choose one with --phase.")
+        layers |= found
+    if not layers:
+        raise UsageError(f"--save-placement {path}: no layer has a history of its own", "Give a trace of several steps.")
+    listed = dict.fromkeys(layer for phase in phases for rank in phase.ranks for layer in rank.header.layers)
+    if idle := [layer for layer in listed if layer not in layers]:
+        even = placed(name, History.of_totals(np.zeros(trace.num_experts)), cluster).tolist()
+        layers |= dict.fromkeys(idle, even)
+        notes.append(f"layer {', '.join(idle)}: nothing is known of its loads, so it was saved as if they were all alike")
+    try:
+        ordered = {
+            layer: tuple(map(tuple, layers[layer])) for layer in [*listed, *(name for name in layers if name not in listed)]
+        }
+        return Placement(trace.num_experts, ordered, trace.weights_hash)
+    except ValueError as error:
+        remedy = "Use eplb-distinct, which fills such slots with other experts."
+        raise UsageError(f"--save-placement {path}: {error}", remedy) from error
+
+
+def the_only(possible: Sequence[tuple[str, int]], path: Path) -> tuple[str, int]:
+    """The one balancer and number of devices; contiguous placement only where it is the only one."""
+    pairs = [pair for pair in possible if pair[0] != CONTIGUOUS.name] or list(possible)
+    if len(pairs) != 1:
+        what = f"--save-placement {path}: {len(pairs)} placements could be meant"
+        raise UsageError(what, "Give one --balancer and one number of --devices.")
+    return pairs[0]
+
+
+def write(placement: Placement, path: Path) -> None:
+    """UsageError where it cannot be written."""
+    try:
+        placement.write(path)
+    except OSError as error:
+        raise UsageError(f"--save-placement {path}: {reason(error)}", "Give a file that can be written.") from error

@@ -1,0 +1,103 @@
+"""`moeprof replay --balance` as its users type it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.placement import Placement
+from tests.studies.replay.logs import route_log
+from tests.studies.replay.test_placements import skewed
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return skewed(tmp_path / "talk.parquet")
+
+
+def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Call, trace: Path, tmp_path: Path) -> None:
+    code, stdout, stderr = moeprof(
+        "replay", trace, "--balance", "--devices", "2,4", "--token-bytes", "1KiB", "--out", tmp_path / "run"
+    )
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith("# moeprof replay: talk\n")
+    summary = stdout.partition("## Phase")[0]
+    assert " on 4 devices, decode: recommended. " in summary
+    assert "It would not be recommended if the mean share stayed above" in summary
+    assert "All-to-alls (modelled): " in summary
+    assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run")[1]
+    assert "Avg max load over devices" in (tmp_path / "run" / "report.html").read_text()
+    assert summary.count("\n- ") <= 10
+
+
+def test_several_domains_place_for_each_other(moeprof: Call, tmp_path: Path) -> None:
+    trace = skewed(tmp_path / "talk.parquet", domains=("prose", "code"))
+    code, stdout, _ = moeprof("replay", trace, "--balance", "--devices", "4", "--out", tmp_path / "run")
+    assert code == 0
+    assert "- Other texts: placed by one domain and judged on another, " in stdout
+    assert stdout.count("| prose   | code ") == 1
+    assert "| prose vs code " in stdout
+
+
+def test_a_placement_is_written(moeprof: Call, trace: Path, tmp_path: Path) -> None:
+    options = ("--balance", "--balancer", "greedy", "--devices", 4, "--save-placement", tmp_path / "p.json", "--json")
+    code, stdout, _ = moeprof("replay", trace, *options, "--out", tmp_path / "run")
+    assert code == 0
+    assert json.loads(stdout)["run"]["balance"]["balancers"] == ["contiguous", "greedy"]
+    assert len(Placement.read(tmp_path / "p.json").layers["1"]) == 4
+
+
+def test_a_replay_of_placements_compares_with_itself(moeprof: Call, trace: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert moeprof("replay", trace, "--balance", "--devices", "4", "--out", tmp_path / name)[0] == 0
+    assert (tmp_path / "one" / "metrics.csv").read_bytes() == (tmp_path / "two" / "metrics.csv").read_bytes()
+    assert moeprof("compare", tmp_path / "one", tmp_path / "two", "--only", "avg_max_load")[0] == 0
+
+
+def test_replaying_placements_needs_no_torch(trace: Path, tmp_path: Path) -> None:
+    arguments = ["replay", str(trace), "--balance", "--devices", "2", "--out", str(tmp_path / "run")]
+    code = f"import sys; from moeprof.cli import group; print(group.run({arguments}), 'torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.splitlines()[-1] == "0 False"
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ((), "nothing to replay"),
+        (("--cache", "--balance"), "two things to replay"),
+        (("--cache", "--nodes", "2"), "--nodes: it belongs to --balance"),
+        (("--balance", "--slots", "2"), "--slots: it belongs to --cache"),
+        (("--cache", "--devices", "2,4"), "--devices 2,4: caches are replayed on one number of devices"),
+        (("--balance", "--devices", "0"), "--devices 0: less than 1"),
+        (("--balance", "--devices", "4", "--nodes", "8"), "--devices 4: they do not divide over 8 nodes"),
+        (("--balance", "--balancer", "greedi"), "balancer 'greedi' is not known"),
+        (("--balance", "--node-bandwidth", "fast"), "--node-bandwidth fast"),
+        (("--balance", "--token-bytes", "0"), "--token-bytes 0"),
+    ],
+)
+def test_what_makes_no_sense_is_answered_in_two_lines(moeprof: Call, trace: Path, options: tuple[str, ...], what: str) -> None:
+    code, stdout, stderr = moeprof("replay", trace, *options)
+    assert (code, stdout) == (2, "")
+    assert what in stderr
+    assert len(stderr.strip().splitlines()) == 2
+
+
+def test_counts_of_a_single_domain_and_phases_of_counts_are_refused(moeprof: Call, tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps({"top_k": 2, "layers": [0], "counts": {"a": [[3, 1, 2, 2]]}}))
+    assert "one domain cannot place and judge" in moeprof("replay", path, "--balance")[2]
+    assert "counts know no phases" in moeprof("replay", path, "--balance", "--phase", "decode")[2]
+
+
+def test_a_log_of_a_single_prompt_says_that_its_evidence_is_little(moeprof: Call, tmp_path: Path) -> None:
+    log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 3], [0, 1]])
+    code, stdout, _ = moeprof("replay", log, "--balance", "--balancer", "greedy", "--devices", "2", "--out", tmp_path / "run")
+    assert code == 0
+    assert "greedy on 2 devices, decode: too little evidence." in stdout
+    assert "About 10 test steps like these would tell" in stdout

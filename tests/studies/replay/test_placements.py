@@ -1,0 +1,237 @@
+"""A replay of placements leaves an ordinary run directory, and a placement that can be deployed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moeprof.analysis.balanced import Balanced
+from moeprof.analysis.loads import Counts
+from moeprof.policies.balancing.registry import BALANCERS
+from moeprof.records.errors import UsageError
+from moeprof.records.placement import Placement
+from moeprof.records.run import Run
+from moeprof.studies.replay.loads import Loads, read_loads
+from moeprof.studies.replay.placements import AskedPlacements, replay_placements
+from tests.analysis.traces import Row, trace_of
+from tests.records.runs import fault
+from tests.studies.replay.logs import route_log, run_of_shape
+
+LAYERS = ("1", "3")
+
+
+def skewed(path: Path, num_steps: int = 40, domains: tuple[str, ...] = ("prose",), num_experts: int = 8) -> Path:
+    """A trace of top-1 steps of 64 tokens in which low ids are hot, as `zipf:1.2,sorted` makes them."""
+    generator = np.random.default_rng(0)
+    weights = np.arange(1, num_experts + 1, dtype=np.float64) ** -1.2
+    rows = [
+        Row(step, int(expert), layer=layer, domain=domains[step * len(domains) // num_steps], sequence=token)
+        for step in range(num_steps)
+        for layer in LAYERS
+        for token, expert in enumerate(generator.choice(num_experts, 64, p=weights / weights.sum()))
+    ]
+    trace_of(rows, num_experts=num_experts, layers=LAYERS).write(path)
+    return path
+
+
+def replayed(loads: Loads, out: Path, **asked: object) -> Run:
+    return replay_placements(loads, AskedPlacements(**asked), out)  # type: ignore[arg-type]
+
+
+def by_hand(total_E: Counts, devices: int) -> list[list[int]]:
+    """Greedy placement, expert by expert."""
+    members: list[list[int]] = [[] for _ in range(devices)]
+    for expert in sorted(range(len(total_E)), key=lambda expert: -int(total_E[expert])):
+        free = [device for device in range(devices) if len(members[device]) < len(total_E) // devices]
+        members[min(free, key=lambda device: (sum(int(total_E[m]) for m in members[device]), device))].append(expert)
+    return [sorted(found) for found in members]
+
+
+@pytest.fixture
+def loads(tmp_path: Path) -> Loads:
+    return read_loads(skewed(tmp_path / "t.parquet"))
+
+
+def test_numbers_stand_at_their_points(loads: Loads, tmp_path: Path) -> None:
+    run = replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[4])
+    table = loads.layers["decode"][0][0].counts_EB
+    greedy = np.array(by_hand(table[:, :20].sum(axis=1), 4))
+    tops = {
+        "contiguous": table[:, 20:].reshape(4, 2, 20).sum(axis=1).max(axis=0) / 64,
+        "greedy": table[:, 20:][greedy].sum(axis=1).max(axis=0) / 64,
+    }
+    for name, top_B in tops.items():
+        at = {"phase": "decode", "variant": "static", "point": f"balancer={name};devices=4"}
+        assert run.value("avg_max_load", layer="1", **at) == pytest.approx(top_B.mean())
+        assert run.value("max_load", layer="1", **at) == pytest.approx(top_B.max())
+        values = [run.value("avg_max_load", layer=layer, **at) or 0.0 for layer in LAYERS]
+        assert run.value("avg_max_load", **at) == pytest.approx(np.mean(values))
+        assert run.value("avg_max_load_worst", **at) == pytest.approx(max(values))
+    hottest = table[:, 20:].max(axis=0) / 64
+    floor = {"phase": "decode", "variant": "static", "point": "devices=4", "layer": "1"}
+    assert run.value("avg_max_load_floor", **floor) == pytest.approx(np.maximum(hottest, 0.25).mean())
+    assert run.value("max_load_floor", **floor) == pytest.approx(hottest.max())
+    assert run.value("test_steps", phase="decode", variant="static") == 20
+    moved = {"phase": "decode", "variant": "static", "point": "balancer=greedy;devices=4"}
+    elsewhere = sum(expert // 2 != device for device, pair in enumerate(greedy.tolist()) for expert in pair)
+    assert run.value("moved_experts", layer="1", **moved) == elsewhere > 0
+    assert run.record.valid
+
+
+def test_a_skewed_text_is_recommended_for_greedy(loads: Loads, tmp_path: Path) -> None:
+    balanced = Balanced.of(replayed(loads, tmp_path / "run", devices=[2, 4]))
+    best = balanced.best("decode", 4, copies=False)
+    assert best is not None
+    assert best[1].verdict == "recommended"
+    assert balanced.phases == ["decode"]
+    assert balanced.layers("decode") == ["1", "3"]
+    for name in balanced.balancers("decode", 4):
+        mean, most = (balanced.get(metric, "decode", name, 4) for metric in ("avg_max_load", "max_load"))
+        assert mean is not None
+        assert most is not None
+        assert 1 / 4 <= mean <= most <= 1  # statement 23
+        shares = [balanced.get("device_load", "decode", name, 4, layer="1", rank=str(device)) or 0 for device in range(4)]
+        assert sum(shares) == pytest.approx(1)
+
+
+def test_loads_are_routed_times_are_modelled_and_slots_exact(tmp_path: Path) -> None:
+    loads = read_loads(skewed(tmp_path / "t.parquet"), token_bytes=100)
+    table = replayed(loads, tmp_path / "run", devices=[4], nodes=2).metrics
+    kinds = {metric: set(rows["kind"]) for metric, rows in table.groupby("metric")}
+    assert all(len(kind) == 1 for kind in kinds.values())
+    assert {metric for metric, kind in kinds.items() if kind == {"modelled"}} == {"virtual_comm_time", "virtual_wait_time"}
+    exact = {metric for metric, kind in kinds.items() if kind == {"exact"}}
+    assert exact == {"ideal_load", "history_steps", "test_steps", "device_slots"}
+
+
+def test_bytes_are_both_ways_and_pairs_add_up(tmp_path: Path) -> None:
+    loads = read_loads(skewed(tmp_path / "t.parquet"), token_bytes=100)
+    run = replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[4], nodes=2)
+    at = {"phase": "decode", "variant": "static", "point": "balancer=greedy;devices=4"}
+    tokens = {
+        category: run.value("virtual_comm_tokens", category=category, **at) or 0.0
+        for category in ("", "same node", "other nodes")
+    }
+    assert tokens[""] == pytest.approx(tokens["same node"] + tokens["other nodes"])
+    pairs = [run.value("virtual_comm_tokens", category=f"{a}>{b}", **at) or 0.0 for a in range(4) for b in range(4) if a != b]
+    assert sum(pairs) == pytest.approx(tokens[""])
+    assert run.value("virtual_comm_bytes", **at) == pytest.approx(200 * tokens[""])
+    nodes = [run.value("virtual_comm_tokens", category=f"node {pair}", **at) or 0.0 for pair in ("0>1", "1>0")]
+    assert sum(nodes) == pytest.approx(tokens["other nodes"])
+
+
+def test_domains_place_for_each_other(tmp_path: Path) -> None:
+    loads = read_loads(skewed(tmp_path / "t.parquet", domains=("prose", "code")))
+    balanced = Balanced.of(replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[2]))
+    assert balanced.crosses("decode") == [("prose", "prose"), ("prose", "code"), ("code", "prose"), ("code", "code")]
+    assert balanced.drifts("decode") == ["history vs test", "prose vs code"]
+    own = balanced.get("avg_max_load", "decode", "greedy", 2, domain="code", category="code", layer="1")
+    matrix = loads.layers["decode"][0][1]
+    halves = matrix.counts_EB[:, :10], matrix.counts_EB[:, 10:]
+    placement = by_hand(halves[0].sum(axis=1), 2)
+    expected = np.max([halves[1][rows].sum(axis=0) for rows in placement], axis=0).mean() / 64
+    assert own == pytest.approx(expected)
+    across = [
+        balanced.get("avg_max_load", "decode", "greedy", 2, domain=future, category=past) or 0
+        for past, future in (("prose", "code"), ("code", "prose"))
+    ]
+    assert balanced.elsewhere("decode", "greedy", 2) == pytest.approx(sum(across) / 2)
+    assert balanced.best_elsewhere("decode", 2, copies=False) == "greedy"
+    assert balanced.best_elsewhere("decode", 2, copies=True) is None
+
+
+def test_published_counts_place_one_domain_for_another(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "loads" / "olmoe_counts_public.json"
+    run = replayed(read_loads(path), tmp_path / "run", balancers=["greedy"], devices=[8])
+    counts = {domain: np.array(rows) for domain, rows in json.loads(path.read_text())["counts"].items()}
+    at = {"phase": "all", "variant": "counts", "layer": "7", "domain": "wikipedia", "category": "github"}
+    contiguous = counts["wikipedia"][1].reshape(8, 8).sum(axis=1).max() / counts["wikipedia"][1].sum()
+    assert run.value("max_load", point="balancer=contiguous;devices=8", **at) == pytest.approx(contiguous)
+    hottest = counts["wikipedia"][1].max() / counts["wikipedia"][1].sum()
+    assert run.value("max_load_floor", point="devices=8", **at) == pytest.approx(max(hottest, 1 / 8))
+    assert not run.metrics["metric"].eq("load_gain").any()
+    assert run.value("load_divergence", phase="all", variant="counts", category="github vs wikipedia") == pytest.approx(
+        0.176, abs=1e-3
+    )
+
+
+def test_a_saved_placement_is_what_was_judged(loads: Loads, tmp_path: Path) -> None:
+    replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[4], save=tmp_path / "p.json")
+    placement = Placement.read(tmp_path / "p.json")
+    history_E = loads.layers["decode"][0][0].counts_EB[:, :20].sum(axis=1)
+    assert [list(rank) for rank in placement.layers["1"]] == by_hand(history_E, 4)
+    assert set(placement.layers) == {"1", "3"}
+    placement.check(["1", "3"], 8, 4)
+
+
+def test_a_placement_of_a_run_bears_its_model_and_layers_without_loads_are_said(tmp_path: Path) -> None:
+    source = run_of_shape(tmp_path / "source", "mt-small")
+    loads = read_loads(source)
+    run = replayed(loads, tmp_path / "run", balancers=["eplb-distinct"], devices=[8], save=tmp_path / "p.json")
+    placement = Placement.read(tmp_path / "p.json")
+    assert placement.model_hash == Run.open(source).record.weights_hash
+    assert all(len(rank) == 17 for ranks in placement.layers.values() for rank in ranks)
+    assert loads.trace.token_bytes == 256 * 4
+    assert run.value(
+        "virtual_comm_bytes", workload="mt", phase="decode", variant="static", point="balancer=contiguous;devices=8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        (
+            {"balancers": ["greedy"], "devices": [3]},
+            "greedy: 8 experts do not fill 3 devices with 3 slots each, and it makes no copies",
+        ),
+        ({"devices": [4], "nodes": 3}, "--devices 4: they do not divide over 3 nodes"),
+        ({"balancers": ["gredy"]}, "balancer 'gredy' is not known"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused(loads: Loads, tmp_path: Path, asked: dict[str, object], what: str) -> None:
+    assert fault(lambda: replayed(loads, tmp_path / "run", **asked)) == what
+    assert not (tmp_path / "run").exists()
+
+
+def test_devices_that_the_experts_do_not_divide_over_are_left_to_who_makes_copies(loads: Loads, tmp_path: Path) -> None:
+    run = replayed(loads, tmp_path / "run", devices=[3, 4], balancers=["greedy", "eplb"])
+    points = set(run.metrics["point"]) - {"", "devices=3", "devices=4"}
+    assert points == {"balancer=eplb;devices=3", *(f"balancer={name};devices=4" for name in ("contiguous", "greedy", "eplb"))}
+    assert [note for note in run.record.notes if note.startswith("left out: ")] == [
+        f"left out: {name}: 8 experts do not fill 3 devices with 3 slots each, and it makes no copies"
+        for name in ("contiguous", "greedy")
+    ]
+
+
+def test_which_placement_to_save_must_be_clear(loads: Loads, tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    asked = {"balancers": ["greedy"], "devices": [2, 4], "save": path}
+    assert "2 placements could be meant" in fault(lambda: replayed(loads, tmp_path / "run", **asked))
+    path.write_text("mine")
+    assert "it exists already" in fault(lambda: replayed(loads, tmp_path / "run", **(asked | {"devices": [2]})))
+    assert path.read_text() == "mine"
+
+
+def test_a_copy_beside_a_copy_is_not_saved(tmp_path: Path) -> None:
+    loads = read_loads(skewed(tmp_path / "t.parquet", num_experts=4))
+    with pytest.raises(UsageError) as caught:
+        replayed(loads, tmp_path / "run", balancers=["eplb"], devices=[2], replicas=3, save=tmp_path / "p.json")
+    assert "stands twice on rank" in caught.value.what
+    assert "eplb-distinct" in caught.value.remedy
+
+
+def test_prefill_of_a_log_is_one_step_and_cannot_judge_itself(tmp_path: Path) -> None:
+    log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 3], [0, 1]], prefill=[[1, 2], [1, 3]], layers=2)
+    loads = read_loads(log)
+    assert [matrix.num_steps for (matrix,) in loads.layers["prefill"]] == [1, 1]
+    assert [matrix.num_steps for (matrix,) in loads.layers["decode"]] == [4, 4]
+    run = replayed(loads, tmp_path / "run", devices=[2])
+    assert "prefill: a single step of layer 0, 1 cannot both place and judge, so it has no placement" in run.record.notes
+    assert Balanced.of(run).phases == ["decode"]
+
+
+def test_by_itself_a_replay_tries_every_balancer_that_needs_no_nodes(loads: Loads, tmp_path: Path) -> None:
+    run = replayed(loads, tmp_path / "run")
+    assert run.record.balanced.balancers == [name for name in BALANCERS if name != "eplb-hierarchical"]
+    assert run.record.balanced.devices == [2, 4, 8]
