@@ -5,6 +5,7 @@ its memory lies, which cores it runs on), so that more rounds make a process sur
 """
 
 import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, count
@@ -79,7 +80,8 @@ def processes_p(parts: Sequence[Side]) -> float:
     first, *second = map(medians, parts)
     if all(stdev(series) < FLAT for series in (first, *second)):  # nothing varies: no t value exists
         return 1.0 if abs(effect(parts)) < FLAT else 0.0
-    test: Any = ttest_ind(first, [-value for value in second[0]], equal_var=False) if second else ttest_1samp(first, 0)
+    with warnings.catch_warnings(action="ignore"):  # scipy's, of a side that does not vary
+        test: Any = ttest_ind(first, [-value for value in second[0]], equal_var=False) if second else ttest_1samp(first, 0)
     return float(test.pvalue)
 
 

@@ -109,6 +109,7 @@ def test_the_sides_may_be_exchanged_and_the_unit_changed(baseline: list[int], ca
 some_processes = st.lists(st.lists(st.integers(1000, 2000), min_size=2, max_size=4), min_size=3, max_size=5)
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")
 @given(some_processes, some_processes)
 @settings(max_examples=50, deadline=None)
 def test_the_larger_of_both_tests_counts(baseline: Side, candidate: Side) -> None:
@@ -119,6 +120,7 @@ def test_the_larger_of_both_tests_counts(baseline: Side, candidate: Side) -> Non
         assert p_value(baseline, candidate) == pytest.approx(max(of_rounds, welch), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")
 @given(some_processes, st.randoms(use_true_random=False))
 @settings(max_examples=50, deadline=None)
 def test_in_pairs_the_ratio_of_rounds_beside_each_other_is_tested(baseline: list[list[int]], random: object) -> None:
