@@ -1,6 +1,6 @@
 """Metric by metric, what got better or worse between two subjects, and what cannot be said."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -226,6 +226,8 @@ def number_obstacle(ours: Number, theirs: Number, machine: str, other_routing: b
 def judged(blank: Finding, ours: Number, theirs: Number, rules: Rules) -> Finding:
     """By value; of timed metrics only what no test is needed for, the gated ones are corrected together later."""
     gate = theirs.kind != "timed" and METRICS[theirs.address[-1]].better != "neither"
+    if is_gated(blank.address) and not (ours.samples and theirs.samples):
+        return replace(blank, why="a side has no raw samples")
     if theirs.kind == "timed":
         return replace(blank, verdict="inconclusive", why="described, not gated")
     size = abs(blank.change) if blank.change is not None else float("inf")
@@ -243,27 +245,13 @@ def direction(metric: str, before: float, after: float) -> Verdict:
 
 def corrected(found: Sequence[Finding], rules: Rules) -> list[Finding]:
     """The gated times decided together: the tests with Holm's correction, a size threshold, and the ratio's interval."""
-    family = [index for index, one in enumerate(found) if is_gated(one.address) and one.verdict == "inconclusive"]
-    p_values = holm(
-        {index: p_value(rounds.baseline, rounds.candidate, paired=rounds.paired) for index, rounds in sampled(found, family)}
-    )
-    told = list(found)
-    for index in family:
-        known = index in p_values
-        told[index] = (
-            tested(found[index], p_values[index], len(p_values), rules)
-            if known
-            else replace(found[index], verdict="not comparable", why="a side has no raw samples")
-        )
-    return told
-
-
-def sampled(found: Sequence[Finding], family: Collection[int]) -> Iterator[tuple[int, Rounds]]:
-    """Those of a family with rounds on both sides."""
-    for index in family:
-        rounds = found[index].rounds
-        if rounds is not None and rounds.baseline and rounds.candidate:
-            yield index, rounds
+    family = {
+        index: one.rounds
+        for index, one in enumerate(found)
+        if one.rounds is not None and is_gated(one.address) and one.verdict == "inconclusive"
+    }
+    p_values = holm({index: p_value(sides.baseline, sides.candidate, paired=sides.paired) for index, sides in family.items()})
+    return [tested(one, p_values[index], len(family), rules) if index in family else one for index, one in enumerate(found)]
 
 
 def tested(finding: Finding, p: float, family: int, rules: Rules) -> Finding:

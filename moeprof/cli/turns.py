@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from moeprof.cli.options import DEFAULT_RECIPES
 from moeprof.records.errors import UsageError
+from moeprof.records.variant import TIMED
 
 if TYPE_CHECKING:
     from moeprof.records.subject import Subject
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PROCESSES = 5
-VARIANTS = ("static", "tutel", "tutel-dropless", "dynamic", "dense")
 
 
 def turn_options(function: F) -> F:
@@ -38,7 +37,7 @@ def turn_options(function: F) -> F:
                 "--variant",
                 "variants",
                 multiple=True,
-                type=click.Choice(VARIANTS),
+                type=click.Choice(list(TIMED)),
                 help="What is timed; repeatable.  [default: static and dynamic]",
             ),
             click.option(
@@ -83,6 +82,7 @@ def measured(
     quiet: bool,
 ) -> tuple[tuple[str, list["Subject"]], tuple[str, list["Subject"]]]:
     """Each side's name and subjects, kept in `out`."""
+    from moeprof.cli.options import DEFAULT_RECIPES
     from moeprof.cli.progress import Bar
     from moeprof.records.run import default_folder
     from moeprof.records.subject import write_baseline

@@ -17,7 +17,7 @@ from moeprof.records.metric import Kind
 from moeprof.records.metrics import KEYS
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace
-from moeprof.records.run import Run, RunRecord
+from moeprof.records.run import Environment, Run, RunRecord
 
 SCHEMA = 1
 MAX_BYTES = 8 * 2**20
@@ -112,7 +112,7 @@ def subject_of(runs: Sequence[Run]) -> Subject:
         recipe=first.name,
         command=first.command,
         settings=run_settings(first),
-        machine=machine_of(runs[0]),
+        machine=machine_of(first.environment),
         packages=first.environment.packages,
         texts=first.text_hashes,
         weights=first.weights_hash,
@@ -133,14 +133,14 @@ def another(run: Run, first: Run) -> str:
         "recipe": run_settings(ours) == run_settings(theirs),
         "text": ours.text_hashes == theirs.text_hashes,
         "checkpoint": ours.weights_hash == theirs.weights_hash,
-        "machine": machine_of(run) == machine_of(first),
+        "machine": machine_of(ours.environment) == machine_of(theirs.environment),
     }
     return next((name for name, alike in same.items() if not alike), "")
 
 
-def machine_of(run: Run) -> dict[str, str]:
-    """What its clock depends on."""
-    return {name: str(getattr(run.record.environment, name)) for name in MACHINE}
+def machine_of(environment: Environment) -> dict[str, str]:
+    """What a clock depends on."""
+    return {name: str(getattr(environment, name)) for name in MACHINE}
 
 
 def routing_of(runs: Sequence[Run]) -> dict[str, str]:

@@ -39,6 +39,9 @@ BASELINES = {
 }
 """What an optimization can be held against, by the name that the user gives it."""
 
+TIMED = BASELINES | {"dynamic": Variant(dispatch="dynamic")}
+"""What two sides can be timed under in turns, likewise."""
+
 
 def dispatch_of(label: str) -> str:
     """The dispatch in a variant's label, `dense` for the twin."""

@@ -25,15 +25,13 @@ from moeprof.parallel.group import ALONE
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.subject import MACHINE, settings_of
-from moeprof.records.variant import BASELINES, Variant
+from moeprof.records.subject import machine_of, settings_of
+from moeprof.records.variant import TIMED, Variant
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import first_of_each_domain, load_models
 from moeprof.workloads.episodes import Round, num_tokens
 from moeprof.workloads.registry import Workload, make_workload
-
-VARIANTS = BASELINES | {"dynamic": Variant(dispatch="dynamic")}
 
 Play = Callable[[], int]
 """One round, one batch of every domain; its nanoseconds."""
@@ -62,7 +60,7 @@ def conversation(lines: TextIO) -> Iterator[dict[str, Any]]:
     if recipe.measure.device == "cpu":
         keep_freed_memory()
     workload = make_workload(recipe)
-    plays = plays_of(recipe, workload, [VARIANTS[name] for name in asked["variants"]], synchronized(recipe.measure.device))
+    plays = plays_of(recipe, workload, [TIMED[name] for name in asked["variants"]], synchronized(recipe.measure.device))
     yield introduction(recipe, workload, list(plays))
     for line in lines:
         turn = json.loads(line)
@@ -73,14 +71,14 @@ def conversation(lines: TextIO) -> Iterator[dict[str, Any]]:
 
 def introduction(recipe: Recipe, workload: Workload, turns: list[tuple[str, str]]) -> dict[str, Any]:
     """What the numbers depend on, and which turns can be asked for."""
-    machine = environment(recipe.measure.device)
+    found = environment(recipe.measure.device)
     return {
         "code": str(Path(moeprof.__file__).resolve().parents[1]),
         "recipe": recipe.name,
         "workload": recipe.workload,
         "settings": settings_of(recipe),
-        "machine": {name: str(getattr(machine, name)) for name in MACHINE},
-        "packages": machine.packages,
+        "machine": machine_of(found),
+        "packages": found.packages,
         "texts": workload.text_hashes,
         "weights": weights_hash(recipe),
         "warmup": recipe.measure.warmup,

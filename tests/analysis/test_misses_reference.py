@@ -12,16 +12,8 @@ import numpy as np
 import pytest
 
 from moeprof.analysis.misses import Accesses, Ints, hits, misses, misses_in_bytes
+from tests.analysis.references import POLICIES
 
-POLICIES = {
-    "lru": "lru",
-    "fifo": "fifo",
-    "lifo": "lifo",
-    "lfu_incache": "lfu-reset",
-    "lfu_perfect": "lfu",
-    "belady_forced": "min",
-    "belady_bypass": "min-bypass",
-}
 MIB, LAYERS, EXPERTS, PREFILL, DECODE = 2**20, 30, 128, 0, 1
 
 

@@ -15,18 +15,10 @@ from moeprof.policies.eviction.registry import needs_future
 from moeprof.records.replay import Replay
 from moeprof.studies.replay.source import Source, read_source
 from moeprof.studies.replay.study import Asked, resolved
+from tests.analysis.references import POLICIES
 from tests.studies.replay.logs import route_log
 
 PUBLISHED = {"belady": "min", "lru": "lru", "lfu": "lfu"}
-INDEPENDENT = {
-    "lru": "lru",
-    "fifo": "fifo",
-    "lifo": "lifo",
-    "lfu_incache": "lfu-reset",
-    "lfu_perfect": "lfu",
-    "belady_forced": "min",
-    "belady_bypass": "min-bypass",
-}
 MIB = 2**20
 
 
@@ -64,7 +56,7 @@ def test_slots_per_layer_agree_with_an_independent_simulator(
     known = json.loads((shared_data / "reference" / "perlayer_decode_misses.json").read_text())["traces"]["gemma"]
     stream, replay = gemma(Asked(slots=[8, 16, 32, 64], phase="decode"))
     assert len(stream) == known["accesses"]
-    for name, policy in INDEPENDENT.items():
+    for name, policy in POLICIES.items():
         counts = missed(stream, replay, policy).sum(axis=(1, 2, 3, 4))
         assert {str(size): int(count) for size, count in zip(replay.slots, counts, strict=True)} == {
             size: by_policy[name] for size, by_policy in known["misses"].items()
