@@ -7,6 +7,7 @@ import click
 
 from moeprof.cli.options import resolved_recipes, run_options
 from moeprof.cli.running import run_all
+from moeprof.records.recipe import Recipe
 
 
 @click.command(name="characterize", short_help="Run workloads as deployed.")
@@ -29,7 +30,7 @@ def command(
     """
     resolved = resolved_recipes(recipes, **options)
 
-    def study() -> Any:
+    def study(_recipe: Recipe) -> Any:
         from moeprof.studies.characterize import characterization
 
         return characterization(timeline=timeline)

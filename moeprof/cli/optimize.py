@@ -8,7 +8,9 @@ import click
 
 from moeprof.cli.options import resolved_recipes, run_options
 from moeprof.cli.running import run_all
+from moeprof.optimizations.optimization import Option
 from moeprof.optimizations.registry import OPTIMIZATIONS
+from moeprof.records.recipe import Recipe
 from moeprof.records.variant import BASELINES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,12 +20,24 @@ def optimization_options(function: F) -> F:
     """A flag per optimization, and its own options behind it."""
     for optimization in reversed(OPTIMIZATIONS.values()):
         for option in reversed(optimization.options):
-            choice = click.Choice(option.choices)
-            function = click.option(
-                f"--{option.name}", type=choice, default=option.default, show_default=True, help=option.help
-            )(function)
+            function = option_of(option)(function)
         function = click.option(f"--{optimization.name}", is_flag=True, help=optimization.help)(function)
     return function
+
+
+def option_of(option: Option) -> Callable[[F], F]:
+    """As click knows it."""
+    if option.is_flag:
+        return click.option(f"--{option.name}", is_flag=True, help=option.help)
+    kind = click.Choice(option.choices) if option.choices else None
+    return click.option(
+        f"--{option.name}",
+        type=kind,
+        default=option.default,
+        show_default=True,
+        metavar=option.metavar or None,
+        help=option.help,
+    )
 
 
 @click.command(name="optimize", short_help="Apply optimizations and compare.")
@@ -60,15 +74,16 @@ def command(
     compared first: equal batches, and each variant at its own best batch within the recipe's memory budget.
     """
     flags = {name: options.pop(name.replace("-", "_")) for name in OPTIMIZATIONS}
-    chosen = [name for name, wanted in flags.items() if wanted or everything or not any(flags.values())]
+    chosen = [] if everything else [name for name, wanted in flags.items() if wanted]
     values = {
         option.name: options.pop(option.name.replace("-", "_")) for one in OPTIMIZATIONS.values() for option in one.options
     }
     resolved = resolved_recipes(recipes, **options)
 
-    def study() -> Any:
+    def study(recipe: Recipe) -> Any:
         from moeprof.studies.optimize import optimization
 
-        return optimization(chosen, values, against=against or ("static",), alone=alone, sweep=not no_sweep, timeline=timeline)
+        told = against or ("static",)
+        return optimization(recipe, chosen, values, against=told, alone=alone, sweep=not no_sweep, timeline=timeline)
 
     run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)

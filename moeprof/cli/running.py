@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from moeprof.studies.study import Study
 
 
+Made = Sequence[tuple[Recipe, "Study"]]
+"""What is run of every recipe."""
+
+
 def run_all(
-    study: "Callable[[], Study]",
+    study: "Callable[[Recipe], Study]",
     recipes: Sequence[Recipe],
     out: Path | None,
     *,
@@ -33,23 +37,21 @@ def run_all(
     settings: dict[str, Any],
 ) -> None:
     """One run per recipe, on as many ranks as the recipes ask for."""
-    group, made, num_ranks = started_as(), study(), common_ranks(recipes)
+    group, made, num_ranks = started_as(), [(recipe, study(recipe)) for recipe in recipes], common_ranks(recipes)
     if group.alone and num_ranks > 1:
-        launch_all(made, recipes, out, num_ranks, force=force, arguments=settings["arguments"])
+        launch_all(made, out, num_ranks, force=force, arguments=settings["arguments"])
         return
     device, timeout_s = recipes[0].measure.device, max(recipe.parallel.timeout_s for recipe in recipes)
     with ended_at_once(group), joined(group, device, timeout_s):
-        folders = launched_folders() or [folder_for(recipe, made.command, recipes, out) for recipe in recipes]
-        run_here(made, recipes, folders, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
+        folders = launched_folders() or [folder_for(recipe, one.command, recipes, out) for recipe, one in made]
+        run_here(made, folders, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
 
 
-def run_here(
-    made: "Study", recipes: Sequence[Recipe], folders: Sequence[Path], group: Group, *, force: bool, as_json: bool, quiet: bool
-) -> None:
+def run_here(made: Made, folders: Sequence[Path], group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
     """All recipes as this rank runs them; the first rank shows each as soon as it is done, as JSON all of them at the end."""
     runs = []
-    for recipe, folder in zip(recipes, folders, strict=True):
-        runs.append(run_one(made, recipe, folder, group, force=force, quiet=quiet))
+    for (recipe, study), folder in zip(made, folders, strict=True):
+        runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet))
         if group.first and not as_json:
             show(runs[-1:], default_format())
     if group.first and as_json:
@@ -82,13 +84,12 @@ def reported(title: str, folder: Path, make: Callable[[Bar], Run], group: Group 
     return run
 
 
-def launch_all(
-    made: "Study", recipes: Sequence[Recipe], out: Path | None, num_ranks: int, *, force: bool, arguments: Sequence[str]
-) -> None:
+def launch_all(made: Made, out: Path | None, num_ranks: int, *, force: bool, arguments: Sequence[str]) -> None:
     """The same command on every rank; whatever stops them, the partial run says why."""
-    for recipe in recipes:
-        made.check(recipe, Group(0, num_ranks, num_ranks))
-    folders = [reserved(recipe, made.command, recipes, out, force=force) for recipe in recipes]
+    recipes = [recipe for recipe, _ in made]
+    for recipe, study in made:
+        study.check(recipe, Group(0, num_ranks, num_ranks))
+    folders = [reserved(recipe, study.command, recipes, out, force=force) for recipe, study in made]
     why = "interrupted"
     try:
         launch(arguments, num_ranks, folders)

@@ -35,6 +35,9 @@ class MoELayer(nn.Module):
         self.experts = Experts(model.experts // recipe.parallel.ranks, model.dim, model.ffn_dim)
         self.variant: Variant | None = STATIC
         self.store: Store | None = None
+        """Where weights come from; None for all of `experts`."""
+        self.stores: dict[Variant, Store] = {}
+        """Of variants that have one of their own."""
         self.group = ALONE
 
     def forward(self, x_TD: Tensor, step: Step) -> Tensor:
@@ -73,6 +76,7 @@ def use_variant(model: nn.Module, variant: Variant | None) -> None:
     """Executes every MoE layer as `variant` says; None is the dropless reference layer."""
     for layer in moe_layers(model):
         layer.variant = variant
+        layer.store = None if variant is None else layer.stores.get(variant)
 
 
 def connect(model: nn.Module, group: Group) -> None:

@@ -1,15 +1,15 @@
 """Dynamic gating: experts get the rows of their own tokens, without capacity, mask or padding (paper section IV)."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from moeprof.optimizations.optimization import Optimization, Option
+from moeprof.optimizations.optimization import Optimization, Option, Settings
+from moeprof.records.recipe import Recipe
 from moeprof.records.variant import Variant
 
 
-def apply(variant: Variant, settings: Mapping[str, str]) -> Variant:
+def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
     """The variant with dynamic dispatch and a kernel for segments."""
-    return replace(variant, dispatch="dynamic", kernel=settings["kernel"])
+    return replace(variant, dispatch="dynamic", kernel=str(settings["kernel"]))
 
 
 DYNAMIC_GATING = Optimization(

@@ -1,18 +1,50 @@
 """The optimizations in the order in which they build on each other; a new one is one file and one line here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from moeprof.optimizations.dynamic_gating import DYNAMIC_GATING
-from moeprof.optimizations.optimization import Optimization
+from moeprof.optimizations.optimization import Optimization, Settings
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe import Recipe
 from moeprof.records.variant import STATIC, Variant
 
 OPTIMIZATIONS: dict[str, Optimization] = {optimization.name: optimization for optimization in (DYNAMIC_GATING,)}
 
 
-def optimized(names: Sequence[str], settings: Mapping[str, str], *, alone: bool = False) -> list[Variant]:
-    """The variants that the named optimizations make of static gating: each on top of the ones before, or each by itself."""
+def optimized(names: Sequence[str], settings: Settings, recipe: Recipe, *, alone: bool = False) -> list[Variant]:
+    """The variants that the named optimizations make of static gating, and those that they need, in the registry's order.
+
+    Each on top of the ones before; `alone`: each on top of what it needs only. UsageError where the recipe has no use for one.
+    """
     variants: list[Variant] = []
-    for optimization in (OPTIMIZATIONS[name] for name in OPTIMIZATIONS if name in names):
-        before = variants[-1] if variants and not alone else STATIC
-        variants.append(optimization.apply(before, settings))
+    for name in with_needs(names):
+        if why := OPTIMIZATIONS[name].obstacle(recipe):
+            raise UsageError(f"--{name}: {why}", "Leave it away, or choose another recipe or setting.")
+        steps = with_needs([name]) if alone else [name]
+        variant = STATIC if alone or not variants else variants[-1]
+        for step in steps:
+            variant = OPTIMIZATIONS[step].apply(variant, settings, recipe)
+        variants.append(variant)
     return variants
+
+
+def with_needs(names: Iterable[str]) -> list[str]:
+    """The named ones and those that they need, in the registry's order."""
+    wanted = {need for name in names for need in needed(name)}
+    return [name for name in OPTIMIZATIONS if name in wanted]
+
+
+def needed(name: str) -> Iterator[str]:
+    """The optimization and all that it builds on."""
+    yield name
+    for need in OPTIMIZATIONS[name].needs:
+        yield from needed(need)
+
+
+def useful(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """The optimizations that can bring something to a recipe, and a remark for each of the others."""
+    obstacles = {name: one.obstacle(recipe) for name, one in OPTIMIZATIONS.items()}
+    return (
+        [name for name, why in obstacles.items() if not why],
+        [f"{name} was left out: {why}" for name, why in obstacles.items() if why],
+    )

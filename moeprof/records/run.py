@@ -80,7 +80,7 @@ class RunRecord(BaseModel):
     """What was asked of a replay of caches."""
     balance: Balance | None = None
     """What was asked of a replay of placements."""
-    variants: list[dict[str, str | bool]] = []
+    variants: list[dict[str, str | bool | int]] = []
     environment: Environment = Environment()
     text_hashes: dict[str, str] = {}
     weights_hash: str = ""

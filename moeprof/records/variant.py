@@ -12,11 +12,21 @@ class Variant:
     kernel: str = "auto"
     """How expert rows become expert outputs; `auto` takes `bmm` for padded buffers and the cheapest for segments."""
     store: str = "resident"
-    """Where expert weights live."""
+    """Where expert weights live: `resident`, all of them on the device, or `buffered`, some in slots and all behind them."""
     placement: str = "contiguous"
-    """Which rank owns which expert."""
+    """Which rank owns which expert: the name of a balancer, or `file`."""
     dense: bool = False
-    """The dense twin: every FFN dense at the same hidden width; the choices above then mean nothing."""
+    """The dense twin: every FFN dense at the same hidden width; the other choices then mean nothing."""
+    slots: int = 0
+    """Expert slots of each buffered layer on each rank."""
+    eviction: str = ""
+    """The policy by which an expert leaves a full buffer."""
+    buffered: str = ""
+    """Whose MoE layers are buffered: `decoder`, `encoder` or `all`."""
+    replicas: int = 0
+    """Slots of each layer on each rank for copies of hot experts."""
+    placement_file: str = ""
+    """Where a placement comes from that no balancer makes."""
 
     @property
     def label(self) -> str:

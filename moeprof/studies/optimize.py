@@ -1,9 +1,11 @@
 """Applies optimizations, one after another or each by itself, and compares them with what a model is deployed with today."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-from moeprof.optimizations.registry import optimized
+from moeprof.optimizations.optimization import Settings
+from moeprof.optimizations.registry import optimized, useful
+from moeprof.records.recipe import Recipe
 from moeprof.records.variant import BASELINES, STATIC
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.memory import measure_memory
@@ -30,21 +32,24 @@ PASSES: tuple[Pass, ...] = (
 
 
 def optimization(
+    recipe: Recipe,
     names: Sequence[str],
-    settings: Mapping[str, str],
+    settings: Settings,
     *,
     against: Sequence[str] = ("static",),
     alone: bool = False,
     sweep: bool = True,
     timeline: bool = False,
 ) -> Study:
-    """The study behind `moeprof optimize`.
+    """The study behind `moeprof optimize`, of one recipe; no names are all optimizations that it has a use for.
 
     The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against.
     """
     baselines = [BASELINES[name] for name in dict.fromkeys(against)]
     with_experts = [variant for variant in baselines if not variant.dense] or [STATIC]
-    variants = dict.fromkeys([*with_experts, *baselines, *optimized(names, settings, alone=alone)])
+    everything, remarks = useful(recipe)
+    applied = optimized(names or everything, settings, recipe, alone=alone)
+    variants = dict.fromkeys([*with_experts, *baselines, *applied])
 
     def passes(workload: Workload) -> list[Pass]:
         chosen: list[Pass] = list(PASSES)
@@ -54,4 +59,4 @@ def optimization(
             chosen.append(trace_timeline)
         return chosen
 
-    return Study("optimize", tuple(variants), passes, tuple(baselines))
+    return Study("optimize", tuple(variants), passes, tuple(baselines), () if names else tuple(remarks))

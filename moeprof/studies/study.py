@@ -39,6 +39,8 @@ class Study:
     """In order, for every phase; the first one settles the tokens."""
     against: Sequence[Variant] = ()
     """Contenders that speed-ups are told against."""
+    notes: Sequence[str] = ()
+    """What a reader must know about the choice of contenders."""
 
     def run(
         self,
@@ -59,7 +61,7 @@ class Study:
         self.check(recipe, group)
         workload = make_workload(recipe, group)
         record = new_record(self.command, recipe, self.variants, workload, argv)
-        record.notes += agree(group, record)
+        record.notes += [*self.notes, *agree(group, record)]
         writer = RunWriter(out, record, force=force) if group.first else UnwrittenRun(out, record)
         against = [variant.label for variant in self.against]
         clock, progress = clock or synchronized(recipe.measure.device), progress or Silent()

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -11,31 +10,41 @@ import pytest
 from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.kernels import KERNELS
 from moeprof.optimizations import registry
-from moeprof.optimizations.optimization import Optimization
-from moeprof.optimizations.registry import OPTIMIZATIONS, optimized
+from moeprof.optimizations.optimization import Optimization, Settings
+from moeprof.optimizations.registry import OPTIMIZATIONS, optimized, useful
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe import Recipe
+from moeprof.records.recipe_files import load_recipe
 from moeprof.records.variant import STATIC, Variant
 
 DEFAULTS = {option.name: option.default for one in OPTIMIZATIONS.values() for option in one.options}
+RECIPE = load_recipe("lm-tiny", [])
 
 
-def buffered(variant: Variant, settings: Mapping[str, str]) -> Variant:
-    return replace(variant, store=settings.get("policy", "lifo"))
+def buffered(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
+    return replace(variant, store=str(settings.get("policy", "lifo")))
 
 
-def balanced(variant: Variant, settings: Mapping[str, str]) -> Variant:
+def balanced(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
     return replace(variant, placement="greedy")
 
 
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two more behind the first."""
-    others = [Optimization("buffering", "Fewer experts on the device.", buffered), Optimization("balancing", "Even.", balanced)]
-    for other in others:
+    """Nothing but the first and two more: one on top of it, and one by itself that a recipe of one rank has no use for."""
+    buffering = Optimization("buffering", "Fewer experts on the device.", buffered, needs=("dynamic-gating",))
+    balancing = Optimization(
+        "balancing", "Even.", balanced, obstacle=lambda recipe: "" if recipe.parallel.ranks > 1 else "there is one rank"
+    )
+    for name in list(OPTIMIZATIONS)[1:]:
+        monkeypatch.delitem(OPTIMIZATIONS, name)
+    for other in (buffering, balancing):
         monkeypatch.setitem(OPTIMIZATIONS, other.name, other)
 
 
-def labels(names: list[str], *, alone: bool = False, **settings: str) -> list[str]:
-    return [variant.label for variant in optimized(names, DEFAULTS | settings, alone=alone)]
+def labels(names: list[str], *, alone: bool = False, ranks: int = 2, **settings: str) -> list[str]:
+    recipe = load_recipe("lm-tiny", [f"parallel.ranks={ranks}"])
+    return [variant.label for variant in optimized(names, DEFAULTS | settings, recipe, alone=alone)]
 
 
 def test_dynamic_gating_comes_first() -> None:
@@ -50,7 +59,7 @@ def test_every_optimization_is_named_as_a_flag_and_helps_in_a_line(name: str) ->
     assert one.help.endswith(".")
     assert "\n" not in one.help
     for option in one.options:
-        assert option.default in option.choices
+        assert option.default in option.choices or not option.choices
         assert option.help.endswith(".")
 
 
@@ -61,7 +70,7 @@ def test_no_two_optimizations_share_an_option() -> None:
 
 @pytest.mark.parametrize("kernel", ["auto", "loop", "grouped_mm"])
 def test_dynamic_gating_changes_the_dispatch_and_takes_the_kernel_asked_for(kernel: str) -> None:
-    (variant,) = optimized(["dynamic-gating"], {"kernel": kernel})
+    (variant,) = optimized(["dynamic-gating"], {"kernel": kernel}, RECIPE)
     assert variant == replace(STATIC, dispatch="dynamic", kernel=kernel)
     assert variant.label == ("dynamic" if kernel == "auto" else f"dynamic+{kernel}")
 
@@ -69,7 +78,7 @@ def test_dynamic_gating_changes_the_dispatch_and_takes_the_kernel_asked_for(kern
 def test_every_choice_of_a_kernel_exists_and_so_does_the_dispatch() -> None:
     for kernel in next(option for option in OPTIMIZATIONS["dynamic-gating"].options if option.name == "kernel").choices:
         assert kernel in KERNELS
-    assert optimized(["dynamic-gating"], DEFAULTS)[0].dispatch in DISPATCHES
+    assert optimized(["dynamic-gating"], DEFAULTS, RECIPE)[0].dispatch in DISPATCHES
 
 
 @pytest.mark.usefixtures("three")
@@ -78,18 +87,30 @@ def test_each_is_applied_on_top_of_the_ones_before() -> None:
 
 
 @pytest.mark.usefixtures("three")
-def test_alone_each_is_applied_to_static_gating() -> None:
-    assert labels(list(OPTIMIZATIONS), alone=True) == ["dynamic", "static+lifo", "static+greedy"]
+def test_alone_each_is_applied_to_what_it_needs_and_no_more() -> None:
+    assert labels(list(OPTIMIZATIONS), alone=True) == ["dynamic", "dynamic+lifo", "static+greedy"]
 
 
 @pytest.mark.usefixtures("three")
 def test_the_order_is_the_registrys_and_not_the_users() -> None:
     assert labels(["balancing", "dynamic-gating"]) == ["dynamic", "dynamic+greedy"]
-    assert labels(["balancing", "buffering"], policy="mru") == ["static+mru", "static+mru+greedy"]
+
+
+@pytest.mark.usefixtures("three")
+def test_what_one_needs_is_applied_before_it_and_told_by_itself() -> None:
+    assert labels(["balancing", "buffering"], policy="mru") == ["dynamic", "dynamic+mru", "dynamic+mru+greedy"]
+    assert labels(["buffering"]) == ["dynamic", "dynamic+lifo"]
+
+
+@pytest.mark.usefixtures("three")
+def test_one_that_a_recipe_has_no_use_for_is_an_error_by_name_and_a_remark_otherwise() -> None:
+    with pytest.raises(UsageError, match="--balancing: there is one rank"):
+        labels(["balancing"], ranks=1)
+    assert useful(RECIPE) == (["dynamic-gating", "buffering"], ["balancing was left out: there is one rank"])
 
 
 def test_none_named_is_none_applied() -> None:
-    assert optimized([], DEFAULTS) == []
+    assert optimized([], DEFAULTS, RECIPE) == []
 
 
 def test_the_registry_needs_no_torch() -> None:

@@ -1,7 +1,7 @@
 """Optimization, end to end on small models: who runs, what is compared, and what becomes of a run that fails."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import pytest
 
 from moeprof.models.build import Model
 from moeprof.moe.layer import moe_layers
-from moeprof.optimizations.optimization import Optimization
+from moeprof.optimizations.optimization import Optimization, Settings
 from moeprof.optimizations.registry import OPTIMIZATIONS
 from moeprof.records.errors import MoeprofError
+from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.run import Run
 from moeprof.records.variant import Variant
@@ -27,12 +28,14 @@ from .runs import Micro, values, with_weights
 DYNAMIC = ["dynamic-gating"]
 LOOP = {"kernel": "loop"}
 BUDGET = "budget.memory=150KiB"
+TINY = load_recipe("lm-tiny", [])
 
 
 def run(recipe: Path, out: Path, *overrides: str, clock: Callable[[], int] | None = None, **options: object) -> Run:
     """Dynamic gating against static, without a sweep where nothing else is said."""
-    study = optimization(DYNAMIC, LOOP, **({"sweep": False} | options))  # type: ignore[arg-type]
-    return study.run(load_recipe(str(recipe), overrides), out, clock=clock)
+    resolved = load_recipe(str(recipe), overrides)
+    study = optimization(resolved, DYNAMIC, LOOP, **({"sweep": False} | options))  # type: ignore[arg-type]
+    return study.run(resolved, out, clock=clock)
 
 
 # Who runs
@@ -54,19 +57,19 @@ def test_contenders_are_the_baselines_and_what_is_held_against_them(
     against: list[str], contenders: list[str], told: list[str]
 ) -> None:
     """Where the dense twin is the only baseline, static gating is there too: outputs need somebody who computes the same."""
-    study = optimization(DYNAMIC, LOOP, against=against)
+    study = optimization(TINY, DYNAMIC, LOOP, against=against)
     assert [variant.label for variant in study.variants] == contenders
     assert [variant.label for variant in study.against] == told
 
 
 def test_optimizations_come_in_turn_or_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def apply(variant: Variant, settings: Mapping[str, str]) -> Variant:
+    def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
         return replace(variant, store="lifo")
 
     monkeypatch.setitem(OPTIMIZATIONS, "buffering", Optimization("buffering", "Fewer experts on the device.", apply))
     names = ["dynamic-gating", "buffering"]
     for alone, last in ((False, "dynamic+loop+lifo"), (True, "static+lifo")):
-        study = optimization(names, LOOP, alone=alone)
+        study = optimization(TINY, names, LOOP, alone=alone)
         assert [variant.label for variant in study.variants] == ["static", "dynamic+loop", last]
 
 
