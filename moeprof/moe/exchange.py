@@ -14,12 +14,16 @@ from moeprof.instrument.probe import postmaster, region
 from moeprof.moe.experts import ExpertRows
 from moeprof.parallel.collectives import largest, start_all_to_all
 from moeprof.parallel.group import Group
+from moeprof.store.resident import Offsets
 
 Splits = Sequence[int] | None
 """Rows for, or from, every rank; None where all get as many."""
 
 Return = Callable[[Tensor], Tensor]
 """Takes the outputs of this rank's experts, and gives those of the rows that this rank sent, in their order."""
+
+Expect = Callable[[Offsets], None]
+"""Takes the bounds of the rows of this rank's experts."""
 
 
 class Travel:
@@ -67,15 +71,20 @@ class Exchange:
         """Starts the all-to-all of sizes; `offsets` (P + 1,) bound the rows of every expert."""
         self.sizes = Travel("a2a_sizes", self.layer, self.group, offsets.diff().long())
 
-    def there(self, rows: ExpertRows) -> tuple[ExpertRows, Return]:
-        """The rows of this rank's experts from all ranks, expert by expert and those of rank 0 first; and their way back."""
-        if isinstance(rows.offsets, range):
-            return self.slots_there(rows.rows_RD, rows.offsets.step)
-        return self.tokens_there(rows)
+    def there(self, rows: ExpertRows, expect: Expect = lambda _: None) -> tuple[ExpertRows, Return]:
+        """The rows of this rank's experts from all ranks, expert by expert and those of rank 0 first; and their way back.
 
-    def slots_there(self, rows_RD: Tensor, slots: int) -> tuple[ExpertRows, Return]:
+        `expect` is told the bounds of these rows as soon as they are known, before the rows travel.
+        """
+        if isinstance(rows.offsets, range):
+            return self.slots_there(rows.rows_RD, rows.offsets.step, expect)
+        return self.tokens_there(rows, expect)
+
+    def slots_there(self, rows_RD: Tensor, slots: int, expect: Expect) -> tuple[ExpertRows, Return]:
         """Full or not, all of them."""
         num_ranks = self.group.size
+        mine = range(0, len(rows_RD) + 1, num_ranks * slots)
+        expect(mine)
         arrived_RD = self.travelled("a2a_dispatch", rows_RD)
         with region("dispatch", self.layer):
             mine_RD = swapped(arrived_RD, num_ranks, slots)
@@ -85,27 +94,29 @@ class Exchange:
                 leaving_RD = swapped(outputs_RD, len(outputs_RD) // (num_ranks * slots), slots)
             return self.travelled("a2a_combine", leaving_RD)
 
-        return ExpertRows(mine_RD, range(0, len(mine_RD) + 1, num_ranks * slots)), back
+        return ExpertRows(mine_RD, mine), back
 
-    def tokens_there(self, rows: ExpertRows) -> tuple[ExpertRows, Return]:
+    def tokens_there(self, rows: ExpertRows, expect: Expect) -> tuple[ExpertRows, Return]:
         """As many as there are: the sizes must be known here before a token can be received."""
         assert self.sizes is not None
         with region("a2a_sizes", self.layer):
             sizes_NL = self.sizes.end().view(self.group.size, -1)
         with region("dispatch", self.layer):
             sent, received = rank_shares(rows, sizes_NL.shape[1]), sizes_NL.sum(dim=1).tolist()
+            ends_L = sizes_NL.sum(dim=0).cumsum(0, dtype=torch.int32)
+            offsets = torch.cat([ends_L.new_zeros(1), ends_L])
+        expect(offsets)
         arrived_RD = self.travelled("a2a_dispatch", rows.rows_RD, sent, received)
         with region("dispatch", self.layer):
             order_R = expert_order(sizes_NL, len(arrived_RD))
             mine_RD = arrived_RD.index_select(0, order_R)
-            ends_L = sizes_NL.sum(dim=0).cumsum(0, dtype=torch.int32)
 
         def back(outputs_RD: Tensor) -> Tensor:
             with region("combine", self.layer):
                 leaving_RD = torch.empty_like(outputs_RD).index_copy_(0, order_R, outputs_RD)
             return self.travelled("a2a_combine", leaving_RD, received, sent)
 
-        return ExpertRows(mine_RD, torch.cat([ends_L.new_zeros(1), ends_L])), back
+        return ExpertRows(mine_RD, offsets), back
 
     def travelled(self, name: str, rows_RD: Tensor, sent: Splits = None, received: Splits = None) -> Tensor:
         """One all-to-all that nothing overlaps."""

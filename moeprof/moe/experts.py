@@ -3,14 +3,16 @@
 P physical experts, R rows (all experts' rows one after another), D width, F hidden width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moeprof.store.resident import ExpertWeights, Store
+from moeprof.instrument.probe import region
+from moeprof.store.resident import ExpertWeights, Offsets, Store
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -22,7 +24,7 @@ class ExpertRows:
     """Rows grouped by physical expert: those of expert p are `offsets[p]` to `offsets[p + 1]`."""
 
     rows_RD: Tensor
-    offsets: range | list[int] | Tensor
+    offsets: Offsets
     """P + 1 bounds: a range where all experts have the same number of rows; a tensor (int32) may live on a device."""
 
     @property
@@ -50,22 +52,63 @@ class Experts(nn.Module):
         return ExpertWeights(self.w1, self.b1, self.w2, self.b2)
 
 
-def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, activation: Activation) -> Tensor:
+def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, activation: Activation, layer: str = "") -> Tensor:
     """Expert outputs (R, D), in as many waves as the store needs."""
-    outputs = [kernel(part, weights, activation) for part, weights in waves_of(inputs, store)]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    rows_RD = inputs.rows_RD
+    outputs_RD, bounds = rows_RD, None
+    for wave in store.waves():
+        with region("experts", layer):
+            if wave.experts is None:
+                outputs_RD = kernel(inputs, wave.weights, activation)
+                continue
+            if bounds is None:
+                outputs_RD, bounds = torch.empty_like(rows_RD), inputs.bounds
+            part = part_of(wave.experts, bounds)
+            found_RD = kernel(part.rows(inputs), wave.weights, activation)
+            for (first, last), rows in zip(part.stretches, torch.split(found_RD, part.lengths), strict=True):
+                outputs_RD[first:last] = rows
+    return outputs_RD
 
 
-def waves_of(inputs: ExpertRows, store: Store) -> Iterator[tuple[ExpertRows, ExpertWeights]]:
-    """Each wave's rows beside its weights; bounds count from the wave's own first row."""
-    for first, weights in store.waves():
-        last = first + len(weights.w1_EDF)
-        if last - first == len(inputs.offsets) - 1:
-            yield inputs, weights
+@dataclass(frozen=True)
+class Part:
+    """The rows of a wave's experts, in the order of the wave."""
+
+    stretches: list[tuple[int, int]]
+    """Of neighbouring rows."""
+    offsets: list[int]
+    """Bounds within the wave, one more than it has places."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of the stretches."""
+        return [last - first for first, last in self.stretches]
+
+    def rows(self, whole: ExpertRows) -> ExpertRows:
+        """A view where they are neighbours; padded buffers stay padded."""
+        pieces = [whole.rows_RD[first:last] for first, last in self.stretches]
+        rows_RD = pieces[0] if len(pieces) == 1 else torch.cat(pieces or [whole.rows_RD[:0]])
+        padded = isinstance(whole.offsets, range) and len(set(pairwise_lengths(self.offsets))) == 1
+        step = self.offsets[1] if padded else 0
+        return ExpertRows(rows_RD, range(0, len(rows_RD) + 1, step) if step else self.offsets)
+
+
+def part_of(experts: Sequence[int], bounds: Sequence[int]) -> Part:
+    """The part of the rows within `bounds` (P + 1,) that belongs to a wave."""
+    stretches: list[tuple[int, int]] = []
+    offsets = [0]
+    for expert in experts:
+        first, last = (bounds[expert], bounds[expert + 1]) if expert >= 0 else (0, 0)
+        offsets.append(offsets[-1] + last - first)
+        if first == last:
             continue
-        bounds, whole = inputs.bounds[first : last + 1], inputs.offsets
-        rows_RD = inputs.rows_RD[bounds[0] : bounds[-1]]
-        if isinstance(whole, range):
-            yield ExpertRows(rows_RD, range(0, len(rows_RD) + 1, whole.step)), weights
+        if stretches and stretches[-1][1] == first:
+            stretches[-1] = stretches[-1][0], last
         else:
-            yield ExpertRows(rows_RD, [bound - bounds[0] for bound in bounds]), weights
+            stretches.append((first, last))
+    return Part(stretches, offsets)
+
+
+def pairwise_lengths(offsets: Sequence[int]) -> Iterator[int]:
+    """Of the segments between bounds."""
+    return (last - first for first, last in pairwise(offsets))

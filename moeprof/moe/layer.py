@@ -48,10 +48,13 @@ class MoELayer(nn.Module):
         exchange = None if self.group.alone else Exchange(self.name, self.group)
         with region("dispatch", self.name):
             sent = DISPATCHES[self.variant.dispatch](x_TD, routing, self.capacity_fraction, exchange)
-        rows, back = (sent.rows, None) if exchange is None else exchange.there(sent.rows)
-        with region("experts", self.name):
-            store = self.store or ResidentStore(self.experts.weights)
-            outputs_RD = run_experts(KERNELS[self.variant.kernel], rows, store, self.activation)
+        store = self.store or ResidentStore(self.experts.weights)
+        if exchange is None:
+            rows, back = sent.rows, None
+            store.expect(rows.offsets)
+        else:
+            rows, back = exchange.there(sent.rows, store.expect)
+        outputs_RD = run_experts(KERNELS[self.variant.kernel], rows, store, self.activation, self.name)
         if back is not None:
             outputs_RD = back(outputs_RD)
         with region("combine", self.name):

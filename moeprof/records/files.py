@@ -1,5 +1,6 @@
 """Files that are whole or not there, and one line for what is wrong with one."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,11 @@ import moeprof
 from moeprof.records.errors import UsageError
 
 PARTIAL = ".partial"
+
+
+def cache_folder() -> Path:
+    """Where moeprof keeps what can be made again; XDG_CACHE_HOME is respected."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moeprof"
 
 
 @contextmanager

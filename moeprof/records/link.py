@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from moeprof.records.files import replacing
+from moeprof.records.files import cache_folder, replacing
 
 SCHEMA = 1
 WITHIN, BETWEEN = "within a machine", "between machines"
@@ -86,9 +85,8 @@ class Link(BaseModel):
 
 def link_file(about: Mapping[str, str]) -> Path:
     """Where a link is kept; deleting it has it measured again."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:16]
-    return cache / "moeprof" / "links" / f"{name}.json"
+    return cache_folder() / "links" / f"{name}.json"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from moeprof.moe.layer import MoELayer, use_variant
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import Variant
-from moeprof.store.resident import ExpertWeights, Wave
+from moeprof.store.resident import ExpertWeights, Offsets, Wave
 
 from . import plain
 
@@ -228,11 +228,14 @@ class WaveStore:
     weights: ExpertWeights
     sizes: list[int]
 
+    def expect(self, offsets: Offsets) -> None:
+        """All are there."""
+
     def waves(self) -> Iterator[Wave]:
         first = 0
         for size in self.sizes:
             buffer = ExpertWeights(*(whole[first : first + size].clone() for whole in self.weights))
-            yield Wave(first, buffer)
+            yield Wave(range(first, first + size), buffer)
             for view in buffer:
                 view.fill_(torch.nan)
             first += size

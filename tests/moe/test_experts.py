@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.moe.experts import ACTIVATIONS, Activation, ExpertRows, run_experts, waves_of
-from moeprof.store.resident import ExpertWeights, ResidentStore
+from moeprof.moe.experts import ACTIVATIONS, Activation, ExpertRows, part_of, run_experts
+from moeprof.store.resident import ExpertWeights, ResidentStore, Store
 
 from .drawn import WaveStore, tokens, unhurried
 from .kernels.rows import DIM, FFN_DIM, all_loads, make_experts, padded, segments
@@ -19,35 +19,59 @@ BOUNDS = {
 }
 
 
+def parts(inputs: ExpertRows, store: Store) -> list[ExpertRows]:
+    """What the kernel is handed in every wave."""
+    seen = []
+
+    def looking(part: ExpertRows, weights: ExpertWeights, _activation: Activation) -> Tensor:
+        assert len(part.offsets) - 1 == len(weights.w1_EDF)
+        seen.append(part)
+        return part.rows_RD
+
+    assert torch.equal(run_experts(looking, inputs, store, ACTIVATIONS["relu"]), inputs.rows_RD)
+    return seen
+
+
 @pytest.mark.parametrize("offsets", BOUNDS.values(), ids=BOUNDS)
 def test_a_wave_sees_the_rows_of_its_own_experts_and_counts_from_its_own_first_row(offsets: range | list[int] | Tensor) -> None:
     inputs = ExpertRows(tokens(8, DIM), offsets)
-    store = WaveStore(make_experts(4).weights, [1, 3])
-    parts = [(part.rows_RD, part.bounds, len(weights.w1_EDF)) for part, weights in waves_of(inputs, store)]
-    assert [number for *_, number in parts] == [1, 3]
-    assert torch.equal(parts[0][0], inputs.rows_RD[:2])
-    assert torch.equal(parts[1][0], inputs.rows_RD[2:])
-    assert [bounds for _, bounds, _ in parts] == [[0, 2], [0, 2, 4, 6]]
+    first, second = parts(inputs, WaveStore(make_experts(4).weights, [1, 3]))
+    assert torch.equal(first.rows_RD, inputs.rows_RD[:2])
+    assert torch.equal(second.rows_RD, inputs.rows_RD[2:])
+    assert [first.bounds, second.bounds] == [[0, 2], [0, 2, 4, 6]]
 
 
 def test_padded_buffers_stay_padded_in_every_wave() -> None:
-    parts = [part.offsets for part, _ in waves_of(padded(4, 3), WaveStore(make_experts(4).weights, [1, 3]))]
-    assert parts == [range(0, 4, 3), range(0, 10, 3)]
+    offsets = [part.offsets for part in parts(padded(4, 3), WaveStore(make_experts(4).weights, [1, 3]))]
+    assert offsets == [range(0, 4, 3), range(0, 10, 3)]
 
 
 @pytest.mark.parametrize("offsets", BOUNDS.values(), ids=BOUNDS)
 def test_one_wave_of_all_experts_is_handed_on_untouched(offsets: range | list[int] | Tensor) -> None:
     """So that bounds on a device stay there."""
-    inputs, weights = ExpertRows(tokens(8, DIM), offsets), make_experts(4).weights
-    ((part, handed_out),) = waves_of(inputs, ResidentStore(weights))
+    inputs = ExpertRows(tokens(8, DIM), offsets)
+    (part,) = parts(inputs, ResidentStore(make_experts(4).weights))
     assert part is inputs
-    assert handed_out is weights
 
 
 def test_a_wave_may_have_experts_without_rows() -> None:
     inputs = ExpertRows(tokens(3, DIM), [0, 2, 2, 3])
-    parts = [part.rows_RD for part, _ in waves_of(inputs, WaveStore(make_experts(3).weights, [1, 1, 1]))]
-    assert [len(rows) for rows in parts] == [2, 0, 1]
+    assert [len(part.rows_RD) for part in parts(inputs, WaveStore(make_experts(3).weights, [1, 1, 1]))] == [2, 0, 1]
+
+
+def test_places_of_a_wave_may_be_empty_and_in_any_order() -> None:
+    """Experts 2 and 0 of three in the second and the fourth of four places."""
+    part = part_of([-1, 2, -1, 0], [0, 2, 3, 6])
+    rows_RD = tokens(6, DIM)
+    assert torch.equal(part.rows(ExpertRows(rows_RD, [0, 2, 3, 6])).rows_RD, rows_RD[[3, 4, 5, 0, 1]])
+    assert (part.offsets, part.stretches) == ([0, 0, 3, 3, 5], [(3, 6), (0, 2)])
+
+
+def test_neighbouring_rows_are_not_copied() -> None:
+    rows_RD = tokens(6, DIM)
+    part = part_of([1, 2], [0, 2, 3, 6])
+    assert part.stretches == [(2, 6)]
+    assert part.rows(ExpertRows(rows_RD, [0, 2, 3, 6])).rows_RD.data_ptr() == rows_RD[2:].data_ptr()
 
 
 @unhurried

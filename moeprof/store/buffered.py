@@ -1,0 +1,190 @@
+"""Expert buffering (paper section V): a layer's experts in a fixed number of slots, loaded when a step uses them.
+
+The policy decides over a step's experts in the order of their ids before anything is moved; what it decides does not depend
+on time. Each slot then goes from one of the step's experts to the next as soon as that one has had its turn. L local experts,
+S slots, B bytes of a record.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from moeprof.instrument.probe import bookkeeper, region
+from moeprof.policies.cache import Access, Cache
+from moeprof.policies.eviction.eviction import Eviction
+from moeprof.records.loads import Use, Visit
+from moeprof.store.ledger import Ledger, Load
+from moeprof.store.record import RecordLayout
+from moeprof.store.resident import Offsets, Wave
+
+
+@dataclass
+class Plan:
+    """What is left of a step; experts by their local numbers."""
+
+    begun_ns: int
+    accesses: list[Access] = field(default_factory=list)
+    slots: dict[int, int] = field(default_factory=dict)
+    """Where every active expert is found when its turn comes."""
+    loads: dict[int, Load] = field(default_factory=dict)
+    arriving: deque[int] = field(default_factory=deque)
+    """Experts on their way, in order."""
+    behind: dict[int, int] = field(default_factory=dict)
+    """By the expert that must have its turn first, the one that comes into its slot."""
+    stall_ns: int = 0
+
+    def groups(self) -> deque[list[int]]:
+        """Experts that were there, in as many groups as experts are loaded: those whose slots are wanted first go first.
+
+        Which experts go together depends on the routing only, so that outputs have the same bits in every run.
+        """
+        hits = [access.expert for access in self.accesses if access.hit]
+        wanted = [expert for expert in self.behind if expert not in self.loads]
+        order = wanted + [expert for expert in hits if expert not in self.behind]
+        count = max(min(len(self.loads), len(order)), 1)
+        bounds = [len(order) * index // count for index in range(count + 1)]
+        return deque(order[first:last] for first, last in pairwise(bounds) if first < last)
+
+
+class BufferedStore:
+    """The slots of one layer on one device; every byte that comes into them comes through the ledger."""
+
+    def __init__(
+        self, layer: str, held: Sequence[int], num_slots: int, eviction: Eviction, layout: RecordLayout, ledger: Ledger
+    ) -> None:
+        """`held` are the logical numbers of the L experts; ValueError where there are no slots, or more than experts."""
+        if not 1 <= num_slots <= len(held):
+            raise ValueError(f"{num_slots} slots for {len(held)} experts")
+        self.layer, self.held, self.eviction, self.layout, self.ledger = layer, held, eviction, layout, ledger
+        self.slab_SB = layout.slab(num_slots, ledger.device)
+        self.weights = layout.weights(self.slab_SB)
+        self.plan: Plan | None = None
+        self.reset()
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return len(self.slab_SB)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of the slots, full or not."""
+        return self.num_slots * self.layout.record_bytes
+
+    @property
+    def saved_bytes(self) -> int:
+        """What the layer's experts would take beyond that if all of them had a slot (paper 5.5)."""
+        return (len(self.held) - self.num_slots) * self.layout.record_bytes
+
+    def reset(self) -> None:
+        """Empties every slot; what is on its way comes to its end first."""
+        if self.plan is not None:
+            for expert in self.plan.arriving:
+                self.plan.loads[expert].finished.wait()
+        self.cache = Cache(self.num_slots, self.eviction)
+        self.slot_of: dict[int, int] = {}
+        self.free = list(range(self.num_slots))[::-1]
+        self.released: dict[int, torch.cuda.Event] = {}
+        self.plan = None
+
+    def expect(self, offsets: Offsets) -> None:
+        """Decides for the step's experts, and has the missing ones moved as far as their slots are free."""
+        if self.plan is not None:  # a step that broke off: nobody knows what is in the slots
+            self.reset()
+        if len(self.slot_of) < len(self.held) or bookkeeper() is not None:
+            with region("expert_load", self.layer):
+                self.plan = Plan(0 if bookkeeper() is None else self.ledger.clock())
+                self.begin(self.plan, active(offsets))
+
+    def begin(self, plan: Plan, experts: list[int]) -> None:
+        """Follows the policy through the step."""
+        plan.accesses = self.cache.batch(experts)
+        seen: set[int] = set()
+        for access in plan.accesses:
+            if not access.hit:
+                slot = self.slot_of.pop(access.victim) if access.victims else self.free_slot(access.expert)
+                self.slot_of[access.expert] = slot
+                plan.loads[access.expert] = Load(self.layer, self.held[access.expert], self.slab_SB[slot])
+            plan.slots[access.expert] = self.slot_of[access.expert]
+            if access.victim in seen:
+                plan.behind[access.victim] = access.expert
+            elif not access.hit:
+                self.submit(plan, access.expert)
+            seen.add(access.expert)
+
+    def free_slot(self, expert: int) -> int:
+        """The expert's own where all have one, so that they lie in order; any otherwise."""
+        return expert if self.num_slots == len(self.held) else self.free.pop()
+
+    def submit(self, plan: Plan, expert: int) -> None:
+        """Has an expert moved into its slot, which nobody uses any longer."""
+        load = plan.loads[expert]
+        load.free = self.released.get(plan.slots[expert])
+        self.ledger.submit(load)
+        plan.arriving.append(expert)
+
+    def waves(self) -> Iterator[Wave]:
+        """What is there first, and each expert that arrives as soon as it is there."""
+        plan = self.plan
+        if plan is None or (self.num_slots == len(self.held) and not plan.loads):
+            yield Wave(None, self.weights)
+        else:
+            groups = plan.groups()
+            while groups or plan.arriving:
+                ready = plan.arriving and plan.loads[plan.arriving[0]].done
+                group = [self.arrived(plan)] if ready or not groups else groups.popleft()
+                yield Wave(self.places(plan, group), self.weights)
+                self.release(plan, group)
+        if plan is not None:
+            self.plan = None
+            self.tell(plan)
+
+    def arrived(self, plan: Plan) -> int:
+        """The next expert that was on its way, once it is there."""
+        load = plan.loads[plan.arriving[0]]
+        with region("expert_load", self.layer):
+            watched = bookkeeper() is not None
+            started = self.ledger.clock() if watched else 0
+            self.ledger.wait(load)
+            plan.stall_ns += self.ledger.clock() - started if watched else 0
+        return plan.arriving.popleft()
+
+    def places(self, plan: Plan, group: Sequence[int]) -> list[int]:
+        """The expert in every slot, -1 where none of the group is."""
+        places = [-1] * self.num_slots
+        for expert in group:
+            places[plan.slots[expert]] = expert
+        return places
+
+    def release(self, plan: Plan, group: Sequence[int]) -> None:
+        """The group had its turn: who waits for its slots can come."""
+        for expert in group:
+            if self.ledger.stream is not None:
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record()
+                self.released[plan.slots[expert]] = event
+            if expert in plan.behind:
+                self.submit(plan, plan.behind.pop(expert))
+
+    def tell(self, plan: Plan) -> None:
+        """The probe, if there is one that asks, what the step did."""
+        if (probe := bookkeeper()) is not None:
+            span_ns = self.ledger.clock() - plan.begun_ns
+            probe.visited(self.layer, Visit([self.use(plan, access) for access in plan.accesses], plan.stall_ns, span_ns))
+
+    def use(self, plan: Plan, access: Access) -> Use:
+        """One access by logical numbers."""
+        load, victim = plan.loads.get(access.expert), self.held[access.victim] if access.victims else -1
+        if load is None:
+            return Use(self.held[access.expert], True, victim, 0, 0, 0)
+        return Use(self.held[access.expert], False, victim, self.layout.record_bytes, load.start_ns, load.end_ns)
+
+
+def active(offsets: Offsets) -> list[int]:
+    """Experts that have rows; bounds on a device are waited for."""
+    bounds = offsets.tolist() if isinstance(offsets, Tensor) else offsets
+    return [expert for expert, (first, last) in enumerate(pairwise(bounds)) if first < last]

@@ -1,0 +1,90 @@
+"""The ledger: the only one that moves weights, in one thread, in the order in which they were asked for."""
+
+import threading
+from queue import SimpleQueue
+
+import torch
+from torch import Tensor
+
+from moeprof.instrument.clock import Clock, wall_clock
+from moeprof.records.errors import MoeprofError
+from moeprof.store.tier import Tier
+
+
+class Load:
+    """An expert on its way into a slot."""
+
+    def __init__(self, layer: str, expert: int, into_B: Tensor, free: "torch.cuda.Event | None" = None) -> None:
+        self.layer, self.expert, self.into_B = layer, expert, into_B
+        self.free = free
+        """When the device no longer needs what lies in the slot; None where the host knows that it does not."""
+        self.start_ns = self.end_ns = 0
+        self.error: Exception | None = None
+        self.there: torch.cuda.Event | None = None
+        self.finished = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether the expert is there."""
+        if self.there is None:
+            return self.finished.is_set()
+        return bool(self.there.query())  # type: ignore[no-untyped-call]
+
+
+class Ledger:
+    """Moves experts from a tier into slots; a thread begins with the first load and ends with the process or `close`."""
+
+    def __init__(self, tier: Tier, device: str = "cpu", clock: Clock = wall_clock) -> None:
+        self.tier, self.device, self.clock = tier, device, clock
+        self.stream = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
+        """Of its own, so that copies and kernels overlap."""
+        self.queue: SimpleQueue[Load | None] = SimpleQueue()
+        self.thread: threading.Thread | None = None
+
+    def submit(self, load: Load) -> None:
+        """Returns at once."""
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.work, name="moeprof ledger", daemon=True)
+            self.thread.start()
+        self.queue.put(load)
+
+    def wait(self, load: Load) -> None:
+        """Until the expert is there; on a GPU it is the device that waits. MoeprofError where it could not be moved."""
+        load.finished.wait()
+        if load.error is not None:
+            if isinstance(load.error, MoeprofError):
+                raise load.error
+            what = f"expert {load.expert} of layer {load.layer} could not be loaded: {load.error}"
+            raise MoeprofError(what, "Run it again; if it fails again, look at the disk.") from load.error
+        if load.there is not None:
+            torch.cuda.current_stream().wait_event(load.there)
+
+    def work(self) -> None:
+        """The thread: whatever goes wrong with a load is told to the one who waits for it."""
+        while (load := self.queue.get()) is not None:
+            load.start_ns = self.clock()
+            try:
+                self.move(load)
+            except Exception as error:
+                load.error = error
+            load.end_ns = self.clock()
+            load.finished.set()
+
+    def move(self, load: Load) -> None:
+        """One load, on a GPU in the ledger's own stream."""
+        if self.stream is None:
+            self.tier.read(load.layer, load.expert, load.into_B)
+            return
+        with torch.cuda.stream(self.stream):
+            if load.free is not None:
+                self.stream.wait_event(load.free)
+            self.tier.read(load.layer, load.expert, load.into_B)
+            load.there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            load.there.record(self.stream)
+
+    def close(self) -> None:
+        """Ends the thread behind what was submitted."""
+        if self.thread is not None:
+            self.queue.put(None)
+            self.thread.join()
+            self.thread = None

@@ -1,0 +1,56 @@
+"""How one expert lies in memory and on disk: a record of its matrices and biases, padded to whole pages.
+
+Pages, because direct I/O moves nothing else. S slots, D width, F hidden width, B bytes of a record.
+"""
+
+import mmap
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from moeprof.store.resident import ExpertWeights
+
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """Where the tensors of an expert lie in its record; all experts of a model have the same."""
+
+    dim: int
+    ffn_dim: int
+    dtype: torch.dtype
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name, in the order of the record: the matrices first, so that they begin where a kernel wants them."""
+        dim, ffn_dim = self.dim, self.ffn_dim
+        return {"w1": (dim, ffn_dim), "w2": (ffn_dim, dim), "b1": (ffn_dim,), "b2": (dim,)}
+
+    @property
+    def expert_bytes(self) -> int:
+        """Of the weights alone."""
+        return sum(map(prod, self.shapes.values())) * self.dtype.itemsize
+
+    @property
+    def record_bytes(self) -> int:
+        """B: rounded up to whole pages."""
+        return -(-self.expert_bytes // PAGE) * PAGE
+
+    def slab(self, num_slots: int, device: str) -> Tensor:
+        """Zeros for S records, (S, B) uint8; on a CPU they begin at a page."""
+        if device == "cpu" and type(torch.empty(0)) is Tensor:  # fake tensors have no memory to lie at a page
+            memory = mmap.mmap(-1, num_slots * self.record_bytes)
+            return torch.frombuffer(memory, dtype=torch.uint8).view(num_slots, self.record_bytes)
+        return torch.zeros(num_slots, self.record_bytes, dtype=torch.uint8, device=device)
+
+    def weights(self, slab_SB: Tensor) -> ExpertWeights:
+        """Views of S records as stacked weights, which kernels take as they are."""
+        elements_SN = slab_SB.view(self.dtype)
+        views, first = {}, 0
+        for name, shape in self.shapes.items():
+            views[name] = elements_SN[:, first : first + prod(shape)].view(-1, *shape)
+            first += prod(shape)
+        return ExpertWeights(views["w1"], views["b1"], views["w2"], views["b2"])
