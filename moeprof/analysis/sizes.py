@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from moeprof.records.files import PAGE
 from moeprof.records.gating import expert_slots
 from moeprof.records.recipe import ModelSection, Recipe
+from moeprof.records.variant import Variant
 
 TENSOR_BYTES = 4  # of what is float32 whatever the dtype: router weights, gates
 INDEX_BYTES = 8
@@ -45,6 +47,38 @@ def weight_bytes(model: ModelSection, *, dense: bool = False, ranks: int = 1) ->
     parts = parameters_by_part(model, dense=dense)
     parts["experts"] //= ranks
     return sum(count * (TENSOR_BYTES if part == "router" else model.bytes_per_element) for part, count in parts.items())
+
+
+def expert_bytes(model: ModelSection) -> int:
+    """Of one expert's weights."""
+    return ffn_parameters(model) * model.bytes_per_element
+
+
+def record_bytes(model: ModelSection) -> int:
+    """Of one expert in a slot: whole pages."""
+    return -(-expert_bytes(model) // PAGE) * PAGE
+
+
+def local_experts(recipe: Recipe) -> int:
+    """Of a layer on a rank."""
+    return recipe.model.experts // recipe.parallel.ranks
+
+
+def slot_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Of the expert slots of a rank under a variant; 0 where all experts are resident."""
+    return len(buffered_layers(recipe, variant)) * variant.slots * record_bytes(recipe.model)
+
+
+def buffered_layers(recipe: Recipe, variant: Variant) -> list[str]:
+    """MoE layers whose experts share slots."""
+    return recipe.model.moe_layers_of(variant.buffered) if variant.store == "buffered" else []
+
+
+def static_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Bytes that a rank holds under a variant whatever it computes: its weights, or slots in the place of some."""
+    whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
+    behind = len(buffered_layers(recipe, variant)) * local_experts(recipe) * expert_bytes(recipe.model)
+    return whole - behind + slot_bytes(recipe, variant)
 
 
 def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:

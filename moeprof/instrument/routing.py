@@ -5,17 +5,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from moeprof.instrument.probe import Probe
 from moeprof.instrument.step import Step
+from moeprof.instrument.visits import VisitRecorder
 from moeprof.records.errors import MoeprofError
 from moeprof.records.gate_entropy import GateEntropy
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader, joined
 
 
-class RoutingRecorder(Probe):
-    """Keeps what the routers decided; the Arrow tables, one per layer and step, are made when nobody is waiting."""
+class RoutingRecorder(VisitRecorder):
+    """Keeps what the routers decided, and what buffered layers made of it; the Arrow tables are made when nobody is waiting."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.decisions: list[tuple[str, Step, Tensor, Tensor, Tensor]] = []
         self.rows_seen: dict[int, int] = {}
         """S of every step, padding included."""
@@ -27,6 +28,7 @@ class RoutingRecorder(Probe):
         self.entropies_T.append((layer, step, torch.special.entr(gates_TE).sum(dim=1)))
 
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
+        super().routed(layer, step, experts_TK, probs_TK, dropped_TK, num_rows)
         self.rows_seen[step.index] = len(experts_TK)
         self.rows_computed.setdefault(step.index, []).append(num_rows)
         self.decisions.append((layer, step, experts_TK, probs_TK, dropped_TK))

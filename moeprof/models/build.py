@@ -1,6 +1,7 @@
 """From a recipe to a model with weights, ready to run."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from moeprof.models.checkpoint import file_hash, load_checkpoint
 from moeprof.models.initialise import initialise
 from moeprof.models.language_model import LanguageModel
 from moeprof.models.translation_model import TranslationModel
-from moeprof.moe.layer import connect
+from moeprof.moe.layer import connect, moe_layers
 from moeprof.moe.router import Router
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
@@ -29,12 +30,17 @@ def make_model(recipe: Recipe, *, dense: bool = False) -> Model:
     return model.eval().requires_grad_(False)
 
 
-def build_model(recipe: Recipe, *, dense: bool = False, group: Group = ALONE) -> Model:
+def build_model(recipe: Recipe, *, dense: bool = False, group: Group = ALONE, absent: Collection[str] = ()) -> Model:
     """What a rank holds of the recipe's model, on its device and connected to the other ranks.
 
-    With the checkpoint's weights, or seeded random ones (the dense twin: always those).
+    With the checkpoint's weights, or seeded random ones (the dense twin: always those). Experts of the layers in `absent` stay
+    without memory.
     """
-    model: Model = make_model(recipe, dense=dense).to_empty(device=recipe.measure.device)
+    model = make_model(recipe, dense=dense)
+    behind = {layer.experts for layer in moe_layers(model) if layer.name in absent}
+    for module in model.modules():
+        if module not in behind:
+            module.to_empty(device=recipe.measure.device, recurse=False)
     if recipe.model.checkpoint and not dense:
         load_checkpoint(model, Path(recipe.model.checkpoint), group)
     else:

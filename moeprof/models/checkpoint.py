@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from moeprof.models.shard import held
+from moeprof.models.shard import held, present
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
 
@@ -28,7 +28,7 @@ def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
     """
     check_checkpoint(model, path, group)
     with opened(path) as file, torch.no_grad():
-        for part in held(model, group):
+        for part in present(model, group):
             part.parameter.copy_(file.get_slice(part.name)[part.first : part.first + len(part.parameter)])
 
 

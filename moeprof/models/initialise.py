@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moeprof.models.shard import held
+from moeprof.models.shard import present
 from moeprof.parallel.group import ALONE, Group
 
 CHUNK = 2**22
@@ -24,15 +24,19 @@ def initialise(model: nn.Module, seed: int, group: Group = ALONE) -> None:
     number of ranks, each of which draws its own experts only.
     """
     with torch.no_grad():
-        for part in held(model, group):
-            name, parameter = part.name, part.parameter
-            if name.rsplit(".", 1)[-1] in {"bias", "b1", "b2"}:
-                parameter.zero_()
-            elif parameter.dim() == 1:
-                parameter.fill_(1.0)
-            else:
-                bound = math.sqrt(3 * variance(name, parameter))
-                fill_uniform(parameter, bound, f"{seed}/{name}", part.first * parameter[0].numel())
+        for part in present(model, group):
+            draw(part.name, part.parameter, seed, part.first * part.parameter[0].numel())
+
+
+def draw(name: str, parameter: Tensor, seed: int, first: int = 0) -> None:
+    """Fills a parameter, or the part of it that begins with its value `first`."""
+    if name.rsplit(".", 1)[-1] in {"bias", "b1", "b2"}:
+        parameter.zero_()
+    elif parameter.dim() == 1:
+        parameter.fill_(1.0)
+    else:
+        bound = math.sqrt(3 * variance(name, parameter))
+        fill_uniform(parameter, bound, f"{seed}/{name}", first)
 
 
 def variance(name: str, parameter: Tensor) -> float:

@@ -22,7 +22,10 @@ class Held:
 
 
 def held(model: nn.Module, group: Group) -> Iterator[Held]:
-    """Every parameter of a model that was made for so many ranks; experts are spread in order, E/N consecutive ones each."""
+    """Every parameter of a model that was made for so many ranks; experts are spread in order, E/N consecutive ones each.
+
+    Those of a model on the meta device too; `present` leaves them out.
+    """
     spread = {name for name, module in model.named_modules() if isinstance(module, Experts)}
     for name, parameter in model.named_parameters():
         share, *rest = parameter.shape
@@ -30,3 +33,8 @@ def held(model: nn.Module, group: Group) -> Iterator[Held]:
             yield Held(name, parameter, (share * group.size, *rest), group.rank * share)
         else:
             yield Held(name, parameter, (share, *rest), 0)
+
+
+def present(model: nn.Module, group: Group) -> Iterator[Held]:
+    """Of them those that have memory: experts that lie behind slots have none."""
+    return (part for part in held(model, group) if not part.parameter.is_meta)

@@ -18,7 +18,7 @@ from moeprof.moe.routing import Routing
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import STATIC, Variant
-from moeprof.store.resident import ResidentStore, Store
+from moeprof.store.resident import ExpertWeights, ResidentStore, Store
 
 
 class MoELayer(nn.Module):
@@ -62,6 +62,11 @@ class MoELayer(nn.Module):
         self.report(step, routing, sent)
         return y_TD
 
+    def weights_under(self, variant: Variant) -> ExpertWeights:
+        """What kernels are handed under a variant: all experts, or the slots of its store."""
+        store = self.stores.get(variant)
+        return self.experts.weights if store is None else store.weights
+
     def report(self, step: Step, routing: Routing, sent: Sent) -> None:
         """Tells the probe, if there is one, what was decided and what became of it."""
         if (probe := active()) is not None:
@@ -80,6 +85,14 @@ def use_variant(model: nn.Module, variant: Variant | None) -> None:
     for layer in moe_layers(model):
         layer.variant = variant
         layer.store = None if variant is None else layer.stores.get(variant)
+
+
+def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]]:
+    """What a variant keeps on the device, by category: its weights, and slots in the place of experts that have a store."""
+    behind = [layer for layer in moe_layers(model) if variant in layer.stores]
+    absent = {id(parameter) for layer in behind for parameter in layer.experts.parameters()}
+    kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in absent]
+    return {"weights": kept, "expert_slots": [layer.stores[variant].weights.w1_EDF for layer in behind]}
 
 
 def connect(model: nn.Module, group: Group) -> None:

@@ -11,6 +11,8 @@ import moeprof
 from moeprof.records.errors import UsageError
 
 PARTIAL = ".partial"
+PAGE = 4096
+"""What direct I/O moves at least: an expert on disk and in a slot takes whole pages."""
 
 
 def cache_folder() -> Path:

@@ -86,6 +86,11 @@ class ModelSection(Section):
         prefix = "dec." if self.encoder_decoder else ""
         return [f"{prefix}{index}" for index in range(self.decoder_layers) if self.is_moe(index)]
 
+    def moe_layers_of(self, stack: str) -> list[str]:
+        """Of the `decoder`, the `encoder`, or `all`."""
+        encoder, decoder = self.encoder_moe_layers, self.decoder_moe_layers
+        return {"encoder": encoder, "decoder": decoder, "all": [*encoder, *decoder]}[stack]
+
     @property
     def bytes_per_element(self) -> int:
         """Of a weight or an activation."""

@@ -20,13 +20,13 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.files import cache_folder, reason, replacing
+from moeprof.records.files import PAGE, cache_folder, reason, replacing
 from moeprof.records.units import format_bytes
-from moeprof.store.record import PAGE, RecordLayout
+from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill
 
@@ -36,6 +36,8 @@ LENGTH = struct.Struct("<Q")
 """Of the JSON behind it."""
 
 ELSEWHERE = "Set XDG_CACHE_HOME to a folder on a disk."
+ROOM = "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
+ANEW = "Delete it: it is written again when it is needed."
 RAM = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
 """File systems that are memory themselves."""
 
@@ -93,23 +95,36 @@ def backing(contents: Contents, fill: Fill) -> "BackingFile":
     path = contents.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_ram(path.parent)
+        if not path.exists():  # where it is, it is whole, and a folder that cannot be written will do
+            with locked(path.with_suffix(".lock")):
+                if not path.exists():
+                    write(path, contents, fill)
     except OSError as error:
         raise UsageError(
             f"expert file {path}: {reason(error)}", "Set XDG_CACHE_HOME to a folder that can be written."
         ) from error
-    refuse_ram(path.parent)
-    with locked(path.with_suffix(".lock")):
-        if not path.exists():
-            write(path, contents, fill)
     return BackingFile(path, contents)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time; a process that dies gives it free."""
+    """One process at a time; one that dies gives it free. UsageError where a file could be written, and then not be read."""
     with path.open("w") as file:
+        os.close(direct(path))
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def direct(path: Path) -> int:
+    """A descriptor that reads past the page cache; UsageError where the file system has none."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+        kind = file_system(path.parent) or "its file system"
+        raise UsageError(f"expert file in {path.parent}: {kind} has no direct I/O ({reason(error)})", ELSEWHERE) from error
 
 
 def refuse_ram(folder: Path) -> None:
@@ -133,19 +148,19 @@ def file_system(folder: Path) -> str:
 
 def write(path: Path, contents: Contents, fill: Fill) -> None:
     """All records, and then the header; MoeprofError where the disk has no room. What is not whole never gets the file's name."""
-    free = shutil.disk_usage(path.parent).free
-    if free < contents.file_bytes:
-        raise no_room(path, contents, free)
+    what = f"expert file {path} of {format_bytes(contents.file_bytes)}"
     try:
-        with replacing(path) as partial, partial.open("wb") as file:
-            write_records(file, contents, fill)
-            file.flush()
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with replacing(path) as partial:
+            partial.unlink(missing_ok=True)  # of a process that was killed: it takes room
+            if (free := shutil.disk_usage(path.parent).free) < contents.file_bytes:
+                raise MoeprofError(f"{what}: {format_bytes(free)} are free on its disk", ROOM)
+            with partial.open("wb") as file:
+                write_records(file, contents, fill)
+                file.flush()
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise no_room(path, contents, shutil.disk_usage(path.parent).free) from error
-        raise MoeprofError(f"expert file {path}: {reason(error)}", ELSEWHERE) from error
+        raise MoeprofError(f"{what}: {reason(error)} while it was written", ROOM) from error
 
 
 def write_records(file: IO[bytes], contents: Contents, fill: Fill) -> None:
@@ -156,19 +171,20 @@ def write_records(file: IO[bytes], contents: Contents, fill: Fill) -> None:
     file.seek(contents.first_record)
     for layer in contents.layers:
         for expert in range(contents.num_experts):
-            fill(layer, expert, views)
+            filled(fill, layer, expert, views)
             checksums.append(zlib.crc32(bytes_of(slab_1B)))
             file.write(bytes_of(slab_1B))
     file.seek(0)
     file.write(contents.header + np.array(checksums, "<u4").tobytes())
 
 
-def no_room(path: Path, contents: Contents, free: int) -> MoeprofError:
-    """The error of a disk that is too small."""
-    return MoeprofError(
-        f"expert file {path}: needs {format_bytes(contents.file_bytes)}, {format_bytes(free)} are free on its disk",
-        f"Make room, or: {ELSEWHERE[0].lower()}{ELSEWHERE[1:]}",
-    )
+def filled(fill: Fill, layer: str, expert: int, into: ExpertWeights) -> None:
+    """What goes wrong where weights come from is not the fault of the disk that they go to."""
+    try:
+        fill(layer, expert, into)
+    except OSError as error:
+        what = f"expert {expert} of layer {layer} has no weights: {reason(error)}"
+        raise MoeprofError(what, "Look at the checkpoint, and at the disk that it is on.") from error
 
 
 class BackingFile:
@@ -180,25 +196,23 @@ class BackingFile:
         self.record_bytes = contents.layout.record_bytes
         self.places = {layer: index * contents.num_experts for index, layer in enumerate(contents.layers)}
         self.unchecked = set(range(contents.num_records))
-        self.checksums = self.header_read()
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+            self.checksums = self.header_read()
+            self.descriptor = direct(path)
         except OSError as error:
-            kind = file_system(path.parent) or "its file system"
-            raise UsageError(f"expert file {path}: {kind} has no direct I/O ({reason(error)})", ELSEWHERE) from error
+            remedy = "See that it can be read; where it is not there, it is written when it is needed."
+            raise self.unusable(reason(error), remedy) from error
         self.state = self.look()
 
     def header_read(self) -> Checksums:
         """The checksums; MoeprofError where the file is another one, or not whole."""
         header, count = self.contents.header, self.contents.num_records
-        try:
-            size = self.path.stat().st_size
-            with self.path.open("rb") as file:
-                found, checksums = file.read(len(header)), file.read(4 * count)
-        except OSError as error:
-            raise self.unusable(reason(error)) from error
-        if found != header:
-            raise self.unusable(difference(found, self.contents))
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            found = file.read(len(header))
+            if found != header:
+                raise self.unusable(difference(found + file.read(PAGE), self.contents))
+            checksums = file.read(4 * count)
         if size != self.contents.file_bytes:
             raise self.unusable(f"it has {size:,} bytes, not {self.contents.file_bytes:,}")
         return np.frombuffer(checksums, "<u4")
@@ -214,7 +228,8 @@ class BackingFile:
         try:
             num_bytes = self.fetched(bytes_of(into_B), self.contents.first_record + record * self.record_bytes)
         except OSError as error:
-            raise self.unusable(f"expert {expert} of layer {layer}: {reason(error)}") from error
+            what = f"expert {expert} of layer {layer} could not be read: {reason(error)}"
+            raise self.unusable(what, f"Look at the disk. {ANEW}") from error
         if self.look() != self.state:  # asked after reading: a change before or meanwhile shows
             raise self.unusable("it was changed while it was in use")
         if num_bytes != self.record_bytes:
@@ -227,13 +242,15 @@ class BackingFile:
     def fetched(self, buffer: memoryview, offset: int) -> int:
         """Bytes read into the buffer; the kernel may give them in several pieces of whole pages."""
         done = 0
-        while done < len(buffer) and (count := os.preadv(self.descriptor, [buffer[done:]], offset + done)):
+        while done < len(buffer) and done % PAGE == 0:
+            if not (count := os.preadv(self.descriptor, [buffer[done:]], offset + done)):
+                break
             done += count
         return done
 
-    def unusable(self, why: str) -> MoeprofError:
+    def unusable(self, why: str, remedy: str = ANEW) -> MoeprofError:
         """Says what is wrong with the file, and how to have it made anew."""
-        return MoeprofError(f"expert file {self.path}: {why}", "Delete it: it is written again when it is needed.")
+        return MoeprofError(f"expert file {self.path}: {why}", remedy)
 
     def close(self) -> None:
         """Gives the descriptor back."""
@@ -246,14 +263,15 @@ def bytes_of(records: Tensor) -> memoryview:
 
 
 def difference(found: bytes, contents: Contents) -> str:
-    """Why a header is not the one of these contents."""
+    """Why the first bytes of a file are not the header of these contents."""
     if not found.startswith(MAGIC):
         return "it is no file of experts"
     try:
         start = len(MAGIC) + LENGTH.size
-        theirs = Contents.model_validate_json(json.dumps(json.loads(found[start:])))
-    except (ValueError, ValidationError):
+        (length,) = LENGTH.unpack(found[len(MAGIC) : start])
+        theirs = dict(json.loads(found[start : start + length]))
+    except (struct.error, TypeError, ValueError):
         return "its header is damaged"
     ours = contents.model_dump()
-    name = next((key for key, value in theirs.model_dump().items() if value != ours[key]), "header")
+    name = next((key for key, value in ours.items() if theirs.get(key) != value), "header")
     return f"its {name} is another one"

@@ -7,6 +7,8 @@ S slots, B bytes of a record.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -90,6 +92,19 @@ class BufferedStore:
         self.free = list(range(self.num_slots))[::-1]
         self.released: dict[int, torch.cuda.Event] = {}
         self.plan = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever the block does, the slots hold afterwards what they held before; what that takes is in no visit."""
+        cache, slot_of, free = deepcopy((self.cache, self.slot_of, self.free))
+        yield
+        gone = [expert for expert, slot in slot_of.items() if self.slot_of.get(expert) != slot]
+        self.reset()
+        self.cache, self.slot_of, self.free = cache, slot_of, free
+        for expert in gone:
+            load = Load(self.layer, self.held[expert], self.slab_SB[slot_of[expert]])
+            self.ledger.submit(load)
+            self.ledger.wait(load)
 
     def expect(self, offsets: Offsets) -> None:
         """Decides for the step's experts, and has the missing ones moved as far as their slots are free."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from moeprof.instrument.clock import Clock, wall_clock
 from moeprof.records.errors import MoeprofError
+from moeprof.records.files import reason
 from moeprof.store.tier import Tier
 
 
@@ -19,7 +20,7 @@ class Load:
         self.free = free
         """When the device no longer needs what lies in the slot; None where the host knows that it does not."""
         self.start_ns = self.end_ns = 0
-        self.error: Exception | None = None
+        self.error: MoeprofError | None = None
         self.there: torch.cuda.Event | None = None
         self.finished = threading.Event()
 
@@ -44,18 +45,16 @@ class Ledger:
     def submit(self, load: Load) -> None:
         """Returns at once."""
         if self.thread is None:
-            self.thread = threading.Thread(target=self.work, name="moeprof ledger", daemon=True)
-            self.thread.start()
+            thread = threading.Thread(target=self.work, name="moeprof ledger", daemon=True)
+            thread.start()
+            self.thread = thread  # one that did not start would have everybody wait
         self.queue.put(load)
 
     def wait(self, load: Load) -> None:
         """Until the expert is there; on a GPU it is the device that waits. MoeprofError where it could not be moved."""
         load.finished.wait()
         if load.error is not None:
-            if isinstance(load.error, MoeprofError):
-                raise load.error
-            what = f"expert {load.expert} of layer {load.layer} could not be loaded: {load.error}"
-            raise MoeprofError(what, "Run it again; if it fails again, look at the disk.") from load.error
+            raise load.error
         if load.there is not None:
             torch.cuda.current_stream().wait_event(load.there)
 
@@ -65,8 +64,10 @@ class Ledger:
             load.start_ns = self.clock()
             try:
                 self.move(load)
-            except Exception as error:
+            except MoeprofError as error:
                 load.error = error
+            except BaseException as error:  # whatever it is, somebody waits
+                load.error = failure(load, error)
             load.end_ns = self.clock()
             load.finished.set()
 
@@ -88,3 +89,14 @@ class Ledger:
             self.queue.put(None)
             self.thread.join()
             self.thread = None
+
+
+def failure(load: Load, error: BaseException) -> MoeprofError:
+    """What could not be loaded, and why, in one line whatever the error says."""
+    why = reason(error) if isinstance(error, Exception) else type(error).__name__
+    found = MoeprofError(
+        f"expert {load.expert} of layer {load.layer} could not be loaded: {why}",
+        "Run it again; if it fails again, look at the disk.",
+    )
+    found.__cause__ = error
+    return found

@@ -10,9 +10,10 @@ from math import prod
 import torch
 from torch import Tensor
 
+from moeprof.records.errors import MoeprofError
+from moeprof.records.files import PAGE, reason
+from moeprof.records.units import format_bytes
 from moeprof.store.resident import ExpertWeights
-
-PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ class RecordLayout:
         return -(-self.expert_bytes // PAGE) * PAGE
 
     def slab(self, num_slots: int, device: str) -> Tensor:
-        """Zeros for S records, (S, B) uint8; on a CPU they begin at a page."""
+        """Zeros for S records, (S, B) uint8; on a CPU they begin at a page, in memory that counts as the process's own."""
         if device == "cpu" and type(torch.empty(0)) is Tensor:  # fake tensors have no memory to lie at a page
-            memory = mmap.mmap(-1, num_slots * self.record_bytes)
+            try:
+                memory = mmap.mmap(-1, num_slots * self.record_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            except OSError as error:
+                what = f"{num_slots} slots of {format_bytes(self.record_bytes)}: {reason(error)}"
+                raise MoeprofError(what, "Use fewer slots, or a smaller model.") from error
             return torch.frombuffer(memory, dtype=torch.uint8).view(num_slots, self.record_bytes)
         return torch.zeros(num_slots, self.record_bytes, dtype=torch.uint8, device=device)
 

@@ -29,6 +29,9 @@ class Wave(NamedTuple):
 class Store(Protocol):
     """Hands out weights wave by wave; a view is valid until the next wave is asked for."""
 
+    weights: ExpertWeights
+    """All that there is room for."""
+
     def expect(self, offsets: Offsets) -> None:
         """Says which experts have rows in the step that begins, as soon as that is known."""
         ...

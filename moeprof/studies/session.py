@@ -1,14 +1,18 @@
 """What every pass of a study works with: the models ready to run, the run being written, the clock."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
+from moeprof.analysis.sizes import buffered_layers
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
+from moeprof.instrument.memory import MemoryTracker
+from moeprof.models.buffers import Buffers
 from moeprof.models.build import Model, build_model, weights_hash
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.kernels.auto import auto
-from moeprof.moe.layer import force_routing, moe_layers, use_variant
+from moeprof.moe.layer import force_routing, moe_layers, static_tensors, use_variant
 from moeprof.parallel.collectives import barrier
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
@@ -40,6 +44,8 @@ class Session:
     """Why the run should not be believed."""
     group: Group = ALONE
     """This rank among those of the run; all of them go through the same passes."""
+    buffers: Buffers | None = None
+    """The slots of the buffered contenders, where there are any."""
 
     def untold(self, phase: str) -> list[str]:
         """Labels of contenders whose speed-ups nobody may tell in a phase: they compute something else."""
@@ -56,6 +62,11 @@ class Session:
         use_variant(model, variant)
         return model
 
+    def tracker(self, variant: Variant, limit_bytes: int | None = None) -> MemoryTracker:
+        """Of what a contender needs: another one's experts, or slots, do not count."""
+        model = self.contenders[variant]
+        return MemoryTracker(model, self.clock, limit_bytes, static_tensors(model, variant))
+
     def use_label(self, label: str) -> Model:
         """The same, by the variant's label."""
         return self.use(next(variant for variant in self.contenders if variant.label == label))
@@ -67,17 +78,43 @@ class Session:
 
 
 def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress, group: Group = ALONE) -> dict[Variant, Model]:
-    """One model with a rank's weights for all MoE variants, and the dense twin where it is among them."""
+    """One model with a rank's weights for all MoE variants, and the dense twin where it is among them.
+
+    Experts that are behind slots under every variant have no memory but these.
+    """
     progress.stage("weights", len({variant.dense for variant in variants}))
+    behind = [set(buffered_layers(recipe, variant)) for variant in variants if not variant.dense]
+    absent = set.intersection(*behind) if behind else set()
     built: dict[bool, Model] = {}
     for dense in dict.fromkeys(variant.dense for variant in variants):
-        built[dense] = build_model(recipe, dense=dense, group=group)
+        built[dense] = build_model(recipe, dense=dense, group=group, absent=absent)
         force_routing(built[dense], make_forced_routing(recipe))
         progress.advance()
-    if any(variant.dispatch == "dynamic" and variant.kernel == "auto" for variant in variants):
-        for layer in moe_layers(built[False]):  # now, so that no instrument sees the trials
-            auto.prepare(layer.experts.weights, layer.activation)
     return {variant: built[variant.dense] for variant in variants}
+
+
+@contextmanager
+def buffers_for(recipe: Recipe, contenders: Mapping[Variant, Model], group: Group) -> Iterator[Buffers | None]:
+    """The slots of the buffered variants among them, for as long as the block runs; None where there are none."""
+    variants = [variant for variant in contenders if variant.store == "buffered"]
+    if not variants:
+        yield None
+        return
+    buffers = Buffers(contenders[variants[0]], recipe, variants, group)
+    for variant in variants:
+        buffers.fit(variant)
+    try:
+        yield buffers
+    finally:
+        buffers.close()
+
+
+def calibrate(contenders: Mapping[Variant, Model]) -> None:
+    """Kernels that choose by measured costs measure them now, so that no instrument sees the trials."""
+    for variant, model in contenders.items():
+        if variant.dispatch == "dynamic" and variant.kernel == "auto":
+            for layer in moe_layers(model):
+                auto.prepare(layer.weights_under(variant), layer.activation)
 
 
 def first_of_each_domain(episodes: Sequence[Episode]) -> list[Episode]:

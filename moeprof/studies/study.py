@@ -1,12 +1,12 @@
 """What all studies of a running model have in common: one recipe, some contenders, passes over every phase, a run directory."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from moeprof.analysis.sizes import flops_per_token, parameters_by_part, weight_bytes
+from moeprof.analysis.sizes import flops_per_token, parameters_by_part, static_bytes
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.instrument.machine import available_memory
@@ -19,7 +19,7 @@ from moeprof.records.variant import Variant
 from moeprof.studies.agreement import agree
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Progress, Silent
-from moeprof.studies.session import Session, load_models, new_record
+from moeprof.studies.session import Session, buffers_for, calibrate, load_models, new_record
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.registry import Workload, make_workload
 
@@ -86,14 +86,21 @@ class Study:
         auto.told()  # whatever ran before in this process is not this run's
         with torch.inference_mode():
             session.contenders.update(load_models(recipe, self.variants, session.progress, session.group))
-            for phase in recipe.phases:
-                episodes = workload.episodes(phase)
-                if not episodes:
-                    writer.record.notes.append(f"phase {phase}: no sequence is long enough for it")
-                    continue
-                for run_pass in self.passes(workload):
-                    run_pass(session, phase, episodes)
-                writer.record.notes += [f"{phase}: {remark}" for remark in auto.told()]
+            with buffers_for(recipe, session.contenders, session.group) as buffers:
+                calibrate(session.contenders)
+                self.run_passes(replace(session, buffers=buffers), workload)
+
+    def run_passes(self, session: Session, workload: Workload) -> None:
+        """Phase by phase."""
+        notes = session.writer.record.notes
+        for phase in session.recipe.phases:
+            episodes = workload.episodes(phase)
+            if not episodes:
+                notes.append(f"phase {phase}: no sequence is long enough for it")
+                continue
+            for run_pass in self.passes(workload):
+                run_pass(session, phase, episodes)
+            notes += [f"{phase}: {remark}" for remark in auto.told()]
 
 
 def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
@@ -105,7 +112,7 @@ def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
         rows += [
             MetricRow("num_parameters", sum(parts.values()), **address),
             MetricRow("expert_parameters", parts["experts"], **address),
-            MetricRow("memory_static", weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks), **address),
+            MetricRow("memory_static", static_bytes(recipe, variant), **address),
             MetricRow("flops_per_token", flops_per_token(recipe, dense=variant.dense), **address),
         ]
     return rows

@@ -29,7 +29,7 @@ from moeprof.records.subject import machine_of, settings_of
 from moeprof.records.variant import TIMED, Variant
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Silent
-from moeprof.studies.session import first_of_each_domain, load_models
+from moeprof.studies.session import calibrate, first_of_each_domain, load_models
 from moeprof.workloads.episodes import Round, num_tokens
 from moeprof.workloads.registry import Workload, make_workload
 
@@ -92,6 +92,7 @@ def plays_of(
 ) -> dict[tuple[str, str], tuple[int, Play]]:
     """A round of every phase and variant, ready to be played, and its tokens, padding left out."""
     models = load_models(recipe, variants, Silent())
+    calibrate(models)
     plays: dict[tuple[str, str], tuple[int, Play]] = {}
     for phase in recipe.phases:
         episodes = first_of_each_domain(workload.episodes(phase))

@@ -1,15 +1,20 @@
-"""Small experts with known weights, and every tier that they can lie in."""
+"""Small experts with known weights, every tier that they can lie in, and processes that come to grief with them."""
 
+import multiprocessing
+import os
 import random
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from moeprof.policies.eviction.registry import make_eviction
-from moeprof.store.backing import BackingFile, Contents, backing
+from moeprof.records.errors import MoeprofError
+from moeprof.store.backing import RAM, BackingFile, Contents, backing, file_system
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.ledger import Ledger
 from moeprof.store.record import RecordLayout
@@ -19,6 +24,8 @@ from moeprof.store.tier import HostTier, Tier
 DIM, FFN_DIM = 8, 12
 LAYOUT = RecordLayout(DIM, FFN_DIM, torch.float32)
 LAYERS = ["1", "3"]
+RECORD_BYTES = 4096
+"""Of 848 bytes of weights: 2 x 8 x 12 + 8 + 12 numbers of 4 bytes."""
 
 
 def weights_of(layer: str, num_experts: int) -> ExpertWeights:
@@ -38,6 +45,19 @@ def filling(num_experts: int) -> Callable[[str, int, ExpertWeights], None]:
             view.copy_(weights[expert])
 
     return fill
+
+
+def record_of(layer: str, expert: int, num_experts: int) -> bytes:
+    """The bytes of an expert's record: both matrices, both biases, zeros."""
+    w1_DF, b1_F, w2_FD, b2_D = (whole[expert] for whole in weights_of(layer, num_experts))
+    return b"".join(weights.numpy().tobytes() for weights in (w1_DF, w2_FD, b1_F, b2_D)).ljust(RECORD_BYTES, b"\0")
+
+
+def read_from(tier: Tier, layer: str, expert: int) -> bytes:
+    """What a tier says that an expert's record is."""
+    slab_1B = LAYOUT.slab(1, "cpu").fill_(255)
+    tier.read(layer, expert, slab_1B[0])
+    return slab_1B.numpy().tobytes()
 
 
 def contents(num_experts: int, weights_hash: str = "a hash") -> Contents:
@@ -72,6 +92,23 @@ class Watched:
         self.behind.read(layer, expert, into_B)
 
 
+@dataclass
+class Failing:
+    """A tier that breaks down in its n-th reads, from 0, in the middle of the record."""
+
+    behind: Tier
+    breakdowns: Iterable[int] = ()
+    error: BaseException = field(default_factory=lambda: OSError(5, os.strerror(5)))
+    reads: int = 0
+
+    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+        self.reads += 1
+        if self.reads - 1 in self.breakdowns:
+            into_B[: len(into_B) // 2] = 255
+            raise self.error
+        self.behind.read(layer, expert, into_B)
+
+
 def store(
     tier: Tier, num_experts: int, slots: int, policy: str = "inactive-first+lifo", layer: str = "1", held: Sequence[int] = ()
 ) -> BufferedStore:
@@ -88,3 +125,28 @@ def steps(seed: int, num_experts: int, count: int) -> list[list[int]]:
 def half_written(path: Path) -> Path:
     """Where a file lies that is not whole yet."""
     return path.with_name(path.name + ".partial")
+
+
+def own_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has expert files kept in the folder; the test is skipped where that is memory."""
+    if (kind := file_system(folder)) in RAM:
+        pytest.skip(f"{folder} is {kind}: give --basetemp a folder on a disk")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+def bytes_read(thread: int | None = None) -> int:
+    """What the disk was read for a thread so far, by the kernel's account; other threads' page faults stay out of it."""
+    account = Path(f"/proc/self/task/{thread or threading.get_native_id()}/io").read_text()
+    return int(account.split("\nread_bytes: ")[1].split()[0])
+
+
+def two_lines(error: MoeprofError) -> bool:
+    """Whether an error is one line of what and where, and one of remedy, both of them sentences one can read."""
+    lines = str(error).splitlines()
+    return lines == [error.what, error.remedy] and all(map(str.strip, lines)) and error.remedy.endswith(".")
+
+
+CHILDREN = multiprocessing.get_context("forkserver")
+"""Processes that begin with everything imported."""
+CHILDREN.set_forkserver_preload([__name__])

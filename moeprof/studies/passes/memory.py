@@ -44,7 +44,7 @@ def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) ->
     ranks: dict[str, list[Footprint]] = {}
     for variant in session.contenders:
         model = session.use(variant)
-        tracker = MemoryTracker(model, session.clock)
+        tracker = session.tracker(variant)
         ranks[variant.label] = of_every_rank(session.group, footprint(tracker, partial(beginning(episodes[0]).ready, model)))
         footprints[variant.label] = max(ranks[variant.label], key=lambda found: found.total)
         tables = gathered(session.group, packed(tracker.table(phase, variant.label)))

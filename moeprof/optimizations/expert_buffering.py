@@ -1,0 +1,90 @@
+"""Expert buffering: a few slots of fast memory in each MoE layer, all experts behind them (paper section V)."""
+
+from dataclasses import replace
+
+from moeprof.analysis.sizes import local_experts, record_bytes
+from moeprof.optimizations.optimization import Optimization, Option, Settings
+from moeprof.policies.eviction.registry import DEFAULT, make_eviction
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe import Recipe
+from moeprof.records.units import format_bytes, parse_bytes
+from moeprof.records.variant import Variant
+
+
+def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
+    """The variant with a buffered store; half of a layer's experts have a slot where nobody says how many."""
+    eviction = make_eviction(str(settings["eviction"]))
+    if eviction.needs_future:
+        raise UsageError(
+            f"--eviction {eviction.name}: it knows the future, which no running model does",
+            "Choose another policy, or look at it with moeprof replay --cache.",
+        )
+    buffered = str(settings["buffer"])
+    if not recipe.model.moe_layers_of(buffered):
+        raise UsageError(f"--buffer {buffered}: {recipe.name} has no MoE layer there", "Use --buffer all.")
+    slots = slots_of(settings, recipe, buffered)
+    return replace(variant, store="buffered", slots=slots, eviction=eviction.name, buffered=buffered)
+
+
+def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
+    """Of each layer on each rank; UsageError where there would be none, or more than experts."""
+    most, slots, memory = local_experts(recipe), settings["slots"], settings["fast-memory"]
+    if slots is not None and memory is not None:
+        raise UsageError("--slots and --fast-memory: both are given", "Give slots of each layer, or bytes of all of them.")
+    if memory is not None:
+        layers, size = len(recipe.model.moe_layers_of(buffered)), record_bytes(recipe.model)
+        found = int(parsed(f"--fast-memory {memory}", str(memory)) // (layers * size))
+        if not found:
+            raise UsageError(
+                f"--fast-memory {memory}: {layers} layers need {format_bytes(layers * size)} for one slot each",
+                "Give at least that.",
+            )
+        return min(found, most)
+    if slots is None:
+        return (most + 1) // 2
+    if not str(slots).isdecimal() or not 1 <= int(str(slots)) <= most:
+        raise UsageError(f"--slots {slots}: a layer of {recipe.name} has {most} experts on a rank", f"Give 1 to {most}.")
+    return int(str(slots))
+
+
+def parsed(option: str, text: str) -> int:
+    """Bytes; UsageError where it is no size."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}", "Give a size such as 2GiB.") from error
+
+
+def obstacle(recipe: Recipe) -> str:
+    """A single expert has nobody to make room for."""
+    return "" if local_experts(recipe) > 1 else "a rank holds a single expert of each layer"
+
+
+EXPERT_BUFFERING = Optimization(
+    name="expert-buffering",
+    help="Keep some experts of a layer in slots of fast memory and load the others when a step uses them.",
+    apply=apply,
+    options=(
+        Option(
+            name="slots", metavar="N", help="Expert slots of each buffered layer on each rank; default: half of its experts."
+        ),
+        Option(
+            name="fast-memory", metavar="SIZE", help="Instead of slots: bytes of each rank for the slots of all its layers."
+        ),
+        Option(
+            name="eviction",
+            default=DEFAULT,
+            metavar="POLICY",
+            help="Who leaves a full buffer; as in moeprof replay --policy, but none that knows the future.",
+        ),
+        Option(
+            name="buffer",
+            choices=("decoder", "encoder", "all"),
+            default="decoder",
+            help="Whose MoE layers are buffered; a language model is a decoder.",
+        ),
+        Option(name="sweep-slots", is_flag=True, help="Also measure other numbers of slots, from one to all."),
+    ),
+    needs=("dynamic-gating",),
+    obstacle=obstacle,
+)
