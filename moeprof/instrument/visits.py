@@ -25,6 +25,8 @@ class VisitRecorder(Probe):
 
     def __init__(self) -> None:
         self.visits: list[LayerVisit] = []
+        self.rounds: list[list[LayerVisit]] = []
+        """Those of rounds that were observed as such."""
         self.last: Visit | None = None
         """Of the layer at work."""
 
@@ -40,6 +42,8 @@ class VisitRecorder(Probe):
         """`play` as a round that this recorder looks at."""
 
         def observed() -> None:
+            self.visits = []
+            self.rounds.append(self.visits)
             with observed_by(self):
                 play()
 

@@ -111,3 +111,17 @@ def by_parameter(names: Mapping[str, str], fill_one: Callable[[str, int, Tensor]
             fill_one(f"{names[layer]}.{weight}", expert, view)
 
     return fill
+
+
+def buffered_stores(model: nn.Module) -> list[BufferedStore]:
+    """Of the variant that the model runs."""
+    return [layer.store for layer in moe_layers(model) if isinstance(layer.store, BufferedStore)]
+
+
+@contextmanager
+def kept(model: nn.Module) -> Iterator[None]:
+    """What the block does leaves no trace in the slots."""
+    with ExitStack() as stack:
+        for store in buffered_stores(model):
+            stack.enter_context(store.kept())
+        yield

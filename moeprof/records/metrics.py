@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
+from moeprof.records.buffer_metrics import buffer_metrics
 from moeprof.records.files import replacing
 from moeprof.records.metric import Kind, Metric
 from moeprof.records.replay_metrics import balance_metrics, replay_metrics
@@ -126,6 +127,7 @@ METRICS = {
         *fairseq_metrics(),
         *replay_metrics(),
         *balance_metrics(),
+        *buffer_metrics(),
         Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
         Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),
         Metric("memory_dynamic_peak", "bytes", "lower", "routed", "most live tensor bytes in a phase, parameters left out"),

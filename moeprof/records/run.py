@@ -15,9 +15,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 import moeprof
-from moeprof.records import routing_trace
+from moeprof.records import loads, routing_trace
 from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
+from moeprof.records.loads import Loads
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
 from moeprof.records.recipe import Recipe
 from moeprof.records.replay import Balance, Replay, TraceSource
@@ -224,6 +225,12 @@ class Run:
         return Traffic.read(file) if file.exists() else joined([])
 
     @cached_property
+    def loads(self) -> Loads:
+        """`loads.parquet`: every use of an expert in a buffered store; empty where all experts were resident."""
+        file = self.path / "loads.parquet"
+        return Loads.read(file) if file.exists() else loads.joined([])
+
+    @cached_property
     def traces(self) -> list[RoutingTrace]:
         """The routing traces, one per phase, variant and rank."""
         return list(read_traces(self.path / "routing"))
@@ -252,6 +259,7 @@ class RunWriter:
         self.samples: list[dict[str, Any]] = []
         self.memory: list[pa.Table] = []
         self.traffic: list[pa.Table] = []
+        self.loads: list[pa.Table] = []
         claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
@@ -283,6 +291,11 @@ class RunWriter:
         """Adds collectives to `traffic.parquet`, which is whole after every call."""
         self.traffic.append(traffic.table)
         joined(self.traffic).write(self.path / "traffic.parquet")
+
+    def add_loads(self, found: Loads) -> None:
+        """Adds uses of experts to `loads.parquet`, which is whole after every call."""
+        self.loads.append(found.table)
+        loads.joined(self.loads).write(self.path / "loads.parquet")
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -335,6 +348,9 @@ class UnwrittenRun(RunWriter):
         """Nothing."""
 
     def add_traffic(self, traffic: Traffic) -> None:
+        """Nothing."""
+
+    def add_loads(self, found: Loads) -> None:
         """Nothing."""
 
     def finish(self, *reasons: str) -> Run:

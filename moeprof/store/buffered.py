@@ -100,11 +100,11 @@ class BufferedStore:
         yield
         gone = [expert for expert, slot in slot_of.items() if self.slot_of.get(expert) != slot]
         self.reset()
-        self.cache, self.slot_of, self.free = cache, slot_of, free
         for expert in gone:
             load = Load(self.layer, self.held[expert], self.slab_SB[slot_of[expert]])
             self.ledger.submit(load)
             self.ledger.wait(load)
+        self.cache, self.slot_of, self.free = cache, slot_of, free  # only now: where a load fails, nothing is there
 
     def expect(self, offsets: Offsets) -> None:
         """Decides for the step's experts, and has the missing ones moved as far as their slots are free."""

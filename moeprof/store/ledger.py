@@ -1,5 +1,6 @@
 """The ledger: the only one that moves weights, in one thread, in the order in which they were asked for."""
 
+import atexit
 import threading
 from queue import SimpleQueue
 
@@ -10,6 +11,9 @@ from moeprof.instrument.clock import Clock, wall_clock
 from moeprof.records.errors import MoeprofError
 from moeprof.records.files import reason
 from moeprof.store.tier import Tier
+
+PATIENCE_S = 2.0
+"""What a load under way is given to come to its end before the process ends."""
 
 
 class Load:
@@ -41,6 +45,7 @@ class Ledger:
         """Of its own, so that copies and kernels overlap."""
         self.queue: SimpleQueue[Load | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
+        self.leaving = False
 
     def submit(self, load: Load) -> None:
         """Returns at once."""
@@ -48,6 +53,7 @@ class Ledger:
             thread = threading.Thread(target=self.work, name="moeprof ledger", daemon=True)
             thread.start()
             self.thread = thread  # one that did not start would have everybody wait
+            atexit.register(self.leave)
         self.queue.put(load)
 
     def wait(self, load: Load) -> None:
@@ -60,7 +66,7 @@ class Ledger:
 
     def work(self) -> None:
         """The thread: whatever goes wrong with a load is told to the one who waits for it."""
-        while (load := self.queue.get()) is not None:
+        while (load := self.queue.get()) is not None and not self.leaving:
             load.start_ns = self.clock()
             try:
                 self.move(load)
@@ -89,6 +95,14 @@ class Ledger:
             self.queue.put(None)
             self.thread.join()
             self.thread = None
+            atexit.unregister(self.leave)
+
+    def leave(self) -> None:
+        """Begins no more loads: Python must not end while the thread is in torch, or the process is aborted."""
+        self.leaving = True
+        self.queue.put(None)
+        if self.thread is not None:
+            self.thread.join(PATIENCE_S)
 
 
 def failure(load: Load, error: BaseException) -> MoeprofError:

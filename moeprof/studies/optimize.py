@@ -8,10 +8,12 @@ from moeprof.optimizations.registry import optimized, useful
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import BASELINES, STATIC
 from moeprof.studies.passes.breakdown import measure_breakdown
+from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.passes.routing import record_routing
+from moeprof.studies.passes.slots import sweep_slots
 from moeprof.studies.passes.sweep import measure_sweep
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.passes.timeline import trace_timeline
@@ -27,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     measure_breakdown,
     measure_memory,
     measure_traffic,
+    measure_loads,
 )
 """Outputs are checked before anything is timed."""
 
@@ -53,6 +56,8 @@ def optimization(
 
     def passes(workload: Workload) -> list[Pass]:
         chosen: list[Pass] = list(PASSES)
+        if settings.get("sweep-slots"):
+            chosen.append(sweep_slots)
         if sweep:
             chosen.append(partial(measure_sweep, workload))
         if timeline:

@@ -8,14 +8,20 @@ from moeprof.analysis.entropy import entropy_rows
 from moeprof.analysis.fairseq import fairseq_rows
 from moeprof.analysis.locality import locality_rows
 from moeprof.analysis.rank_load import rank_load_rows
+from moeprof.analysis.residency import residency_rows, with_residency
 from moeprof.analysis.routing import routing_rows
 from moeprof.analysis.slots import StepSize, averaged, slot_rows
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
+from moeprof.instrument.visits import loads_table
+from moeprof.models.buffers import buffered_stores, kept
 from moeprof.parallel.collectives import everyones, gathered
 from moeprof.parallel.group import Group
 from moeprof.records.columns import packed, unpacked
 from moeprof.records.gate_entropy import GateEntropy
+from moeprof.records.loads import Loads
+from moeprof.records.loads import joined as joined_loads
+from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace, TraceHeader, joined
 from moeprof.records.variant import Variant
@@ -37,10 +43,15 @@ def record_routing(session: Session, phase: str, episodes: Sequence[Episode]) ->
         traces = of_every_rank(session.group, recorder.trace(trace_header(session.recipe, phase, variant)))
         sizes = everyones(session.group, [astuple(size) for size in step_sizes(recorder, episodes)])
         entropies = everyones(session.group, [astuple(entropy) for entropy in recorder.entropies()])
+        loads = loads_of_every_rank(session, phase, variant, recorder)
         if not session.group.first:
             continue
         for trace in traces:
-            session.writer.add_trace(trace)
+            session.writer.add_trace(with_residency(trace, loads))
+        if len(loads):
+            session.writer.add_loads(loads)
+            at = MetricRow("", 0, session.recipe.workload, phase, variant=variant.label, forced=session.recipe.forced)
+            session.writer.add_metrics(residency_rows(loads, at))
         steps = averaged([[StepSize(*size) for size in mine] for mine in sizes])
         session.writer.add_metrics(slot_rows(session.recipe, phase, variant.label, steps))
         if not session.group.alone:
@@ -64,12 +75,21 @@ def of_every_rank(group: Group, mine: RoutingTrace) -> list[RoutingTrace]:
 def recorded(session: Session, variant: Variant, episodes: Sequence[Episode]) -> RoutingRecorder:
     """What a contender's routers decided on all episodes."""
     recorder, model = RoutingRecorder(), session.use(variant)
+    for store in buffered_stores(model):
+        store.reset()  # hits and misses count from a cold start
     for episode in episodes:
-        play = episode.ready(model)
+        with kept(model):
+            play = episode.ready(model)
         with observed_by(recorder):
             play()
         session.progress.advance()
     return recorder
+
+
+def loads_of_every_rank(session: Session, phase: str, variant: Variant, recorder: RoutingRecorder) -> Loads:
+    """What buffered layers hit and missed, rank by rank, on the first rank; nothing elsewhere."""
+    mine = loads_table(session.group.rank, phase, variant.label, "", recorder.visits)
+    return joined_loads(unpacked(payload) for payload in gathered(session.group, packed(mine)))
 
 
 def step_sizes(recorder: RoutingRecorder, episodes: Sequence[Episode]) -> list[StepSize]:
