@@ -1,11 +1,12 @@
 """Parameters, FLOPs and memory of a recipe's model by closed forms: no weights, no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeprof.records.files import PAGE
 from moeprof.records.gating import expert_slots
 from moeprof.records.recipe import ModelSection, Recipe
-from moeprof.records.variant import Variant
+from moeprof.records.variant import DENSE, STATIC, Variant
 
 TENSOR_BYTES = 4  # of what is float32 whatever the dtype: router weights, gates
 INDEX_BYTES = 8
@@ -110,6 +111,14 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
     return max(mask + rows + choices + arrived + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
+def dynamic_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
+    """Peak of what one MoE layer allocates under dynamic gating for S tokens: rows in and out, hidden ones before and behind."""
+    model, rows = recipe.model, recipe.gating.top_k * num_tokens
+    arrived = rows * model.dim if recipe.parallel.ranks > 1 else 0
+    elements = 2 * rows * model.dim + 2 * rows * model.ffn_dim + num_tokens * model.dim + arrived
+    return max(elements * model.bytes_per_element, 2 * num_tokens * model.experts * TENSOR_BYTES)
+
+
 @dataclass(frozen=True)
 class MemoryNeed:
     """What a rank needs on its device, bytes."""
@@ -124,8 +133,8 @@ class MemoryNeed:
         return self.weights + self.twin_weights + self.activations
 
 
-def memory_need(recipe: Recipe, batch_size: int | None = None) -> MemoryNeed:
-    """Both models' weights, and the largest step of any phase: a layer's peak, or the logits, over the KV caches."""
+def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
+    """Weights of all contenders, and the largest step of any phase and contender: a layer's peak, or logits, over the KV caches."""
     model, load = recipe.model, recipe.load
     batch = batch_size or load.batch_size
     element = model.bytes_per_element
@@ -135,21 +144,31 @@ def memory_need(recipe: Recipe, batch_size: int | None = None) -> MemoryNeed:
         "decode": (batch * (1 if recipe.workload == "mt" else load.prompt_length), model.vocab_size),
     }
     wanted = dict.fromkeys(recipe.phases) | ({"encode": None} if recipe.workload == "mt" else {})
+    layer_bytes = dynamic_layer_bytes if all(one.dense or one.dispatch == "dynamic" for one in variants) else static_layer_bytes
     peaks = []
     for phase in wanted:
         tokens, vocabulary = steps[phase]
         hidden = tokens * (8 * model.dim + 2 * model.ffn_dim) * element
-        peaks.append(hidden + max(static_layer_bytes(recipe, tokens), 2 * tokens * vocabulary * element))
+        peaks.append(hidden + max(layer_bytes(recipe, tokens), 2 * tokens * vocabulary * element))
     positions = load.prompt_length + load.decode_steps + (load.sequence_length if recipe.workload == "mt" else 0)
     caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0
-    weights = weight_bytes(model, ranks=recipe.parallel.ranks)
-    return MemoryNeed(weights, weight_bytes(model, dense=True), max(peaks) + caches)
+    twin = weight_bytes(model, dense=True) if any(one.dense for one in variants) else 0
+    return MemoryNeed(shared_weights(recipe, variants), twin, max(peaks) + caches)
 
 
-def largest_batch(recipe: Recipe, budget_bytes: int) -> int:
+def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
+    """Bytes of what the variants that have experts run on: one set of weights, and the slots of each that is buffered."""
+    behind = [set(buffered_layers(recipe, one)) for one in variants if not one.dense]
+    absent = set.intersection(*behind) if behind else set()
+    resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
+    resident -= len(absent) * local_experts(recipe) * expert_bytes(recipe.model)
+    return resident + sum(slot_bytes(recipe, one) for one in variants)
+
+
+def largest_batch(recipe: Recipe, budget_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> int:
     """The largest batch whose need stays within the budget; 0 where not even one sequence fits."""
     low, high = 0, recipe.load.batch_size
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if memory_need(recipe, middle).total <= budget_bytes else (low, middle - 1)
+        low, high = (middle, high) if memory_need(recipe, middle, variants).total <= budget_bytes else (low, middle - 1)
     return low

@@ -12,7 +12,7 @@ from moeprof.records.errors import MoeprofError
 from moeprof.records.files import reason
 from moeprof.store.tier import Tier
 
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
 """What a load under way is given to come to its end before the process ends."""
 
 

@@ -1,16 +1,19 @@
 """Whether a recipe can run here at all, asked before anything is allocated."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from moeprof.analysis.sizes import largest_batch, memory_need
+from moeprof.instrument.machine import available_memory
 from moeprof.models.build import make_model
 from moeprof.models.checkpoint import check_checkpoint
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.units import format_bytes
+from moeprof.records.variant import DENSE, STATIC, Variant
 
 
 def check_ranks(recipe: Recipe, group: Group) -> None:
@@ -37,12 +40,37 @@ def check_weights(recipe: Recipe) -> None:
         check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint), Group(0, recipe.parallel.ranks))
 
 
-def check_memory(recipe: Recipe, available_bytes: int) -> None:
+def memory_for_a_rank(recipe: Recipe, neighbours: int) -> int:
+    """Free bytes of the recipe's device; ranks on one CPU have equal shares."""
+    available_bytes = available_memory(recipe.measure.device)
+    return available_bytes // neighbours if recipe.measure.device == "cpu" else available_bytes
+
+
+def affordable(recipe: Recipe, variants: Sequence[Variant], neighbours: int) -> tuple[list[Variant], list[str]]:
+    """The contenders that there is memory for on one of `neighbours` ranks, and a remark on those that were left out.
+
+    Where not all of them fit together, those that keep some experts behind slots go on without those that keep all.
+    """
+    buffered = [variant for variant in variants if variant.store == "buffered"]
+    if not buffered:
+        return list(variants), []
+    check_device(recipe)
+    need, available_bytes = memory_need(recipe, variants=variants), memory_for_a_rank(recipe, neighbours)
+    if need.total <= available_bytes:
+        return list(variants), []
+    names = ", ".join(variant.label for variant in variants if variant not in buffered)
+    return buffered, [
+        f"{names}: left out, for all experts at once need {format_bytes(need.total)} and {format_bytes(available_bytes)} are free; "
+        "so there is nothing to hold outputs and speed against"
+    ]
+
+
+def check_memory(recipe: Recipe, available_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> None:
     """MoeprofError where a rank needs more than there is for it, with what would fit."""
-    need = memory_need(recipe)
+    need = memory_need(recipe, variants=variants)
     if need.total <= available_bytes:
         return
-    batch_size = largest_batch(recipe, available_bytes)
+    batch_size = largest_batch(recipe, available_bytes, variants)
     models = need.weights + need.twin_weights
     if batch_size:
         remedy = f"Use --set load.batch_size={batch_size}, the largest that fits."

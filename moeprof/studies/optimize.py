@@ -5,8 +5,10 @@ from functools import partial
 
 from moeprof.optimizations.optimization import Settings
 from moeprof.optimizations.registry import optimized, useful
+from moeprof.parallel.group import started_as
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import BASELINES, STATIC
+from moeprof.studies.feasibility import affordable
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.memory import measure_memory
@@ -52,7 +54,8 @@ def optimization(
     with_experts = [variant for variant in baselines if not variant.dense] or [STATIC]
     everything, remarks = useful(recipe)
     applied = optimized(names or everything, settings, recipe, alone=alone)
-    variants = dict.fromkeys([*with_experts, *baselines, *applied])
+    wanted = list(dict.fromkeys([*with_experts, *baselines, *applied]))
+    variants, left_out = affordable(recipe, wanted, neighbours(recipe))
 
     def passes(workload: Workload) -> list[Pass]:
         chosen: list[Pass] = list(PASSES)
@@ -64,4 +67,11 @@ def optimization(
             chosen.append(trace_timeline)
         return chosen
 
-    return Study("optimize", tuple(variants), passes, tuple(baselines), () if names else tuple(remarks))
+    told = [baseline for baseline in baselines if baseline in variants]
+    return Study("optimize", variants, passes, told, [*([] if names else remarks), *left_out])
+
+
+def neighbours(recipe: Recipe) -> int:
+    """Ranks that will share this machine: those that a launcher started here, or all that the recipe asks for."""
+    group = started_as()
+    return recipe.parallel.ranks if group.alone else group.neighbours

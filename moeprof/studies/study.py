@@ -9,7 +9,6 @@ import torch
 from moeprof.analysis.sizes import flops_per_token, parameters_by_part, static_bytes
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
-from moeprof.instrument.machine import available_memory
 from moeprof.moe.kernels.auto import auto
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.metrics import Address, MetricRow
@@ -17,7 +16,7 @@ from moeprof.records.recipe import Recipe
 from moeprof.records.run import Run, RunWriter, UnwrittenRun
 from moeprof.records.variant import Variant
 from moeprof.studies.agreement import agree
-from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
+from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.session import Session, buffers_for, calibrate, load_models, new_record
 from moeprof.workloads.episodes import Episode
@@ -74,8 +73,7 @@ class Study:
         """MoeprofError where this machine cannot run its ranks of the recipe; nothing is allocated."""
         check_device(recipe)
         check_weights(recipe)
-        available_bytes = available_memory(recipe.measure.device)
-        check_memory(recipe, available_bytes // group.neighbours if recipe.measure.device == "cpu" else available_bytes)
+        check_memory(recipe, memory_for_a_rank(recipe, group.neighbours), self.variants)
 
     def fill(self, session: Session, workload: Workload) -> None:
         """Loads the models, and runs every pass of every phase."""

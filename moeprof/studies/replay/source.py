@@ -7,6 +7,7 @@ from pathlib import Path
 
 from moeprof.analysis.buffering import weights_of
 from moeprof.analysis.loads import distinct
+from moeprof.analysis.reproduction import DifferenceError, buffered_of, reproduced
 from moeprof.analysis.sizes import ffn_parameters
 from moeprof.records.errors import UsageError
 from moeprof.records.replay import ALL, DECODE, PHASES, PREFILL, Choice, TraceSource
@@ -55,6 +56,7 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
     traces = by_phase(chosen, phase, path)
     layers = layers_of(traces)
     header = next(iter(traces.values()))[0].header
+    checked = reproductions(found.run, path) if found.run else []
     whole = weights_of(found.run.record.ran.model) if found.run and not expert_bytes else {}
     trace = TraceSource(
         name=re.sub(r"[^\w.+-]+", "_", found.name) or "trace",  # it becomes the name of a folder
@@ -71,7 +73,32 @@ def read_source(path: Path, phase: Choice = "all", variant: str | None = None, e
         weights_hash=found.run.record.weights_hash if found.run else "",
         **whole,
     )
-    return Source(trace, label, traces, found.as_logged, remarks(found, traces, trace, phase))
+    return Source(trace, label, traces, found.as_logged, [*checked, *remarks(found, traces, trace, phase)])
+
+
+def reproductions(run: Run, path: Path) -> list[str]:
+    """A remark for every buffered variant of a run, whose hits a replay reproduces one by one; UsageError where it does not."""
+    told = []
+    for buffered in filter(None, map(buffered_of, run.record.variants)):
+        counts = []
+        for (phase,), loads in run.loads.of(variant=buffered.label, point="").groups("phase"):
+            key = (phase, buffered.label)
+            ranks = sorted(
+                (one for one in run.traces if (one.header.phase, one.header.variant) == key), key=lambda one: one.header.rank
+            )
+            try:
+                counts.append(f"{reproduced(loads, ranks, buffered):,} in {phase}")
+            except DifferenceError as error:
+                raise UsageError(
+                    f"run {path}: a replay does not do what {buffered.label} did in {phase}: {error}",
+                    "Its files do not belong together, or it is a defect of moeprof: nothing is told of other slots or policies.",
+                ) from error
+        if counts:
+            told.append(
+                f"{buffered.label} ({buffered.eviction}, {buffered.slots} slots) was replayed first: it hits and misses as it "
+                f"did when it ran, expert by expert ({' and '.join(counts)})"
+            )
+    return told
 
 
 def read(path: Path) -> Found:
