@@ -82,6 +82,11 @@ def static_bytes(recipe: Recipe, variant: Variant) -> int:
     return whole - behind + slot_bytes(recipe, variant)
 
 
+def slots_to_try(most: int, chosen: int) -> list[int]:
+    """Powers of two up to all of a rank's experts of a layer, all of them, and what was chosen."""
+    return sorted({*(2**power for power in range(most.bit_length())), most, chosen})
+
+
 def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
     """2 FLOPs per weight that a token meets: all of attention, norms left out, top_k experts, the head but no look-up.
 

@@ -6,7 +6,8 @@ from moeprof.analysis.breakdown import finding
 from moeprof.records.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.names import name_of
-from moeprof.reporters.numbers import Numbers, times
+from moeprof.reporters.numbers import Numbers, duration, percent, times
+from moeprof.reporters.sections.buffers import buffered_variants
 from moeprof.reporters.sections.contest import baseline_of, baselines, batch_cell, max_batch_cell, variants_of
 from moeprof.reporters.summary import MOST, VERBS, traffic_line, trust_line
 
@@ -20,6 +21,7 @@ def verdict(run: Run, numbers: Numbers) -> list[str]:
             *speed_line(run, numbers, phase, last),
             *memory_line(run, numbers, phase, last),
             *outputs_line(run, numbers, phase, last),
+            *buffer_line(run, numbers, phase),
             *bottleneck_line(run, numbers, phase, last),
         ]
     lines += traffic_line(run, numbers, phases, last)
@@ -119,3 +121,17 @@ def bottleneck_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Ite
     found = finding(run, phase, variant=variant, domain=numbers.whole(phase))
     if found is not None:
         yield f"Now ({phase}): {found.sentence}"
+
+
+def buffer_line(run: Run, numbers: Numbers, phase: str) -> Iterator[str]:
+    """What the last buffered variant misses, and what that costs."""
+    variant = next(iter(buffered_variants(run, numbers, phase)[::-1]), "")
+    domain = numbers.whole(phase)
+    missed, saved = numbers.get("miss_rate", phase, variant=variant), numbers.get("memory_saved", variant=variant)
+    stall, step = (numbers.get(metric, phase, domain, variant) for metric in ("stall_time", "step_latency"))
+    if missed is None or saved is None:
+        return
+    cost = f"; layers stand still for {duration(stall)} of a step of {duration(step)}" if stall is not None and step else ""
+    hidden = numbers.get("hidden_fraction", phase, domain, variant)
+    behind = f", {percent(hidden)} of what could be hidden is" if hidden is not None else ""
+    yield f"Buffering ({phase}): {format_bytes(saved)} of experts less on each rank, {percent(missed)} of accesses miss{cost}{behind}."

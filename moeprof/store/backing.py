@@ -242,9 +242,7 @@ class BackingFile:
     def fetched(self, buffer: memoryview, offset: int) -> int:
         """Bytes read into the buffer; the kernel may give them in several pieces of whole pages."""
         done = 0
-        while done < len(buffer) and done % PAGE == 0:
-            if not (count := os.preadv(self.descriptor, [buffer[done:]], offset + done)):
-                break
+        while done < len(buffer) and (count := os.preadv(self.descriptor, [buffer[done:]], offset + done)):
             done += count
         return done
 

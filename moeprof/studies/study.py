@@ -1,20 +1,28 @@
 """What all studies of a running model have in common: one recipe, some contenders, passes over every phase, a run directory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from moeprof.analysis.sizes import flops_per_token, parameters_by_part, static_bytes
+from moeprof.analysis.sizes import (
+    buffered_layers,
+    flops_per_token,
+    local_experts,
+    parameters_by_part,
+    slots_to_try,
+    static_bytes,
+)
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.moe.kernels.auto import auto
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.metrics import Address, MetricRow
+from moeprof.records.point import format_point
 from moeprof.records.recipe import Recipe
 from moeprof.records.run import Run, RunWriter, UnwrittenRun
-from moeprof.records.variant import Variant
+from moeprof.records.variant import STATIC, Variant
 from moeprof.studies.agreement import agree
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Progress, Silent
@@ -113,7 +121,25 @@ def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
             MetricRow("memory_static", static_bytes(recipe, variant), **address),
             MetricRow("flops_per_token", flops_per_token(recipe, dense=variant.dense), **address),
         ]
+        rows += [row for slots in slots_of(recipe, variant) for row in saving_rows(recipe, variant, slots)]
     return rows
+
+
+def slots_of(recipe: Recipe, variant: Variant) -> list[int]:
+    """Numbers of slots whose memory is told; none of a variant whose experts are all resident."""
+    return slots_to_try(local_experts(recipe), variant.slots) if buffered_layers(recipe, variant) else []
+
+
+def saving_rows(recipe: Recipe, variant: Variant, slots: int) -> Iterator[MetricRow]:
+    """What so many slots save on a rank (paper 5.5), at a point of their own and, where they are the variant's, without one."""
+    whole, kept = static_bytes(recipe, STATIC), static_bytes(recipe, replace(variant, slots=slots))
+    values = {"memory_saved": whole - kept, "memory_saved_share": 1 - kept / whole, "memory_reduction": whole / kept}
+    at = MetricRow("", 0, recipe.workload, variant=variant.label, point=format_point({"slots": slots}))
+    for name, value in (values | {"memory_static": kept}).items():
+        yield replace(at, metric=name, value=value)
+    if slots == variant.slots:
+        for name, value in (values | {"expert_slots_per_layer": slots}).items():
+            yield replace(at, metric=name, value=value, point="")
 
 
 def reasons_against(recipe: Recipe) -> list[str]:

@@ -16,7 +16,7 @@ from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.errors import MoeprofError
 from moeprof.store.backing import RAM, BackingFile, Contents, backing, file_system
 from moeprof.store.buffered import BufferedStore
-from moeprof.store.ledger import Ledger
+from moeprof.store.ledger import Ledger, Load
 from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import HostTier, Tier
@@ -109,6 +109,22 @@ class Failing:
         self.behind.read(layer, expert, into_B)
 
 
+class Large:
+    """A tier that is nearly always in the middle of a copy."""
+
+    from_B, into_B = torch.zeros(2, 2**24, dtype=torch.uint8)
+
+    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+        self.into_B.copy_(self.from_B)
+
+
+def endless(ledger: Ledger) -> None:
+    """More loads than anybody waits for, into the same place."""
+    place_B = LAYOUT.slab(1, "cpu")[0]
+    for number in range(20_000):
+        ledger.submit(Load(LAYERS[0], number % 4, place_B))
+
+
 def store(
     tier: Tier, num_experts: int, slots: int, policy: str = "inactive-first+lifo", layer: str = "1", held: Sequence[int] = ()
 ) -> BufferedStore:
@@ -148,5 +164,5 @@ def two_lines(error: MoeprofError) -> bool:
 
 
 CHILDREN = multiprocessing.get_context("forkserver")
-"""Processes that begin with everything imported."""
-CHILDREN.set_forkserver_preload([__name__])
+"""Processes that begin with what takes long imported."""
+CHILDREN.set_forkserver_preload(["pytest", "hypothesis.strategies", "moeprof.store.backing", "moeprof.store.buffered"])

@@ -1,5 +1,7 @@
 """A record holds the weights of one expert, begins at a page and is a whole number of pages long."""
 
+import resource
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -104,15 +106,13 @@ def test_slots_count_as_memory_of_the_process() -> None:
     assert data_bytes() - before >= slab_SB.nbytes == 16 * 4099 * 4096
 
 
-def too_large(sender: object) -> None:
+def too_large(sender: Connection) -> None:
     """A slab beyond what the process may have."""
-    import resource
-
     resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))
     try:
         RecordLayout(2048, 8192, torch.float16).slab(16, "cpu")
     except MoeprofError as error:
-        sender.send((two_lines(error), str(error)))  # type: ignore[attr-defined]
+        sender.send((two_lines(error), str(error)))
 
 
 def test_slots_that_memory_does_not_hold_are_an_error_that_says_how_large_they_are() -> None:

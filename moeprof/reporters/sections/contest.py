@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from moeprof.records.point import parse_point
 from moeprof.records.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.document import Table
@@ -92,14 +93,15 @@ def max_batch_cell(run: Run, numbers: Numbers, phase: str, variant: str) -> str:
     return found if met or found == MISSING else f">= {found}"
 
 
-def curve(run: Run, metric: str, phase: str, variant: str) -> Sequence[tuple[int, float]]:
-    """A metric over the batches of a sweep, in order."""
+def curve(run: Run, metric: str, phase: str, variant: str, swept: str = "batch") -> Sequence[tuple[int, float]]:
+    """A metric over what was swept alone, such as the batches of a sweep, in order; over all layers, domains and ranks."""
     table = run.metrics
     rows = table[(table["metric"] == metric) & (table["phase"] == phase) & (table["variant"] == variant)]
+    rows = rows[(rows["layer"] == "") & (rows["domain"] == "") & (rows["rank"] == "")]
     points = [
-        (int(point.removeprefix("batch=")), float(value))
-        for point, value in zip(rows["point"], rows["value"], strict=True)
-        if point.removeprefix("batch=").isdecimal()
+        (int(size), float(value))
+        for point, value in zip(map(parse_point, rows["point"]), rows["value"], strict=True)
+        if list(point) == [swept] and (size := point[swept]).isdecimal()
     ]
     return sorted(points)
 

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from moeprof.analysis.residency import residency_rows
-from moeprof.analysis.sizes import local_experts, static_bytes
+from moeprof.analysis.sizes import local_experts, slots_to_try
 from moeprof.analysis.stalls import Stalls, stall_rows
 from moeprof.analysis.timing import Timing, summed
 from moeprof.instrument.counters import Counters, device_uuid
@@ -37,7 +37,7 @@ PLAYS = 2
 
 
 def sweep_slots(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes, at every number of slots: misses from a cold start, bytes, stalls, throughput, memory, energy where it is told."""
+    """Writes, at every number of slots: misses from a cold start, bytes, stalls, throughput, energy where it is told."""
     chosen = first_of_each_domain(episodes)
     for variant in buffered_in(session, phase):
         sizes = slots_to_try(local_experts(session.recipe), variant.slots)
@@ -45,11 +45,6 @@ def sweep_slots(session: Session, phase: str, episodes: Sequence[Episode]) -> No
         for slots in sizes:
             measure_at(session, phase, chosen, variant, slots)
             session.progress.advance()
-
-
-def slots_to_try(most: int, chosen: int) -> list[int]:
-    """Powers of two, all, and what the variant has."""
-    return sorted({*(2**power for power in range(most.bit_length()) if 2**power <= most), most, chosen})
 
 
 def measure_at(session: Session, phase: str, episodes: Sequence[Episode], variant: Variant, slots: int) -> None:
@@ -60,7 +55,6 @@ def measure_at(session: Session, phase: str, episodes: Sequence[Episode], varian
     if other != variant:
         session.buffers.fit(other)
     use_variant(model, other)
-    session.writer.add_metrics([replace(at, metric="memory_static", phase="", value=static_bytes(session.recipe, other))])
     session.writer.add_metrics(list(cold_rows(session, at, episodes, model)))
     with Counters(device_uuid() if session.recipe.measure.device == "cuda" else "") as counters:
         counters.sample()

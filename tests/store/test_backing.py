@@ -1,0 +1,601 @@
+"""The file of experts is written once and whole, read from the disk every time, and never trusted when it is not what it was."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.store import backing as module
+from moeprof.store.backing import BackingFile, Contents, backing
+from moeprof.store.resident import ExpertWeights
+
+from .shelves import (
+    CHILDREN,
+    LAYERS,
+    RECORD_BYTES,
+    bytes_read,
+    contents,
+    filling,
+    half_written,
+    on_disk,
+    own_disk,
+    read_from,
+    record_of,
+    two_lines,
+)
+
+KEYS = [(layer, expert) for layer in LAYERS for expert in range(4)]
+NEVER = "nobody asks for weights"
+
+
+@pytest.fixture(autouse=True)
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return own_disk(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def path() -> Path:
+    """A good file of four experts in two layers, a while after it was written."""
+    on_disk(4).close()
+    time.sleep(0.01)  # older kernels tell times of change 4 ms apart
+    return contents(4).path
+
+
+def unasked(*_: object) -> None:
+    raise AssertionError(NEVER)
+
+
+def all_right(file: BackingFile) -> bool:
+    """Whether every record is what it should be."""
+    return all(read_from(file, *key) == record_of(*key, 4) for key in KEYS)
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    """In place."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def refused(call: Any, *arguments: Any) -> MoeprofError:
+    """The error of a call, which must be one for users."""
+    with pytest.raises(MoeprofError) as caught:
+        call(*arguments)
+    assert two_lines(caught.value)
+    return caught.value
+
+
+def leftovers() -> list[str]:
+    """Files in the folder of expert files, without locks."""
+    return sorted(one.name for one in contents(4).path.parent.iterdir() if one.suffix != ".lock")
+
+
+# What is in the file
+
+
+def test_the_file_is_a_header_checksums_and_records_that_begin_at_pages(path: Path) -> None:
+    """Read with nothing of moeprof: magic, length, JSON, CRC-32 of each record, zeros up to a page, records."""
+    whole, records = path.read_bytes(), [record_of(*key, 4) for key in KEYS]
+    (length,) = struct.unpack("<Q", whole[16:24])
+    assert whole[:16] == b"moeprof experts\n"
+    assert whole[24 : 24 + length].decode() == (
+        '{"schema_version":1,"weights_hash":"a hash","dim":8,"ffn_dim":12,"dtype":"float32","num_experts":4,"layers":["1","3"]}'
+    )
+    sums = struct.unpack("<8I", whole[24 + length : 56 + length])
+    assert list(sums) == [zlib.crc32(record) for record in records]
+    assert not any(whole[56 + length : 4096])
+    assert whole[4096:] == b"".join(records)
+
+
+@pytest.mark.parametrize(("num_experts", "pages"), [(494, 1), (495, 2), (1005, 2), (1006, 3)])
+def test_checksums_of_many_experts_take_several_pages(num_experts: int, pages: int) -> None:
+    """A header of 142 bytes and the digits of the number but one, and 8 bytes for each expert of two layers."""
+    assert contents(num_experts).first_record == pages * 4096
+    assert contents(num_experts).file_bytes == (pages + 2 * num_experts) * 4096
+
+
+def test_it_is_written_once() -> None:
+    written = []
+
+    def fill(layer: str, expert: int, into: ExpertWeights) -> None:
+        written.append((layer, expert))
+        filling(4)(layer, expert, into)
+
+    assert all_right(backing(contents(4), fill))
+    assert written == KEYS
+    assert all_right(backing(contents(4), unasked))
+    assert leftovers() == [contents(4).path.name]
+
+
+def test_other_weights_have_another_file() -> None:
+    one, other = contents(4), contents(4, "another hash")
+    assert one.path != other.path
+    on_disk(4)
+    with pytest.raises(AssertionError, match=NEVER):
+        backing(other, unasked)
+
+
+def test_a_file_that_was_deleted_is_written_again(path: Path) -> None:
+    path.unlink()
+    assert all_right(on_disk(4))
+
+
+# Where the bytes come from
+
+
+def test_every_read_comes_from_the_disk_also_the_second_of_the_same_record() -> None:
+    file, asked = on_disk(4), 0
+    read_from(file, "1", 0)  # whatever has to be loaded for the first read
+    before = bytes_read()
+    for layer, expert in (*KEYS, *[("1", 2)] * 200, *KEYS * 10):
+        read_from(file, layer, expert)
+        asked += RECORD_BYTES
+    assert asked == 288 * 4096
+    assert bytes_read() - before == pytest.approx(asked, rel=0.05)
+
+
+def test_large_records_are_read_to_their_last_byte() -> None:
+    """2 x 512 x 512 numbers of 4 bytes and both biases: 513 pages, more than a disk moves at once."""
+    large = Contents(weights_hash="a", dim=512, ffn_dim=512, dtype="float32", num_experts=2, layers=["0"])
+
+    def fill(_: str, expert: int, into: ExpertWeights) -> None:
+        for number, view in enumerate(into, 1):
+            view.fill_(10 * expert + number)
+
+    file, slab_1B = backing(large, fill), large.layout.slab(1, "cpu")
+    before = bytes_read()
+    file.read("0", 1, slab_1B[0])
+    assert large.layout.record_bytes == 513 * 4096
+    assert bytes_read() - before == pytest.approx(513 * 4096, rel=0.05)
+    whole = large.layout.weights(slab_1B)
+    assert [(weights == 10 + number).all().item() for number, weights in enumerate(whole, 1)] == [True] * 4
+
+
+def test_a_read_that_comes_in_pieces_is_put_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = Contents(weights_hash="b", dim=64, ffn_dim=64, dtype="float32", num_experts=1, layers=["0"])
+    file = backing(large, lambda _, expert, into: into.w2_EFD.fill_(7))
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda descriptor, buffers, offset: whole(descriptor, [buffers[0][:4096]], offset))
+    slab_1B = large.layout.slab(1, "cpu").fill_(255)
+    file.read("0", 0, slab_1B[0])
+    weights = large.layout.weights(slab_1B)
+    assert (weights.w2_EFD == 7).all()
+    assert not weights.w1_EDF.any()
+    assert not weights.b2_ED.any()
+
+
+# What is not what it should be
+
+
+@pytest.mark.parametrize("left", [8 * 4096, 4096 + 100, 5 * 4096 + 7, 600])
+def test_a_file_that_was_truncated_is_not_opened(path: Path, left: int) -> None:
+    os.truncate(path, left)
+    error = refused(backing, contents(4), unasked)
+    assert str(error) == (
+        f"expert file {path}: it has {left:,} bytes, not 36,864\nDelete it: it is written again when it is needed."
+    )
+    assert error.exit_code == 1
+
+
+@pytest.mark.parametrize("left", [3 * 4096, 3 * 4096 + 2048, 3 * 4096 + 7, 0])
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_file_that_is_truncated_while_it_is_open_gives_no_more_records(path: Path, left: int, seen: bool) -> None:
+    """Records 0 and 1 would still be whole, but whoever changed the file may have changed those as well."""
+    file = BackingFile(path, contents(4))
+    assert not seen or all_right(file)
+    os.truncate(path, left)
+    for layer, expert in KEYS:
+        error = refused(read_from, file, layer, expert)
+        assert error.what == f"expert file {path}: it was changed while it was in use"
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_file_that_is_changed_in_place_while_it_is_open_gives_no_more_records(path: Path, seen: bool) -> None:
+    file = BackingFile(path, contents(4))
+    assert not seen or all_right(file)
+    overwrite(path, 2 * 4096, b"\1")
+    for layer, expert in KEYS:
+        error = refused(read_from, file, layer, expert)
+        assert error.what == f"expert file {path}: it was changed while it was in use"
+
+
+def test_a_file_that_is_replaced_while_it_is_open_goes_on_serving_what_it_held(path: Path) -> None:
+    file = BackingFile(path, contents(4))
+    assert read_from(file, "1", 0) == record_of("1", 0, 4)
+    other = path.with_name("other")
+    other.write_bytes(os.urandom(path.stat().st_size))
+    other.replace(path)
+    assert all_right(file)
+    path.unlink()
+    assert all_right(file)
+
+
+@pytest.mark.parametrize("record", [0, 5, 7])
+@pytest.mark.parametrize("byte", [0, 500, 847, 4095])
+def test_a_flipped_byte_is_found_and_the_other_records_are_right(path: Path, record: int, byte: int) -> None:
+    where = 4096 * (1 + record) + byte
+    overwrite(path, where, bytes([path.read_bytes()[where] ^ 1]))
+    file = BackingFile(path, contents(4))
+    for number, (layer, expert) in enumerate(KEYS):
+        if number != record:
+            assert read_from(file, layer, expert) == record_of(layer, expert, 4)
+            continue
+        for _ in range(2):
+            error = refused(read_from, file, layer, expert)
+            assert error.what == f"expert file {path}: expert {expert} of layer {layer} is not what was written (checksum)"
+
+
+def test_a_flipped_checksum_is_found_as_well(path: Path) -> None:
+    overwrite(path, len(contents(4).header), b"\xff\xff\xff\xff")
+    file = BackingFile(path, contents(4))
+    assert "expert 0 of layer 1" in refused(read_from, file, "1", 0).what
+    assert read_from(file, "1", 1) == record_of("1", 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"weights_hash": "a much longer hash than ours"}, "its weights_hash is another one"),
+        ({"weights_hash": ""}, "its weights_hash is another one"),
+        ({"dim": 16}, "its dim is another one"),
+        ({"num_experts": 40}, "its num_experts is another one"),
+        ({"dtype": "bfloat16"}, "its dtype is another one"),
+        ({"layers": ["3", "1"]}, "its layers is another one"),
+        ({"schema_version": 2}, "its schema_version is another one"),
+        ({"schema_version": 2, "compression": {"name": "zstd"}}, "its schema_version is another one"),
+        ({"compression": "zstd"}, "its header is another one"),
+    ],
+)
+def test_a_file_with_another_header_is_refused_by_what_is_different(path: Path, changed: dict[str, Any], why: str) -> None:
+    """Also where the header is longer or shorter, or says more than is known here."""
+    document = json.dumps(contents(4).model_dump() | changed).encode()
+    path.write_bytes((b"moeprof experts\n" + struct.pack("<Q", len(document)) + document).ljust(4096, b"\0") + bytes(4096 * 8))
+    error = refused(backing, contents(4), unasked)
+    assert str(error) == f"expert file {path}: {why}\nDelete it: it is written again when it is needed."
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "it is no file of experts"),
+        (b"moeprof expert", "it is no file of experts"),
+        (bytes(9 * 4096), "it is no file of experts"),
+        (os.urandom(9 * 4096), "it is no file of experts"),
+        (b"moeprof experts\n", "its header is damaged"),
+        (b"moeprof experts\n" + b"\xff" * 9000, "its header is damaged"),
+        (b"moeprof experts\n" + struct.pack("<Q", 3) + b"[1]" + bytes(9000), "its header is damaged"),
+        (b"moeprof experts\n" + struct.pack("<Q", 2) + b"{}" + bytes(9000), "its schema_version is another one"),
+    ],
+)
+def test_what_is_no_file_of_experts_is_refused(path: Path, data: bytes, why: str) -> None:
+    path.write_bytes(data)
+    assert refused(backing, contents(4), unasked).what == f"expert file {path}: {why}"
+
+
+def test_a_damaged_header_is_refused(path: Path) -> None:
+    overwrite(path, 24, b"?")
+    assert refused(backing, contents(4), unasked).what == f"expert file {path}: its header is damaged"
+
+
+def test_a_folder_of_that_name_is_refused(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    assert refused(backing, contents(4), unasked).what == f"expert file {path}: is a directory"
+
+
+def test_a_file_that_is_missing_when_it_is_opened_says_so(path: Path) -> None:
+    path.unlink()
+    error = refused(BackingFile, path, contents(4))
+    assert error.what == f"expert file {path}: no such file or directory"
+    assert "Delete" not in error.remedy
+
+
+def test_a_disk_that_fails_is_named_and_the_next_read_is_right(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = BackingFile(path, contents(4))
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "preadv", broken)
+        error = refused(read_from, file, "3", 2)
+    assert error.what == f"expert file {path}: expert 2 of layer 3 could not be read: input/output error"
+    assert all_right(file)
+
+
+# Where it cannot be written
+
+
+def test_memory_is_refused_as_a_slower_tier(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        if module.file_system(Path(folder)) != "tmpfs":
+            monkeypatch.setattr(module, "file_system", lambda _: "tmpfs")
+        error = refused(backing, contents(4), unasked)
+        assert isinstance(error, UsageError)
+        assert str(error) == (
+            f"expert file in {folder}/moeprof/experts: tmpfs is memory, not a slower tier\n"
+            "Set XDG_CACHE_HOME to a folder on a disk."
+        )
+
+
+def without_direct_io(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """The file system of all files refuses it."""
+    whole = os.open
+
+    def opened(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(code, os.strerror(code), str(path))
+        return whole(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", opened)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_file_system_without_direct_io_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, disk: Path, there: bool
+) -> None:
+    if there:
+        on_disk(4)
+    monkeypatch.setattr(module, "file_system", lambda _: "9p")
+    without_direct_io(monkeypatch, errno.EINVAL)
+    error = refused(backing, contents(4), unasked)
+    assert isinstance(error, UsageError)
+    assert str(error) == (
+        f"expert file in {disk}/moeprof/experts: 9p has no direct I/O (invalid argument)\n"
+        "Set XDG_CACHE_HOME to a folder on a disk."
+    )
+
+
+def test_a_descriptor_that_cannot_be_had_is_no_lack_of_direct_io(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_direct_io(monkeypatch, errno.EMFILE)
+    assert refused(backing, contents(4), unasked).what == f"expert file {path}: too many open files"
+
+
+def test_too_little_room_is_known_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 36_863, 36_863))
+    error = refused(backing, contents(4), unasked)
+    assert error.what == f"expert file {contents(4).path} of 36 KiB: 36.0 KiB are free on its disk"
+    assert error.remedy == "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
+    assert leftovers() == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 36_864, 36_864))
+    assert all_right(on_disk(4))
+
+
+def test_what_a_killed_process_left_does_not_count_as_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room for one file and no more, most of it taken by half a file."""
+    path = contents(4).path
+    path.parent.mkdir(parents=True)
+    half_written(path).write_bytes(bytes(30_000))
+
+    def disk_usage(folder: Path) -> Any:
+        taken = sum(one.stat().st_size for one in folder.iterdir())
+        return shutil._ntuple_diskusage(40_000, taken, 40_000 - taken)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    assert all_right(on_disk(4))
+    assert leftovers() == [path.name]
+
+
+def test_a_disk_that_is_full_while_the_file_is_written_leaves_nothing(disk: Path) -> None:
+    """/dev/full is a disk that is."""
+    path = contents(4).path
+    path.parent.mkdir(parents=True)
+    whole = module.write_records
+
+    def onto_full_disk(file: Any, *more: Any) -> None:
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(descriptor, file.fileno())
+        os.close(descriptor)
+        whole(file, *more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "write_records", onto_full_disk)
+        error = refused(on_disk, 4)
+    assert error.what == f"expert file {path} of 36 KiB: no space left on device while it was written"
+    assert error.remedy == "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
+    assert leftovers() == []
+    assert all_right(on_disk(4))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no weights"), KeyboardInterrupt(), MoeprofError("what", "Remedy.")])
+@pytest.mark.parametrize("after", [0, 5, 7])
+def test_weights_that_cannot_be_had_leave_nothing(error: BaseException, after: int) -> None:
+    asked = []
+
+    def fill(layer: str, expert: int, into: ExpertWeights) -> None:
+        asked.append((layer, expert))
+        if len(asked) > after:
+            raise error
+        filling(4)(layer, expert, into)
+
+    with pytest.raises(type(error)):
+        backing(contents(4), fill)
+    assert asked == KEYS[: after + 1]
+    assert leftovers() == []
+    assert all_right(on_disk(4))
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_the_fault_of_the_expert_file() -> None:
+    def fill(layer: str, expert: int, into: ExpertWeights) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    error = refused(backing, contents(4), fill)
+    assert error.what == "expert 0 of layer 1 has no weights: input/output error"
+    assert "checkpoint" in error.remedy
+    assert leftovers() == []
+
+
+# Other processes
+
+
+def in_child(work: Any, *arguments: Any) -> Any:
+    """What a process of its own sends back; it must end well."""
+    receiver, sender = CHILDREN.Pipe(duplex=False)
+    child = CHILDREN.Process(target=work, args=(sender, *arguments))
+    child.start()
+    sender.close()
+    try:
+        told = receiver.recv() if receiver.poll(60) else "nothing"
+        child.join(10)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+    return told
+
+
+def told(sender: Connection, cache: Path) -> None:
+    """Whether all records are right, or the kind of the error and its lines."""
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    try:
+        sender.send(all_right(on_disk(4)))
+    except Exception as error:
+        sender.send((type(error).__name__, str(error)))
+
+
+def with_small_files(sender: Connection, cache: Path) -> None:
+    """The file system gives no file more than 5 pages."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 * 4096, 5 * 4096))
+    told(sender, cache)
+
+
+def test_a_file_that_may_not_grow_so_large_leaves_nothing(disk: Path) -> None:
+    kind, message = in_child(with_small_files, disk)
+    assert kind == "MoeprofError"
+    assert message == (
+        f"expert file {contents(4).path} of 36 KiB: file too large while it was written\n"
+        "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
+    )
+    assert leftovers() == []
+    assert all_right(on_disk(4))
+
+
+def as_nobody(sender: Connection, cache: Path) -> None:
+    """Without the rights that root has over everybody's files."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    told(sender, cache)
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that every user can enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield own_disk(Path(folder), monkeypatch)
+        for one in (contents(4).path.parent, Path(folder)):
+            one.chmod(0o755)
+
+
+CANNOT = "Set XDG_CACHE_HOME to a folder that can be written."
+
+
+def test_a_folder_that_cannot_be_written_will_do_where_the_file_is_there(public: Path) -> None:
+    on_disk(4)
+    contents(4).path.parent.chmod(0o555)
+    assert in_child(as_nobody, public) is True
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_that_cannot_be_written_or_entered_is_an_error(public: Path, mode: int) -> None:
+    contents(4).path.parent.mkdir(parents=True)
+    contents(4).path.parent.chmod(mode)
+    kind, message = in_child(as_nobody, public)
+    assert kind == "UsageError"
+    assert message == f"expert file {contents(4).path}: permission denied\n{CANNOT}"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(public: Path) -> None:
+    contents(4).path.parent.parent.mkdir()
+    contents(4).path.parent.parent.chmod(0o555)
+    try:
+        kind, message = in_child(as_nobody, public)
+    finally:
+        contents(4).path.parent.mkdir()
+    assert kind == "UsageError"
+    assert message == f"expert file {contents(4).path}: permission denied\n{CANNOT}"
+
+
+def test_a_file_that_cannot_be_read_is_an_error(public: Path) -> None:
+    on_disk(4)
+    contents(4).path.chmod(0o000)
+    kind, message = in_child(as_nobody, public)
+    assert kind == "MoeprofError"
+    assert message.startswith(f"expert file {contents(4).path}: permission denied\nSee that it can be read")
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(disk: Path) -> None:
+    (disk / "moeprof").write_text("")
+    error = refused(backing, contents(4), unasked)
+    assert isinstance(error, UsageError)
+    assert error.what.endswith(": not a directory")
+
+
+def stuck(sender: Connection, cache: Path) -> None:
+    """Writes five of eight records and waits for weights that do not come."""
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+
+    def fill(layer: str, expert: int, into: ExpertWeights) -> None:
+        if (layer, expert) == KEYS[5]:
+            sender.send("stuck")
+            time.sleep(60)
+        filling(4)(layer, expert, into)
+
+    backing(contents(4), fill)
+
+
+def test_half_a_file_of_a_killed_process_is_never_taken_for_a_whole_one(disk: Path) -> None:
+    receiver, sender = CHILDREN.Pipe(duplex=False)
+    child = CHILDREN.Process(target=stuck, args=(sender, disk))
+    child.start()
+    assert receiver.recv() == "stuck"
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join(10)
+    path = contents(4).path
+    assert child.exitcode == -signal.SIGKILL
+    assert leftovers() == [half_written(path).name]
+    assert all_right(on_disk(4))
+    assert leftovers() == [path.name]
+
+
+def noted(sender: Connection, cache: Path) -> None:
+    """Writes, if it must, what it notes, and reads all."""
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+
+    def fill(layer: str, expert: int, into: ExpertWeights) -> None:
+        sender.send((layer, expert))
+        time.sleep(0.01)
+        filling(4)(layer, expert, into)
+
+    sender.send(all_right(backing(contents(4), fill)))
+
+
+def test_processes_that_want_the_same_file_at_the_same_time_write_it_once(disk: Path) -> None:
+    pipes = [CHILDREN.Pipe(duplex=False) for _ in range(3)]
+    children = [CHILDREN.Process(target=noted, args=(sender, disk)) for _, sender in pipes]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    notes = []
+    for receiver, _ in pipes:
+        while receiver.poll():
+            notes.append(receiver.recv())
+    assert sorted(map(str, notes)) == sorted(map(str, [*KEYS, True, True, True]))
+    assert leftovers() == [contents(4).path.name]
