@@ -5,7 +5,9 @@ from dataclasses import replace
 from moeprof.analysis.sizes import local_experts, record_bytes
 from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
+from moeprof.records.disk import why_no_slow_tier
 from moeprof.records.errors import UsageError
+from moeprof.records.files import cache_folder
 from moeprof.records.recipe import Recipe
 from moeprof.records.units import format_bytes, parse_bytes
 from moeprof.records.variant import Variant
@@ -56,8 +58,10 @@ def parsed(option: str, text: str) -> int:
 
 
 def obstacle(recipe: Recipe) -> str:
-    """A single expert has nobody to make room for."""
-    return "" if local_experts(recipe) > 1 else "a rank holds a single expert of each layer"
+    """A single expert has nobody to make room for, and on a CPU experts need a disk to lie on."""
+    if local_experts(recipe) == 1:
+        return "a rank holds a single expert of each layer"
+    return why_no_slow_tier(cache_folder()) if recipe.measure.device == "cpu" else ""
 
 
 EXPERT_BUFFERING = Optimization(

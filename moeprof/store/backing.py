@@ -23,6 +23,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from moeprof.records.disk import DIRECT, RAM, file_system
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.files import PAGE, cache_folder, reason, replacing
 from moeprof.records.units import format_bytes
@@ -38,9 +39,6 @@ LENGTH = struct.Struct("<Q")
 ELSEWHERE = "Set XDG_CACHE_HOME to a folder on a disk."
 ROOM = "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
 ANEW = "Delete it: it is written again when it is needed."
-RAM = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
-"""File systems that are memory themselves."""
-
 Checksums = npt.NDArray[np.uint32]
 
 
@@ -119,7 +117,7 @@ def locked(path: Path) -> Iterator[None]:
 def direct(path: Path) -> int:
     """A descriptor that reads past the page cache; UsageError where the file system has none."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECT)
+        return os.open(path, os.O_RDONLY | DIRECT)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
@@ -132,18 +130,6 @@ def refuse_ram(folder: Path) -> None:
     kind = file_system(folder)
     if kind in RAM:
         raise UsageError(f"expert file in {folder}: {kind} is memory, not a slower tier", ELSEWHERE)
-
-
-def file_system(folder: Path) -> str:
-    """The type of the one that the folder lies on, as Linux calls it; empty where nobody says."""
-    device = folder.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    kinds = [line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == number]
-    return kinds[-1] if kinds else ""
 
 
 def write(path: Path, contents: Contents, fill: Fill) -> None:

@@ -1,0 +1,156 @@
+"""Expert buffering on the decoder of mt-small: do measured hits equal replayed ones, does the kernel read what the ledger says,
+how much of the load time is hidden, and what do slots cost where every expert has one?
+
+    python benchmarks/buffering.py [--recipe NAME] [--ranks 1 2] [--rounds N]
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from moeprof.analysis.intervals import median_interval
+from moeprof.instrument.allocator import keep_freed_memory
+from moeprof.instrument.clock import wall_clock
+from moeprof.instrument.timing import interleaved
+from moeprof.instrument.visits import VisitRecorder
+from moeprof.models.buffers import Buffers
+from moeprof.moe.layer import use_variant
+from moeprof.policies.eviction.registry import DEFAULT
+from moeprof.records.recipe import Recipe
+from moeprof.records.recipe_files import load_recipe
+from moeprof.records.run import Run
+from moeprof.records.variant import Variant
+from moeprof.studies.progress import Silent
+from moeprof.studies.replay.source import read_source
+from moeprof.studies.session import calibrate, load_models
+from moeprof.workloads.registry import make_workload
+
+LITTLE = ("load.phases=['decode']", "load.batches=1", "measure.rounds=6")
+DYNAMIC = Variant("dynamic", "loop")
+FEWEST_ROUNDS = 200
+MOST_COST, LEAST_HIDDEN, MOST_APART = 1.02, 0.6, 0.05
+
+
+def main() -> None:
+    """Prints a line per question, and whether it was reached."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="mt-small")
+    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for ranks in arguments.ranks:
+            told(once(arguments.recipe, ranks, Path(folder) / str(ranks)), ranks)
+    recipe = load_recipe(arguments.recipe, LITTLE)
+    keep_freed_memory()
+    with torch.inference_mode():
+        kernel_bytes(recipe)
+        cost_of_slots_for_all(recipe, arguments.rounds)
+
+
+def once(recipe: str, ranks: int, out: Path) -> Run:
+    """A run with half of the slots."""
+    sets = [word for key in LITTLE for word in ("--set", key)]
+    command = ["-m", "moeprof", "optimize", recipe, "--expert-buffering", "--kernel", "loop", "--no-sweep"]
+    subprocess.run(
+        [sys.executable, *command, "--ranks", str(ranks), "--out", str(out), *sets], check=True, stdout=subprocess.DEVNULL
+    )
+    return Run.open(out)
+
+
+def told(run: Run, ranks: int) -> None:
+    """Replay against reality, and what hid the loads."""
+    (label,) = (str(one["label"]) for one in run.record.variants if one["store"] == "buffered")
+    print(f"{ranks} ranks: {read_source(run.path).notes[0]}")
+
+    def value(metric: str) -> float:
+        found = (run.value(metric, phase="decode", variant=label, domain=domain) for domain in ("", *domains(run)))
+        return next((number for number in found if number is not None), 0.0)
+
+    hidden, loading, stall, hideable = map(value, ("hidden_fraction", "load_time", "stall_time", "hideable_time"))
+    print(
+        f"{ranks} ranks: {value('miss_rate'):.1%} miss; of a step of {value('step_latency') / 1e6:.1f} ms: loading "
+        f"{loading / 1e6:.1f} ms at {value('load_bandwidth') / 1e6:.0f} MB/s, could hide {hideable / 1e6:.1f} ms, stands still "
+        f"{stall / 1e6:.1f} ms; hidden {hidden:.1%} of what could: {'reached' if hidden >= LEAST_HIDDEN else 'NOT REACHED'}"
+    )
+    equal = run.value("output_tokens_differing", phase="decode", variant=label)
+    print(f"{ranks} ranks: outputs that differ from the resident run's: {equal:.0f}; valid {run.record.valid}")
+
+
+def domains(run: Run) -> list[str]:
+    """Of its text."""
+    return list(run.record.text_hashes)
+
+
+def fitted(recipe: Recipe, slots: int) -> tuple[torch.nn.Module, Variant, Buffers, Callable[[], object]]:
+    """The model under dynamic gating, its buffered variant, and a round of a few decode steps."""
+    variant = replace(DYNAMIC, store="buffered", slots=slots, eviction=DEFAULT, buffered="decoder")
+    models = load_models(recipe, [DYNAMIC, variant], Silent())
+    model = models[variant]
+    buffers = Buffers(model, recipe, [variant])
+    buffers.fit(variant)
+    calibrate(models)
+    episode = make_workload(recipe).episodes("decode")[0]
+    use_variant(model, DYNAMIC)
+    episode.settle(model)
+    return model, variant, buffers, episode.ready(model)
+
+
+def kernel_bytes(recipe: Recipe) -> None:
+    """What /proc says that this process read from disks, beside what the ledger says."""
+    model, variant, buffers, play = fitted(recipe, recipe.model.experts // 2)
+    use_variant(model, variant)
+    recorder = VisitRecorder()
+    before = read_bytes()
+    for _ in range(3):
+        recorder.observing(play)()
+    kernel = read_bytes() - before
+    ledger = sum(use.num_bytes for visits in recorder.rounds for one in visits for use in one.visit.uses)
+    apart = abs(kernel / ledger - 1)
+    print(
+        f"bytes: ledger {ledger:,}, /proc/self/io {kernel:,}, apart {apart:.2%}: {'reached' if apart < MOST_APART else 'NOT REACHED'}"
+    )
+    buffers.close()
+
+
+def read_bytes() -> int:
+    """From storage, by this process, so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+
+
+def cost_of_slots_for_all(recipe: Recipe, rounds: int) -> None:
+    """Rounds in turns of the resident experts and of slots for all of them."""
+    steps = recipe.model_copy(update={"load": recipe.load.model_copy(update={"decode_steps": 4})})
+    model, variant, buffers, play = fitted(steps, recipe.model.experts)
+    variants = {"resident": DYNAMIC, "slots": variant}
+    samples = interleaved(
+        dict.fromkeys(variants, play),
+        rounds=rounds,
+        warmup=5,
+        clock=wall_clock,
+        before=lambda name: use_variant(model, variants[name]),
+    )
+    ratios = [slots / resident for slots, resident in zip(samples["slots"], samples["resident"], strict=True)]
+    report("with slots for all a step takes", ratios)
+    buffers.close()
+
+
+def report(what: str, ratios: Sequence[float]) -> None:
+    """The median ratio with its interval."""
+    low, high = median_interval(ratios) or (0.0, float("inf"))
+    print(
+        f"{what} {median(ratios):.4f} of a step without, 95% [{low:.4f}, {high:.4f}] over {len(ratios)} rounds in turns: "
+        f"{'reached' if high <= MOST_COST else 'NOT REACHED'} (at most {MOST_COST})"
+    )
+
+
+if __name__ == "__main__":
+    main()
