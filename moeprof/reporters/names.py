@@ -9,8 +9,11 @@ DISPATCHES = {
 }
 
 
+CHOICES = {"buffered": "buffered experts"}
+
+
 def name_of(label: str) -> str:
     """`dynamic gating`, or `dynamic gating with loop` for the label `dynamic+loop`."""
     dispatch, *choices = label.split("+")
     name = DISPATCHES.get(dispatch, dispatch)
-    return f"{name} with {' and '.join(choices)}" if choices else name
+    return f"{name} with {' and '.join(CHOICES.get(choice, choice) for choice in choices)}" if choices else name

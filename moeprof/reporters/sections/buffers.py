@@ -122,7 +122,7 @@ def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
     told = [title for title, points in curves.items() if points]
     rows = [[str(slots), *(cell(curves[title].get(slots), columns[title][2]) for title in told)] for slots in sorted(latencies)]
     caption = (
-        "By slots of each layer; misses from empty slots over the timed batches, `worst` in the layer where they are most."
+        "By slots of each layer; misses of every recorded batch, from empty slots, `worst` in the layer where they are most."
     )
     yield Table(["slots", *told], rows, caption=caption)
     sizes = dict(curve(run, "memory_static", "", variant, "slots"))

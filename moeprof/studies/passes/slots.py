@@ -38,18 +38,18 @@ PLAYS = 2
 
 def sweep_slots(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
     """Writes, at every number of slots: misses from a cold start, bytes, stalls, throughput, energy where it is told."""
-    chosen = first_of_each_domain(episodes)
     for variant in buffered_in(session, phase):
         sizes = slots_to_try(local_experts(session.recipe), variant.slots)
         session.progress.stage(f"{phase}: slots of {variant.label}", len(sizes))
         for slots in sizes:
-            measure_at(session, phase, chosen, variant, slots)
+            measure_at(session, phase, episodes, variant, slots)
             session.progress.advance()
 
 
 def measure_at(session: Session, phase: str, episodes: Sequence[Episode], variant: Variant, slots: int) -> None:
     """One point; the variant has these slots for as long as it takes."""
     assert session.buffers is not None
+    chosen = first_of_each_domain(episodes)
     at = MetricRow("", 0, session.recipe.workload, phase, variant=variant.label, point=format_point({"slots": slots}))
     other, model = replace(variant, slots=slots), session.contenders[variant]
     if other != variant:
@@ -58,10 +58,10 @@ def measure_at(session: Session, phase: str, episodes: Sequence[Episode], varian
     session.writer.add_metrics(list(cold_rows(session, at, episodes, model)))
     with Counters(device_uuid() if session.recipe.measure.device == "cuda" else "") as counters:
         counters.sample()
-        measured = [timed(session, at, episode, model) for episode in episodes]
+        measured = [timed(session, at, episode, model) for episode in chosen]
         counters.sample()
         energy = counters.change("energy").value
-    tokens = sum(map(num_tokens, episodes)) * (rounds(session) + WARMUP) * PLAYS
+    tokens = sum(map(num_tokens, chosen)) * (rounds(session) + WARMUP) * PLAYS
     write(session, at, [timing for timing, _ in measured], [stalls for _, stalls in measured])
     if isinstance(energy, int | float) and tokens:
         session.writer.add_metrics([replace(at, metric="energy", value=energy / tokens)])
@@ -70,7 +70,7 @@ def measure_at(session: Session, phase: str, episodes: Sequence[Episode], varian
 
 
 def cold_rows(session: Session, at: MetricRow, episodes: Sequence[Episode], model: Model) -> Iterator[MetricRow]:
-    """Hits and misses over the batches that are timed."""
+    """Hits and misses over all recorded batches."""
     recorder = VisitRecorder()
     for store in buffered_stores(model):
         store.reset()
