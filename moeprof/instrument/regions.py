@@ -125,4 +125,9 @@ class RegionTimer(Probe):
 
 def region_timer(device: str, clock: Clock) -> RegionTimer:
     """The timer for `device`; `clock` serves the CPU."""
-    return RegionTimer(cpu_stopwatch(clock) if device == "cpu" else cuda_stopwatch())
+    return RegionTimer(stopwatch(device, clock))
+
+
+def stopwatch(device: str, clock: Clock) -> Stopwatch:
+    """How moments are marked on `device`; `clock` serves all but CUDA."""
+    return cuda_stopwatch() if device == "cuda" else cpu_stopwatch(clock)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from moeprof.analysis.breakdown import finding
 from moeprof.records.run import Run
 from moeprof.records.units import format_bytes
+from moeprof.records.variant import BASELINES
 from moeprof.reporters.names import name_of
 from moeprof.reporters.numbers import Numbers, duration, percent, times
 from moeprof.reporters.sections.buffers import buffered_variants
@@ -13,17 +14,18 @@ from moeprof.reporters.summary import MOST, VERBS, traffic_line, trust_line
 
 
 def verdict(run: Run, numbers: Numbers) -> list[str]:
-    """Of the last optimization in every phase, against the first baseline; at most ten lines."""
+    """How fast every optimization is in every phase, and what else there is to say of the last one; at most ten lines."""
+    optimizations = [label for label in variants_of(run) if label not in BASELINES]
     last, lines = variants_of(run)[-1], []
     phases: list[str] = [phase for phase in run.record.ran.phases if numbers.recorded(phase)]
     for phase in phases:
         lines += [
-            *speed_line(run, numbers, phase, last),
+            *(line for label in optimizations or [last] for line in speed_line(run, numbers, phase, label)),
+            *buffer_line(run, numbers, phase),
             *memory_line(run, numbers, phase, last),
             *outputs_line(run, numbers, phase, last),
-            *buffer_line(run, numbers, phase),
-            *bottleneck_line(run, numbers, phase, last),
         ]
+    lines += (line for phase in phases for line in bottleneck_line(run, numbers, phase, last))
     lines += traffic_line(run, numbers, phases, last)
     doubts = list(trust_line(run))
     return [*lines[: MOST - len(doubts)], *doubts]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.probe import bookkeeper, region
+from moeprof.instrument.regions import Mark, stopwatch
 from moeprof.policies.cache import Access, Cache
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.records.loads import Use, Visit
@@ -28,7 +29,8 @@ from moeprof.store.resident import Offsets, Wave
 class Plan:
     """What is left of a step; experts by their local numbers."""
 
-    begun_ns: int
+    begun: Mark | None
+    """When its experts were known; None where nobody asks."""
     accesses: list[Access] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)
     """Where every active expert is found when its turn comes."""
@@ -37,7 +39,8 @@ class Plan:
     """Experts on their way, in order."""
     behind: dict[int, int] = field(default_factory=dict)
     """By the expert that must have its turn first, the one that comes into its slot."""
-    stall_ns: int = 0
+    waits: list[tuple[Mark, Mark]] = field(default_factory=list)
+    """In which the layer stood still, as far as somebody asks."""
 
     def groups(self) -> deque[list[int]]:
         """Experts that were there, in as many groups as experts are loaded: those whose slots are wanted first go first.
@@ -64,6 +67,7 @@ class BufferedStore:
         self.layer, self.held, self.eviction, self.layout, self.ledger = layer, held, eviction, layout, ledger
         self.slab_SB = layout.slab(num_slots, ledger.device)
         self.weights = layout.weights(self.slab_SB)
+        self.watch = stopwatch(ledger.device, ledger.clock)
         self.plan: Plan | None = None
         self.reset()
 
@@ -112,7 +116,7 @@ class BufferedStore:
             self.reset()
         if len(self.slot_of) < len(self.held) or bookkeeper() is not None:
             with region("expert_load", self.layer):
-                self.plan = Plan(0 if bookkeeper() is None else self.ledger.clock())
+                self.plan = Plan(None if bookkeeper() is None else self.watch.mark())
                 self.begin(self.plan, active(offsets))
 
     def begin(self, plan: Plan, experts: list[int]) -> None:
@@ -162,10 +166,10 @@ class BufferedStore:
         """The next expert that was on its way, once it is there."""
         load = plan.loads[plan.arriving[0]]
         with region("expert_load", self.layer):
-            watched = bookkeeper() is not None
-            started = self.ledger.clock() if watched else 0
+            started = None if plan.begun is None else self.watch.mark()
             self.ledger.wait(load)
-            plan.stall_ns += self.ledger.clock() - started if watched else 0
+            if started is not None:
+                plan.waits.append((started, self.watch.mark()))
         return plan.arriving.popleft()
 
     def places(self, plan: Plan, group: Sequence[int]) -> list[int]:
@@ -187,16 +191,22 @@ class BufferedStore:
 
     def tell(self, plan: Plan) -> None:
         """The probe, if there is one that asks, what the step did."""
-        if (probe := bookkeeper()) is not None:
-            span_ns = self.ledger.clock() - plan.begun_ns
-            probe.visited(self.layer, Visit([self.use(plan, access) for access in plan.accesses], plan.stall_ns, span_ns))
+        if (probe := bookkeeper()) is not None and plan.begun is not None:
+            ended = self.watch.mark()
+            self.watch.settle()
+            stall_ns = sum(self.watch.elapsed_ns(*wait) for wait in plan.waits)
+            uses = [self.use(plan, access) for access in plan.accesses]
+            probe.visited(self.layer, Visit(uses, stall_ns, self.watch.elapsed_ns(plan.begun, ended)))
+            self.watch.reuse()
 
     def use(self, plan: Plan, access: Access) -> Use:
         """One access by logical numbers."""
         load, victim = plan.loads.get(access.expert), self.held[access.victim] if access.victims else -1
         if load is None:
             return Use(self.held[access.expert], True, victim, 0, 0, 0)
-        return Use(self.held[access.expert], False, victim, self.layout.record_bytes, load.start_ns, load.end_ns)
+        return Use(
+            self.held[access.expert], False, victim, self.layout.record_bytes, load.start_ns, load.start_ns + load.took_ns
+        )
 
 
 def active(offsets: Offsets) -> list[int]:

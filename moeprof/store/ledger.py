@@ -25,6 +25,7 @@ class Load:
         """When the device no longer needs what lies in the slot; None where the host knows that it does not."""
         self.start_ns = self.end_ns = 0
         self.error: MoeprofError | None = None
+        self.begun: torch.cuda.Event | None = None
         self.there: torch.cuda.Event | None = None
         self.finished = threading.Event()
 
@@ -34,6 +35,13 @@ class Load:
         if self.there is None:
             return self.finished.is_set()
         return bool(self.there.query())  # type: ignore[no-untyped-call]
+
+    @property
+    def took_ns(self) -> int:
+        """How long it was moved; of one that is there."""
+        if self.begun is None or self.there is None:
+            return self.end_ns - self.start_ns
+        return round(float(self.begun.elapsed_time(self.there)) * 1e6)
 
 
 class Ledger:
@@ -85,9 +93,11 @@ class Ledger:
         with torch.cuda.stream(self.stream):
             if load.free is not None:
                 self.stream.wait_event(load.free)
+            load.begun, there = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            load.begun.record(self.stream)
             self.tier.read(load.layer, load.expert, load.into_B)
-            load.there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            load.there.record(self.stream)
+            there.record(self.stream)
+            load.there = there
 
     def close(self) -> None:
         """Ends the thread behind what was submitted."""

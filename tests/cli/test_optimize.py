@@ -22,7 +22,8 @@ def test_a_flag_per_optimization_and_its_options_are_in_the_help(moeprof: Call) 
     for optimization in OPTIMIZATIONS.values():
         assert f"--{optimization.name}" in stdout
         for option in optimization.options:
-            assert f"--{option.name} [{'|'.join(option.choices)}]" in stdout
+            value = f"[{'|'.join(option.choices)}]" if option.choices else option.metavar
+            assert f"--{option.name} {value}".rstrip() in stdout
 
 
 def test_it_prints_the_report_that_it_leaves(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
@@ -54,9 +55,9 @@ def test_the_sweep_gives_both_speedups_with_their_intervals(moeprof: Call, micro
 
 def test_none_named_means_all_and_the_kernel_is_an_option(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
     assert moeprof("optimize", micro("lm"), "--no-sweep", "--out", tmp_path / "all")[0] == 0
-    assert labels(Run.open(tmp_path / "all")) == ["static", "dynamic"]
+    assert labels(Run.open(tmp_path / "all")) == ["static", "dynamic", "dynamic+buffered"]
     assert moeprof("optimize", micro("lm"), "--no-sweep", "--kernel", "loop", "--out", tmp_path / "loop")[0] == 0
-    assert labels(Run.open(tmp_path / "loop")) == ["static", "dynamic+loop"]
+    assert labels(Run.open(tmp_path / "loop")) == ["static", "dynamic+loop", "dynamic+loop+buffered"]
 
 
 def test_against_is_repeatable(moeprof: Call, micro: Micro, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.moe.experts import ACTIVATIONS, ExpertRows, part_of, run_experts
 from moeprof.moe.kernels.grouped_mm import grouped_mm
@@ -259,4 +260,4 @@ def test_the_papers_savings_by_the_stores_own_account_at_the_papers_shape(slots:
 class Fake:
     """A ledger for stores that move nothing."""
 
-    stream, device = None, "meta"
+    stream, device, clock = None, "meta", wall_clock
