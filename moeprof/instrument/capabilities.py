@@ -1,7 +1,6 @@
 """What this machine can show, each with what was found or what is missing."""
 
 import importlib.util
-import os
 import platform
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ import torch
 
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.machine import available_memory, cpu_name, driver_version, git_commit, num_cores
+from moeprof.records.disk import why_no_slow_tier
+from moeprof.records.files import cache_folder
 from moeprof.records.units import format_bytes
 
 OPTIONAL = {
@@ -75,8 +76,10 @@ def disk() -> Iterator[Capability]:
             yield Capability("run directory", True, f"{folder.absolute()} can be written")
     except OSError as error:
         yield Capability("run directory", False, f"{folder.absolute()}: {(error.strerror or str(error)).lower()}; use --out")
-    direct = hasattr(os, "O_DIRECT")
-    yield Capability("direct I/O", direct, "offered by the system" if direct else "not offered by the system")
+    cache = cache_folder()
+    obstacle = why_no_slow_tier(cache)
+    detail = f"expert buffering reads experts from {cache}" if not obstacle else f"{obstacle}: no expert buffering on a CPU"
+    yield Capability("direct I/O", not obstacle, detail)
 
 
 def optional_packages() -> Iterator[Capability]:

@@ -92,3 +92,14 @@ def test_a_package_that_is_absent_is_named_with_what_is_lost(monkeypatch: pytest
         Capability("torch", True, "everything"),
         Capability("no_such_package", False, "not installed: no the moon"),
     ]
+
+
+@pytest.mark.parametrize("obstacle", ["", "/cache is on tmpfs, which is memory"])
+def test_the_doctor_says_whether_experts_can_lie_on_a_disk(monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
+    monkeypatch.setattr(module, "why_no_slow_tier", lambda folder: obstacle)
+    monkeypatch.setattr(module, "cache_folder", lambda: Path("/cache/moeprof"))
+    line = by_name(disk())["direct I/O"]
+    assert line.available is not bool(obstacle)
+    assert line.detail == (
+        f"{obstacle}: no expert buffering on a CPU" if obstacle else "expert buffering reads experts from /cache/moeprof"
+    )
