@@ -67,18 +67,13 @@ def local_experts(recipe: Recipe) -> int:
 
 def slot_bytes(recipe: Recipe, variant: Variant) -> int:
     """Of the expert slots of a rank under a variant; 0 where all experts are resident."""
-    return len(buffered_layers(recipe, variant)) * variant.slots * record_bytes(recipe.model)
-
-
-def buffered_layers(recipe: Recipe, variant: Variant) -> list[str]:
-    """MoE layers whose experts share slots."""
-    return recipe.model.moe_layers_of(variant.buffered) if variant.store == "buffered" else []
+    return len(recipe.buffered_layers(variant)) * variant.slots * record_bytes(recipe.model)
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:
     """Bytes that a rank holds under a variant whatever it computes: its weights, or slots in the place of some."""
     whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
-    behind = len(buffered_layers(recipe, variant)) * local_experts(recipe) * expert_bytes(recipe.model)
+    behind = len(recipe.buffered_layers(variant)) * local_experts(recipe) * expert_bytes(recipe.model)
     return whole - behind + slot_bytes(recipe, variant)
 
 
@@ -161,12 +156,16 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
     return MemoryNeed(shared_weights(recipe, variants), twin, max(peaks) + caches)
 
 
+def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
+    """MoE layers that no variant keeps all experts of."""
+    behind = [set(recipe.buffered_layers(one)) for one in variants if not one.dense]
+    return set.intersection(*behind) if behind else set()
+
+
 def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
     """Bytes of what the variants that have experts run on: one set of weights, and the slots of each that is buffered."""
-    behind = [set(buffered_layers(recipe, one)) for one in variants if not one.dense]
-    absent = set.intersection(*behind) if behind else set()
     resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
-    resident -= len(absent) * local_experts(recipe) * expert_bytes(recipe.model)
+    resident -= len(always_buffered(recipe, variants)) * local_experts(recipe) * expert_bytes(recipe.model)
     return resident + sum(slot_bytes(recipe, one) for one in variants)
 
 

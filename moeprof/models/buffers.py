@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from moeprof.analysis.sizes import buffered_layers
 from moeprof.models.build import make_model, weights_hash
 from moeprof.models.checkpoint import opened
 from moeprof.models.initialise import draw
@@ -36,12 +35,12 @@ class Buffers:
         """Writes the file of experts where there is none; on a GPU all of a rank's experts are pinned in memory instead."""
         self.model, self.recipe = model, recipe
         self.held = contiguous(recipe, group)
-        layers = list(dict.fromkeys(layer for variant in variants for layer in buffered_layers(recipe, variant)))
+        layers = list(dict.fromkeys(layer for variant in variants for layer in recipe.buffered_layers(variant)))
         self.ledger = Ledger(tier_of(recipe, layers, self.held), recipe.measure.device)
 
     def fit(self, variant: Variant, held: Held | None = None) -> None:
         """Gives the layers of a buffered variant their stores, empty; `held` where a placement moved experts."""
-        names, whole = buffered_layers(self.recipe, variant), held or self.held
+        names, whole = self.recipe.buffered_layers(variant), held or self.held
         eviction, layout = make_eviction(variant.eviction), contents_of(self.recipe, names).layout
         for layer in moe_layers(self.model):
             if layer.name in names:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from moeprof.records.routing_source import parse_routing_source
 from moeprof.records.units import parse_bytes
+from moeprof.records.variant import Variant
 
 SCHEMA = 1
 
@@ -267,6 +268,10 @@ class Recipe(Section):
     def forced(self) -> bool:
         """Whether decisions are put in the routers' place; what depends on them is labelled `forced`."""
         return self.routing.source != "model"
+
+    def buffered_layers(self, variant: Variant) -> list[str]:
+        """The MoE layers whose experts share slots under a variant."""
+        return self.model.moe_layers_of(variant.buffered) if variant.store == "buffered" else []
 
     def moe_layers(self, phase: str) -> list[str]:
         """The MoE layers that tokens of `phase` pass."""

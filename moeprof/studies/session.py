@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
-from moeprof.analysis.sizes import buffered_layers
+from moeprof.analysis.sizes import always_buffered
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
 from moeprof.instrument.memory import MemoryTracker
@@ -83,8 +83,7 @@ def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress,
     Experts that are behind slots under every variant have no memory but these.
     """
     progress.stage("weights", len({variant.dense for variant in variants}))
-    behind = [set(buffered_layers(recipe, variant)) for variant in variants if not variant.dense]
-    absent = set.intersection(*behind) if behind else set()
+    absent = always_buffered(recipe, variants)
     built: dict[bool, Model] = {}
     for dense in dict.fromkeys(variant.dense for variant in variants):
         built[dense] = build_model(recipe, dense=dense, group=group, absent=absent)

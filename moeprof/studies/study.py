@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from moeprof.analysis.sizes import (
-    buffered_layers,
     flops_per_token,
     local_experts,
     parameters_by_part,
@@ -127,7 +126,7 @@ def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
 
 def slots_of(recipe: Recipe, variant: Variant) -> list[int]:
     """Numbers of slots whose memory is told; none of a variant whose experts are all resident."""
-    return slots_to_try(local_experts(recipe), variant.slots) if buffered_layers(recipe, variant) else []
+    return slots_to_try(local_experts(recipe), variant.slots) if recipe.buffered_layers(variant) else []
 
 
 def saving_rows(recipe: Recipe, variant: Variant, slots: int) -> Iterator[MetricRow]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from moeprof.analysis.sizes import buffered_layers
 from moeprof.analysis.stalls import Cost, Stalls, by_layer, over_ranks, stall_rows
 from moeprof.instrument.timing import interleaved
 from moeprof.instrument.visits import VisitRecorder
@@ -35,7 +34,7 @@ def measure_loads(session: Session, phase: str, episodes: Sequence[Episode]) -> 
 def buffered_in(session: Session, phase: str) -> list[Variant]:
     """Contenders that buffer a layer that tokens of the phase pass."""
     layers = set(session.recipe.moe_layers(phase))
-    return [variant for variant in session.contenders if layers & set(buffered_layers(session.recipe, variant))]
+    return [variant for variant in session.contenders if layers & set(session.recipe.buffered_layers(variant))]
 
 
 def observe(session: Session, episode: Episode, variants: Sequence[Variant]) -> dict[Variant, Stalls]:
