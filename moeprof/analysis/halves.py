@@ -31,8 +31,8 @@ def part_of(matrix: LoadMatrix, first: int, last: int) -> LoadMatrix:
         dropped_KB=matrix.dropped_KB[:, steps],
         column_N=matrix.column_N[cells] - first,
         expert_N=matrix.expert_N[cells],
-        count_N=matrix.count_N[cells],
-        dropped_N=matrix.dropped_N[cells],
+        count_WN=matrix.count_WN[:, cells],
+        dropped_WN=matrix.dropped_WN[:, cells],
     )
 
 
