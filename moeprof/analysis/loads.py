@@ -146,7 +146,7 @@ class LoadMatrix:
 
 def over_ranks(values_WN: Counts) -> Counts:
     """Of all ranks together, (N,)."""
-    return values_WN[0] if len(values_WN) == 1 else values_WN.sum(axis=0)
+    return np.asarray(values_WN[0] if len(values_WN) == 1 else values_WN.sum(axis=0))
 
 
 def dense(matrix: LoadMatrix, values_N: npt.NDArray[Any]) -> npt.NDArray[Any]:

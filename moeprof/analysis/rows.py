@@ -28,7 +28,8 @@ def measured(
 ) -> list[MetricRow]:
     """What `measure` says of every layer and domain, of every layer over all domains, and of both over all layers.
 
-    `slot` 0 measures first choices only; `rank_R` tells whose row each one is. A domain without a name has no row of its own: its address is the whole's.
+    `slot` 0 measures first choices only; `rank_R` tells whose row each one is. A domain without a name has no row of its own: its
+    address is the whole's.
     """
     rows: list[MetricRow] = []
     layers_of: dict[str, list[Values]] = {}

@@ -91,7 +91,7 @@ class Placement:
                     yield Move(layer, expert, old, new)
 
     def check(self, layers: Sequence[str], num_experts: int, num_ranks: int, model_hash: str = "") -> None:
-        """ValueError where it is not for this model on so many ranks; a hash that one side lacks is not compared."""
+        """ValueError where this model cannot run with it on so many ranks; a hash that one side lacks is not compared."""
         if self.model_hash and model_hash and self.model_hash != model_hash:
             raise ValueError(f"it is for another model: weights {self.model_hash[:12]}, not {model_hash[:12]}")
         if self.num_experts != num_experts:
@@ -101,6 +101,9 @@ class Placement:
                 raise ValueError(f"it leaves out layer {layer}")
             if len(self.layers[layer]) != num_ranks:
                 raise ValueError(f"layer {layer}: it is for {len(self.layers[layer])} ranks, not {num_ranks}")
+            sizes = [len(rank) for rank in self.layers[layer]]
+            if len(set(sizes)) > 1:
+                raise ValueError(f"layer {layer}: its ranks hold {min(sizes)} to {max(sizes)} experts, not equally many")
 
     def write(self, path: Path) -> None:
         """Writes the JSON file, one rank per line."""

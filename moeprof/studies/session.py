@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
-from moeprof.models.build import Model, build_model, weights_hash
+from moeprof.models.build import Model, build_model
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.layer import force_routing, moe_layers, use_variant
@@ -14,6 +14,7 @@ from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
 from moeprof.records.run import RunRecord, RunWriter
 from moeprof.records.variant import Variant
+from moeprof.records.weights import weights_hash
 from moeprof.studies.progress import Progress
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import Workload
