@@ -47,6 +47,11 @@ def weight_bytes(model: ModelSection, *, dense: bool = False, ranks: int = 1) ->
     return sum(count * (TENSOR_BYTES if part == "router" else model.bytes_per_element) for part, count in parts.items())
 
 
+def copies_bytes(model: ModelSection, copies: int) -> int:
+    """Of so many slots of every MoE layer for copies of experts."""
+    return copies * num_moe_layers(model) * ffn_parameters(model) * model.bytes_per_element
+
+
 def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
     """2 FLOPs per weight that a token meets: all of attention, norms left out, top_k experts, the head but no look-up.
 

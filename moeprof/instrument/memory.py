@@ -124,11 +124,16 @@ class OverLimitError(Exception):
 class MemoryTracker(Probe):
     """Follows every storage on the device of `model` that is allocated while `observing`."""
 
-    def __init__(self, model: nn.Module, clock: Clock = wall_clock, limit_bytes: int | None = None) -> None:
-        """`limit_bytes`, weights included, ends what is observed behind `begin` with OverLimitError as soon as it is exceeded."""
+    def __init__(
+        self, model: nn.Module, clock: Clock = wall_clock, limit_bytes: int | None = None, *, copies_bytes: int = 0
+    ) -> None:
+        """`limit_bytes`, weights included, ends what is observed behind `begin` with OverLimitError as soon as it is exceeded.
+
+        `copies_bytes` are weights of experts that the rank holds beside its share.
+        """
         parameters = [*model.parameters(), *model.buffers()]
         self.weights = {key_of(parameter): parameter.untyped_storage() for parameter in parameters}
-        self.static_bytes = sum(storage.nbytes() for storage in self.weights.values())
+        self.static_bytes = copies_bytes + sum(storage.nbytes() for storage in self.weights.values())
         self.device = parameters[0].device.type
         self.blocks: dict[int, Block] = {}
         self.bytes = LiveBytes(clock)

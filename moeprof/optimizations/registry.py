@@ -3,12 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from moeprof.optimizations.dynamic_gating import DYNAMIC_GATING
+from moeprof.optimizations.load_balancing import LOAD_BALANCING
 from moeprof.optimizations.optimization import Optimization, Settings
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import STATIC, Variant
 
-OPTIMIZATIONS: dict[str, Optimization] = {optimization.name: optimization for optimization in (DYNAMIC_GATING,)}
+OPTIMIZATIONS: dict[str, Optimization] = {
+    optimization.name: optimization
+    for optimization in (
+        DYNAMIC_GATING,
+        LOAD_BALANCING,
+    )
+}
 
 
 def optimized(names: Sequence[str], settings: Settings, recipe: Recipe, *, alone: bool = False) -> list[Variant]:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, replacing
+from moeprof.records.recipe import Recipe
+from moeprof.records.weights import weights_hash
 
 SCHEMA = 1
 
@@ -104,6 +106,17 @@ class Placement:
             sizes = [len(rank) for rank in self.layers[layer]]
             if len(set(sizes)) > 1:
                 raise ValueError(f"layer {layer}: its ranks hold {min(sizes)} to {max(sizes)} experts, not equally many")
+
+    def fits(self, path: Path, recipe: Recipe) -> None:
+        """UsageError where the placement, which came from `path`, is not for this recipe and its weights."""
+        model, ranks = recipe.model, recipe.parallel.ranks
+        known = self.model_hash and (not model.checkpoint or Path(model.checkpoint).is_file())  # a lost one is told elsewhere
+        try:
+            self.check(recipe.all_moe_layers, model.experts, ranks, weights_hash(recipe) if known else "")
+        except ValueError as error:
+            raise UsageError(
+                f"placement {path}: {error}", f"Give one that was made for recipe {recipe.name} on {ranks} ranks."
+            ) from error
 
     def write(self, path: Path) -> None:
         """Writes the JSON file, one rank per line."""

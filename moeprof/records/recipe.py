@@ -263,6 +263,11 @@ class Recipe(Section):
         """Whether decisions are put in the routers' place; what depends on them is labelled `forced`."""
         return self.routing.source != "model"
 
+    @property
+    def all_moe_layers(self) -> list[str]:
+        """Those of both stacks, encoder first."""
+        return [*self.model.encoder_moe_layers, *self.model.decoder_moe_layers]
+
     def moe_layers(self, phase: str) -> list[str]:
         """The MoE layers that tokens of `phase` pass."""
         return self.model.encoder_moe_layers if phase == "encode" else self.model.decoder_moe_layers

@@ -10,6 +10,7 @@ from moeprof.records.variant import BASELINES, STATIC
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
+from moeprof.studies.passes.placement import weigh_moves
 from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.sweep import measure_sweep
@@ -24,6 +25,7 @@ PASSES: tuple[Pass, ...] = (
     check_outputs,
     measure_quality,
     measure_time,
+    weigh_moves,
     measure_breakdown,
     measure_memory,
     measure_traffic,
@@ -43,13 +45,15 @@ def optimization(
 ) -> Study:
     """The study behind `moeprof optimize`, of one recipe; no names are all optimizations that it has a use for.
 
-    The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against.
+    The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against. A
+    placement's speed-up is told over contiguous placement too.
     """
     baselines = [BASELINES[name] for name in dict.fromkeys(against)]
     with_experts = [variant for variant in baselines if not variant.dense] or [STATIC]
     everything, remarks = useful(recipe)
     applied = optimized(names or everything, settings, recipe, alone=alone)
     variants = dict.fromkeys([*with_experts, *baselines, *applied])
+    held = dict.fromkeys([*baselines, *(variant.unplaced for variant in applied if variant.placed)])
 
     def passes(workload: Workload) -> list[Pass]:
         chosen: list[Pass] = list(PASSES)
@@ -59,4 +63,4 @@ def optimization(
             chosen.append(trace_timeline)
         return chosen
 
-    return Study("optimize", tuple(variants), passes, tuple(baselines), () if names else tuple(remarks))
+    return Study("optimize", tuple(variants), passes, tuple(held), () if names else tuple(remarks))

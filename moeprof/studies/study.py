@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from moeprof.analysis.sizes import flops_per_token, parameters_by_part, weight_bytes
+from moeprof.analysis.sizes import copies_bytes, flops_per_token, parameters_by_part, weight_bytes
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.instrument.machine import available_memory
@@ -36,7 +36,7 @@ class Study:
     command: str
     variants: Sequence[Variant]
     passes: Callable[[Workload], Sequence[Pass]]
-    """In order, for every phase; the first one settles the tokens."""
+    """In order, for every phase; the first one settles the tokens, and places experts by them where a contender wants that."""
     against: Sequence[Variant] = ()
     """Contenders that speed-ups are told against."""
     notes: Sequence[str] = ()
@@ -75,7 +75,8 @@ class Study:
         check_device(recipe)
         check_weights(recipe)
         available_bytes = available_memory(recipe.measure.device)
-        check_memory(recipe, available_bytes // group.neighbours if recipe.measure.device == "cpu" else available_bytes)
+        mine = available_bytes // group.neighbours if recipe.measure.device == "cpu" else available_bytes
+        check_memory(recipe, mine - moved_weights(recipe, self.variants))
 
     def fill(self, session: Session, workload: Workload) -> None:
         """Loads the models, and runs every pass of every phase."""
@@ -91,8 +92,10 @@ class Study:
                 if not episodes:
                     writer.record.notes.append(f"phase {phase}: no sequence is long enough for it")
                     continue
-                for run_pass in self.passes(workload):
-                    run_pass(session, phase, episodes)
+                settle, *others = self.passes(workload)
+                settle(session, phase, episodes)
+                for run_pass in others:
+                    run_pass(session, phase, session.judged(episodes))
                 writer.record.notes += [f"{phase}: {remark}" for remark in auto.told()]
 
 
@@ -105,10 +108,22 @@ def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
         rows += [
             MetricRow("num_parameters", sum(parts.values()), **address),
             MetricRow("expert_parameters", parts["experts"], **address),
-            MetricRow("memory_static", weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks), **address),
+            MetricRow("memory_static", static_bytes(recipe, variant), **address),
             MetricRow("flops_per_token", flops_per_token(recipe, dense=variant.dense), **address),
         ]
     return rows
+
+
+def static_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Weights that a rank holds under a variant, copies of experts included."""
+    whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
+    return whole + copies_bytes(recipe.model, variant.replicas)
+
+
+def moved_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
+    """Bytes of the experts that a rank holds once more for every variant that places them, for others go on with their own."""
+    share = parameters_by_part(recipe.model)["experts"] // recipe.parallel.ranks * recipe.model.bytes_per_element
+    return sum(share + copies_bytes(recipe.model, variant.replicas) for variant in variants if variant.placed)
 
 
 def reasons_against(recipe: Recipe) -> list[str]:

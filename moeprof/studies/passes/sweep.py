@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 
 from moeprof.analysis.search import Point, Search, search
+from moeprof.analysis.sizes import copies_bytes
 from moeprof.analysis.timing import Timing, speedup_rows, throughput_rows
 from moeprof.instrument.allocator import give_freed_memory_back
 from moeprof.instrument.machine import available_memory
@@ -88,7 +89,12 @@ def tried(
         return Point(batch, why="over the memory of the ranks")
     episode = beginning(mixture(batch))
     # A rank that stopped in the middle would leave the others waiting for its rows: then all go on to the end.
-    tracker = MemoryTracker(session.contenders[variant], session.clock, budget if session.group.alone else None)
+    tracker = MemoryTracker(
+        session.contenders[variant],
+        session.clock,
+        budget if session.group.alone else None,
+        copies_bytes=copies_bytes(session.recipe.model, variant.replicas),
+    )
     session.progress.advance()
 
     def attempt() -> Point:
