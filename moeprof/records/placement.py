@@ -71,6 +71,11 @@ class Placement:
         ranks = tuple(tuple(range(rank * share, (rank + 1) * share)) for rank in range(num_ranks))
         return cls(num_experts, dict.fromkeys(layers, ranks))
 
+    @property
+    def num_ranks(self) -> int:
+        """Of the layer that has most; 0 without layers."""
+        return max(map(len, self.layers.values()), default=0)
+
     def logical(self, layer: str) -> tuple[int, ...]:
         """The expert behind each physical id of `layer`, (P,)."""
         return tuple(expert for rank in self.layers[layer] for expert in rank)
