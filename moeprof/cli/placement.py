@@ -55,15 +55,14 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 def check(file: Path, recipe: str, ranks: int | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check that RECIPE can run with FILE: same weights, every layer, so many ranks."""
     from moeprof.records.recipe_files import load_recipe
-    from moeprof.reporters.document import Paragraph
 
     placement = Placement.read(file)
     number = ranks or placement.num_ranks
     loaded = load_recipe(recipe, [*overrides, f"parallel.ranks={number}"])
     placement.fits(file, loaded)
-    verdict = f"{file}: recipe {loaded.name} can run with it on {number} ranks"
-    told = verdict if placement.model_hash else f"{verdict}; whose weights it was made for, it does not say"
-    tell({"fits": True, "recipe": loaded.name, "ranks": number}, [Paragraph(told)], as_json=as_json)
+    doubt = "" if placement.model_hash else "; whose weights it was made for, it does not say"
+    told = json.dumps({"fits": True, "recipe": loaded.name, "ranks": number}, indent=1)
+    click.echo(told if as_json else f"{file}: recipe {loaded.name} can run with it on {number} ranks{doubt}")
 
 
 def tell(document: dict[str, Any], blocks: "Document", *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ def test_a_flag_per_optimization_and_its_options_are_in_the_help(moeprof: Call) 
     for optimization in OPTIMIZATIONS.values():
         assert f"--{optimization.name}" in stdout
         for option in optimization.options:
-            assert f"--{option.name} [{'|'.join(option.choices)}]" in stdout
+            assert f"--{option.name} {option.metavar or '[' + '|'.join(option.choices) + ']'}" in stdout
 
 
 def test_it_prints_the_report_that_it_leaves(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
