@@ -1,6 +1,7 @@
 """Load balancing on two real ranks: placed by the earlier batches, judged on the later ones, and told as plain loops find it."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -16,7 +17,11 @@ from moeprof.records.run import Run
 from moeprof.records.variant import STATIC, Variant
 from moeprof.reporters.registry import render
 from moeprof.studies.optimize import optimization
+from moeprof.studies.passes.memory import measure_memory
+from moeprof.studies.passes.outputs import check_outputs
+from moeprof.studies.passes.placement import weigh_moves
 from moeprof.studies.passes.routing import record_routing
+from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import AskedPlacements, replay_placements
 from moeprof.studies.session import first_steps, later_half
@@ -29,18 +34,20 @@ DOMAINS = {"lm": "data.domains=['prose', 'code']", "mt": "data.domains=['imbari'
 LOAD = ("model.experts=8", "load.batches=4", "routing.source=zipf:1.2,sorted", "measure.warmup=0")
 NOTHING = {"kernel": "loop", "balancer": None, "replicas": None, "placement": None}
 EXPERTS, RANKS = 8, 2
+PASSES = (record_routing, check_outputs, measure_time, weigh_moves, measure_memory)
+"""Without those that only look closer, which take most of the time."""
 
 
 def made(group: Group, recipe: str, workload: str, folder: Path) -> list[bool]:
     """One rank's part of a run that makes a placement (of MT: with copies), and of one that deploys its file."""
     loaded = load_recipe(recipe, [DOMAINS[workload], *LOAD, f"parallel.ranks={group.size}"])
     replicas = "1" if workload == "mt" else None
-    first = optimization(loaded, ["load-balancing"], NOTHING | {"replicas": replicas}, sweep=False)
-    valid = [first.run(loaded, folder / "made", group=group).record.valid]
+    first = optimization(loaded, ["load-balancing"], NOTHING | {"replicas": replicas})
+    valid = [replace(first, passes=lambda _: PASSES).run(loaded, folder / "made", group=group).record.valid]
     if workload == "lm":
         path = str(folder / "made" / "placements" / "score-dynamic+loop+greedy.json")
-        again = optimization(loaded, ["load-balancing"], NOTHING | {"placement": path}, sweep=False)
-        valid.append(again.run(loaded, folder / "deployed", group=group).record.valid)
+        again = optimization(loaded, ["load-balancing"], NOTHING | {"placement": path})
+        valid.append(replace(again, passes=lambda _: PASSES[:2]).run(loaded, folder / "deployed", group=group).record.valid)
     return valid
 
 
