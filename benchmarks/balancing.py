@@ -11,7 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,19 +67,24 @@ def told(found: Run, ranks: int) -> Iterator[str]:
     """Speed, load, waiting, move, prediction."""
     at = {"phase": "score", "domain": "prose", "variant": AFTER}
     ratio, low, high = (found.value(f"speedup_equal_batch{end}", **at, category=BEFORE) for end in ("", "_low", "_high"))
-    yield f"{found.record.name} on {ranks} ranks: greedy over contiguous {ratio:.3f}x [{low} to {high}], valid {found.record.valid}"
+    yield f"{found.record.name} on {ranks} ranks: greedy over contiguous, ratio and interval: {shown([ratio, low, high])}, valid {found.record.valid}"
     for metric in ("avg_max_load", "max_load"):
         values = [found.value(metric, phase="score", variant=one) for one in (BEFORE, AFTER)]
         yield f"  {metric}: {values[0]:.3f} -> {values[1]:.3f} (ideal {1 / ranks:.3f})"
     for metric in ("rank_tokens", "comm_wait_time", "memory_total_peak"):
         where = {"phase": "score", "domain": "" if metric == "memory_total_peak" else "prose"}
         values = [[found.value(metric, **where, variant=one, rank=str(n)) for n in range(ranks)] for one in (BEFORE, AFTER)]
-        yield f"  {metric} by rank: {values[0]} -> {values[1]}"
+        yield f"  {metric} by rank: {shown(values[0])} -> {shown(values[1])}"
     move, took, paid = (
         found.value(metric, phase="score", variant=AFTER) for metric in ("moved_bytes", "move_time", "payoff_steps")
     )
-    yield f"  move: {move} bytes in {took} ns, paid for after {paid} steps"
+    yield f"  move: bytes, ns, steps until it is paid for: {shown([move, took, paid])}"
     yield f"  every rank was sent the tokens that the trace predicts: {predicted(found)}"
+
+
+def shown(values: Sequence[float | None]) -> str:
+    """With three digits behind the point, a dash for what is not known."""
+    return " ".join("-" if value is None else f"{value:,.3f}".removesuffix(".000") for value in values)
 
 
 def predicted(found: Run) -> bool:
