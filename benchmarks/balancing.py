@@ -67,7 +67,8 @@ def told(found: Run, ranks: int) -> Iterator[str]:
     """Speed, load, waiting, move, prediction."""
     at = {"phase": "score", "domain": "prose", "variant": AFTER}
     ratio, low, high = (found.value(f"speedup_equal_batch{end}", **at, category=BEFORE) for end in ("", "_low", "_high"))
-    yield f"{found.record.name} on {ranks} ranks: greedy over contiguous, ratio and interval: {shown([ratio, low, high])}, valid {found.record.valid}"
+    yield f"{found.record.name} on {ranks} ranks, valid {found.record.valid}"
+    yield f"  greedy over contiguous, ratio of throughputs and its interval: {shown([ratio, low, high])}"
     for metric in ("avg_max_load", "max_load"):
         values = [found.value(metric, phase="score", variant=one) for one in (BEFORE, AFTER)]
         yield f"  {metric}: {values[0]:.3f} -> {values[1]:.3f} (ideal {1 / ranks:.3f})"

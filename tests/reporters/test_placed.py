@@ -140,9 +140,9 @@ def test_nobody_placed_is_nothing_said_and_nothing_known_is_said(tmp_path: Path)
     assert sentence(written(tmp_path / "run", [])).startswith("Experts lie as under contiguous placement")
 
 
-@pytest.mark.parametrize("form", ["markdown", "html", "json"])
-def test_every_format_has_it(tmp_path: Path, form: str) -> None:
-    assert "25.0%" in render(written(tmp_path / "run", rows_of(2)), form) or form == "json"
+@pytest.mark.parametrize("form", ["markdown", "html"])
+def test_every_report_has_it(tmp_path: Path, form: str) -> None:
+    assert "Gain: 25.0% (20.0% to 30.0%, 95%): recommended." in render(written(tmp_path / "run", rows_of(2)), form)
 
 
 def test_it_stands_between_time_and_traffic(tmp_path: Path) -> None:
