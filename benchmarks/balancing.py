@@ -74,8 +74,10 @@ def told(found: Run, ranks: int) -> Iterator[str]:
         yield f"  {metric}: {values[0]:.3f} -> {values[1]:.3f} (ideal {1 / ranks:.3f})"
     for metric in ("rank_tokens", "comm_wait_time", "memory_total_peak"):
         where = {"phase": "score", "domain": "" if metric == "memory_total_peak" else "prose"}
-        values = [[found.value(metric, **where, variant=one, rank=str(n)) for n in range(ranks)] for one in (BEFORE, AFTER)]
-        yield f"  {metric} by rank: {shown(values[0])} -> {shown(values[1])}"
+        before, after = (
+            shown([found.value(metric, **where, variant=one, rank=str(n)) for n in range(ranks)]) for one in (BEFORE, AFTER)
+        )
+        yield f"  {metric} by rank: {before} -> {after}"
     move, took, paid = (
         found.value(metric, phase="score", variant=AFTER) for metric in ("moved_bytes", "move_time", "payoff_steps")
     )
