@@ -25,7 +25,7 @@ from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import AskedPlacements, replay_placements
 from moeprof.studies.session import first_steps, later_half
-from moeprof.studies.study import Study
+from moeprof.studies.study import Study, moved_weights
 from moeprof.workloads.registry import make_workload
 
 from .runs import Micro, values
@@ -286,6 +286,14 @@ def test_passes_after_the_first_see_only_what_no_placement_has_seen(
     assert {trace.header.phase for trace in run.traces} == {"score"}
     assert len(run.trace("score").column("step")) > 0
     assert set(run.trace("score").column("step").tolist()) == set(range(8))
+
+
+def test_weights_that_are_held_twice_are_asked_for_before_anything_is_allocated(micro: Micro) -> None:
+    recipe = load_recipe(str(micro("lm")), ["parallel.ranks=2"])
+    expert_bytes = ffn_parameters(recipe.model) * 4
+    greedy, copying = Variant("dynamic", placement="greedy"), Variant("dynamic", placement="eplb-distinct", replicas=1)
+    assert moved_weights(recipe, [STATIC, greedy.unplaced]) == 0
+    assert moved_weights(recipe, [STATIC, greedy, copying]) == (2 + 3) * expert_bytes  # one layer, 4 experts on 2 ranks
 
 
 def test_a_single_batch_places_nothing_and_a_remark_says_so(micro: Micro, tmp_path: Path) -> None:
