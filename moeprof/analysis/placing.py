@@ -27,12 +27,12 @@ def history_of(matrix: LoadMatrix) -> History:
     return History(sums_E / matrix.num_steps, correlation(matrix).values_EE)
 
 
-def turns(slots_P: Counts) -> Counts:
-    """Which copy of its expert a slot holds, (P,): 0 is the one on the first device."""
-    order_P = np.argsort(slots_P, kind="stable")
-    sorted_P = slots_P[order_P]
-    turn_P = np.empty_like(slots_P)
-    turn_P[order_P] = np.arange(len(slots_P)) - np.searchsorted(sorted_P, sorted_P)
+def turns(values_P: Counts) -> Counts:
+    """How many equal ones stand before each value, (P,); of the experts in all slots: which copy a slot holds."""
+    order_P = np.argsort(values_P, kind="stable")
+    sorted_P = values_P[order_P]
+    turn_P = np.empty_like(values_P)
+    turn_P[order_P] = np.arange(len(values_P)) - np.searchsorted(sorted_P, sorted_P)
     return turn_P
 
 

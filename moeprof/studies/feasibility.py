@@ -37,13 +37,14 @@ def check_weights(recipe: Recipe) -> None:
         check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint), Group(0, recipe.parallel.ranks))
 
 
-def check_memory(recipe: Recipe, available_bytes: int) -> None:
-    """MoeprofError where a rank needs more than there is for it, with what would fit."""
+def check_memory(recipe: Recipe, available_bytes: int, moved_bytes: int = 0) -> None:
+    """MoeprofError where a rank needs more than there is for it, with what would fit; `moved_bytes` are experts held once more."""
     need = memory_need(recipe)
-    if need.total <= available_bytes:
+    total = need.total + moved_bytes
+    if total <= available_bytes:
         return
-    batch_size = largest_batch(recipe, available_bytes)
-    models = need.weights + need.twin_weights
+    batch_size = largest_batch(recipe, available_bytes - moved_bytes)
+    models = need.weights + need.twin_weights + moved_bytes
     if batch_size:
         remedy = f"Use --set load.batch_size={batch_size}, the largest that fits."
     elif models > available_bytes:
@@ -51,7 +52,7 @@ def check_memory(recipe: Recipe, available_bytes: int) -> None:
     else:
         remedy = "Not even one sequence fits: use a smaller recipe, or a shorter --set load.sequence_length."
     raise MoeprofError(
-        f"recipe {recipe.name}: needs {format_bytes(need.total)} on {recipe.measure.device}, "
+        f"recipe {recipe.name}: needs {format_bytes(total)} on {recipe.measure.device}, "
         f"of which {format_bytes(available_bytes)} are free",
         remedy,
     )

@@ -76,7 +76,7 @@ class Study:
         check_weights(recipe)
         available_bytes = available_memory(recipe.measure.device)
         mine = available_bytes // group.neighbours if recipe.measure.device == "cpu" else available_bytes
-        check_memory(recipe, mine - moved_weights(recipe, self.variants))
+        check_memory(recipe, mine, moved_weights(recipe, self.variants))
 
     def fill(self, session: Session, workload: Workload) -> None:
         """Loads the models, and runs every pass of every phase."""
