@@ -1,9 +1,11 @@
 """Parameters, FLOPs and memory of a recipe's model by closed forms: no weights, no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeprof.records.gating import expert_slots
 from moeprof.records.recipe import ModelSection, Recipe
+from moeprof.records.variant import DENSE, STATIC, Variant
 
 TENSOR_BYTES = 4  # of what is float32 whatever the dtype: router weights, gates
 INDEX_BYTES = 8
@@ -52,6 +54,18 @@ def copies_bytes(model: ModelSection, copies: int) -> int:
     return copies * num_moe_layers(model) * ffn_parameters(model) * model.bytes_per_element
 
 
+def static_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Bytes that a rank holds under a variant whatever it computes: its weights, copies of experts included."""
+    whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
+    return whole + copies_bytes(recipe.model, variant.replicas)
+
+
+def placed_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Of the experts that a rank holds once more for a variant that places them; 0 under any other, which all share a set."""
+    share = parameters_by_part(recipe.model)["experts"] // recipe.parallel.ranks * recipe.model.bytes_per_element
+    return share + copies_bytes(recipe.model, variant.replicas) if variant.placed else 0
+
+
 def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
     """2 FLOPs per weight that a token meets: all of attention, norms left out, top_k experts, the head but no look-up.
 
@@ -95,8 +109,8 @@ class MemoryNeed:
         return self.weights + self.twin_weights + self.activations
 
 
-def memory_need(recipe: Recipe, batch_size: int | None = None) -> MemoryNeed:
-    """Both models' weights, and the largest step of any phase: a layer's peak, or the logits, over the KV caches."""
+def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
+    """Weights of both models and of moved experts, and the largest step of any phase: a layer's peak, or logits, over KV caches."""
     model, load = recipe.model, recipe.load
     batch = batch_size or load.batch_size
     element = model.bytes_per_element
@@ -113,14 +127,14 @@ def memory_need(recipe: Recipe, batch_size: int | None = None) -> MemoryNeed:
         peaks.append(hidden + max(static_layer_bytes(recipe, tokens), 2 * tokens * vocabulary * element))
     positions = load.prompt_length + load.decode_steps + (load.sequence_length if recipe.workload == "mt" else 0)
     caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0
-    weights = weight_bytes(model, ranks=recipe.parallel.ranks)
+    weights = weight_bytes(model, ranks=recipe.parallel.ranks) + sum(placed_bytes(recipe, variant) for variant in variants)
     return MemoryNeed(weights, weight_bytes(model, dense=True), max(peaks) + caches)
 
 
-def largest_batch(recipe: Recipe, budget_bytes: int) -> int:
+def largest_batch(recipe: Recipe, budget_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> int:
     """The largest batch whose need stays within the budget; 0 where not even one sequence fits."""
     low, high = 0, recipe.load.batch_size
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if memory_need(recipe, middle).total <= budget_bytes else (low, middle - 1)
+        low, high = (middle, high) if memory_need(recipe, middle, variants).total <= budget_bytes else (low, middle - 1)
     return low

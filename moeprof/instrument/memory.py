@@ -23,10 +23,13 @@ from moeprof.records.regions import LAYER_REGIONS, OTHER
 from moeprof.records.run import MEMORY_SCHEMA
 
 CATEGORIES = ("weights", "activations", "dispatch_buffers", "kv_cache", "expert_slots")
-"""`weights` are static, the others dynamic."""
+"""`weights` are static, and so are the `expert_slots` of a buffered store; the others are dynamic."""
 
 CATEGORY_OF = dict.fromkeys(LAYER_REGIONS, "dispatch_buffers") | {"gate": "activations", "expert_load": "expert_slots"}
 """What an allocation inside a region is for; activations in all other regions."""
+
+Static = Mapping[str, Sequence[Tensor]]
+"""By category, what a model keeps on its device."""
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
@@ -125,16 +128,22 @@ class MemoryTracker(Probe):
     """Follows every storage on the device of `model` that is allocated while `observing`."""
 
     def __init__(
-        self, model: nn.Module, clock: Clock = wall_clock, limit_bytes: int | None = None, *, copies_bytes: int = 0
+        self, model: nn.Module, clock: Clock = wall_clock, limit_bytes: int | None = None, static: Static | None = None
     ) -> None:
         """`limit_bytes`, weights included, ends what is observed behind `begin` with OverLimitError as soon as it is exceeded.
 
-        `copies_bytes` are weights of experts that the rank holds beside its share.
+        `static` is what there is whatever happens, by category; all of the model's parameters where nobody says.
         """
-        parameters = [*model.parameters(), *model.buffers()]
-        self.weights = {key_of(parameter): parameter.untyped_storage() for parameter in parameters}
-        self.static_bytes = copies_bytes + sum(storage.nbytes() for storage in self.weights.values())
-        self.device = parameters[0].device.type
+        static = static or {"weights": [*model.parameters(), *model.buffers()]}
+        self.static = {
+            name: {key_of(tensor): tensor.untyped_storage() for tensor in tensors} for name, tensors in static.items()
+        }
+        self.weights = {key for storages in self.static.values() for key in storages}
+        self.static_by_category = {
+            name: size for name, storages in self.static.items() if (size := sum(one.nbytes() for one in storages.values()))
+        }
+        self.static_bytes = sum(self.static_by_category.values())
+        self.device = static["weights"][0].device.type
         self.blocks: dict[int, Block] = {}
         self.bytes = LiveBytes(clock)
         self.limit_bytes, self.begun = limit_bytes, False
@@ -193,15 +202,20 @@ class MemoryTracker(Probe):
 
     def at_peak(self) -> dict[str, int]:
         """Bytes by category, weights included, when the total was highest."""
-        return {"weights": self.static_bytes} | dict(self.bytes.peak.live)
+        return self.with_static(self.bytes.peak.live)
+
+    def with_static(self, live: Mapping[str, int]) -> dict[str, int]:
+        """Bytes by category of what is always there and of what is live."""
+        names = dict.fromkeys([*self.static_by_category, *live])
+        return {name: self.static_by_category.get(name, 0) + live.get(name, 0) for name in names}
 
     def table(self, phase: str, variant: str) -> pa.Table:
         """The rows of `memory.parquet`: at every moment one per category that ever had bytes."""
-        names = [name for name in CATEGORIES if name == "weights" or self.bytes.by_category[name]]
+        names = [name for name in CATEGORIES if name in self.static_by_category or self.bytes.by_category[name]]
         rows = [
             (moment.time_ns, phase, variant, moment.layer, moment.region, name, bytes_of.get(name, 0))
             for moment in self.bytes.course
-            for bytes_of in [{"weights": self.static_bytes} | dict(moment.live)]
+            for bytes_of in [self.with_static(moment.live)]
             for name in names
         ]
         return pa.table([list(column) for column in zip(*rows, strict=True)], schema=MEMORY_SCHEMA)

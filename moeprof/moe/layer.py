@@ -98,6 +98,24 @@ def use_variant(model: nn.Module, variant: Variant | None) -> None:
         layer.use(variant)
 
 
+def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]]:
+    """What a variant keeps on the device, by category: its weights, with those of a store in the place of the layer's experts.
+
+    Slots for copies in layers that a later phase will place count already, without any memory.
+    """
+    behind = [layer for layer in moe_layers(model) if variant in layer.stores]
+    coming = [
+        whole.new_empty(variant.replicas, *whole.shape[1:], device="meta")
+        for layer in moe_layers(model)
+        if layer not in behind
+        for whole in layer.experts.weights
+    ]
+    absent = {id(parameter) for layer in behind for parameter in layer.experts.parameters()}
+    kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in absent]
+    moved = [tensor for layer in behind for tensor in layer.stores[variant].weights]
+    return {"weights": [*kept, *moved, *coming]}
+
+
 def connect(model: nn.Module, group: Group) -> None:
     """Lets every MoE layer exchange rows with the other ranks of `group`, each of which holds its own experts."""
     for layer in moe_layers(model):

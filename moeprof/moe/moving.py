@@ -17,7 +17,7 @@ from moeprof.store.resident import ExpertWeights, ResidentStore
 
 
 def move(layer: MoELayer, variant: Variant, ranks: Sequence[Sequence[int]]) -> int:
-    """Has every rank hold these experts of a layer under `variant`; the bytes that this rank got from others."""
+    """Has every rank hold these experts of a layer under `variant`, all of them resident; the bytes that this rank got from others."""
     placed = layer.place(variant, ranks)
     layer.stores[variant] = ResidentStore(moved(layer.experts.weights, placed, layer.group))
     return moved_bytes(layer.experts.weights, placed)

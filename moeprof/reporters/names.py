@@ -10,12 +10,11 @@ DISPATCHES = {
     "dense": "the dense twin",
 }
 
-PLACEMENTS = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {"file": "a placement from a file"}
+CHOICES = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {"file": "a placement from a file"}
 
 
 def name_of(label: str) -> str:
     """`dynamic gating`, or `dynamic gating with loop and greedy placement` for the label `dynamic+loop+greedy`."""
     dispatch, *choices = label.split("+")
     name = DISPATCHES.get(dispatch, dispatch)
-    told = [PLACEMENTS.get(choice, choice) for choice in choices]
-    return f"{name} with {' and '.join(told)}" if told else name
+    return f"{name} with {' and '.join(CHOICES.get(choice, choice) for choice in choices)}" if choices else name

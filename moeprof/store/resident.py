@@ -25,6 +25,9 @@ class Wave(NamedTuple):
 class Store(Protocol):
     """Hands out weights wave by wave; a view is valid until the next wave is asked for."""
 
+    weights: ExpertWeights
+    """What it keeps on the device."""
+
     def waves(self) -> Iterator[Wave]:
         """Covers every physical expert once, in order."""
         ...

@@ -1,5 +1,6 @@
 """Whether a recipe can run here at all, asked before anything is allocated."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
 from moeprof.records.units import format_bytes
+from moeprof.records.variant import DENSE, STATIC, Variant
 
 
 def check_ranks(recipe: Recipe, group: Group) -> None:
@@ -37,14 +39,13 @@ def check_weights(recipe: Recipe) -> None:
         check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint), Group(0, recipe.parallel.ranks))
 
 
-def check_memory(recipe: Recipe, available_bytes: int, moved_bytes: int = 0) -> None:
-    """MoeprofError where a rank needs more than there is for it, with what would fit; `moved_bytes` are experts held once more."""
-    need = memory_need(recipe)
-    total = need.total + moved_bytes
-    if total <= available_bytes:
+def check_memory(recipe: Recipe, available_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> None:
+    """MoeprofError where a rank needs more than there is for it, with what would fit."""
+    need = memory_need(recipe, variants=variants)
+    if need.total <= available_bytes:
         return
-    batch_size = largest_batch(recipe, available_bytes - moved_bytes)
-    models = need.weights + need.twin_weights + moved_bytes
+    batch_size = largest_batch(recipe, available_bytes, variants)
+    models = need.weights + need.twin_weights
     if batch_size:
         remedy = f"Use --set load.batch_size={batch_size}, the largest that fits."
     elif models > available_bytes:
@@ -52,7 +53,7 @@ def check_memory(recipe: Recipe, available_bytes: int, moved_bytes: int = 0) -> 
     else:
         remedy = "Not even one sequence fits: use a smaller recipe, or a shorter --set load.sequence_length."
     raise MoeprofError(
-        f"recipe {recipe.name}: needs {format_bytes(total)} on {recipe.measure.device}, "
+        f"recipe {recipe.name}: needs {format_bytes(need.total)} on {recipe.measure.device}, "
         f"of which {format_bytes(available_bytes)} are free",
         remedy,
     )

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
+from moeprof.instrument.memory import MemoryTracker
 from moeprof.models.build import Model, build_model
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.kernels.auto import auto
-from moeprof.moe.layer import force_routing, moe_layers, use_variant
+from moeprof.moe.layer import force_routing, moe_layers, static_tensors, use_variant
 from moeprof.parallel.collectives import barrier
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.placement import Placement
@@ -63,6 +64,11 @@ class Session:
         model = self.contenders[variant]
         use_variant(model, variant)
         return model
+
+    def tracker(self, variant: Variant, limit_bytes: int | None = None) -> MemoryTracker:
+        """Of what a contender needs: another one's experts do not count."""
+        model = self.contenders[variant]
+        return MemoryTracker(model, self.clock, limit_bytes, static_tensors(model, variant))
 
     def use_label(self, label: str) -> Model:
         """The same, by the variant's label."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from moeprof.analysis.sizes import copies_bytes, flops_per_token, parameters_by_part, weight_bytes
+from moeprof.analysis.sizes import flops_per_token, parameters_by_part, static_bytes
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.instrument.machine import available_memory
@@ -76,7 +76,7 @@ class Study:
         check_weights(recipe)
         available_bytes = available_memory(recipe.measure.device)
         mine = available_bytes // group.neighbours if recipe.measure.device == "cpu" else available_bytes
-        check_memory(recipe, mine, moved_weights(recipe, self.variants))
+        check_memory(recipe, mine, self.variants)
 
     def fill(self, session: Session, workload: Workload) -> None:
         """Loads the models, and runs every pass of every phase."""
@@ -112,18 +112,6 @@ def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
             MetricRow("flops_per_token", flops_per_token(recipe, dense=variant.dense), **address),
         ]
     return rows
-
-
-def static_bytes(recipe: Recipe, variant: Variant) -> int:
-    """Weights that a rank holds under a variant, copies of experts included."""
-    whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
-    return whole + copies_bytes(recipe.model, variant.replicas)
-
-
-def moved_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
-    """Bytes of the experts that a rank holds once more for every variant that places them, for others go on with their own."""
-    share = parameters_by_part(recipe.model)["experts"] // recipe.parallel.ranks * recipe.model.bytes_per_element
-    return sum(share + copies_bytes(recipe.model, variant.replicas) for variant in variants if variant.placed)
 
 
 def reasons_against(recipe: Recipe) -> list[str]:

@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 
-from moeprof.analysis.sizes import copies_bytes
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.parallel.collectives import everyones, gathered
 from moeprof.parallel.group import Group
@@ -45,7 +44,7 @@ def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) ->
     ranks: dict[str, list[Footprint]] = {}
     for variant in session.contenders:
         model = session.use(variant)
-        tracker = MemoryTracker(model, session.clock, copies_bytes=copies_bytes(session.recipe.model, variant.replicas))
+        tracker = session.tracker(variant)
         ranks[variant.label] = of_every_rank(session.group, footprint(tracker, partial(beginning(episodes[0]).ready, model)))
         footprints[variant.label] = max(ranks[variant.label], key=lambda found: found.total)
         tables = gathered(session.group, packed(tracker.table(phase, variant.label)))

@@ -80,8 +80,7 @@ def deployed(session: Session, phase: str, variant: Variant, placement: Placemen
     received = sum(move(layer, variant, placement.layers[layer.name]) for layer in layers)
     elapsed_ns = session.clock() - started_ns
     for layer in layers if variant.kernel == "auto" else []:  # now, so that no instrument sees the trials
-        for _, weights in layer.stores[variant].waves():
-            auto.prepare(weights, layer.activation)
+        auto.prepare(layer.stores[variant].weights, layer.activation)
     return total(session.group, [received])[0], largest(session.group, [elapsed_ns])[0]
 
 

@@ -7,11 +7,10 @@ from typing import TypeVar
 import torch
 
 from moeprof.analysis.search import Point, Search, search
-from moeprof.analysis.sizes import copies_bytes
 from moeprof.analysis.timing import Timing, speedup_rows, throughput_rows
 from moeprof.instrument.allocator import give_freed_memory_back
 from moeprof.instrument.machine import available_memory
-from moeprof.instrument.memory import MemoryTracker, OverLimitError
+from moeprof.instrument.memory import OverLimitError
 from moeprof.instrument.timing import interleaved
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.collectives import anyone, largest
@@ -58,7 +57,7 @@ def measure_sweep(workload: Workload, session: Session, phase: str, episodes: Se
 
 def budget_bytes(session: Session) -> int:
     """The recipe's budget of one rank, or what the device of the poorest has to give."""
-    static = MemoryTracker(session.contenders[session.baseline]).static_bytes
+    static = session.tracker(session.baseline).static_bytes
     share = SHARE_OF_RAM if session.recipe.measure.device == "cpu" else 1
     free = static + int(own_memory(session) * share)
     return session.recipe.budget.memory or -largest(session.group, [-free])[0]
@@ -89,12 +88,7 @@ def tried(
         return Point(batch, why="over the memory of the ranks")
     episode = beginning(mixture(batch))
     # A rank that stopped in the middle would leave the others waiting for its rows: then all go on to the end.
-    tracker = MemoryTracker(
-        session.contenders[variant],
-        session.clock,
-        budget if session.group.alone else None,
-        copies_bytes=copies_bytes(session.recipe.model, variant.replicas),
-    )
+    tracker = session.tracker(variant, budget if session.group.alone else None)
     session.progress.advance()
 
     def attempt() -> Point:
