@@ -24,6 +24,6 @@ def matrix_of_counts(layer: str, domain: str, counts_EB: Counts, top_k: int) -> 
         dropped_KB=np.zeros((top_k, len(steps_B)), np.int64),
         column_N=column_N,
         expert_N=expert_N,
-        count_N=kept_BE[column_N, expert_N].astype(np.int64),
-        dropped_N=np.zeros(len(column_N), np.int64),
+        count_WN=kept_BE[column_N, expert_N].astype(np.int64)[None],
+        dropped_WN=np.zeros((1, len(column_N)), np.int64),
     )

@@ -3,7 +3,7 @@
 Shape suffix: B steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,20 +31,28 @@ def part_of(matrix: LoadMatrix, first: int, last: int) -> LoadMatrix:
         dropped_KB=matrix.dropped_KB[:, steps],
         column_N=matrix.column_N[cells] - first,
         expert_N=matrix.expert_N[cells],
-        count_N=matrix.count_N[cells],
-        dropped_N=matrix.dropped_N[cells],
+        count_WN=matrix.count_WN[:, cells],
+        dropped_WN=matrix.dropped_WN[:, cells],
     )
 
 
-def halved(matrix: LoadMatrix) -> Halves | None:
-    """The earlier and the later half of its steps, the odd one for the test; None for a single step."""
-    middle = matrix.num_steps // 2
-    return Halves(part_of(matrix, 0, middle), part_of(matrix, middle, matrix.num_steps)) if middle else None
+def halved(matrix: LoadMatrix, start: int | None = None) -> Halves | None:
+    """The earlier and the later half of its steps, the odd one for the test, or those before and from step number `start` on.
+
+    None where one of them is empty, as for a single step.
+    """
+    middle = matrix.num_steps // 2 if start is None else int(np.searchsorted(matrix.steps_B, start))
+    if not 0 < middle < matrix.num_steps:
+        return None
+    return Halves(part_of(matrix, 0, middle), part_of(matrix, middle, matrix.num_steps))
 
 
-def whole(matrices: Sequence[LoadMatrix]) -> Halves | None:
-    """Of one layer over its domains: each gives its own earlier half to the history, for domains follow each other in a trace."""
-    found = [halves for matrix in matrices if (halves := halved(matrix))]
+def whole(matrices: Sequence[LoadMatrix], starts: Mapping[str, int] | None = None) -> Halves | None:
+    """Of one layer over its domains: each gives its own earlier half to the history, for domains follow each other in a trace.
+
+    `starts` is each domain's first test step, where it is not the middle one.
+    """
+    found = [halves for matrix in matrices if (halves := halved(matrix, starts[matrix.domain] if starts else None))]
     return Halves(pooled([one.history for one in found]), pooled([one.test for one in found])) if found else None
 
 

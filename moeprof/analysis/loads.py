@@ -1,7 +1,7 @@
 """The load matrix: how many choices every expert of a layer received in every step (paper figure 6; its A[m, b]).
 
 Shape suffixes: E experts, B steps in which the layer had a token, K choices of a token, N cells of the matrix that are not 0,
-R rows of the trace.
+R rows of the trace, W ranks whose tokens chose.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,9 +43,9 @@ class LoadMatrix:
     """The column of every cell, ascending."""
     expert_N: Counts
     """Its expert, ascending within a column."""
-    count_N: Counts
-    """Choices that the router made, those dropped later included."""
-    dropped_N: Counts
+    count_WN: Counts
+    """Choices that the router made, those dropped later included, by the rank whose tokens they are of."""
+    dropped_WN: Counts
     """Choices among them that were over capacity."""
 
     @property
@@ -59,9 +59,24 @@ class LoadMatrix:
         return int(self.tokens_B.sum())
 
     @cached_property
+    def count_N(self) -> Counts:
+        """The cells of `counts_EB`."""
+        return over_ranks(self.count_WN)
+
+    @cached_property
+    def dropped_N(self) -> Counts:
+        """The cells of `dropped_EB`."""
+        return over_ranks(self.dropped_WN)
+
+    @cached_property
     def counts_EB(self) -> Counts:
         """Choices by expert and step."""
         return dense(self, self.count_N)
+
+    @cached_property
+    def counts_by_rank(self) -> list[Counts]:
+        """The same of every rank's tokens, W times (E, B)."""
+        return [self.counts_EB] if len(self.count_WN) == 1 else [dense(self, count_N) for count_N in self.count_WN]
 
     @cached_property
     def dropped_EB(self) -> Counts:
@@ -129,6 +144,11 @@ class LoadMatrix:
         return np.asarray(self.counts_E == 0)
 
 
+def over_ranks(values_WN: Counts) -> Counts:
+    """Of all ranks together, (N,)."""
+    return np.asarray(values_WN[0] if len(values_WN) == 1 else values_WN.sum(axis=0))
+
+
 def dense(matrix: LoadMatrix, values_N: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The matrix with these values in its cells and 0 elsewhere, (E, B); step by step in memory, as the trace is."""
     whole_BE = np.zeros((matrix.num_steps, matrix.num_experts), values_N.dtype)
@@ -144,12 +164,22 @@ def load_matrices(trace: RoutingTrace, *, slot: int | None = None) -> list[LoadM
     return [matrix for matrices in layer_matrices(trace, slot=slot) for matrix in matrices]
 
 
-def layer_matrices(trace: RoutingTrace, *, slot: int | None = None) -> Iterator[list[LoadMatrix]]:
-    """The same, layer by layer: long traces of small steps need the memory of one layer only."""
+def rank_of_rows(traces: Sequence[RoutingTrace]) -> Counts:
+    """Whose row each one is, (R,), where the traces of several ranks were joined one after another."""
+    return np.repeat(np.arange(len(traces)), [len(trace) for trace in traces])
+
+
+def layer_matrices(trace: RoutingTrace, *, slot: int | None = None, rank_R: Counts | None = None) -> Iterator[list[LoadMatrix]]:
+    """The same, layer by layer: long traces of small steps need the memory of one layer only.
+
+    `rank_R` tells whose row each one is; without it all are of one rank.
+    """
     layer_R, layers = trace.codes("layer")
     domain_R, domains = trace.codes("domain")
     rows_R, starts = grouped(layer_R.astype(np.int64) * len(domains) + domain_R, len(layers) * len(domains))
     columns = {name: trace.column(name) for name in ("step", "sequence", "position", "expert", "slot", "dropped")}
+    columns["rank"] = np.zeros(len(trace), np.int64) if rank_R is None else rank_R
+    num_ranks = 1 if rank_R is None else int(rank_R.max(initial=0)) + 1
     for layer in (name for name in trace.header.layers if name in layers):
         matrices = []
         for number, domain in enumerate(domains):
@@ -157,7 +187,9 @@ def layer_matrices(trace: RoutingTrace, *, slot: int | None = None) -> Iterator[
             rows = rows_R[starts[group] : starts[group + 1]]
             rows = rows if slot is None else rows[columns["slot"][rows] == slot]
             if len(rows):
-                matrices.append(load_matrix(trace.header, layer, domain, columns, rows, single=slot is not None))
+                matrices.append(
+                    load_matrix(trace.header, layer, domain, columns, rows, num_ranks=num_ranks, single=slot is not None)
+                )
         if matrices:
             yield matrices
 
@@ -177,13 +209,14 @@ def load_matrix(
     columns: Mapping[str, npt.NDArray[Any]],
     rows: Counts,
     *,
+    num_ranks: int,
     single: bool,
 ) -> LoadMatrix:
     """The matrix of the trace's `rows`; `single` where they are choices of one slot."""
-    expert, slot, lost = (columns[name][rows] for name in ("expert", "slot", "dropped"))
+    expert, slot, lost, rank = (columns[name][rows] for name in ("expert", "slot", "dropped", "rank"))
     steps_B, column = np.unique(columns["step"][rows], return_inverse=True)
     cell = column * header.num_experts + expert
-    cells_N, count_N = np.unique(cell, return_counts=True)
+    cells_N, place = np.unique(cell, return_inverse=True)
     lost_token = distinct([column[lost], *(columns[name][rows[lost]] for name in ("sequence", "position"))])
     return LoadMatrix(
         layer=layer,
@@ -196,13 +229,13 @@ def load_matrix(
         dropped_KB=by_slot(slot[lost], column[lost], header.top_k, len(steps_B)),
         column_N=cells_N // header.num_experts,
         expert_N=cells_N % header.num_experts,
-        count_N=count_N,
-        dropped_N=np.bincount(np.searchsorted(cells_N, cell[lost]), minlength=len(cells_N)),
+        count_WN=by_slot(rank, place, num_ranks, len(cells_N)),
+        dropped_WN=by_slot(rank[lost], place[lost], num_ranks, len(cells_N)),
     )
 
 
 def by_slot(slot: npt.NDArray[Any], column: Counts, num_slots: int, num_columns: int) -> Counts:
-    """How often each (slot, column) occurs, (K, B)."""
+    """How often each (slot, column) occurs, (K, B); of ranks and cells, (W, N)."""
     return np.bincount(slot * np.int64(num_columns) + column, minlength=num_slots * num_columns).reshape(num_slots, num_columns)
 
 
@@ -236,7 +269,7 @@ def pooled(matrices: Sequence[LoadMatrix]) -> LoadMatrix:
     by_step: dict[str, Any] = {
         name: summed(name, step_order, step_starts) for name in ("tokens_B", "dropped_tokens_B", "dropped_KB")
     }
-    by_cell: dict[str, Any] = {name: summed(name, cell_order, cell_starts) for name in ("count_N", "dropped_N")}
+    by_cell: dict[str, Any] = {name: summed(name, cell_order, cell_starts) for name in ("count_WN", "dropped_WN")}
     column_N, expert_N = np.divmod(cells_N, one.num_experts)
     return replace(one, domain="", steps_B=steps_B, column_N=column_N, expert_N=expert_N, **by_step, **by_cell)
 

@@ -1,5 +1,8 @@
 """What a placement makes of a layer's steps: the choices that every device serves, and the share of the busiest (paper 6.4).
 
+Choice i of an expert among those of one rank's tokens, in step s, goes to copy (i + s + rank) mod copies: a rank that knows nothing
+but its own tokens can follow that, and so can whoever has the traces.
+
 Shape suffixes: E experts, B steps, D devices, S slots of a device, P = D x S slots, L layers.
 """
 
@@ -24,24 +27,27 @@ def history_of(matrix: LoadMatrix) -> History:
     return History(sums_E / matrix.num_steps, correlation(matrix).values_EE)
 
 
-def turns(slots_P: Counts) -> Counts:
-    """Which copy of its expert a slot holds, (P,): 0 is the one on the first device."""
-    order_P = np.argsort(slots_P, kind="stable")
-    sorted_P = slots_P[order_P]
-    turn_P = np.empty_like(slots_P)
-    turn_P[order_P] = np.arange(len(slots_P)) - np.searchsorted(sorted_P, sorted_P)
+def turns(values_P: Counts) -> Counts:
+    """How many equal ones stand before each value, (P,); of the experts in all slots: which copy a slot holds."""
+    order_P = np.argsort(values_P, kind="stable")
+    sorted_P = values_P[order_P]
+    turn_P = np.empty_like(values_P)
+    turn_P[order_P] = np.arange(len(values_P)) - np.searchsorted(sorted_P, sorted_P)
     return turn_P
 
 
 def device_counts(matrix: LoadMatrix, slots_DS: Counts) -> Counts:
-    """Choices that each device serves, (D, B), whole tokens: choice i of an expert in step s goes to copy (i + s) mod copies."""
+    """Choices that each device serves, (D, B), whole tokens: those of every rank go to the copies of their expert in turn."""
     slots_P = slots_DS.ravel()
+    ranks = [matrix.counts_EB] if len(slots_P) == matrix.num_experts else matrix.counts_by_rank
     copies_P = np.bincount(slots_P)[slots_P][:, None]
     turn_P = turns(slots_P)[:, None]
     served = []
     for steps in np.array_split(np.arange(matrix.num_steps), -(-matrix.num_steps * len(slots_P) // CELLS) or 1):
-        late_PB = (turn_P - matrix.steps_B[steps]) % copies_P
-        counts_PB = (matrix.counts_EB[:, steps][slots_P] + copies_P - 1 - late_PB) // copies_P
+        counts_PB = np.zeros((len(slots_P), len(steps)), np.int64)
+        for rank, counts_EB in enumerate(ranks):
+            late_PB = (turn_P - matrix.steps_B[steps] - rank) % copies_P
+            counts_PB += (counts_EB[:, steps][slots_P] + copies_P - 1 - late_PB) // copies_P
         served.append(counts_PB.reshape(*slots_DS.shape, -1).sum(axis=1))
     return np.concatenate(served, axis=1)
 

@@ -56,9 +56,9 @@ class Trial:
         return len(np.unique(np.concatenate([halves.test.steps_B for halves in self.halves.values()])))
 
 
-def trial_of(layers: Sequence[Sequence[LoadMatrix]]) -> Trial:
-    """A phase's halves; a layer of a single step has none."""
-    return Trial({matrices[0].layer: halves for matrices in layers if (halves := whole(matrices))})
+def trial_of(layers: Sequence[Sequence[LoadMatrix]], starts: Mapping[str, int] | None = None) -> Trial:
+    """A phase's halves, or what lies before and from each domain's step in `starts`; a layer of a single step has none."""
+    return Trial({matrices[0].layer: halves for matrices in layers if (halves := whole(matrices, starts))})
 
 
 def crossed_trials(layers: Sequence[Sequence[LoadMatrix]]) -> dict[tuple[str, str], Trial]:

@@ -11,37 +11,34 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.loads import Counts, LoadMatrix
+from moeprof.analysis.loads import Counts, LoadMatrix, rank_of_rows
+from moeprof.analysis.placing import device_counts
 from moeprof.analysis.rows import measured
 from moeprof.records.metrics import MetricRow
 from moeprof.records.placement import Placement
 from moeprof.records.routing_trace import RoutingTrace, joined
 
 
-def rank_load_rows(traces: Sequence[RoutingTrace]) -> list[MetricRow]:
+def rank_load_rows(traces: Sequence[RoutingTrace], placement: Placement | None = None) -> list[MetricRow]:
     """`rank_tokens` of every rank, `max_load`, `avg_max_load` and `rank_load_max_over_mean`, of every layer and domain.
 
-    `traces` are those of one phase and variant, one of each rank, whose experts lie contiguously; the ranks run a step together.
+    `traces` are those of one phase and variant, one of each rank; the ranks run a step together. Without a placement experts lie
+    contiguously.
     """
     header = traces[0].header
-    placement = Placement.contiguous(header.layers, header.num_experts, len(traces))
-    everyone = joined(header, [trace.table for trace in traces])
-    rows = measured(everyone, partial(load_metrics, placement=placement))
+    placement = placement or Placement.contiguous(header.layers, header.num_experts, len(traces))
+    everyone, rank_R = joined(header, [trace.table for trace in traces]), rank_of_rows(traces)
+    rows = measured(everyone, partial(load_metrics, placement=placement), rank_R=rank_R)
     for rank in range(len(traces)):
-        own = measured(everyone, partial(token_metrics, placement=placement, rank=rank))
+        own = measured(everyone, partial(token_metrics, placement=placement, rank=rank), rank_R=rank_R)
         rows += [replace(row, rank=str(rank)) for row in own]
     return rows
 
 
 def loads_by_rank(matrix: LoadMatrix, placement: Placement) -> Counts:
     """Choices that reach every rank's experts in every step, (N, B): those dropped are left out."""
-    ranks = placement.layers[matrix.layer]
-    rank_E = np.empty(matrix.num_experts, np.int64)
-    for rank, experts in enumerate(ranks):
-        rank_E[list(experts)] = rank
-    loads_NB = np.zeros((len(ranks), matrix.num_steps), np.int64)
-    np.add.at(loads_NB, (rank_E[matrix.expert_N], matrix.column_N), matrix.count_N - matrix.dropped_N)
-    return loads_NB
+    kept = replace(matrix, count_WN=matrix.count_WN - matrix.dropped_WN)
+    return device_counts(kept, np.array(placement.layers[matrix.layer]))
 
 
 def load_metrics(matrix: LoadMatrix, placement: Placement) -> dict[str, float]:

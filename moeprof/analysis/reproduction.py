@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moeprof.analysis.accesses import Stream, stream_of
-from moeprof.analysis.misses import Flags, hits
+from moeprof.analysis.loads import Counts
+from moeprof.analysis.misses import Accesses, hits
+from moeprof.analysis.virtual import choices_of
 from moeprof.records.loads import Loads
+from moeprof.records.placement import Placement
 from moeprof.records.routing_trace import RoutingTrace
 
 
@@ -28,45 +30,43 @@ class DifferenceError(Exception):
     """Where a replay and a run part; the message says it."""
 
 
-def reproduced(loads: Loads, ranks: Sequence[RoutingTrace], buffered: Buffered) -> int:
+def reproduced(loads: Loads, ranks: Sequence[RoutingTrace], buffered: Buffered, placement: Placement) -> int:
     """The number of uses, all of which a replay of the trace hits and misses as the run did; DifferenceError otherwise.
 
     `loads` and `ranks` are those of one phase and variant, the traces one of each rank.
     """
-    layers = list(dict.fromkeys(loads.column("layer").tolist()))
-    stream = stream_of({"run": [of_layers(trace, layers) for trace in ranks]}, layers, as_logged=False)
-    device_N = stream.device_N(len(ranks))
-    for rank in range(len(ranks)):
-        for number, layer in enumerate(layers):
-            recorded = loads.of(rank=rank, layer=layer)
+    for layer in dict.fromkeys(loads.column("layer").tolist()):
+        step_N, rank_N, expert_N = used(ranks, layer, np.array(placement.layers[layer]))
+        for rank in range(len(ranks)):
+            here_N = rank_N == rank
             where = f"layer {layer}" + (f", rank {rank}" if len(ranks) > 1 else "")
-            compare(recorded, stream, (device_N == rank) & (stream.layer_N == number), buffered, where)
+            compare(loads.of(rank=rank, layer=layer), step_N[here_N], expert_N[here_N], buffered, where)
     return len(loads)
 
 
-def of_layers(trace: RoutingTrace, layers: Sequence[str]) -> RoutingTrace:
-    """Of the buffered layers alone."""
-    codes_R, names = trace.codes("layer")
-    keep = np.isin(codes_R, [index for index, name in enumerate(names) if name in layers])
-    return RoutingTrace(trace.header, trace.table.filter(keep))
+def used(ranks: Sequence[RoutingTrace], layer: str, slots_DS: Counts) -> Counts:
+    """Step, rank and expert of every use, (3, N): step by step, the distinct experts that each rank serves, by their numbers."""
+    choices = choices_of(ranks, layer)
+    if choices is None:
+        return np.zeros((3, 0), np.int64)
+    keys = np.stack([choices.steps_B[choices.step_R], choices.served_R(slots_DS), choices.expert_R])
+    return np.unique(keys, axis=1)
 
 
-def compare(recorded: Loads, stream: Stream, sees_N: Flags, buffered: Buffered, where: str) -> None:
+def compare(recorded: Loads, step_N: Counts, expert_N: Counts, buffered: Buffered, where: str) -> None:
     """One cache: first what it was asked for, then what it had."""
-    accesses = stream.accesses(sees_N)
-    expert_N, steps = stream.expert_N[sees_N], recorded.column("step")
-    if len(accesses) != len(recorded) or (expert_N != recorded.column("expert")).any():
+    if not np.array_equal(expert_N, recorded.column("expert")):
         raise DifferenceError(f"{where}: the run used other experts than its trace says")
-    if (np.diff(steps) != 0).tolist() != (np.diff(accesses.batches_N) != 0).tolist():
+    if not np.array_equal(step_N, recorded.column("step")):
         raise DifferenceError(f"{where}: the run used experts in other steps than its trace says")
-    if not len(accesses):
+    if not len(expert_N):
         return
-    hit_N = hits(accesses, buffered.eviction, buffered.slots)
+    hit_N = hits(Accesses(expert_N, step_N, np.zeros_like(step_N)), buffered.eviction, buffered.slots)
     if len(wrong := np.flatnonzero(hit_N != recorded.column("hit"))):
         first = int(wrong[0])
         raise DifferenceError(
-            f"{where}: in step {steps[first]} expert {expert_N[first]} was {'not ' if hit_N[first] else ''}there, "
-            f"a replay says otherwise ({len(wrong):,} of {len(accesses):,} uses)"
+            f"{where}: in step {step_N[first]} expert {expert_N[first]} was {'not ' if hit_N[first] else ''}there, "
+            f"a replay says otherwise ({len(wrong):,} of {len(expert_N):,} uses)"
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
-from moeprof.analysis.loads import LoadMatrix, layer_matrices, pooled
+from moeprof.analysis.loads import Counts, LoadMatrix, layer_matrices, pooled
 from moeprof.records.metrics import MetricRow
 from moeprof.records.routing_trace import RoutingTrace, TraceHeader
 
@@ -24,14 +24,16 @@ def measured(
     measure: Callable[[LoadMatrix], Values],
     *,
     slot: int | None = None,
+    rank_R: Counts | None = None,
 ) -> list[MetricRow]:
     """What `measure` says of every layer and domain, of every layer over all domains, and of both over all layers.
 
-    `slot` 0 measures first choices only. A domain without a name has no row of its own: its address is the whole's.
+    `slot` 0 measures first choices only; `rank_R` tells whose row each one is. A domain without a name has no row of its own: its
+    address is the whole's.
     """
     rows: list[MetricRow] = []
     layers_of: dict[str, list[Values]] = {}
-    for matrices in layer_matrices(trace, slot=slot):
+    for matrices in layer_matrices(trace, slot=slot, rank_R=rank_R):
         for matrix in (*(one for one in matrices if one.domain), pooled(matrices)):
             values = measure(matrix)
             layers_of.setdefault(matrix.domain, []).append(values)

@@ -61,8 +61,13 @@ def record_bytes(model: ModelSection) -> int:
 
 
 def local_experts(recipe: Recipe) -> int:
-    """Of a layer on a rank."""
+    """Of a layer on a rank, copies left out."""
     return recipe.model.experts // recipe.parallel.ranks
+
+
+def resident_layers(recipe: Recipe, variant: Variant) -> int:
+    """How many MoE layers keep all of their experts on the device."""
+    return 0 if variant.dense else num_moe_layers(recipe.model) - len(recipe.buffered_layers(variant))
 
 
 def slot_bytes(recipe: Recipe, variant: Variant) -> int:
@@ -71,10 +76,17 @@ def slot_bytes(recipe: Recipe, variant: Variant) -> int:
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:
-    """Bytes that a rank holds under a variant whatever it computes: its weights, or slots in the place of some."""
+    """Bytes that a rank holds under a variant whatever it computes: its weights with copies, or slots in the place of some."""
     whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
     behind = len(recipe.buffered_layers(variant)) * local_experts(recipe) * expert_bytes(recipe.model)
-    return whole - behind + slot_bytes(recipe, variant)
+    copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.model)
+    return whole - behind + copies + slot_bytes(recipe, variant)
+
+
+def placed_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Of the experts that a rank holds once more for a variant that places them; 0 under any other, which all share a set."""
+    held = local_experts(recipe) + variant.replicas
+    return resident_layers(recipe, variant) * held * expert_bytes(recipe.model) if variant.placed else 0
 
 
 def slots_to_try(most: int, chosen: int) -> list[int]:
@@ -163,10 +175,10 @@ def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
 
 
 def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
-    """Bytes of what the variants that have experts run on: one set of weights, and the slots of each that is buffered."""
+    """Bytes of what the variants that have experts run on: one set of weights, the slots and the moved experts of each."""
     resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
     resident -= len(always_buffered(recipe, variants)) * local_experts(recipe) * expert_bytes(recipe.model)
-    return resident + sum(slot_bytes(recipe, one) for one in variants)
+    return resident + sum(slot_bytes(recipe, one) + placed_bytes(recipe, one) for one in variants)
 
 
 def largest_batch(recipe: Recipe, budget_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> int:

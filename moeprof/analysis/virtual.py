@@ -1,8 +1,9 @@
 """Expert parallelism that never ran: a trace's tokens dealt to any number of devices, and what they would send each other.
 
-The tokens of a step are dealt in equal blocks of neighbours, in the order of rank, sequence and position; choices of an expert go
-to its copies in turn, another one first in every step. A device sends and receives at once, within its node and between nodes
-over links of their own, and all wait for the slowest: a model, not a measurement.
+The tokens of a step are dealt in equal blocks of neighbours, in the order of rank, sequence and position; where there are as many
+devices as ranks were recorded they stay on theirs. A rank's choices of an expert go to its copies in turn (see `placing`), first
+choices before second ones. A device sends and receives at once, within its node and between nodes over links of their own, and all
+wait for the slowest: a model, not a measurement.
 
 Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a device, V nodes.
 """
@@ -35,17 +36,23 @@ class Choices:
     tokens_B: Counts
     steps_B: Counts
     """The step's own number."""
+    rank_R: Counts
+    """Who recorded the choice."""
+    place_R: Counts
+    """Its number among the choices of its rank, step and expert, from 0."""
+    num_ranks: int
 
     def home_R(self, num_devices: int) -> Counts:
         """The device that a choice's token lives on."""
+        if num_devices == self.num_ranks:
+            return self.rank_R
         return self.token_R * num_devices // self.tokens_B[self.step_R]
 
     def served_R(self, slots_DS: Counts) -> Counts:
         """The device that serves each choice."""
         slots_P = slots_DS.ravel()
         copies_E = np.bincount(slots_P)
-        key_R = self.step_R * len(copies_E) + self.expert_R
-        turn_R = (turns(key_R) + self.steps_B[self.step_R]) % copies_E[self.expert_R]
+        turn_R = (self.place_R + self.steps_B[self.step_R] + self.rank_R) % copies_E[self.expert_R]
         first_E = np.cumsum(copies_E) - copies_E
         slot_R = np.argsort(slots_P, kind="stable")[first_E[self.expert_R] + turn_R]
         return np.asarray(slot_R // slots_DS.shape[1])
@@ -56,9 +63,9 @@ def choices_of(ranks: Sequence[RoutingTrace], layer: str) -> Choices | None:
     parts = []
     for number, trace in enumerate(ranks):
         own = trace.select(layer=layer)
-        columns = [own.column(name).astype(np.int64) for name in ("position", "sequence", "step", "expert")]
+        columns = [own.column(name).astype(np.int64) for name in ("position", "sequence", "step", "expert", "slot")]
         parts.append(np.stack([columns[0], columns[1], np.full(len(own), number), *columns[2:]]))
-    *token, expert_R = np.concatenate(parts, axis=1)
+    *token, expert_R, slot_R = np.concatenate(parts, axis=1)
     if not len(expert_R):
         return None
     order = np.lexsort(token)
@@ -67,7 +74,11 @@ def choices_of(ranks: Sequence[RoutingTrace], layer: str) -> Choices | None:
     steps_B, step_R = np.unique(keys[-1], return_inverse=True)
     tokens_B = np.bincount(step_R[new_token])
     before_B = np.cumsum(tokens_B) - tokens_B
-    return Choices(step_R, expert_R[order], np.cumsum(new_token) - 1 - before_B[step_R], tokens_B, steps_B)
+    token_R, expert_R, rank_R = np.cumsum(new_token) - 1 - before_B[step_R], expert_R[order], keys[2]
+    by_slot = np.lexsort((slot_R[order], step_R))  # first choices of a step before second ones, tokens in order
+    place_R = np.empty_like(rank_R)
+    place_R[by_slot] = turns(((step_R * len(ranks) + rank_R) * (expert_R.max() + 1) + expert_R)[by_slot])
+    return Choices(step_R, expert_R, token_R, tokens_B, steps_B, rank_R, place_R, len(ranks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ COMMANDS = {
     "characterize": "Run workloads as deployed and record where routing, time and memory go.",
     "optimize": "Apply optimizations one after another and compare speed, memory and outputs.",
     "replay": "Run eviction policies over a recorded routing trace, without a model.",
+    "placement": "Show, compare and check placements of experts.",
     "report": "Render recorded runs again.",
     "compare": "Decide what got better or worse between two runs; the exit code is for CI.",
     "baseline": "Keep a run's numbers to compare with later.",

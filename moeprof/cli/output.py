@@ -7,12 +7,27 @@ from collections.abc import Sequence
 import click
 
 from moeprof.records.run import Run
+from moeprof.reporters.document import Document
 from moeprof.reporters.registry import render
 
 
 def default_format() -> str:
     """What suits stdout."""
     return "terminal" if sys.stdout.isatty() else "markdown"
+
+
+def show_document(document: Document) -> None:
+    """Prints parts of no run."""
+    from moeprof.reporters import markdown
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        from moeprof.reporters.terminal import render_document
+
+        click.echo(render_document(document, Console()), nl=False)
+    else:
+        click.echo(markdown.render_document(document), nl=False)
 
 
 def show(runs: Sequence[Run], form: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from moeprof.models.build import make_model, weights_hash
+from moeprof.models.build import make_model
 from moeprof.models.checkpoint import opened
 from moeprof.models.initialise import draw
 from moeprof.moe.layer import MoELayer, moe_layers
@@ -15,6 +15,7 @@ from moeprof.parallel.group import ALONE, Group
 from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import Variant
+from moeprof.records.weights import weights_hash
 from moeprof.store.backing import Contents, backing
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.ledger import Ledger
@@ -32,21 +33,28 @@ class Buffers:
     """The slots of all buffered variants of one model, which share a ledger and what lies behind it."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, variants: Sequence[Variant], group: Group = ALONE) -> None:
-        """Writes the file of experts where there is none; on a GPU all of a rank's experts are pinned in memory instead."""
+        """Writes the file of experts where there is none; on a GPU a rank's experts are pinned in memory instead."""
         self.model, self.recipe = model, recipe
         self.held = contiguous(recipe, group)
         layers = list(dict.fromkeys(layer for variant in variants for layer in recipe.buffered_layers(variant)))
-        self.ledger = Ledger(tier_of(recipe, layers, self.held), recipe.measure.device)
+        contents = contents_of(recipe, layers)
+        self.layout, self.tier = contents.layout, tier_of(recipe, contents)
+        self.ledger = Ledger(self.tier, recipe.measure.device)
 
-    def fit(self, variant: Variant, held: Held | None = None) -> None:
-        """Gives the layers of a buffered variant their stores, empty; `held` where a placement moved experts."""
-        names, whole = self.recipe.buffered_layers(variant), held or self.held
-        eviction, layout = make_eviction(variant.eviction), contents_of(self.recipe, names).layout
+    def fit(self, variant: Variant) -> None:
+        """Gives the layers of a buffered variant their stores, empty, with the experts that the variant has on this rank."""
         for layer in moe_layers(self.model):
-            if layer.name in names:
-                layer.stores[variant] = BufferedStore(
-                    layer.name, whole[layer.name], variant.slots, eviction, layout, self.ledger
-                )
+            if layer.name in self.recipe.buffered_layers(variant):
+                placed = layer.placements.get(variant)
+                self.fit_layer(layer, variant, self.held[layer.name] if placed is None else placed.held)
+
+    def fit_layer(self, layer: MoELayer, variant: Variant, held: Sequence[int]) -> None:
+        """One layer; `held` are its experts on this rank, which come from behind the slots wherever they were before."""
+        if isinstance(self.tier, HostTier):
+            with filling(self.recipe) as fill:
+                self.tier.add(self.layout, [(layer.name, expert) for expert in held], fill)
+        eviction = make_eviction(variant.eviction)
+        layer.stores[variant] = BufferedStore(layer.name, held, variant.slots, eviction, self.layout, self.ledger)
 
     def drop(self, variant: Variant) -> None:
         """Gives its slots back."""
@@ -77,14 +85,12 @@ def contents_of(recipe: Recipe, layers: Sequence[str]) -> Contents:
     )
 
 
-def tier_of(recipe: Recipe, layers: Sequence[str], held: Held) -> Tier:
-    """Where the experts of these layers lie behind the slots."""
-    contents = contents_of(recipe, layers)
+def tier_of(recipe: Recipe, contents: Contents) -> Tier:
+    """Where experts lie behind the slots; in memory they come when a layer is fitted."""
+    if recipe.measure.device == "cuda":
+        return HostTier({}, pinned=True)
     with filling(recipe) as fill:
-        if recipe.measure.device == "cpu":
-            return backing(contents, fill)
-        keys = [(layer, expert) for layer in layers for expert in held[layer]]
-        return HostTier.filled(contents.layout, keys, fill, pinned=True)
+        return backing(contents, fill)
 
 
 @contextmanager

@@ -1,13 +1,12 @@
 """From a recipe to a model with weights, ready to run."""
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from moeprof.models.checkpoint import file_hash, load_checkpoint
+from moeprof.models.checkpoint import load_checkpoint
 from moeprof.models.initialise import initialise
 from moeprof.models.language_model import LanguageModel
 from moeprof.models.translation_model import TranslationModel
@@ -47,13 +46,6 @@ def build_model(recipe: Recipe, *, dense: bool = False, group: Group = ALONE, ab
         initialise(model, recipe.measure.seed, group)
     connect(model, group)
     return model
-
-
-def weights_hash(recipe: Recipe) -> str:
-    """SHA-256 of the checkpoint, or of what random weights follow from."""
-    if recipe.model.checkpoint:
-        return file_hash(Path(recipe.model.checkpoint))
-    return hashlib.sha256(f"{recipe.model.model_dump_json()} {recipe.measure.seed}".encode()).hexdigest()
 
 
 def num_parameters(model: nn.Module) -> int:

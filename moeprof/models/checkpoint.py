@@ -1,6 +1,5 @@
 """Weights in safetensors files, memory-mapped and never unpickled."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +60,3 @@ def check_fits(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, .
                 f"checkpoint {path}: {name} is {found.get(name, 'absent')}, the recipe's model has {wanted.get(name, 'none')}",
                 "Use the recipe that the checkpoint was trained with, or --set model.checkpoint= for random weights.",
             )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

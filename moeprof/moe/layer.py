@@ -1,7 +1,9 @@
 """The MoE layer: router, dispatch, experts, combine, executed as a Variant says; over ranks an exchange around the experts.
 
-T tokens, D width, E experts, K choices.
+T tokens, D width, E experts, K choices, N ranks.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,14 @@ from moeprof.moe.dispatch import DISPATCHES, Sent
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ACTIVATIONS, Experts, run_experts
 from moeprof.moe.kernels import KERNELS
+from moeprof.moe.placed import PlacedExperts
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.router import ForcedDecisions, Router
 from moeprof.moe.routing import Routing
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe import Recipe
 from moeprof.records.variant import STATIC, Variant
+from moeprof.store.buffered import BufferedStore
 from moeprof.store.resident import ExpertWeights, ResidentStore, Store
 
 
@@ -38,7 +42,23 @@ class MoELayer(nn.Module):
         """Where weights come from; None for all of `experts`."""
         self.stores: dict[Variant, Store] = {}
         """Of variants that have one of their own."""
+        self.placement: PlacedExperts | None = None
+        """Which rank holds which experts; None for E / N consecutive ones each."""
+        self.placements: dict[Variant, PlacedExperts] = {}
+        """Of variants that have one of their own; their stores hold these experts."""
         self.group = ALONE
+
+    def use(self, variant: Variant | None) -> None:
+        """Is executed as `variant` says from now on; None is the dropless reference layer."""
+        self.variant = variant
+        self.store = None if variant is None else self.stores.get(variant)
+        self.placement = None if variant is None else self.placements.get(variant)
+
+    def place(self, variant: Variant, ranks: Sequence[Sequence[int]]) -> PlacedExperts:
+        """Lets the ranks hold these experts under `variant`, whose store must have this rank's."""
+        num_experts, device = len(self.router.weight), self.router.weight.device.type
+        self.placements[variant] = PlacedExperts(ranks, num_experts, self.group.rank, device)
+        return self.placements[variant]
 
     def forward(self, x_TD: Tensor, step: Step) -> Tensor:
         with region("gate", self.name):
@@ -47,7 +67,8 @@ class MoELayer(nn.Module):
             return reference_layer(x_TD, routing, self.experts.weights, self.activation, self.scale)
         exchange = None if self.group.alone else Exchange(self.name, self.group)
         with region("dispatch", self.name):
-            sent = DISPATCHES[self.variant.dispatch](x_TD, routing, self.capacity_fraction, exchange)
+            physical = routing if self.placement is None else self.placement.routed(routing, step.index)
+            sent = DISPATCHES[self.variant.dispatch](x_TD, physical, self.capacity_fraction, exchange)
         store = self.store or ResidentStore(self.experts.weights)
         if exchange is None:
             rows, back = sent.rows, None
@@ -83,16 +104,29 @@ def moe_layers(model: nn.Module) -> list[MoELayer]:
 def use_variant(model: nn.Module, variant: Variant | None) -> None:
     """Executes every MoE layer as `variant` says; None is the dropless reference layer."""
     for layer in moe_layers(model):
-        layer.variant = variant
-        layer.store = None if variant is None else layer.stores.get(variant)
+        layer.use(variant)
 
 
 def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]]:
-    """What a variant keeps on the device, by category: its weights, and slots in the place of experts that have a store."""
-    behind = [layer for layer in moe_layers(model) if variant in layer.stores]
+    """What a variant keeps on the device, by category: its weights, with those of a store in the place of the layer's experts.
+
+    Slots for copies in layers that a later phase will place count already, without any memory.
+    """
+    layers = moe_layers(model)
+    behind = [layer for layer in layers if variant in layer.stores]
+    coming = [
+        whole.new_empty(variant.replicas, *whole.shape[1:], device="meta")
+        for layer in layers
+        if layer not in behind
+        for whole in layer.experts.weights
+    ]
     absent = {id(parameter) for layer in behind for parameter in layer.experts.parameters()}
     kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in absent]
-    return {"weights": kept, "expert_slots": [layer.stores[variant].weights.w1_EDF for layer in behind]}
+    found: dict[str, list[Tensor]] = {"weights": [*kept, *coming], "expert_slots": []}
+    for layer in behind:
+        store = layer.stores[variant]
+        found["expert_slots" if isinstance(store, BufferedStore) else "weights"] += store.weights
+    return found
 
 
 def connect(model: nn.Module, group: Group) -> None:

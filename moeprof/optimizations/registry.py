@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from moeprof.optimizations.dynamic_gating import DYNAMIC_GATING
 from moeprof.optimizations.expert_buffering import EXPERT_BUFFERING
+from moeprof.optimizations.load_balancing import LOAD_BALANCING
 from moeprof.optimizations.optimization import Optimization, Settings
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe import Recipe
@@ -14,6 +15,7 @@ OPTIMIZATIONS: dict[str, Optimization] = {
     for optimization in (
         DYNAMIC_GATING,
         EXPERT_BUFFERING,
+        LOAD_BALANCING,
     )
 }
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, replacing
+from moeprof.records.recipe import Recipe
+from moeprof.records.weights import weights_hash
 
 SCHEMA = 1
 
@@ -69,6 +71,11 @@ class Placement:
         ranks = tuple(tuple(range(rank * share, (rank + 1) * share)) for rank in range(num_ranks))
         return cls(num_experts, dict.fromkeys(layers, ranks))
 
+    @property
+    def num_ranks(self) -> int:
+        """Of the layer that has most; 0 without layers."""
+        return max(map(len, self.layers.values()), default=0)
+
     def logical(self, layer: str) -> tuple[int, ...]:
         """The expert behind each physical id of `layer`, (P,)."""
         return tuple(expert for rank in self.layers[layer] for expert in rank)
@@ -91,7 +98,7 @@ class Placement:
                     yield Move(layer, expert, old, new)
 
     def check(self, layers: Sequence[str], num_experts: int, num_ranks: int, model_hash: str = "") -> None:
-        """ValueError where it is not for this model on so many ranks; a hash that one side lacks is not compared."""
+        """ValueError where this model cannot run with it on so many ranks; a hash that one side lacks is not compared."""
         if self.model_hash and model_hash and self.model_hash != model_hash:
             raise ValueError(f"it is for another model: weights {self.model_hash[:12]}, not {model_hash[:12]}")
         if self.num_experts != num_experts:
@@ -101,6 +108,20 @@ class Placement:
                 raise ValueError(f"it leaves out layer {layer}")
             if len(self.layers[layer]) != num_ranks:
                 raise ValueError(f"layer {layer}: it is for {len(self.layers[layer])} ranks, not {num_ranks}")
+            sizes = [len(rank) for rank in self.layers[layer]]
+            if len(set(sizes)) > 1:
+                raise ValueError(f"layer {layer}: its ranks hold {min(sizes)} to {max(sizes)} experts, not equally many")
+
+    def fits(self, path: Path, recipe: Recipe) -> None:
+        """UsageError where the placement, which came from `path`, is not for this recipe and its weights."""
+        model, ranks = recipe.model, recipe.parallel.ranks
+        known = self.model_hash and (not model.checkpoint or Path(model.checkpoint).is_file())  # a lost one is told elsewhere
+        try:
+            self.check(recipe.model.moe_layers_of("all"), model.experts, ranks, weights_hash(recipe) if known else "")
+        except ValueError as error:
+            raise UsageError(
+                f"placement {path}: {error}", f"Give one that was made for recipe {recipe.name} on {ranks} ranks."
+            ) from error
 
     def write(self, path: Path) -> None:
         """Writes the JSON file, one rank per line."""

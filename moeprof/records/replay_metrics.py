@@ -63,6 +63,14 @@ def balance_metrics() -> Iterator[Metric]:
     yield Metric("device_slots", "slots", "lower", "exact", "experts of a layer on each device")
     yield Metric("moved_experts", "experts", "lower", "routed", "slots whose expert contiguous placement has on another device")
     yield Metric("moved_bytes", "bytes", "lower", "routed", "bytes of moved_experts")
+    yield Metric("move_time", "ns", "lower", "timed", "time until every expert's weights are on the ranks of a placement")
+    yield Metric(
+        "payoff_steps",
+        "steps",
+        "lower",
+        "timed",
+        "move_time / (step_latency under contiguous placement - step_latency); none where that is not longer",
+    )
     yield Metric("device_load", "fraction", "neither", "routed", "share of a test step's choices that the device serves, mean")
     yield Metric(
         "virtual_comm_tokens", "tokens", "lower", "routed", "tokens that leave their device for an expert, per step, one way"

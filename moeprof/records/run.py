@@ -20,6 +20,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.loads import Loads
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
+from moeprof.records.placement import Placement
 from moeprof.records.recipe import Recipe
 from moeprof.records.replay import Balance, Replay, TraceSource
 from moeprof.records.routing_trace import RoutingTrace, read_traces
@@ -32,7 +33,7 @@ SCHEMA = 1
 UNFINISHED = "not finished"
 CONTENTS = {
     *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet"),
-    *("routing", "timeline", "logs", "report.md", "report.html"),
+    *("routing", "placements", "timeline", "logs", "report.md", "report.html"),
 }
 """Everything that a run directory may hold."""
 
@@ -240,6 +241,14 @@ class Run:
         found = [trace for trace in self.traces if (trace.header.phase, trace.header.variant) == (phase, variant)]
         return routing_trace.joined(found[0].header, [trace.table for trace in found]) if found else None
 
+    def placement(self, phase: str, variant: str) -> Placement:
+        """Where experts lay in a phase under a variant."""
+        file = self.path / "placements" / f"{phase}-{variant}.json"
+        if file.exists():
+            return Placement.read(file)
+        recipe = self.record.ran
+        return Placement.contiguous(recipe.model.moe_layers_of("all"), recipe.model.experts, recipe.parallel.ranks)
+
     def value(self, metric: str, **keys: str) -> float | None:
         """The one number at this address (keys not named are empty), or None."""
         address: dict[str, str] = dict.fromkeys(KEYS, "") | {"workload": self.record.workload, "metric": metric} | keys
@@ -269,6 +278,11 @@ class RunWriter:
         """Writes one routing trace."""
         (self.path / "routing").mkdir(exist_ok=True)
         trace.write(self.path / "routing" / trace.file_name)
+
+    def add_placement(self, phase: str, variant: str, placement: Placement) -> None:
+        """Writes where experts lie in a phase under a variant."""
+        (self.path / "placements").mkdir(exist_ok=True)
+        placement.write(self.path / "placements" / f"{phase}-{variant}.json")
 
     def add_metrics(self, rows: Iterable[MetricRow]) -> None:
         """Adds rows to `metrics.csv`."""
@@ -342,6 +356,9 @@ class UnwrittenRun(RunWriter):
         self.samples: list[dict[str, Any]] = []
 
     def add_trace(self, trace: RoutingTrace) -> None:
+        """Nothing."""
+
+    def add_placement(self, phase: str, variant: str, placement: Placement) -> None:
         """Nothing."""
 
     def add_memory(self, table: pa.Table) -> None:

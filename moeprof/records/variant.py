@@ -1,6 +1,6 @@
 """How an MoE layer is executed: the choices that optimizations change, never what the model computes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Variant:
         default = Variant()
         changed = (name for name in ("kernel", "store", "placement") if getattr(self, name) != getattr(default, name))
         return "+".join([self.dispatch, *(getattr(self, name) for name in changed)])
+
+    @property
+    def placed(self) -> bool:
+        """Whether experts lie elsewhere than contiguous placement has them."""
+        return self.placement != Variant.placement
+
+    @property
+    def unplaced(self) -> "Variant":
+        """The same with every expert where contiguous placement has it: what a placement is held against."""
+        return replace(self, placement=Variant.placement, replicas=0, placement_file="")
 
 
 STATIC = Variant()

@@ -10,6 +10,7 @@ from moeprof.reporters.numbers import Numbers, cell, rate, times
 from moeprof.reporters.sections.buffers import buffer_blocks
 from moeprof.reporters.sections.contest import baselines, contest_table, curve, variants_of
 from moeprof.reporters.sections.memory import category_table
+from moeprof.reporters.sections.placement import placement_blocks
 from moeprof.reporters.sections.speed import region_table, regions_of, share_bars
 from moeprof.reporters.sections.tables import scope_name
 from moeprof.reporters.sections.traffic import traffic_blocks, traffic_table
@@ -23,6 +24,7 @@ def phase_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
     yield from curve_blocks(run, numbers, phase)
     yield from region_blocks(run, numbers, phase)
     yield from buffer_blocks(run, numbers, phase)
+    yield from placement_blocks(run, numbers, phase)
     yield from rank_blocks(run, numbers, phase)
     if numbers.distinct("category", phase, "memory_at_peak"):
         yield Heading("What the memory is for", 3)

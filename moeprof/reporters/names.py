@@ -1,5 +1,7 @@
 """What variants are called in a sentence."""
 
+from moeprof.policies.balancing.registry import BALANCERS
+
 DISPATCHES = {
     "static": "static gating",
     "tutel": "Tutel",
@@ -8,12 +10,14 @@ DISPATCHES = {
     "dense": "the dense twin",
 }
 
+CHOICES = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {"file": "a placement from a file"}
+
 
 CHOICES = {"buffered": "buffered experts"}
 
 
 def name_of(label: str) -> str:
-    """`dynamic gating`, or `dynamic gating with loop` for the label `dynamic+loop`."""
+    """`dynamic gating`, or `dynamic gating with loop and greedy placement` for the label `dynamic+loop+greedy`."""
     dispatch, *choices = label.split("+")
     name = DISPATCHES.get(dispatch, dispatch)
     return f"{name} with {' and '.join(CHOICES.get(choice, choice) for choice in choices)}" if choices else name

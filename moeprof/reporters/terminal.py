@@ -78,7 +78,8 @@ def table(block: Table) -> RenderableType:
     """Words left, numbers right."""
     shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for index, column in enumerate(block.columns):
-        shown.add_column(Text(column), justify="left" if index < block.labels else "right", no_wrap=index < block.labels)
+        label = index < block.labels
+        shown.add_column(Text(column), justify="left" if label else "right", no_wrap=label, overflow="fold")
     for row in block.rows:
         shown.add_row(*(Text(cell) for cell in row))
     return Group(shown, Text(block.caption + "\n", style="dim")) if block.caption else shown

@@ -10,6 +10,7 @@ from moeprof.reporters.names import name_of
 from moeprof.reporters.numbers import Numbers, duration, percent, times
 from moeprof.reporters.sections.buffers import buffered_variants
 from moeprof.reporters.sections.contest import baseline_of, baselines, batch_cell, max_batch_cell, variants_of
+from moeprof.reporters.sections.placement import placement_line
 from moeprof.reporters.summary import MOST, VERBS, traffic_line, trust_line
 
 
@@ -24,6 +25,7 @@ def verdict(run: Run, numbers: Numbers) -> list[str]:
             *buffer_line(run, numbers, phase),
             *memory_line(run, numbers, phase, last),
             *outputs_line(run, numbers, phase, last),
+            *placement_line(run, numbers, phase, last),
         ]
     lines += (line for phase in phases for line in bottleneck_line(run, numbers, phase, last))
     lines += traffic_line(run, numbers, phases, last)
@@ -54,7 +56,8 @@ def speed_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator
     for other in others:
         metric, where = ("speedup_max_throughput", "") if best is not None else ("speedup_equal_batch", domain)
         ratio = numbers.get(metric, phase, where, variant=variant, category=other)
-        told += [] if ratio is None else [f"at {times(ratio)} the speed of {name_of(other)}"]
+        speed = "" if ratio is None else judged(ratio, between(numbers, metric, phase, where, variant, other))
+        told += [f"at {speed} the speed of {name_of(other)}"] if speed else []
     if told:
         yield f"{VERBS[phase]}: {name_of(variant)} runs {', '.join(told)}."
 

@@ -27,7 +27,7 @@ from moeprof.store.resident import Offsets, Wave
 
 @dataclass
 class Plan:
-    """What is left of a step; experts by their local numbers."""
+    """What is left of a step; experts by their logical numbers."""
 
     begun: Mark | None
     """When its experts were known; None where nobody asks."""
@@ -61,10 +61,11 @@ class BufferedStore:
     def __init__(
         self, layer: str, held: Sequence[int], num_slots: int, eviction: Eviction, layout: RecordLayout, ledger: Ledger
     ) -> None:
-        """`held` are the logical numbers of the L experts; ValueError where there are no slots, or more than experts."""
+        """`held` are the logical numbers of the L experts, in physical order; ValueError where slots are none, or too many."""
         if not 1 <= num_slots <= len(held):
             raise ValueError(f"{num_slots} slots for {len(held)} experts")
         self.layer, self.held, self.eviction, self.layout, self.ledger = layer, held, eviction, layout, ledger
+        self.place_of = {expert: place for place, expert in enumerate(held)}
         self.slab_SB = layout.slab(num_slots, ledger.device)
         self.weights = layout.weights(self.slab_SB)
         self.watch = stopwatch(ledger.device, ledger.clock)
@@ -105,7 +106,7 @@ class BufferedStore:
         gone = [expert for expert, slot in slot_of.items() if self.slot_of.get(expert) != slot]
         self.reset()
         for expert in gone:
-            load = Load(self.layer, self.held[expert], self.slab_SB[slot_of[expert]])
+            load = Load(self.layer, expert, self.slab_SB[slot_of[expert]])
             self.ledger.submit(load)
             self.ledger.wait(load)
         self.cache, self.slot_of, self.free = cache, slot_of, free  # only now: where a load fails, nothing is there
@@ -117,7 +118,7 @@ class BufferedStore:
         if len(self.slot_of) < len(self.held) or bookkeeper() is not None:
             with region("expert_load", self.layer):
                 self.plan = Plan(None if bookkeeper() is None else self.watch.mark())
-                self.begin(self.plan, active(offsets))
+                self.begin(self.plan, sorted(self.held[place] for place in active(offsets)))
 
     def begin(self, plan: Plan, experts: list[int]) -> None:
         """Follows the policy through the step."""
@@ -127,7 +128,7 @@ class BufferedStore:
             if not access.hit:
                 slot = self.slot_of.pop(access.victim) if access.victims else self.free_slot(access.expert)
                 self.slot_of[access.expert] = slot
-                plan.loads[access.expert] = Load(self.layer, self.held[access.expert], self.slab_SB[slot])
+                plan.loads[access.expert] = Load(self.layer, access.expert, self.slab_SB[slot])
             plan.slots[access.expert] = self.slot_of[access.expert]
             if access.victim in seen:
                 plan.behind[access.victim] = access.expert
@@ -137,7 +138,7 @@ class BufferedStore:
 
     def free_slot(self, expert: int) -> int:
         """The expert's own where all have one, so that they lie in order; any otherwise."""
-        return expert if self.num_slots == len(self.held) else self.free.pop()
+        return self.place_of[expert] if self.num_slots == len(self.held) else self.free.pop()
 
     def submit(self, plan: Plan, expert: int) -> None:
         """Has an expert moved into its slot, which nobody uses any longer."""
@@ -173,10 +174,10 @@ class BufferedStore:
         return plan.arriving.popleft()
 
     def places(self, plan: Plan, group: Sequence[int]) -> list[int]:
-        """The expert in every slot, -1 where none of the group is."""
+        """The physical expert in every slot, -1 where none of the group is."""
         places = [-1] * self.num_slots
         for expert in group:
-            places[plan.slots[expert]] = expert
+            places[plan.slots[expert]] = self.place_of[expert]
         return places
 
     def release(self, plan: Plan, group: Sequence[int]) -> None:
@@ -200,16 +201,15 @@ class BufferedStore:
             self.watch.reuse()
 
     def use(self, plan: Plan, access: Access) -> Use:
-        """One access by logical numbers."""
-        load, victim = plan.loads.get(access.expert), self.held[access.victim] if access.victims else -1
+        """One access, once it had its turn."""
+        load = plan.loads.get(access.expert)
         if load is None:
-            return Use(self.held[access.expert], True, victim, 0, 0, 0)
-        return Use(
-            self.held[access.expert], False, victim, self.layout.record_bytes, load.start_ns, load.start_ns + load.took_ns
-        )
+            return Use(access.expert, True, access.victim, 0, 0, 0)
+        ended_ns = load.start_ns + load.took_ns
+        return Use(access.expert, False, access.victim, self.layout.record_bytes, load.start_ns, ended_ns)
 
 
 def active(offsets: Offsets) -> list[int]:
-    """Experts that have rows; bounds on a device are waited for."""
+    """Physical experts that have rows; bounds on a device are waited for."""
     bounds = offsets.tolist() if isinstance(offsets, Tensor) else offsets
     return [expert for expert, (first, last) in enumerate(pairwise(bounds)) if first < last]

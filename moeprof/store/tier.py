@@ -29,18 +29,22 @@ class Tier(Protocol):
 class HostTier:
     """All records in memory beside the device, pinned where a GPU is to copy from it while it computes."""
 
-    def __init__(self, records: Mapping[Key, Tensor]) -> None:
-        self.records = records
+    def __init__(self, records: Mapping[Key, Tensor], *, pinned: bool = False) -> None:
+        self.records, self.pinned = dict(records), pinned
 
     @classmethod
     def filled(cls, layout: RecordLayout, keys: list[Key], fill: Fill, *, pinned: bool) -> "HostTier":
         """With the weights of these experts."""
-        records = {}
-        for layer, expert in keys:
-            record_B = torch.zeros(layout.record_bytes, dtype=torch.uint8, pin_memory=pinned)
+        tier = cls({}, pinned=pinned)
+        tier.add(layout, keys, fill)
+        return tier
+
+    def add(self, layout: RecordLayout, keys: list[Key], fill: Fill) -> None:
+        """The weights of these experts, as far as they are not there."""
+        for layer, expert in [key for key in keys if key not in self.records]:
+            record_B = torch.zeros(layout.record_bytes, dtype=torch.uint8, pin_memory=self.pinned)
             fill(layer, expert, ExpertWeights(*(whole[0] for whole in layout.weights(record_B[None]))))
-            records[layer, expert] = record_B
-        return cls(records)
+            self.records[layer, expert] = record_B
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> None:
         """From pinned memory the host need not wait for the device."""

@@ -13,6 +13,7 @@ from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
+from moeprof.studies.passes.placement import weigh_moves
 from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.slots import sweep_slots
@@ -28,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     check_outputs,
     measure_quality,
     measure_time,
+    weigh_moves,
     measure_breakdown,
     measure_memory,
     measure_traffic,
@@ -48,7 +50,8 @@ def optimization(
 ) -> Study:
     """The study behind `moeprof optimize`, of one recipe; no names are all optimizations that it has a use for.
 
-    The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against.
+    The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against. A
+    placement's speed-up is told over contiguous placement too.
     """
     baselines = [BASELINES[name] for name in dict.fromkeys(against)]
     with_experts = [variant for variant in baselines if not variant.dense] or [STATIC]
@@ -67,7 +70,8 @@ def optimization(
             chosen.append(trace_timeline)
         return chosen
 
-    told = [baseline for baseline in baselines if baseline in variants]
+    held = dict.fromkeys([*baselines, *(variant.unplaced for variant in applied if variant.placed)])
+    told = [variant for variant in held if variant in variants]
     return Study("optimize", variants, passes, told, [*([] if names else remarks), *left_out])
 
 

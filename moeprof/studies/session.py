@@ -9,15 +9,17 @@ from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.models.buffers import Buffers
-from moeprof.models.build import Model, build_model, weights_hash
+from moeprof.models.build import Model, build_model
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.layer import force_routing, moe_layers, static_tensors, use_variant
 from moeprof.parallel.collectives import barrier
 from moeprof.parallel.group import ALONE, Group
+from moeprof.records.placement import Placement
 from moeprof.records.recipe import Recipe
 from moeprof.records.run import RunRecord, RunWriter
 from moeprof.records.variant import Variant
+from moeprof.records.weights import weights_hash
 from moeprof.studies.progress import Progress
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import Workload
@@ -46,10 +48,16 @@ class Session:
     """This rank among those of the run; all of them go through the same passes."""
     buffers: Buffers | None = None
     """The slots of the buffered contenders, where there are any."""
+    placements: dict[Variant, Placement] = field(default_factory=dict)
+    """Where experts lie in the phase at hand, of contenders that place them."""
 
     def untold(self, phase: str) -> list[str]:
         """Labels of contenders whose speed-ups nobody may tell in a phase: they compute something else."""
         return [variant.label for unequal_phase, variant in self.unequal if unequal_phase == phase]
+
+    def judged(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
+        """What contenders are compared on: where one of them places experts, the batches that its placement has not seen."""
+        return later_half(episodes) if any(variant.placed for variant in self.contenders) else episodes
 
     @property
     def baseline(self) -> Variant:
@@ -120,6 +128,18 @@ def first_of_each_domain(episodes: Sequence[Episode]) -> list[Episode]:
     """What is timed: one batch of every domain."""
     first = {episode.domain: episode for episode in reversed(episodes)}
     return list(reversed(first.values()))
+
+
+def later_half(episodes: Sequence[Episode]) -> list[Episode]:
+    """Of every domain, the odd batch and a single one included (paper 6.4)."""
+    domains = [episode.domain for episode in episodes]
+    before = [domains[:number].count(domain) for number, domain in enumerate(domains)]
+    return [episode for episode, number in zip(episodes, before, strict=True) if number >= domains.count(episode.domain) // 2]
+
+
+def first_steps(episodes: Sequence[Episode]) -> dict[str, int]:
+    """The number of each domain's first step."""
+    return {episode.domain: episode.steps[0].index for episode in first_of_each_domain(episodes)}
 
 
 def beginning(episode: Episode) -> Episode:

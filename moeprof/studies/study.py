@@ -42,7 +42,7 @@ class Study:
     command: str
     variants: Sequence[Variant]
     passes: Callable[[Workload], Sequence[Pass]]
-    """In order, for every phase; the first one settles the tokens."""
+    """In order, for every phase; the first one settles the tokens, and places experts by them where a contender wants that."""
     against: Sequence[Variant] = ()
     """Contenders that speed-ups are told against."""
     notes: Sequence[str] = ()
@@ -103,8 +103,10 @@ class Study:
             if not episodes:
                 notes.append(f"phase {phase}: no sequence is long enough for it")
                 continue
-            for run_pass in self.passes(workload):
-                run_pass(session, phase, episodes)
+            settle, *others = self.passes(workload)
+            settle(session, phase, episodes)
+            for run_pass in others:
+                run_pass(session, phase, session.judged(episodes))
             notes += [f"{phase}: {remark}" for remark in auto.told()]
 
 

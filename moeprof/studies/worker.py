@@ -19,7 +19,6 @@ from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.instrument.machine import available_memory, environment
 from moeprof.instrument.timing import collector_paused
-from moeprof.models.build import weights_hash
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import ALONE
 from moeprof.records.errors import MoeprofError, UsageError
@@ -27,6 +26,7 @@ from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.subject import machine_of, settings_of
 from moeprof.records.variant import TIMED, Variant
+from moeprof.records.weights import weights_hash
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import calibrate, first_of_each_domain, load_models

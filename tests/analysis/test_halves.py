@@ -27,6 +27,25 @@ def test_a_single_step_has_no_halves() -> None:
     assert whole(matrices_of(steps_of([0, 1]))) is None
 
 
+def test_batches_of_several_steps_are_cut_where_one_begins() -> None:
+    (matrix,) = matrices_of(steps_of([0], [1], [2], [3], [0]))
+    halves = halved(matrix, start=3)
+    assert halves is not None
+    assert (halves.history.steps_B.tolist(), halves.test.steps_B.tolist()) == ([0, 1, 2], [3, 4])
+    assert halved(matrix, start=0) is None
+    assert halved(matrix, start=5) is None
+
+
+def test_every_domain_is_cut_at_its_own_step() -> None:
+    rows = [
+        *(Row(step, step, domain="prose") for step in range(2)),
+        *(Row(step, step % 4, domain="code") for step in (2, 3, 4, 5)),
+    ]
+    found = whole(matrices_of(rows), {"prose": 0, "code": 3})
+    assert found is not None  # all of prose is for the test, where it is not needed without a history
+    assert (found.history.steps_B.tolist(), found.test.steps_B.tolist()) == ([2], [3, 4, 5])
+
+
 @given(drawn_rows(layers=("1",)))
 @settings(max_examples=60, deadline=None)
 def test_parts_of_a_matrix_are_those_of_its_rows(rows: list[Row]) -> None:

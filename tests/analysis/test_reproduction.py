@@ -11,6 +11,7 @@ from moeprof.analysis.reproduction import Buffered, DifferenceError, buffered_of
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.loads import COLUMNS, Loads, joined
+from moeprof.records.placement import Placement
 from moeprof.records.routing_trace import COLUMNS as TRACE_COLUMNS
 from moeprof.records.routing_trace import RoutingTrace, TraceHeader
 
@@ -18,6 +19,10 @@ LIFO = "inactive-first+lifo"
 LAYERS = ["1", "3"]
 Steps = Sequence[Sequence[Sequence[int]]]
 """Experts of every token, by step."""
+
+
+def contiguous(num_ranks: int) -> Placement:
+    return Placement.contiguous(LAYERS, 8, num_ranks)
 
 
 def trace(steps: Steps, rank: int = 0) -> RoutingTrace:
@@ -65,7 +70,7 @@ def test_what_a_cache_did_is_reproduced_use_by_use(ranks: list[Steps], slots: in
     ranks = [steps[:length] for steps in ranks]
     loads = played(ranks, slots, policy)
     traces = [trace(steps, rank) for rank, steps in enumerate(ranks)]
-    assert reproduced(loads, traces, Buffered("dynamic+buffered", slots, policy)) == len(loads)
+    assert reproduced(loads, traces, Buffered("dynamic+buffered", slots, policy), contiguous(len(ranks))) == len(loads)
 
 
 STEPS: Steps = [[[0, 1], [2, 3]], [[4, 5]], [[0, 1]], [[2, 3]]]
@@ -75,15 +80,22 @@ STEPS: Steps = [[[0, 1], [2, 3]], [[4, 5]], [[0, 1]], [[2, 3]]]
 def test_another_number_of_slots_or_another_policy_is_found_out(slots: int, policy: str) -> None:
     loads = played([STEPS], 4, LIFO)
     with pytest.raises(DifferenceError, match=r"layer 1: in step \d expert \d was (not )?there, a replay says otherwise"):
-        reproduced(loads, [trace(STEPS)], Buffered("dynamic+buffered", slots, policy))
+        reproduced(loads, [trace(STEPS)], Buffered("dynamic+buffered", slots, policy), contiguous(1))
+
+
+def test_so_is_another_placement() -> None:
+    loads, buffered = played([STEPS, STEPS], 2, LIFO), Buffered("dynamic+buffered", 2, LIFO)
+    ranks = ((0, 1, 2, 7), (3, 4, 5, 6))
+    with pytest.raises(DifferenceError, match="layer 1, rank 0: the run used other experts than its trace says"):
+        reproduced(loads, [trace(STEPS), trace(STEPS, 1)], buffered, Placement(8, dict.fromkeys(LAYERS, ranks)))
 
 
 def test_so_is_another_trace() -> None:
     loads, buffered = played([STEPS], 4, LIFO), Buffered("dynamic+buffered", 4, LIFO)
     with pytest.raises(DifferenceError, match="layer 1: the run used other experts than its trace says"):
-        reproduced(loads, [trace(STEPS[:2])], buffered)
+        reproduced(loads, [trace(STEPS[:2])], buffered, contiguous(1))
     with pytest.raises(DifferenceError, match="layer 1: the run used experts in other steps"):
-        reproduced(played([[[[0, 1]], [[2, 3]]]], 4, LIFO), [trace([[[0, 1], [2, 3]]])], buffered)
+        reproduced(played([[[[0, 1]], [[2, 3]]]], 4, LIFO), [trace([[[0, 1], [2, 3]]])], buffered, contiguous(1))
 
 
 def test_only_a_variant_with_slots_is_buffered() -> None:

@@ -89,3 +89,30 @@ def test_a_budget_that_not_even_one_sequence_fits_is_said_and_the_rest_stands(
     assert "largest batch that fits" in stdout
     assert run.value("speedup_max_throughput", phase="score", variant="dynamic", category="static") is None
     assert run.value("speedup_equal_batch", phase="score", variant="dynamic", category="static") is not None
+
+
+@pytest.mark.parametrize(
+    ("layers", "num_experts", "what"),
+    [
+        ({"1": [[0, 1], [2]]}, 4, "layer 1: expert 3 is on no rank"),
+        ({"1": [[0, 1, 1], [2, 3, 0]]}, 4, "layer 1: expert 1 stands twice on rank 0"),
+        ({"1": [[0, 1, 2, 3]]}, 4, "layer 1: it is for 1 ranks, not 2"),
+        ({"1": [[0], [1]]}, 2, "it is for 2 experts, the model has 4"),
+        ({"3": [[0, 1], [2, 3]]}, 4, "it leaves out layer 1"),
+    ],
+)
+def test_a_placement_that_does_not_fit_is_refused_before_a_rank_starts(
+    moeprof: Call, micro: Micro, tmp_path: Path, layers: dict[str, list[list[int]]], num_experts: int, what: str
+) -> None:
+    file, out = tmp_path / "p.json", tmp_path / "run"
+    file.write_text(json.dumps({"schema_version": 1, "model_hash": "", "num_experts": num_experts, "layers": layers}))
+    code, stdout, stderr = moeprof("optimize", micro("lm"), "--load-balancing", "--placement", file, "--ranks", 2, "--out", out)
+    assert (code, stdout, stderr.count("\n")) == (2, "", 2)
+    assert stderr.startswith(f"Error: placement {file}: {what}\n")
+    assert not out.exists()
+
+
+def test_one_rank_has_no_use_for_load_balancing(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    code, _, stderr = moeprof("optimize", micro("lm"), "--load-balancing", "--out", tmp_path / "run")
+    assert code == 2
+    assert stderr.startswith("Error: --load-balancing: one rank has nothing to balance; --ranks N gives more\n")

@@ -105,7 +105,7 @@ def cells(run: Run) -> dict[str, list[str]]:
 def test_the_verdict_keeps_the_two_speedups_apart_and_names_every_baseline(run: Run) -> None:
     assert lines_of(run)[0] == (
         "Scoring: dynamic gating runs at 8x [7.5x to 8.5x] the speed of static gating, each at its own best batch (64 against 4), "
-        "at 4x [3.5x to 4.5x] where both have batch 8, at 4x the speed of Tutel."
+        "at 4x [3.5x to 4.5x] where both have batch 8, at 4x [3.5x to 4.5x] the speed of Tutel."
     )
 
 

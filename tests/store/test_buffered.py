@@ -213,14 +213,14 @@ def test_there_is_at_least_one_slot_and_no_more_than_experts(slots: int) -> None
 
 
 def test_experts_that_are_held_in_any_order_are_read_by_their_logical_numbers() -> None:
-    """As a placement may have it."""
+    """As a placement may have it; the policy sees them in the order of these numbers."""
     held, weights, book = [5, 0, 3], weights_of("1", 6), Book()
     buffered = store(in_memory(6), 6, 2, held=held)
     inputs = rows_of([2, 1, 3])
     with observed_by(book):
         found = outputs(buffered, inputs)
     torch.testing.assert_close(found, loop(inputs, ExpertWeights(*(whole[held] for whole in weights)), GELU))
-    assert [use[:3] for use in book.visits[0].uses] == [(5, False, -1), (0, False, -1), (3, False, 0)]
+    assert [use[:3] for use in book.visits[0].uses] == [(0, False, -1), (3, False, -1), (5, False, 3)]
 
 
 def test_a_real_file_serves_the_same_weights() -> None:

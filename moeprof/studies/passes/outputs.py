@@ -144,9 +144,10 @@ def compare_layer(
 ) -> None:
     """Runs one layer once more as `variant`, and compares tokens that lost nothing in it either way."""
     step, lost_T = inputs[1], witness.decisions[-1].lost_T
-    usual, layer.variant = layer.variant, variant
+    usual = layer.variant
+    layer.use(variant)
     other_TD = layer.forward(*inputs)
-    layer.variant = usual
+    layer.use(usual)
     kept_T = real(step, len(lost_T)) & ~lost_T & ~witness.decisions.pop().lost_T
     agreement.layers.setdefault(layer.name, Compared()).add(*differences(y_TD, other_TD, kept_T, tolerance))
 

@@ -1,4 +1,4 @@
-"""The pass `routing`: every batch once under every contender that routes, every decision kept."""
+"""The pass `routing`: every batch once under every contender that routes, every decision kept; experts are placed by it."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -7,6 +7,7 @@ from moeprof.analysis.drift import drift_rows
 from moeprof.analysis.entropy import entropy_rows
 from moeprof.analysis.fairseq import fairseq_rows
 from moeprof.analysis.locality import locality_rows
+from moeprof.analysis.placed_rows import from_step
 from moeprof.analysis.rank_load import rank_load_rows
 from moeprof.analysis.residency import residency_rows, with_residency
 from moeprof.analysis.routing import routing_rows
@@ -25,7 +26,8 @@ from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe import Recipe
 from moeprof.records.routing_trace import RoutingTrace, TraceHeader, joined
 from moeprof.records.variant import Variant
-from moeprof.studies.session import Session
+from moeprof.studies.passes.placement import place_experts
+from moeprof.studies.session import Session, first_steps
 from moeprof.workloads.episodes import Episode
 
 ANALYSES = (routing_rows, fairseq_rows, locality_rows, drift_rows)
@@ -38,9 +40,13 @@ def record_routing(session: Session, phase: str, episodes: Sequence[Episode]) ->
     session.progress.stage(f"{phase}: routing", len(episodes) * len(routed))
     for episode in episodes:
         episode.settle(session.use(session.baseline))
+    known: dict[Variant, list[RoutingTrace]] = {}
     for variant in routed:
+        if variant.placed:
+            place_experts(session, phase, variant, episodes, known.get(variant.unplaced, known[session.baseline]))
         recorder = recorded(session, variant, episodes)
         traces = of_every_rank(session.group, recorder.trace(trace_header(session.recipe, phase, variant)))
+        known[variant] = traces
         sizes = everyones(session.group, [astuple(size) for size in step_sizes(recorder, episodes)])
         entropies = everyones(session.group, [astuple(entropy) for entropy in recorder.entropies()])
         loads = loads_of_every_rank(session, phase, variant, recorder)
@@ -55,7 +61,9 @@ def record_routing(session: Session, phase: str, episodes: Sequence[Episode]) ->
         steps = averaged([[StepSize(*size) for size in mine] for mine in sizes])
         session.writer.add_metrics(slot_rows(session.recipe, phase, variant.label, steps))
         if not session.group.alone:
-            session.writer.add_metrics(rank_load_rows(traces))
+            starts = first_steps(session.judged(episodes))
+            judged = [from_step(trace, starts) for trace in traces]
+            session.writer.add_metrics(rank_load_rows(judged, session.placements.get(variant)))
         together = joined(traces[0].header, [trace.table for trace in traces])
         for rows_of in ANALYSES if variant == session.baseline else ANALYSES[:1]:
             session.writer.add_metrics(rows_of(together))

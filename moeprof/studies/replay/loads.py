@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from moeprof.analysis.counted import matrix_of_counts
-from moeprof.analysis.loads import LoadMatrix, layer_matrices
+from moeprof.analysis.loads import LoadMatrix, layer_matrices, rank_of_rows
 from moeprof.records.count_table import CountTable
 from moeprof.records.errors import UsageError
 from moeprof.records.replay import ALL, PREFILL, Choice, TraceSource
@@ -60,7 +60,7 @@ def loads_of_trace(source: Source) -> Loads:
     }
     layers = {}
     for phase, traces in ranks.items():
-        found = {found[0].layer: found for found in layer_matrices(together(traces))}
+        found = {found[0].layer: found for found in layer_matrices(together(traces), rank_R=rank_of_rows(traces))}
         layers[phase] = [found[layer] for layer in source.trace.layers if layer in found]
     notes = [note for note in source.notes if "--expert-bytes" not in note]
     return Loads(source.trace, source.variant, layers, ranks, notes)

@@ -87,7 +87,7 @@ def reproductions(run: Run, path: Path) -> list[str]:
                 (one for one in run.traces if (one.header.phase, one.header.variant) == key), key=lambda one: one.header.rank
             )
             try:
-                counts.append(f"{reproduced(loads, ranks, buffered):,} in {phase}")
+                counts.append(f"{reproduced(loads, ranks, buffered, run.placement(phase, buffered.label)):,} in {phase}")
             except DifferenceError as error:
                 raise UsageError(
                     f"run {path}: a replay does not do what {buffered.label} did in {phase}: {error}",

@@ -156,6 +156,22 @@ def test_published_counts_place_one_domain_for_another(shared_data: Path, tmp_pa
     )
 
 
+def test_published_counts_of_five_domains_place_for_each_other(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "loads" / "mixtral_8x7b_counts.json"
+    balanced = Balanced.of(replayed(read_loads(path), tmp_path / "run", balancers=["greedy"], devices=[2, 4]))
+    document = json.loads(path.read_text())
+    counts = {domain: np.array(rows) for domain, rows in document["counts"].items()}
+    pairs = [(past, future) for past in counts for future in counts if past != future]
+    assert balanced.crosses("all") == pairs
+    assert len(pairs) == 5 * 4
+    for past, future in pairs:
+        for row, layer in enumerate(document["layers"]):
+            placement = by_hand(counts[past][row], 4)
+            expected = max(int(counts[future][row][held].sum()) for held in placement) / counts[future][row].sum()
+            found = balanced.get("max_load", "all", "greedy", 4, layer=str(layer), domain=future, category=past)
+            assert found == pytest.approx(expected)
+
+
 def test_a_saved_placement_is_what_was_judged(loads: Loads, tmp_path: Path) -> None:
     replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[4], save=tmp_path / "p.json")
     placement = Placement.read(tmp_path / "p.json")

@@ -1,0 +1,50 @@
+"""Weights on their way from the ranks that contiguous placement gives them to those that a placement names.
+
+N ranks, L physical experts of each rank, R experts that leave or arrive.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from moeprof.moe.layer import MoELayer
+from moeprof.moe.placed import PlacedExperts
+from moeprof.parallel.collectives import start_all_to_all
+from moeprof.parallel.group import Group
+from moeprof.records.variant import Variant
+from moeprof.store.resident import ExpertWeights, ResidentStore
+
+
+def move(layer: MoELayer, variant: Variant, ranks: Sequence[Sequence[int]]) -> int:
+    """Has every rank hold these experts of a layer under `variant`, all of them resident; the bytes that this rank got from others."""
+    placed = layer.place(variant, ranks)
+    layer.stores[variant] = ResidentStore(moved(layer.experts.weights, placed, layer.group))
+    return moved_bytes(layer.experts.weights, placed)
+
+
+def moved(weights: ExpertWeights, placed: PlacedExperts, group: Group) -> ExpertWeights:
+    """The weights of this rank's physical experts (L, ...), in their order: one all-to-all for each of the four tensors.
+
+    Every rank calls this with its own share under contiguous placement, and keeps that.
+    """
+    share, device = len(weights.w1_EDF), weights.w1_EDF.device
+    leaving = [[expert % share for expert in held if expert // share == group.rank] for held in placed.ranks]
+    sources = [expert // share for expert in placed.held]
+    order_R = torch.tensor(sorted(range(len(sources)), key=sources.__getitem__), device=device)
+    leaving_R = torch.tensor([expert for experts in leaving for expert in experts], dtype=torch.int64, device=device)
+    sent, received = [len(experts) for experts in leaving], [sources.count(rank) for rank in range(group.size)]
+
+    def arrived(whole: Tensor) -> Tensor:
+        rows = whole.index_select(0, leaving_R)
+        rows = rows if group.alone else start_all_to_all(rows, sent, received).wait()
+        return torch.empty_like(rows).index_copy_(0, order_R, rows)
+
+    return ExpertWeights(*map(arrived, weights))
+
+
+def moved_bytes(weights: ExpertWeights, placed: PlacedExperts) -> int:
+    """What of that comes to this rank from others."""
+    share = len(weights.w1_EDF)
+    strangers = sum(expert // share != placed.rank for expert in placed.held)
+    return strangers * sum(whole[0].nbytes for whole in weights)

@@ -1,0 +1,80 @@
+"""Load balancing: experts move to other ranks, or get copies, so that no rank serves much more than another (paper section VII)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from moeprof.optimizations.optimization import Optimization, Option, Settings
+from moeprof.records.errors import UsageError
+from moeprof.records.placement import Placement
+from moeprof.records.recipe import Recipe
+from moeprof.records.variant import Variant
+
+PLAIN, COPYING = "greedy", "eplb-distinct"
+"""Balancers where nobody names one: without copies, and with."""
+
+
+def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
+    """The variant with a balancer's placement, or a file's; UsageError where the recipe's experts cannot lie so."""
+    copies, balancer, path = number(settings["replicas"]), settings["balancer"], settings["placement"]
+    if path and (balancer or copies):
+        raise UsageError("--placement: --balancer and --replicas have no say in a file", "Give either of them.")
+    if path:
+        return from_file(variant, Path(str(path)), recipe)
+    name = str(balancer or (COPYING if copies else PLAIN))
+    check(name, copies, recipe)
+    return replace(variant, placement=name, replicas=copies)
+
+
+def number(replicas: str | bool | None) -> int:
+    """UsageError where it is none."""
+    text = str(replicas or 0)
+    if not text.isdecimal():
+        raise UsageError(f"--replicas {text}: no number of slots", "Give 0 or more.")
+    return int(text)
+
+
+def check(name: str, copies: int, recipe: Recipe) -> None:
+    """UsageError where the balancer cannot place the recipe's experts on its ranks with so many slots more."""
+    from moeprof.policies.balancing import registry
+    from moeprof.policies.balancing.balancer import Cluster
+    from moeprof.policies.balancing.contiguous import CONTIGUOUS
+
+    balancer = registry.find_balancer(name)
+    if balancer is CONTIGUOUS:
+        raise UsageError(f"--balancer {name}: experts lie so without it", "Name one that moves them.")
+    if copies and balancer.replicates and balancer.repeats:
+        raise UsageError(f"--balancer {name}: it may put a copy beside a copy, which helps no rank", f"Use {COPYING}.")
+    experts, ranks = recipe.model.experts, recipe.parallel.ranks
+    registry.check(balancer, experts, Cluster(ranks, experts // ranks + copies))
+
+
+def from_file(variant: Variant, path: Path, recipe: Recipe) -> Variant:
+    """UsageError where the file is for something else."""
+    placement = Placement.read(path)
+    placement.fits(path, recipe)
+    most = max(len(held) for ranks in placement.layers.values() for held in ranks)
+    share = recipe.model.experts // recipe.parallel.ranks
+    return replace(variant, placement="file", replicas=most - share, placement_file=str(path))
+
+
+def obstacle(recipe: Recipe) -> str:
+    """A rank that is alone."""
+    return "" if recipe.parallel.ranks > 1 else "one rank has nothing to balance; --ranks N gives more"
+
+
+LOAD_BALANCING = Optimization(
+    name="load-balancing",
+    help="Let experts lie where they load all ranks alike, by the loads of earlier batches.",
+    apply=apply,
+    options=(
+        Option(
+            name="balancer",
+            metavar="NAME",
+            help=f"Who places the experts; default: {PLAIN}, or {COPYING} where there are --replicas.",
+        ),
+        Option(name="replicas", metavar="N", help="Slots of each layer on each rank for copies of hot experts; default: 0."),
+        Option(name="placement", metavar="FILE", help="Deploy this placement instead of making one."),
+    ),
+    needs=("dynamic-gating",),
+    obstacle=obstacle,
+)

@@ -1,0 +1,93 @@
+"""`moeprof placement` as its users type it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.placement import Placement
+from moeprof.reporters.placement import listed
+
+Call = Callable[..., tuple[int, str, str]]
+Micro = Callable[[str], Path]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """For the micro model on two ranks: expert 0 is on both, expert 3 came to rank 0."""
+    Placement(4, {"1": ((0, 1, 3), (2, 0, 1))}).write(tmp_path / "p.json")
+    return tmp_path / "p.json"
+
+
+def test_it_shows_who_holds_what(moeprof: Call, file: Path) -> None:
+    code, stdout, stderr = moeprof("placement", "show", file)
+    assert (code, stderr) == (0, "")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in stdout.splitlines() if line.startswith("| 1")]
+    assert lines == [["1", "0", "3", "1", "0-1 3"], ["1", "1", "3", "2", "0-2"]]
+    assert "4 experts in each of 1 layers on 2 ranks, 2 copies among them." in stdout
+    assert json.loads(moeprof("placement", "show", file, "--json")[1])["layers"] == {"1": [[0, 1, 3], [2, 0, 1]]}
+
+
+def test_it_tells_two_apart(moeprof: Call, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "q.json"
+    Placement.contiguous(["1"], 4, 2).write(other)
+    code, stdout, _ = moeprof("placement", "diff", other, file)
+    assert code == 0
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in stdout.splitlines() if line.startswith("| 1")]
+    assert lines == [["1", "0", "0-1", "0-1"], ["1", "1", "0", "3"]]
+    moves = json.loads(moeprof("placement", "diff", other, file, "--json")[1])["moves"]
+    assert moves[-1] == {"layer": "1", "expert": 3, "before": [1], "after": [0]}
+    assert "The same experts on the same ranks." in moeprof("placement", "diff", file, file)[1]
+
+
+def test_it_says_what_makes_two_hard_to_compare(moeprof: Call, tmp_path: Path) -> None:
+    Placement(2, {"1": ((0, 1),)}, "a" * 64).write(tmp_path / "a.json")
+    Placement(4, {"1": ((0, 1), (2, 3))}, "b" * 64).write(tmp_path / "b.json")
+    stdout = moeprof("placement", "diff", tmp_path / "a.json", tmp_path / "b.json")[1]
+    assert "They are for different models: aaaaaaaaaaaa and bbbbbbbbbbbb." in stdout
+    assert "The first one is for 2 experts, the second one for 4." in stdout
+    assert "The first one is for 1 ranks, the second one for 2." in stdout
+
+
+def test_it_checks_a_file_against_a_recipe(moeprof: Call, file: Path, micro: Micro) -> None:
+    code, stdout, _ = moeprof("placement", "check", file, "--recipe", micro("lm"))
+    assert (code, stdout) == (
+        0,
+        f"{file}: recipe lm-micro can run with it on 2 ranks; whose weights it was made for, it does not say\n",
+    )
+    told = moeprof("placement", "check", file, "--recipe", micro("lm"), "--ranks", 2, "--json")[1]
+    assert json.loads(told) == {"fits": True, "recipe": "lm-micro", "ranks": 2}
+    code, stdout, stderr = moeprof("placement", "check", file, "--recipe", micro("lm"), "--ranks", 4)
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith(
+        f"Error: placement {file}: layer 1: it is for 2 ranks, not 4\nGive one that was made for recipe lm-"
+    )
+    code, _, stderr = moeprof("placement", "check", file, "--recipe", micro("mt"))
+    assert code == 2
+    assert "it leaves out layer enc.1" in stderr
+
+
+@pytest.mark.parametrize("verb", [("show",), ("diff",), ("check", "--recipe", "lm-tiny")])
+def test_a_file_that_is_none_is_refused(moeprof: Call, file: Path, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    (tmp_path / "no.json").write_text("{}")
+    code, stdout, stderr = moeprof("placement", *verb, *([file] if verb == ("diff",) else []), tmp_path / "no.json")
+    assert (code, stdout, stderr.count("\n")) == (2, "", 2)
+    assert stderr.startswith(f"Error: placement {tmp_path}/no.json: ")
+
+
+def test_it_needs_no_torch(file: Path) -> None:
+    code = (
+        "import sys; from moeprof.cli.group import run\n"
+        f"assert run(['placement', 'show', {str(file)!r}]) == 0\n"
+        f"assert run(['placement', 'check', {str(file)!r}, '--recipe', 'lm-tiny']) == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_neighbours_are_drawn_together() -> None:
+    assert listed([3, 1, 2, 7, 10, 9]) == "1-3 7 9-10"
+    assert listed([]) == ""
