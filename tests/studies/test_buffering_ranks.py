@@ -1,7 +1,10 @@
 """Buffering over two real ranks: each rank buffers its own experts for the tokens of both, and a replay says what they did."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from parallel.ranks import over_ranks
 
 from moeprof.parallel.group import Group
@@ -15,40 +18,76 @@ from moeprof.studies.passes.slots import sweep_slots
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.study import Study
 
-from .runs import DYNAMIC, Micro, values
+from .runs import DYNAMIC, values
 
 BUFFERED = Variant("dynamic", "loop", "buffered", slots=2, eviction="inactive-first+lifo", buffered="all")
 LABEL = BUFFERED.label
+GREEDY = replace(BUFFERED, placement="greedy")
+COPIED = replace(BUFFERED, placement="eplb-distinct", replicas=1)
 
 
 def study(group: Group, recipe: str, out: Path) -> tuple[bool, list[str]]:
     """One rank's part."""
     passes = (record_routing, check_outputs, measure_loads, sweep_slots)
-    made = Study("optimize", (DYNAMIC, BUFFERED), lambda _: passes, (DYNAMIC,))
-    overrides = ["model.experts=8", "parallel.ranks=2", "load.batches=2", "measure.rounds=5", "data.domains=['imbari']"]
+    made = Study("optimize", (DYNAMIC, BUFFERED, GREEDY, COPIED), lambda _: passes, (DYNAMIC,))
+    overrides = ["model.experts=8", "parallel.ranks=2", "load.batches=4", "measure.rounds=5", "data.domains=['imbari']"]
     run = made.run(load_recipe(recipe, overrides), out, group=group)
     return run.record.valid, run.record.reasons
 
 
-def test_outputs_hits_and_bytes_are_right_on_both_ranks(micro: Micro, tmp_path: Path) -> None:
-    over_ranks(2, study, str(micro("mt")), tmp_path / "run")
-    run = Run.open(tmp_path / "run")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    from conftest import MICRO
+
+    folder = tmp_path_factory.mktemp("buffered")
+    (folder / "micro.toml").write_text(MICRO["mt"])
+    over_ranks(2, study, str(folder / "micro.toml"), folder / "run")
+    return Run.open(folder / "run")
+
+
+def test_outputs_are_the_resident_ones_whoever_holds_the_experts(run: Run) -> None:
+    """Behind slots, moved to other ranks, and copied to both."""
     assert run.record.valid
-    assert set(values(run, "output_tokens_differing", "phase", variant=LABEL).values()) == {0}
+    differing = values(run, "output_tokens_differing", "phase", "variant")
+    assert set(differing) == {(phase, one.label) for phase in ("encode", "decode") for one in (BUFFERED, GREEDY, COPIED)}
+    assert set(differing.values()) == {0}
+
+
+def test_a_rank_loads_its_own_experts_and_a_replay_says_which_of_them_were_there(run: Run) -> None:
     loads = run.loads
-    assert {(rank, expert // 4) for rank, expert in zip(loads.column("rank"), loads.column("expert"), strict=True)} == {
-        (0, 0),
-        (1, 1),
-    }
-    (note,) = read_source(run.path).notes[:1]
-    counts = {phase: len(own) for (phase,), own in loads.groups("phase")}
-    assert all(f"{count:,} in {phase}" in note for phase, count in counts.items())
+    for variant in (BUFFERED, GREEDY, COPIED):
+        for phase in ("encode", "decode"):
+            own = loads.of(phase=phase, variant=variant.label)
+            homes = run.placement(phase, variant.label).homes(next(iter(own.column("layer").tolist())))
+            assert all(rank in homes[expert] for rank, expert in zip(own.column("rank"), own.column("expert"), strict=True))
+    notes = read_source(run.path).notes
+    for note, variant in zip(notes, (BUFFERED, GREEDY, COPIED), strict=False):
+        assert note.startswith(
+            f"{variant.label} (inactive-first+lifo, 2 slots) was replayed first: it hits and misses as it did"
+        )
+        counts = {phase: len(own) for (phase,), own in loads.of(variant=variant.label).groups("phase")}
+        assert all(f"{count:,} in {phase}" in note for phase, count in counts.items())
+
+
+def test_an_expert_that_is_copied_is_loaded_by_both_of_its_ranks(run: Run) -> None:
+    own = run.loads.of(phase="encode", variant=COPIED.label)
+    (layer,) = set(own.column("layer").tolist())
+    copied = {expert for expert, ranks in run.placement("encode", COPIED.label).homes(layer).items() if len(ranks) == 2}
+    assert len(copied) == 2
+    assert any(len(set(own.of(expert=expert).column("rank").tolist())) == 2 for expert in copied)
+
+
+def test_numbers_are_those_of_the_loads(run: Run) -> None:
     for phase in ("encode", "decode"):
-        own = loads.of(phase=phase)
+        own = run.loads.of(phase=phase, variant=LABEL)
         assert run.value("bytes_loaded", phase=phase, variant=LABEL) == own.column("bytes").sum()
         assert run.value("miss_rate", phase=phase, variant=LABEL) == (~own.column("hit")).mean()
-        assert run.value("miss_rate", phase=phase, variant=LABEL, point="slots=2") == (~own.column("hit")).mean()
         assert run.value("load_time", phase=phase, variant=LABEL, domain="imbari") is not None
+        assert run.value("moved_bytes", phase=phase, variant=GREEDY.label) == 0, "they come from behind the slots"
+
+
+def test_each_step_uses_the_experts_that_both_ranks_chose(run: Run) -> None:
+    loads = run.loads.of(variant=LABEL)
     for step, layer in {*zip(loads.column("step").tolist(), loads.column("layer").tolist(), strict=True)}:
         traces = [trace for trace in run.traces if trace.header.variant == LABEL and layer in trace.header.layers]
         chosen = {
