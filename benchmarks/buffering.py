@@ -5,11 +5,13 @@ how much of the load time is hidden, and what do slots cost where every expert h
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -22,14 +24,20 @@ from moeprof.instrument.timing import interleaved
 from moeprof.instrument.visits import VisitRecorder
 from moeprof.models.buffers import Buffers
 from moeprof.moe.layer import use_variant
+from moeprof.parallel.group import joined, started_as
 from moeprof.policies.eviction.registry import DEFAULT
 from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.run import Run
 from moeprof.records.variant import Variant
+from moeprof.studies.passes.loads import measure_loads
+from moeprof.studies.passes.outputs import check_outputs
+from moeprof.studies.passes.routing import record_routing
+from moeprof.studies.passes.time import measure_time
 from moeprof.studies.progress import Silent
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.session import calibrate, load_models
+from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
 
 LITTLE = ("load.phases=['decode']", "load.batches=1", "measure.rounds=6")
@@ -44,44 +52,66 @@ def main() -> None:
     parser.add_argument("--recipe", default="mt-small")
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS)
+    parser.add_argument("--routing", nargs="*", default=["model", "uniform:sticky=0.9"], help="as [routing] source")
+    parser.add_argument("--as-rank", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.as_rank:
+        as_rank(arguments.recipe, arguments.routing[0], arguments.as_rank)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        for ranks in arguments.ranks:
-            told(once(arguments.recipe, ranks, Path(folder) / str(ranks)), ranks)
-    recipe = load_recipe(arguments.recipe, LITTLE)
+        for index, (routing, ranks) in enumerate(product(arguments.routing, arguments.ranks)):
+            told(once(arguments.recipe, routing, ranks, Path(folder) / str(index)), f"{routing}, {ranks} ranks")
+    recipe = load_recipe(arguments.recipe, [*LITTLE, f"routing.source={arguments.routing[-1]}"])
     keep_freed_memory()
     with torch.inference_mode():
         kernel_bytes(recipe)
         cost_of_slots_for_all(recipe, arguments.rounds)
 
 
-def once(recipe: str, ranks: int, out: Path) -> Run:
-    """A run with half of the slots."""
-    sets = [word for key in LITTLE for word in ("--set", key)]
-    command = ["-m", "moeprof", "optimize", recipe, "--expert-buffering", "--kernel", "loop", "--no-sweep"]
+def once(recipe: str, routing: str, ranks: int, out: Path) -> Run:
+    """A run with half of the slots beside the same without, this script once more on every rank."""
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "29531", __file__]
+    threads = str(max((os.cpu_count() or 1) // ranks, 1))
+    environment = {"OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"} | os.environ
     subprocess.run(
-        [sys.executable, *command, "--ranks", str(ranks), "--out", str(out), *sets], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, *command, "--recipe", recipe, "--routing", routing, "--as-rank", str(out)], check=True, env=environment
     )
     return Run.open(out)
 
 
-def told(run: Run, ranks: int) -> None:
+def as_rank(name: str, routing: str, out: Path) -> None:
+    """One rank's part: routing from cold slots, outputs, times, loads."""
+    group = started_as()
+    recipe = load_recipe(name, [*LITTLE, f"parallel.ranks={group.size}", f"routing.source={routing}"])
+    variant = buffered(recipe.model.experts // group.size // 2)
+    passes = (record_routing, check_outputs, measure_time, measure_loads)
+    with joined(group, recipe.measure.device, recipe.parallel.timeout_s):
+        Study("optimize", (DYNAMIC, variant), lambda _: passes, (DYNAMIC,)).run(recipe, out, group=group)
+
+
+def buffered(slots: int) -> Variant:
+    """The paper's policy over so many slots."""
+    return replace(DYNAMIC, store="buffered", slots=slots, eviction=DEFAULT, buffered="decoder")
+
+
+def told(run: Run, where: str) -> None:
     """Replay against reality, and what hid the loads."""
     (label,) = (str(one["label"]) for one in run.record.variants if one["store"] == "buffered")
-    print(f"{ranks} ranks: {read_source(run.path).notes[0]}")
+    print(f"{where}: {read_source(run.path).notes[0]}")
 
     def value(metric: str) -> float:
         found = (run.value(metric, phase="decode", variant=label, domain=domain) for domain in ("", *domains(run)))
         return next((number for number in found if number is not None), 0.0)
 
     hidden, loading, stall, hideable = map(value, ("hidden_fraction", "load_time", "stall_time", "hideable_time"))
+    reached = "nothing to hide" if not hideable else "reached" if hidden >= LEAST_HIDDEN else "NOT REACHED"
     print(
-        f"{ranks} ranks: {value('miss_rate'):.1%} miss; of a step of {value('step_latency') / 1e6:.1f} ms: loading "
-        f"{loading / 1e6:.1f} ms at {value('load_bandwidth') / 1e6:.0f} MB/s, could hide {hideable / 1e6:.1f} ms, stands still "
-        f"{stall / 1e6:.1f} ms; hidden {hidden:.1%} of what could: {'reached' if hidden >= LEAST_HIDDEN else 'NOT REACHED'}"
+        f"{where}: {value('miss_rate'):.1%} miss; of a step of {value('step_latency') / 1e6:.1f} ms: loading {loading / 1e6:.1f} ms "
+        f"at {value('load_bandwidth') / 1e6:.0f} MB/s, could hide {hideable / 1e6:.1f} ms, stands still {stall / 1e6:.1f} ms; "
+        f"hidden {hidden:.1%} of what could: {reached}"
     )
     equal = run.value("output_tokens_differing", phase="decode", variant=label)
-    print(f"{ranks} ranks: outputs that differ from the resident run's: {equal:.0f}; valid {run.record.valid}")
+    print(f"{where}: outputs that differ from the resident run's: {equal:.0f}; valid {run.record.valid}")
 
 
 def domains(run: Run) -> list[str]:
@@ -91,7 +121,7 @@ def domains(run: Run) -> list[str]:
 
 def fitted(recipe: Recipe, slots: int) -> tuple[torch.nn.Module, Variant, Buffers, Callable[[], object]]:
     """The model under dynamic gating, its buffered variant, and a round of a few decode steps."""
-    variant = replace(DYNAMIC, store="buffered", slots=slots, eviction=DEFAULT, buffered="decoder")
+    variant = buffered(slots)
     models = load_models(recipe, [DYNAMIC, variant], Silent())
     model = models[variant]
     buffers = Buffers(model, recipe, [variant])

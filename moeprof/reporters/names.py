@@ -10,10 +10,10 @@ DISPATCHES = {
     "dense": "the dense twin",
 }
 
-CHOICES = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {"file": "a placement from a file"}
-
-
-CHOICES = {"buffered": "buffered experts"}
+CHOICES = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {
+    "file": "a placement from a file",
+    "buffered": "buffered experts",
+}
 
 
 def name_of(label: str) -> str:
