@@ -41,10 +41,10 @@ test: install-dev
 BASELINES := reports/baselines
 GATE := build/gate
 GATED := num_parameters memory_static flops_per_token capacity step_rows step_tokens expert_slots waste_factor \
-	dropped_fraction dropped_tokens memory_dynamic_peak memory_total_peak memory_peak
+	dropped_fraction dropped_tokens memory_dynamic_peak memory_total_peak memory_peak expert_accesses misses bytes_loaded
 GATED_MEANS := step_rows step_tokens capacity expert_slots waste_factor dropped_fraction dropped_tokens
 GATE_OPTIONS := --strict $(addprefix --only ,$(GATED)) $(foreach mean,$(GATED_MEANS),--threshold $(mean)=0.0001%)
-GATE_RUN := --dynamic-gating --no-sweep --kernel loop --set load.batches=1 --set measure.warmup=0 --set measure.rounds=5 --force --quiet
+GATE_RUN := --expert-buffering --buffer all --no-sweep --kernel loop --set load.batches=1 --set measure.warmup=0 --set measure.rounds=5 --force --quiet
 
 gate: gate-runs
 	$(BIN)/moeprof compare $(BASELINES)/gate.json $(GATE) $(GATE_OPTIONS) --format terminal
