@@ -49,21 +49,21 @@ def weight_bytes(model: ModelSection, *, dense: bool = False, ranks: int = 1) ->
     return sum(count * (TENSOR_BYTES if part == "router" else model.bytes_per_element) for part, count in parts.items())
 
 
-def copies_bytes(recipe: Recipe, variant: Variant) -> int:
-    """Of a variant's slots for copies of experts in all MoE layers."""
-    return variant.replicas * num_moe_layers(recipe.model) * ffn_parameters(recipe.model) * recipe.model.bytes_per_element
+def copies_bytes(model: ModelSection, copies: int) -> int:
+    """Of so many slots of every MoE layer for copies of experts."""
+    return copies * num_moe_layers(model) * ffn_parameters(model) * model.bytes_per_element
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:
     """Bytes that a rank holds under a variant whatever it computes: its weights, copies of experts included."""
     whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
-    return whole + copies_bytes(recipe, variant)
+    return whole + copies_bytes(recipe.model, variant.replicas)
 
 
 def placed_bytes(recipe: Recipe, variant: Variant) -> int:
     """Of the experts that a rank holds once more for a variant that places them; 0 under any other, which all share a set."""
     share = parameters_by_part(recipe.model)["experts"] // recipe.parallel.ranks * recipe.model.bytes_per_element
-    return share + copies_bytes(recipe, variant) if variant.placed else 0
+    return share + copies_bytes(recipe.model, variant.replicas) if variant.placed else 0
 
 
 def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
