@@ -4,7 +4,7 @@ Runs `moeprof optimize --load-balancing` with `routing.source=zipf:1.2,sorted`: 
 throughputs with its 95% interval, and whether the tokens that each rank was sent are those that a replay of the trace predicts.
 Times need a machine that does nothing else, and as many cores as ranks.
 
-python benchmarks/balancing.py [--recipe NAME] [--ranks N,...] [--rounds N] [--virtual]
+python benchmarks/balancing.py [--recipe NAME] [--ranks N,...] [--rounds N] [--set KEY=VALUE] [--virtual]
 """
 
 import argparse
@@ -19,14 +19,18 @@ import numpy as np
 from moeprof.analysis.loads import layer_matrices, pooled, rank_of_rows
 from moeprof.analysis.placing import device_counts
 from moeprof.records.placement import Placement
+from moeprof.records.recipe_files import load_recipe
 from moeprof.records.routing_trace import joined
 from moeprof.records.run import Run
+from moeprof.records.variant import Variant
+from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import AskedPlacements, replay_placements
+from moeprof.studies.study import Study
 
 BEFORE, AFTER = "dynamic", "dynamic+greedy"
 SKEWED = "zipf:1.2,sorted"
-SOURCES = ("model", "zipf:1.2", SKEWED)
+SOURCES = ("model", "zipf:1.2,seed=1", SKEWED)
 DEVICES = 8
 
 
@@ -36,6 +40,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="lm-small")
     parser.add_argument("--ranks", default="2,4")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override of the recipe; repeatable")
     parser.add_argument("--virtual", action="store_true", help="lm-tiny and mt-tiny on 8 virtual devices, and no real ranks")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +50,9 @@ def main() -> None:
                     print("\n".join(virtual(recipe, source, Path(folder) / recipe / source.replace(":", "-"))), flush=True)
             return
         for ranks in map(int, arguments.ranks.split(",")):
-            found = real(arguments.recipe, ranks, arguments.rounds, Path(folder) / str(ranks))
+            found = real(
+                arguments.recipe, ranks, [*arguments.set, f"measure.rounds={arguments.rounds}"], Path(folder) / str(ranks)
+            )
             print("\n".join(told(found, ranks)), flush=True)
 
 
@@ -54,9 +61,9 @@ def moeprof(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "moeprof", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def real(recipe: str, ranks: int, rounds: int, out: Path) -> Run:
+def real(recipe: str, ranks: int, overrides: list[str], out: Path) -> Run:
     """Static gating does not matter here and is slow: Tutel stands in its place. Both placements are rounds of one run, in turns."""
-    sets = [f"routing.source={SKEWED}", "load.phases=['score']", "data.domains=['prose']", f"measure.rounds={rounds}"]
+    sets = [f"routing.source={SKEWED}", "load.phases=['score']", "data.domains=['prose']", *overrides]
     words = [word for one in sets for word in ("--set", one)]
     options = ["--load-balancing", "--no-sweep", "--against", "tutel", "--ranks", str(ranks), "--out", str(out)]
     moeprof("optimize", recipe, *options, *words)
@@ -109,11 +116,12 @@ def predicted(found: Run) -> bool:
 
 def virtual(recipe: str, source: str, out: Path) -> Iterator[str]:
     """Loads of 8 devices on the later half of the trace, whatever comes out."""
-    moeprof("characterize", recipe, "--set", f"routing.source={source}", "--set", "measure.rounds=5", "--out", str(out / "run"))
+    study = Study("characterize", (Variant(dispatch=BEFORE),), lambda _: (record_routing,))
+    run = study.run(load_recipe(recipe, [f"routing.source={source}"]), out / "run")
     asked = AskedPlacements(balancers=["greedy", "anti-correlation", "eplb-distinct"], devices=[DEVICES])
-    replayed = replay_placements(read_loads(out / "run"), asked, out / "replay")
+    replayed = replay_placements(read_loads(run.path), asked, out / "replay")
     for phase in ("prefill", "decode"):
-        at = {"phase": phase, "variant": "static"}
+        at = {"phase": phase, "variant": BEFORE}
         parts = []
         for name in ("contiguous", *asked.balancers):
             values = [

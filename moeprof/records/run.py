@@ -20,7 +20,6 @@ from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.loads import Loads
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
-from moeprof.records.placement import Placement
 from moeprof.records.recipe import Recipe
 from moeprof.records.replay import Balance, Replay, TraceSource
 from moeprof.records.routing_trace import RoutingTrace, read_traces
@@ -279,11 +278,6 @@ class RunWriter:
         (self.path / "routing").mkdir(exist_ok=True)
         trace.write(self.path / "routing" / trace.file_name)
 
-    def add_placement(self, phase: str, variant: str, placement: Placement) -> None:
-        """Writes where experts lie in a phase under a variant."""
-        (self.path / "placements").mkdir(exist_ok=True)
-        placement.write(self.path / "placements" / f"{phase}-{variant}.json")
-
     def add_metrics(self, rows: Iterable[MetricRow]) -> None:
         """Adds rows to `metrics.csv`."""
         self.metrics.extend(rows)
@@ -356,9 +350,6 @@ class UnwrittenRun(RunWriter):
         self.samples: list[dict[str, Any]] = []
 
     def add_trace(self, trace: RoutingTrace) -> None:
-        """Nothing."""
-
-    def add_placement(self, phase: str, variant: str, placement: Placement) -> None:
         """Nothing."""
 
     def add_memory(self, table: pa.Table) -> None:

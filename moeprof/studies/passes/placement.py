@@ -34,7 +34,9 @@ def place_experts(
     move_bytes, move_ns = deployed(session, phase, variant, placement)
     if trial is None:
         return
-    session.writer.add_placement(phase, variant.label, placement)
+    folder = session.writer.path / "placements"
+    folder.mkdir(exist_ok=True)
+    placement.write(folder / f"{phase}-{variant.label}.json")
     header = traces[0].header.model_copy(update={"variant": variant.label})
     session.writer.add_metrics(placed_rows(header, trial, placement))
     address = Address(workload=session.recipe.workload, phase=phase, variant=variant.label)
