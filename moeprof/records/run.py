@@ -20,6 +20,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, refuse_newer, replacing
 from moeprof.records.loads import Loads
 from moeprof.records.metrics import COLUMNS, KEYS, MetricRow, MetricTable
+from moeprof.records.placement import Placement
 from moeprof.records.recipe import Recipe
 from moeprof.records.replay import Balance, Replay, TraceSource
 from moeprof.records.routing_trace import RoutingTrace, read_traces
