@@ -31,6 +31,7 @@ def moved(weights: ExpertWeights, placed: PlacedExperts, group: Group) -> Expert
     share, device = len(weights.w1_EDF), weights.w1_EDF.device
     leaving = [[expert % share for expert in held if expert // share == group.rank] for held in placed.ranks]
     sources = [expert // share for expert in placed.held]
+    in_order = sources == sorted(sources)  # as balancers leave them, whose ids rise on every rank
     order_R = torch.tensor(sorted(range(len(sources)), key=sources.__getitem__), device=device)
     leaving_R = torch.tensor([expert for experts in leaving for expert in experts], dtype=torch.int64, device=device)
     sent, received = [len(experts) for experts in leaving], [sources.count(rank) for rank in range(group.size)]
@@ -38,7 +39,7 @@ def moved(weights: ExpertWeights, placed: PlacedExperts, group: Group) -> Expert
     def arrived(whole: Tensor) -> Tensor:
         rows = whole.index_select(0, leaving_R)
         rows = rows if group.alone else start_all_to_all(rows, sent, received).wait()
-        return torch.empty_like(rows).index_copy_(0, order_R, rows)
+        return rows if in_order else torch.empty_like(rows).index_copy_(0, order_R, rows)
 
     return ExpertWeights(*map(arrived, weights))
 
