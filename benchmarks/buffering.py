@@ -40,7 +40,14 @@ from moeprof.studies.session import calibrate, load_models
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
 
-LITTLE = ("load.phases=['decode']", "load.batches=1", "measure.rounds=6")
+LITTLE = (
+    "load.phases=['decode']",
+    "load.batches=1",
+    "load.decode_steps=16",
+    "data.domains=['imbari']",
+    "measure.rounds=6",
+    "measure.warmup=1",
+)
 DYNAMIC = Variant("dynamic", "loop")
 FEWEST_ROUNDS = 200
 MOST_COST, LEAST_HIDDEN, MOST_APART = 1.02, 0.6, 0.05
