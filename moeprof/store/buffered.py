@@ -78,6 +78,11 @@ class BufferedStore:
         return len(self.slab_SB)
 
     @property
+    def all_fit(self) -> bool:
+        """Whether every expert has a slot."""
+        return self.num_slots == len(self.held)
+
+    @property
     def resident_bytes(self) -> int:
         """Of the slots, full or not."""
         return self.num_slots * self.layout.record_bytes
@@ -115,14 +120,17 @@ class BufferedStore:
         """Decides for the step's experts, and has the missing ones moved as far as their slots are free."""
         if self.plan is not None:  # a step that broke off: nobody knows what is in the slots
             self.reset()
-        if len(self.slot_of) < len(self.held) or bookkeeper() is not None:
+        watched = bookkeeper() is not None
+        if watched or len(self.slot_of) < len(self.held):
             with region("expert_load", self.layer):
-                self.plan = Plan(None if bookkeeper() is None else self.watch.mark())
-                self.begin(self.plan, sorted(self.held[place] for place in active(offsets)))
+                experts = sorted(self.held[place] for place in active(offsets))
+                if watched or not self.all_fit or not self.slot_of.keys() >= set(experts):
+                    self.plan = Plan(self.watch.mark() if watched else None)
+                    self.begin(self.plan, experts)
 
     def begin(self, plan: Plan, experts: list[int]) -> None:
         """Follows the policy through the step."""
-        plan.accesses = self.cache.batch(experts)
+        plan.accesses = self.decided(experts)
         seen: set[int] = set()
         for access in plan.accesses:
             if not access.hit:
@@ -136,9 +144,15 @@ class BufferedStore:
                 self.submit(plan, access.expert)
             seen.add(access.expert)
 
+    def decided(self, experts: list[int]) -> list[Access]:
+        """What the policy does; where all have a slot nobody ever leaves, and there is nothing to decide."""
+        if self.all_fit:
+            return [Access(expert, expert in self.slot_of) for expert in experts]
+        return self.cache.batch(experts)
+
     def free_slot(self, expert: int) -> int:
         """The expert's own where all have one, so that they lie in order; any otherwise."""
-        return self.place_of[expert] if self.num_slots == len(self.held) else self.free.pop()
+        return self.place_of[expert] if self.all_fit else self.free.pop()
 
     def submit(self, plan: Plan, expert: int) -> None:
         """Has an expert moved into its slot, which nobody uses any longer."""
@@ -150,7 +164,7 @@ class BufferedStore:
     def waves(self) -> Iterator[Wave]:
         """What is there first, and each expert that arrives as soon as it is there."""
         plan = self.plan
-        if plan is None or (self.num_slots == len(self.held) and not plan.loads):
+        if plan is None or (self.all_fit and not plan.loads):
             yield Wave(None, self.weights)
         else:
             groups = plan.groups()
