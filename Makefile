@@ -78,6 +78,7 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/max_throughput.py
 	$(BIN)/python benchmarks/replay_speed.py
 	$(BIN)/python benchmarks/ranks.py
+	$(BIN)/python benchmarks/buffering.py
 	$(BIN)/python benchmarks/balancing.py
 
 wheel: install-dev

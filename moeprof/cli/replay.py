@@ -98,7 +98,7 @@ def command(
     refuse_foreign(context, "balance" if cache else "cache")
     from moeprof.cli.output import default_format, show
     from moeprof.cli.running import reported
-    from moeprof.records.run import default_folder
+    from moeprof.records.run_writer import default_folder
 
     source, make = (caches if cache else placements)(trace, given)
     folder = out or default_folder(source.name, "replay")

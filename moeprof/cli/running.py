@@ -16,7 +16,8 @@ from moeprof.parallel.group import ALONE, Group, joined, started_as
 from moeprof.parallel.launch import end_with_launcher, folder_for_failures, launch, launched_folders
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe import Recipe
-from moeprof.records.run import Run, claim, default_folder, end_in_its_place
+from moeprof.records.run import Run
+from moeprof.records.run_writer import claim, default_folder, end_in_its_place
 from moeprof.reporters.registry import render
 
 if TYPE_CHECKING:

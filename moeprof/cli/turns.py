@@ -84,7 +84,7 @@ def measured(
     """Each side's name and subjects, kept in `out`."""
     from moeprof.cli.options import DEFAULT_RECIPES
     from moeprof.cli.progress import Bar
-    from moeprof.records.run import default_folder
+    from moeprof.records.run_writer import default_folder
     from moeprof.records.subject import write_baseline
     from moeprof.studies.turns import COMMAND, in_turns, sides_of
 

@@ -53,7 +53,8 @@ def speed_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator
     if equal is not None:
         speed = judged(equal, between(numbers, "speedup_equal_batch", phase, domain, variant, against))
         told.append(f"at {speed}{'' if told else f' the speed of {name_of(against)}'} where both have batch {size}")
-    for other in others:
+    order = variants_of(run)
+    for other in [one for one in others if order.index(one) < order.index(variant)]:
         metric, where = ("speedup_max_throughput", "") if best is not None else ("speedup_equal_batch", domain)
         ratio = numbers.get(metric, phase, where, variant=variant, category=other)
         speed = "" if ratio is None else judged(ratio, between(numbers, metric, phase, where, variant, other))
@@ -130,7 +131,7 @@ def bottleneck_line(run: Run, numbers: Numbers, phase: str, variant: str) -> Ite
 
 def buffer_line(run: Run, numbers: Numbers, phase: str) -> Iterator[str]:
     """What the last buffered variant misses, and what that costs."""
-    variant = next(iter(buffered_variants(run, numbers, phase)[::-1]), "")
+    before, variant = [*["", ""], *buffered_variants(run, numbers, phase)][-2:]
     domain = numbers.whole(phase)
     missed, saved = numbers.get("miss_rate", phase, variant=variant), numbers.get("memory_saved", variant=variant)
     stall, step = (numbers.get(metric, phase, domain, variant) for metric in ("stall_time", "step_latency"))
@@ -139,4 +140,7 @@ def buffer_line(run: Run, numbers: Numbers, phase: str) -> Iterator[str]:
     cost = f"; layers stand still for {duration(stall)} of a step of {duration(step)}" if stall is not None and step else ""
     hidden = numbers.get("hidden_fraction", phase, domain, variant)
     behind = f", {percent(hidden)} of what could be hidden is" if hidden is not None else ""
-    yield f"Buffering ({phase}): {format_bytes(saved)} of experts less on each rank, {percent(missed)} of accesses miss{cost}{behind}."
+    others = numbers.get("miss_rate", phase, variant=before)
+    instead = f" instead of {percent(others)} with {name_of(before)}" if others is not None else ""
+    misses = f"{percent(missed)} of accesses miss{instead}"
+    yield f"Buffering ({phase}): {format_bytes(saved)} of experts less on each rank, {misses}{cost}{behind}."

@@ -17,7 +17,8 @@ from moeprof.parallel.collectives import barrier
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.placement import Placement
 from moeprof.records.recipe import Recipe
-from moeprof.records.run import RunRecord, RunWriter
+from moeprof.records.run import RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.variant import Variant
 from moeprof.records.weights import weights_hash
 from moeprof.studies.progress import Progress

@@ -20,7 +20,8 @@ from moeprof.parallel.group import ALONE, Group
 from moeprof.records.metrics import Address, MetricRow
 from moeprof.records.point import format_point
 from moeprof.records.recipe import Recipe
-from moeprof.records.run import Run, RunWriter, UnwrittenRun
+from moeprof.records.run import Run
+from moeprof.records.run_writer import RunWriter, UnwrittenRun
 from moeprof.records.variant import STATIC, Variant
 from moeprof.studies.agreement import agree
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank

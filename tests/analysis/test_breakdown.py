@@ -10,7 +10,8 @@ from moeprof.analysis.breakdown import Breakdown, averaged, breakdown_rows, find
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.regions import REGIONS
-from moeprof.records.run import RunRecord, RunWriter
+from moeprof.records.run import RunRecord
+from moeprof.records.run_writer import RunWriter
 
 KEYS = [("attention", "0"), ("gate", "1"), ("experts", "1"), ("experts", "3"), ("other", "")]
 

@@ -17,7 +17,8 @@ from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.replay import Replay
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
-from moeprof.records.run import Run, RunRecord, RunWriter, UnwrittenRun, default_folder, end_in_its_place
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter, UnwrittenRun, default_folder, end_in_its_place
 from tests.records.runs import CHOICES, run_of, trace_of
 from tests.records.traffics import rows_of, traffic_of
 

@@ -10,7 +10,8 @@ from moeprof.records.columns import NAMES
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.routing_trace import COLUMNS, RoutingTrace
-from moeprof.records.run import Environment, Run, RunRecord, RunWriter
+from moeprof.records.run import Environment, Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.subject import decisions_hash, read_subjects, settings_of, subject_of
 from tests.records.runs import CHOICES, fault, run_of, trace_of
 

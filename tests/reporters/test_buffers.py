@@ -10,7 +10,8 @@ import pytest
 from moeprof.records.loads import COLUMNS, Loads, joined
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.variant import STATIC, Variant
 from moeprof.reporters.document import Curves, Details, HeatMap, Paragraph, Table
 from moeprof.reporters.numbers import Numbers

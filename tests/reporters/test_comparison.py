@@ -8,7 +8,8 @@ from rich.console import Console
 
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.reporters.document import Curves, Table
 from moeprof.reporters.names import name_of
 from moeprof.reporters.numbers import Numbers

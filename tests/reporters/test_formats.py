@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.reporters.document import Bullets, Curves, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.html import render_document as html
 from moeprof.reporters.markdown import render_document as markdown

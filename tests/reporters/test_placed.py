@@ -9,7 +9,8 @@ from rich.console import Console
 
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.variant import STATIC, Variant
 from moeprof.reporters.document import Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.names import name_of

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from moeprof.analysis.replayed import Replayed
-from moeprof.records.run import Run, RunWriter
+from moeprof.records.run import Run
+from moeprof.records.run_writer import RunWriter
 from moeprof.reporters.document import Curves, Table
 from moeprof.reporters.registry import FORMATS, render
 from moeprof.reporters.replay import summary

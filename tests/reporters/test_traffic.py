@@ -13,7 +13,8 @@ from moeprof.analysis.traffic import link_rows, share_rows, traffic_rows
 from moeprof.records.link import WITHIN, Link, Links
 from moeprof.records.metrics import MetricRow
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.reporters.document import Block, Details, HeatMap, Paragraph, Table
 from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.registry import FORMATS, render

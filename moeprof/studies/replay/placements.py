@@ -11,7 +11,8 @@ from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import BALANCERS, check, find_balancer
 from moeprof.records.errors import UsageError
 from moeprof.records.replay import Balance, Choice, TraceSource
-from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.loads import Loads
 from moeprof.studies.replay.saving import placement_of, write

@@ -11,7 +11,8 @@ from moeprof.instrument.machine import host
 from moeprof.policies.eviction.registry import DEFAULT, EVICTION, make_eviction
 from moeprof.records.errors import UsageError
 from moeprof.records.replay import Access, Choice, Replay, TraceSource
-from moeprof.records.run import Run, RunRecord, RunWriter
+from moeprof.records.run import Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.units import format_bytes
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.source import Source

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunWriter
+from moeprof.records.run import Run
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.variant import DENSE, STATIC
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.progress import Silent

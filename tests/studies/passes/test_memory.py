@@ -10,7 +10,8 @@ from moeprof.records.errors import UsageError
 from moeprof.records.metrics import METRICS
 from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import MEMORY_SCHEMA, Run, RunRecord, RunWriter
+from moeprof.records.run import MEMORY_SCHEMA, Run, RunRecord
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.variant import DENSE, STATIC, Variant
 from moeprof.studies.passes.memory import Footprint, footprint, measure_memory, memory_rows
 from moeprof.studies.progress import Silent

@@ -12,7 +12,7 @@ from moeprof.instrument.clock import synchronized
 from moeprof.models.build import build_model
 from moeprof.records.recipe import Recipe
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import RunWriter
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.variant import DENSE, STATIC
 from moeprof.studies.passes.quality import chrf, measure_quality, num_bytes, texts
 from moeprof.studies.progress import Silent

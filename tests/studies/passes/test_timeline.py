@@ -10,7 +10,7 @@ import torch
 
 from moeprof.instrument.timeline import ROUNDS, SUFFIX
 from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import RunWriter
+from moeprof.records.run_writer import RunWriter
 from moeprof.records.variant import DENSE, STATIC
 from moeprof.studies import session as studies_session
 from moeprof.studies.passes import timeline

@@ -7,7 +7,8 @@ import numpy as np
 
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.routing_trace import RoutingTrace
-from moeprof.records.run import RunRecord, RunWriter
+from moeprof.records.run import RunRecord
+from moeprof.records.run_writer import RunWriter
 from tests.analysis.traces import Row, trace_of
 
 HEADER = "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes\n"
