@@ -121,7 +121,10 @@ def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
     curves = {title: dict(curve(run, metric, where, variant, "slots")) for title, (metric, where, _) in columns.items()}
     told = [title for title, points in curves.items() if points]
     rows = [[str(slots), *(cell(curves[title].get(slots), columns[title][2]) for title in told)] for slots in sorted(latencies)]
-    caption = "By slots of each layer: misses of every recorded batch, from empty slots, `worst` in the layer where they are most; bytes loaded and stalls of a step."
+    caption = (
+        "By slots of each layer: misses of every recorded batch, from empty slots, `worst` in the layer where they are most; "
+        "bytes loaded and stalls of a step."
+    )
     yield Table(["slots", *told], rows, caption=caption)
     sizes = dict(curve(run, "memory_static", "", variant, "slots"))
     points = sorted((sizes[slots] / MIB, latency) for slots, latency in latencies.items() if slots in sizes)
