@@ -199,7 +199,7 @@ def test_the_move_is_told_by_experts_bytes_time_and_steps(run: Run) -> None:
 def test_copies_take_memory_and_nothing_else_does(run: Run) -> None:
     plain, with_copies = (run.value("memory_static", variant=variant) or 0 for variant in ("dynamic+loop", placed(run)))
     model, copies = run.record.ran.model, int(run.record.variants[-1]["replicas"])
-    assert with_copies - plain == copies * len(run.record.ran.all_moe_layers) * ffn_parameters(model) * 4
+    assert with_copies - plain == copies * len(run.record.ran.model.moe_layers_of("all")) * ffn_parameters(model) * 4
     for phase in phases(run):
         peak, dynamic = (
             run.value(f"memory_{part}_peak", phase=phase, variant=placed(run)) or 0 for part in ("total", "dynamic")

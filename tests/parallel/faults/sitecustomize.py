@@ -14,7 +14,7 @@ TIMES = 3
 
 def break_rank(how: str, where: str) -> None:
     """Puts a trap in the place of the regions of MoE layers."""
-    from moeprof.moe import exchange, layer
+    from moeprof.moe import exchange, experts, layer
 
     usual, visits = layer.region, []
 
@@ -30,7 +30,7 @@ def break_rank(how: str, where: str) -> None:
             raise ValueError("broken on purpose")
         return usual(name, of)
 
-    layer.region = exchange.region = region
+    layer.region = exchange.region = experts.region = region
 
 
 if "RANK" in os.environ and os.environ.get("BREAK"):
