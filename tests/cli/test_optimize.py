@@ -38,7 +38,7 @@ def test_it_prints_the_report_that_it_leaves(moeprof: Call, micro: Micro, tmp_pa
 def test_the_sweep_gives_both_speedups_with_their_intervals(moeprof: Call, micro: Micro, tmp_path: Path, workload: str) -> None:
     budget = ("--set", "budget.memory=300KiB") if workload == "lm" else ("--set", "budget.memory=1MiB")
     rounds = ("--set", "measure.rounds=6")
-    assert moeprof("optimize", micro(workload), *budget, *rounds, "--out", tmp_path / "run")[0] == 0
+    assert moeprof("optimize", micro(workload), "--dynamic-gating", *budget, *rounds, "--out", tmp_path / "run")[0] == 0
     run = Run.open(tmp_path / "run")
     assert run.record.valid
     for phase in run.record.recipe.phases:
@@ -62,7 +62,9 @@ def test_none_named_means_all_and_the_kernel_is_an_option(moeprof: Call, micro: 
 
 def test_against_is_repeatable(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
     against = ("--against", "tutel", "--against", "dense", "--against", "static")
-    _, stdout, _ = moeprof("optimize", micro("mt"), "--no-sweep", *against, "--out", tmp_path / "run", "--json")
+    _, stdout, _ = moeprof(
+        "optimize", micro("mt"), "--dynamic-gating", "--no-sweep", *against, "--out", tmp_path / "run", "--json"
+    )
     rows = [
         row for row in json.loads(stdout)["metrics"] if row["metric"] == "speedup_equal_batch" and row["variant"] == "dynamic"
     ]
@@ -82,7 +84,9 @@ def test_bad_arguments_are_usage_errors(moeprof: Call, micro: Micro, tmp_path: P
 def test_a_budget_that_not_even_one_sequence_fits_is_said_and_the_rest_stands(
     moeprof: Call, micro: Micro, tmp_path: Path
 ) -> None:
-    code, stdout, _ = moeprof("optimize", micro("lm"), "--set", "budget.memory=1KiB", "--out", tmp_path / "run")
+    code, stdout, _ = moeprof(
+        "optimize", micro("lm"), "--dynamic-gating", "--set", "budget.memory=1KiB", "--out", tmp_path / "run"
+    )
     run = Run.open(tmp_path / "run")
     assert (code, run.record.valid) == (0, True)
     assert "not even one sequence fits the memory budget of 1 KiB" in stdout
