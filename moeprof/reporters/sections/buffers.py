@@ -69,7 +69,6 @@ def saved(size: float | None, share: float | None) -> str:
 
 def cost_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Table:
     """Misses counted from a cold start, and times per step in the steady state."""
-    domain = numbers.whole(phase)
     rows: dict[str, tuple[str, Write, str]] = {
         "slots per layer": ("expert_slots_per_layer", count, ""),
         "accesses": ("expert_accesses", lambda value: f"{value:,.0f}", phase),
@@ -86,12 +85,8 @@ def cost_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Table:
         "pace of loads": ("load_bandwidth", lambda value: f"{format_bytes(value)}/s", phase),
     }
 
-    def value(metric: str, where: str, variant: str) -> float | None:
-        found = numbers.get(metric, where, domain, variant)
-        return numbers.get(metric, where, "", variant) if found is None else found
-
     cells = [
-        [title, *(cell(value(metric, where, variant), write) for variant in variants)]
+        [title, *(cell(over_all(numbers, metric, where, variant), write) for variant in variants)]
         for title, (metric, write, where) in rows.items()
     ]
     told = [row for row in cells if any(text != MISSING for text in row[1:])]
@@ -100,6 +95,12 @@ def cost_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Table:
         "ranks: loads run beside other work; of each layer's step as much could hide as its other work takes."
     )
     return Table(["", *variants], told, caption=caption)
+
+
+def over_all(numbers: Numbers, metric: str, phase: str, variant: str, layer: str = "") -> float | None:
+    """Of all domains together; a single domain is all."""
+    whole = numbers.get(metric, phase, "", variant, layer=layer)
+    return numbers.get(metric, phase, numbers.whole(phase), variant, layer=layer) if whole is None else whole
 
 
 def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
@@ -148,20 +149,8 @@ def layer_blocks(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterat
         "loading/step": ("load_time", duration),
         "stands still/step": ("stall_time", duration),
     }
-    domain = numbers.whole(phase)
     rows = [
-        [
-            layer,
-            *(
-                cell(
-                    numbers.get(metric, phase, "", variant, layer=layer)
-                    if numbers.get(metric, phase, "", variant, layer=layer) is not None
-                    else numbers.get(metric, phase, domain, variant, layer=layer),
-                    write,
-                )
-                for metric, write in columns.values()
-            ),
-        ]
+        [layer, *(cell(over_all(numbers, metric, phase, variant, layer), write) for metric, write in columns.values())]
         for layer in layers
     ]
     yield Table(["layer", *columns], rows, caption="Of every buffered layer, over all domains and ranks.")
