@@ -60,13 +60,18 @@ def by_layer(visits: Iterable[tuple[str, Visit]]) -> dict[str, Cost]:
     return found
 
 
+def layer_sums(together: Sequence[Round]) -> Round:
+    """Layer by layer."""
+    layers = dict.fromkeys(layer for one in together for layer in one)
+    return {layer: added(one.get(layer, NOTHING) for one in together) for layer in layers}
+
+
 def over_ranks(domain: str, steps: int, ranks: Sequence[Sequence[Round]]) -> Stalls:
     """Round by round: times are means over ranks, bytes are sums."""
-    rounds = []
-    for together in zip(*ranks, strict=True):
-        layers = dict.fromkeys(layer for one in together for layer in one)
-        sums = {layer: added(one.get(layer, NOTHING) for one in together) for layer in layers}
-        rounds.append({layer: mean_of_ranks(whole, len(ranks)) for layer, whole in sums.items()})
+    rounds = [
+        {layer: mean_of_ranks(whole, len(ranks)) for layer, whole in layer_sums(together).items()}
+        for together in zip(*ranks, strict=True)
+    ]
     return Stalls(domain, steps, rounds, len(ranks))
 
 
@@ -80,13 +85,7 @@ def stall_rows(at: MetricRow, domains: Sequence[Stalls]) -> Iterator[Samples]:
     """Every metric of every domain, and of all together; the times also of every layer."""
     yield from (row for one in domains for row in rows_of(replace(at, domain=one.domain), one))
     if len(domains) > 1:
-        rounds = [
-            {
-                layer: added(one.get(layer, NOTHING) for one in together)
-                for layer in dict.fromkeys(layer for one in together for layer in one)
-            }
-            for together in zip(*(one.rounds for one in domains), strict=True)
-        ]
+        rounds = [layer_sums(together) for together in zip(*(one.rounds for one in domains), strict=True)]
         yield from rows_of(at, Stalls("", sum(one.steps for one in domains), rounds, domains[0].num_ranks))
 
 

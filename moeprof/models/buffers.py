@@ -41,25 +41,23 @@ class Buffers:
         self.layout, self.tier = contents.layout, tier_of(recipe, contents)
         self.ledger = Ledger(self.tier, recipe.measure.device)
 
-    def fit(self, variant: Variant) -> None:
-        """Gives the layers of a buffered variant their stores, empty, with the experts that the variant has on this rank."""
+    def fit(self, variant: Variant, slots: int | None = None) -> None:
+        """Gives the layers of a buffered variant their stores, empty, with the experts that the variant has on this rank.
+
+        `slots` in the place of the variant's own, until it is fitted again.
+        """
         for layer in moe_layers(self.model):
             if layer.name in self.recipe.buffered_layers(variant):
                 placed = layer.placements.get(variant)
-                self.fit_layer(layer, variant, self.held[layer.name] if placed is None else placed.held)
+                self.fit_layer(layer, variant, self.held[layer.name] if placed is None else placed.held, slots)
 
-    def fit_layer(self, layer: MoELayer, variant: Variant, held: Sequence[int]) -> None:
+    def fit_layer(self, layer: MoELayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
         """One layer; `held` are its experts on this rank, which come from behind the slots wherever they were before."""
         if isinstance(self.tier, HostTier):
             with filling(self.recipe) as fill:
                 self.tier.add(self.layout, [(layer.name, expert) for expert in held], fill)
         eviction = make_eviction(variant.eviction)
-        layer.stores[variant] = BufferedStore(layer.name, held, variant.slots, eviction, self.layout, self.ledger)
-
-    def drop(self, variant: Variant) -> None:
-        """Gives its slots back."""
-        for layer in moe_layers(self.model):
-            layer.stores.pop(variant, None)
+        layer.stores[variant] = BufferedStore(layer.name, held, slots or variant.slots, eviction, self.layout, self.ledger)
 
     def close(self) -> None:
         """No expert is moved any longer."""

@@ -8,6 +8,8 @@ import pytest
 from parallel.ranks import over_ranks
 
 from moeprof.parallel.group import Group
+from moeprof.policies.cache import Cache
+from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.recipe_files import load_recipe
 from moeprof.records.run import Run
 from moeprof.records.variant import Variant
@@ -97,3 +99,16 @@ def test_each_step_uses_the_experts_that_both_ranks_chose(run: Run) -> None:
             if at == step
         }
         assert chosen == set(loads.of(step=step, layer=layer).column("expert").tolist())
+
+
+def test_a_sweep_of_slots_leaves_experts_where_the_placement_has_them(run: Run) -> None:
+    """Of the later half, two batches, that alone is judged: a cache of each rank over the experts that this rank served."""
+    for variant in (BUFFERED, GREEDY, COPIED):
+        own = run.loads.of(phase="encode", variant=variant.label)
+        for slots in (1, 2, 4):
+            misses = 0
+            for rank in (0, 1):
+                cache, mine = Cache(slots, make_eviction(variant.eviction)), own.of(rank=rank)
+                for step in (2, 3):
+                    misses += sum(not access.hit for access in cache.batch(mine.of(step=step).column("expert").tolist()))
+            assert run.value("misses", phase="encode", variant=variant.label, point=f"slots={slots}") == misses

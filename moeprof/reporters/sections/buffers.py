@@ -123,7 +123,7 @@ def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
     told = [title for title, points in curves.items() if points]
     rows = [[str(slots), *(cell(curves[title].get(slots), columns[title][2]) for title in told)] for slots in sorted(latencies)]
     caption = (
-        "By slots of each layer: misses of every recorded batch, from empty slots, `worst` in the layer where they are most; "
+        "By slots of each layer: misses from empty slots of the batches that are judged, `worst` in the layer where they are most; "
         "bytes loaded and stalls of a step."
     )
     yield Table(["slots", *told], rows, caption=caption)

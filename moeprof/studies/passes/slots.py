@@ -15,7 +15,6 @@ from moeprof.instrument.timing import interleaved
 from moeprof.instrument.visits import VisitRecorder, loads_table
 from moeprof.models.buffers import buffered_stores, kept
 from moeprof.models.build import Model
-from moeprof.moe.layer import use_variant
 from moeprof.parallel.collectives import barrier, gathered
 from moeprof.records.columns import packed, unpacked
 from moeprof.records.loads import joined
@@ -42,19 +41,23 @@ def sweep_slots(session: Session, phase: str, episodes: Sequence[Episode]) -> No
         sizes = slots_to_try(local_experts(session.recipe), variant.slots)
         session.progress.stage(f"{phase}: slots of {variant.label}", len(sizes))
         for slots in sizes:
+            fitted(session, variant, slots)
             measure_at(session, phase, episodes, variant, slots)
             session.progress.advance()
+        fitted(session, variant, variant.slots)
+
+
+def fitted(session: Session, variant: Variant, slots: int) -> None:
+    """The variant with so many slots, empty; where its experts lie stays as it is."""
+    assert session.buffers is not None
+    session.buffers.fit(variant, slots)
 
 
 def measure_at(session: Session, phase: str, episodes: Sequence[Episode], variant: Variant, slots: int) -> None:
-    """One point; the variant has these slots for as long as it takes."""
-    assert session.buffers is not None
+    """One point, with the slots that the variant has now."""
     chosen = first_of_each_domain(episodes)
     at = MetricRow("", 0, session.recipe.workload, phase, variant=variant.label, point=format_point({"slots": slots}))
-    other, model = replace(variant, slots=slots), session.contenders[variant]
-    if other != variant:
-        session.buffers.fit(other)
-    use_variant(model, other)
+    model = session.use(variant)
     session.writer.add_metrics(list(cold_rows(session, at, episodes, model)))
     with Counters(device_uuid() if session.recipe.measure.device == "cuda" else "") as counters:
         counters.sample()
@@ -65,12 +68,10 @@ def measure_at(session: Session, phase: str, episodes: Sequence[Episode], varian
     write(session, at, [timing for timing, _ in measured], [stalls for _, stalls in measured])
     if isinstance(energy, int | float) and tokens:
         session.writer.add_metrics([replace(at, metric="energy", value=energy / tokens)])
-    if other != variant:
-        session.buffers.drop(other)
 
 
 def cold_rows(session: Session, at: MetricRow, episodes: Sequence[Episode], model: Model) -> Iterator[MetricRow]:
-    """Hits and misses over all recorded batches."""
+    """Hits and misses over all batches that contenders are judged on."""
     recorder = VisitRecorder()
     for store in buffered_stores(model):
         store.reset()
