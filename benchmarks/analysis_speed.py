@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from moeprof.analysis.correlation import clustered, correlation
-from moeprof.analysis.drift import drift_rows
-from moeprof.analysis.fairseq import fairseq_rows
-from moeprof.analysis.loads import layer_matrices, pooled
-from moeprof.analysis.locality import locality_rows, reuse_histogram
-from moeprof.analysis.routing import routing_rows
-from moeprof.records.columns import with_columns
-from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
+from moeprof.analysis.routing.correlation import clustered, correlation
+from moeprof.analysis.routing.drift import drift_rows
+from moeprof.analysis.routing.fairseq import fairseq_rows
+from moeprof.analysis.routing.load_matrix import layer_matrices, pooled
+from moeprof.analysis.routing.locality import locality_rows, reuse_histogram
+from moeprof.analysis.routing.metrics import routing_rows
+from moeprof.records.traces.columns import with_columns
+from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 
 NUM_LAYERS, NUM_EXPERTS, TOP_K = 12, 128, 2
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from moeprof.analysis.loads import layer_matrices, pooled, rank_of_rows
-from moeprof.analysis.placing import device_counts
+from moeprof.analysis.placement.device_load import device_counts
+from moeprof.analysis.routing.load_matrix import layer_matrices, pooled, rank_of_rows
 from moeprof.records.placement import Placement
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.routing_trace import joined
-from moeprof.records.run import Run
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.run import Run
+from moeprof.records.traces.routing_trace import joined
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import AskedPlacements, replay_placements

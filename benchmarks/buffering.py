@@ -17,19 +17,19 @@ from statistics import median
 
 import torch
 
-from moeprof.analysis.intervals import median_interval
+from moeprof.analysis.timing.intervals import median_interval
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.timing import interleaved
-from moeprof.instrument.visits import VisitRecorder
+from moeprof.instrument.visits import ExpertLoadRecorder
 from moeprof.models.buffers import Buffers
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import joined, started_as
 from moeprof.policies.eviction.registry import DEFAULT
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing
@@ -144,7 +144,7 @@ def kernel_bytes(recipe: Recipe) -> None:
     """What /proc says that this process read from disks, beside what the ledger says."""
     model, variant, buffers, play = fitted(recipe, recipe.model.experts // 2)
     use_variant(model, variant)
-    recorder = VisitRecorder()
+    recorder = ExpertLoadRecorder()
     before = read_bytes()
     for _ in range(3):
         recorder.observing(play)()

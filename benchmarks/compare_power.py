@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.verdicts import Rules, findings
-from moeprof.records.subject import Address, Number, Subject
+from moeprof.analysis.comparison.measurement import Address, Measurement, Number
+from moeprof.analysis.comparison.verdicts import Rules, findings
 
 NOISE = 0.05
 MISSED = "MISSED"
@@ -98,7 +98,7 @@ def answer(case: Case, turns: str, draw: Draw, generator: np.random.Generator) -
     return verdicts[0] == "worse" if case.speed != 1 else any(one in ("better", "worse") for one in verdicts)
 
 
-def subject(samples: Sequence[Samples], turns: str) -> Subject:
+def subject(samples: Sequence[Samples], turns: str) -> Measurement:
     """One side, a process a round."""
     numbers = [
         Number(
@@ -110,7 +110,7 @@ def subject(samples: Sequence[Samples], turns: str) -> Subject:
         )
         for address, rounds in zip(METRICS, samples, strict=True)
     ]
-    return Subject(recipe="simulated", command="characterize", settings={}, machine={}, turns=turns, numbers=tuple(numbers))
+    return Measurement(recipe="simulated", command="characterize", settings={}, machine={}, turns=turns, numbers=tuple(numbers))
 
 
 if __name__ == "__main__":

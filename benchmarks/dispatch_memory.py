@@ -16,10 +16,10 @@ from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.dispatch.static import MaskedSent
 from moeprof.moe.layer import MoELayer
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 from moeprof.records.units import format_bytes
-from moeprof.records.variant import Variant
 
 SIZES = [320 * 2**power for power in range(6)]
 VARIANTS = (Variant("static"), Variant("tutel"), Variant("dynamic", "grouped_mm"))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moeprof.cli.group import run
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 
 AIMS = {"lm": {"score": 11.55}, "mt": {"encode": 10.98, "decode": 5.71}}
 """Multi-node, maximum over batches (paper section 4.4); aims, not gates."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from moeprof.records.regions import REGIONS
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 
 RANKS = (1, 2)
 LITTLE = ("load.phases=['score']", "load.batches=1", "data.domains=['prose']")

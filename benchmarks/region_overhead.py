@@ -21,7 +21,7 @@ from moeprof.instrument.regions import RegionTimer, cpu_stopwatch, region_timer
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.timing import collector_paused, interleaved
 from moeprof.models.build import build_model
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
 from moeprof.records.regions import OTHER
 from moeprof.workloads.registry import make_workload
 

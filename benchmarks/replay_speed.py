@@ -16,7 +16,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from moeprof.analysis.misses import Accesses, misses
+from moeprof.analysis.caching.miss_counts import Accesses, misses
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
 

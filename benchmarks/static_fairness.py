@@ -21,8 +21,8 @@ from moeprof.instrument.timing import interleaved
 from moeprof.models.initialise import initialise
 from moeprof.moe.dispatch import static
 from moeprof.moe.layer import MoELayer
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
 
 LIMIT = 1.3
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from moeprof.analysis.balance_gain import Gain
+from moeprof.analysis.placement.gain import Gain
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import BALANCERS
-from moeprof.records.point import parse_point
-from moeprof.records.replay import ALL, DECODE, Balance
-from moeprof.records.run import Run
+from moeprof.records.metrics.point import parse_point
+from moeprof.records.run.replay import ALL, DECODE, BalanceRequest
+from moeprof.records.run.run import Run
 
 Key = tuple[str, str, str, int, str, str, str, str]
 """Metric, phase, balancer, devices, layer, domain, category, rank; devices 0 where a number has none."""
@@ -19,7 +19,7 @@ Key = tuple[str, str, str, int, str, str, str, str]
 class Balanced:
     """What was replayed, and what came of it."""
 
-    balance: Balance
+    balance: BalanceRequest
     values: dict[Key, float]
 
     @classmethod

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from moeprof.records.point import parse_point
-from moeprof.records.replay import ALL, DECODE, Replay
-from moeprof.records.run import Run
+from moeprof.records.metrics.point import parse_point
+from moeprof.records.run.replay import ALL, DECODE, ReplayRequest
+from moeprof.records.run.run import Run
 
 Key = tuple[str, str, str, str, str, int]
 """Metric, phase, layer, domain, policy, size; size 0 where a number has none."""
@@ -16,7 +16,7 @@ Key = tuple[str, str, str, str, str, int]
 class Replayed:
     """What was replayed, and what came of it."""
 
-    replay: Replay
+    replay: ReplayRequest
     values: dict[Key, float]
 
     @classmethod

@@ -24,13 +24,13 @@ def command() -> None:
 @click.option("--force", is_flag=True, help="Replace an older baseline of this name.")
 def save(name: str, runs: tuple[Path, ...], only: tuple[str, ...], force: bool) -> None:
     """Save the numbers of RUNS (runs, or folders of runs) as baseline NAME, or into a file where NAME ends with .json."""
+    from moeprof.analysis.comparison.measurement import Baseline, baseline_text, read_measurements, write_baseline
     from moeprof.cli.compare import known_metric
-    from moeprof.records.subject import Baseline, baseline_text, read_subjects, write_baseline
 
     path, wanted = path_of(name), set(map(known_metric, only))
     if path.exists() and not force:
         raise UsageError(f"baseline {path}: it exists already", "Give another name, or --force to replace it.")
-    subjects = [subject for run in runs for subject in read_subjects(run)]
+    subjects = [subject for run in runs for subject in read_measurements(run)]
     for subject in subjects:
         if not subject.valid:
             raise UsageError(f"run of {subject.recipe}: it is not valid: {'; '.join(subject.reasons)}", "Repeat the run.")
@@ -53,7 +53,7 @@ def save(name: str, runs: tuple[Path, ...], only: tuple[str, ...], force: bool) 
 @command.command(name="list")
 def list_() -> None:
     """List the baselines under reports/baselines/."""
-    from moeprof.records.subject import read_baseline
+    from moeprof.analysis.comparison.measurement import read_baseline
 
     for path in sorted(FOLDER.glob("*.json")):
         subjects = read_baseline(path).subjects
@@ -65,7 +65,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print baseline NAME: what it was recorded from, and its numbers as a table."""
-    from moeprof.records.subject import read_baseline
+    from moeprof.analysis.comparison.measurement import read_baseline
 
     for subject in read_baseline(path_of(name)).subjects:
         click.echo(f"{subject.recipe}, {subject.command}: {', '.join(f'{k} {v}' for k, v in subject.machine.items() if v)}")

@@ -7,7 +7,7 @@ import click
 
 from moeprof.cli.options import resolved_recipes, run_options
 from moeprof.cli.running import run_all
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 
 
 @click.command(name="characterize", short_help="Run workloads as deployed.")

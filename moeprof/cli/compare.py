@@ -45,10 +45,10 @@ def command(
     processes: the only honest way on a shared machine. Exit codes: 0 nothing got worse, 3 something did, 4 nothing could be
     compared (or, with --strict, something is undecided).
     """
-    from moeprof.analysis.compared import compare
-    from moeprof.analysis.verdicts import Rules
-    from moeprof.records.subject import read_subjects
-    from moeprof.reporters.compared.registry import render
+    from moeprof.analysis.comparison.compare import compare
+    from moeprof.analysis.comparison.measurement import read_measurements
+    from moeprof.analysis.comparison.verdicts import Rules
+    from moeprof.reporters.comparison_formats.registry import render
 
     chosen = known_format("json" if as_json else form or ("terminal" if sys.stdout.isatty() else "markdown"))
     targets = [written_file(option) for option in files]
@@ -57,7 +57,7 @@ def command(
     if asked_for(turns["recipes"], turns["checkout"], sides, [*turns["a"], *turns["b"], *turns["shared"]]):
         before, after = measured(**turns, quiet=settings["quiet"])
     else:
-        before, after = ((str(side), read_subjects(side)) for side in sides if side is not None)
+        before, after = ((str(side), read_measurements(side)) for side in sides if side is not None)
     comparison = compare(*before, *after, rules)
     for name, path in targets:
         try:
@@ -84,7 +84,7 @@ def known_metric(name: str) -> str:
     """The name; UsageError where no metric has it."""
     from difflib import get_close_matches
 
-    from moeprof.records.metrics import METRICS
+    from moeprof.records.metrics.registry import METRICS
 
     if name not in METRICS:
         near = get_close_matches(name, METRICS, n=1)
@@ -96,7 +96,7 @@ def known_metric(name: str) -> str:
 
 def known_format(name: str) -> str:
     """The name; UsageError where no format has it."""
-    from moeprof.reporters.compared.registry import FORMATS
+    from moeprof.reporters.comparison_formats.registry import FORMATS
 
     if name not in FORMATS:
         raise UsageError(f"format {name!r}: there is none of that name", f"There are {', '.join(FORMATS)}.")

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from moeprof.reporters.document import Block, Heading, Table
+from moeprof.reporters.documents.document import Block, Heading, Table
 
 
 @click.command(name="doctor", short_help="Say what can be measured here.")
@@ -23,10 +23,10 @@ def command(as_json: bool) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
 
-        from moeprof.reporters.terminal import render_document
+        from moeprof.reporters.formats.terminal import render_document
 
         click.echo(render_document(blocks, Console()), nl=False)
     else:
-        from moeprof.reporters.markdown import render_document as markdown
+        from moeprof.reporters.formats.markdown import render_document as markdown
 
         click.echo(markdown(blocks), nl=False)

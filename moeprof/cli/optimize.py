@@ -10,8 +10,8 @@ from moeprof.cli.options import resolved_recipes, run_options
 from moeprof.cli.running import run_all
 from moeprof.optimizations.optimization import Option
 from moeprof.optimizations.registry import OPTIMIZATIONS
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import BASELINES
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import BASELINES
 
 F = TypeVar("F", bound=Callable[..., Any])
 

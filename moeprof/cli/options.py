@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe, validated
+from moeprof.records.recipe.files import load_recipe, validated
+from moeprof.records.recipe.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
 

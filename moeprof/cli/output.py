@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from moeprof.records.run import Run
-from moeprof.reporters.document import Document
-from moeprof.reporters.registry import render
+from moeprof.records.run.run import Run
+from moeprof.reporters.documents.document import Document
+from moeprof.reporters.formats.registry import render
 
 
 def default_format() -> str:
@@ -18,12 +18,12 @@ def default_format() -> str:
 
 def show_document(document: Document) -> None:
     """Prints parts of no run."""
-    from moeprof.reporters import markdown
+    from moeprof.reporters.formats import markdown
 
     if sys.stdout.isatty():
         from rich.console import Console
 
-        from moeprof.reporters.terminal import render_document
+        from moeprof.reporters.formats.terminal import render_document
 
         click.echo(render_document(document, Console()), nl=False)
     else:

@@ -10,7 +10,7 @@ from moeprof.cli.output import show_document
 from moeprof.records.placement import Placement
 
 if TYPE_CHECKING:
-    from moeprof.reporters.document import Document
+    from moeprof.reporters.documents.document import Document
 
 FILE = click.Path(path_type=Path)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -26,7 +26,7 @@ def command() -> None:
 @AS_JSON
 def show(file: Path, as_json: bool) -> None:
     """Show which experts FILE puts on every rank."""
-    from moeprof.reporters.placement import shown
+    from moeprof.reporters.documents.placement import shown
 
     placement = Placement.read(file)
     document = {"model_hash": placement.model_hash, "num_experts": placement.num_experts, "layers": placement.layers}
@@ -39,7 +39,7 @@ def show(file: Path, as_json: bool) -> None:
 @AS_JSON
 def diff(before: Path, after: Path, as_json: bool) -> None:
     """Tell which experts BEFORE and AFTER have on different ranks."""
-    from moeprof.reporters.placement import told_apart
+    from moeprof.reporters.documents.placement import told_apart
 
     one, other = Placement.read(before), Placement.read(after)
     moves = [move._asdict() for move in one.moves(other)]
@@ -54,7 +54,7 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 @AS_JSON
 def check(file: Path, recipe: str, ranks: int | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check that RECIPE can run with FILE: same weights, every layer, so many ranks."""
-    from moeprof.records.recipe_files import load_recipe
+    from moeprof.records.recipe.files import load_recipe
 
     placement = Placement.read(file)
     number = ranks or placement.num_ranks

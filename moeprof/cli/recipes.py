@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import builtin_names, find_recipe, load_recipe
+from moeprof.records.recipe.files import builtin_names, find_recipe, load_recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.units import format_count
 
 
@@ -27,9 +27,9 @@ def list_recipes(as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from moeprof.reporters.document import Table
-    from moeprof.reporters.markdown import rendered
-    from moeprof.reporters.terminal import render_document
+    from moeprof.reporters.documents.document import Table
+    from moeprof.reporters.formats.markdown import rendered
+    from moeprof.reporters.formats.terminal import render_document
 
     rows = [[recipe.name, format_count(listed(recipe)["num_parameters"]), recipe.description] for recipe in recipes]
     table = Table(["recipe", "parameters", "what it is"], [[row[0], row[2], row[1]] for row in rows], labels=2)
@@ -43,7 +43,7 @@ def list_recipes(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The resolved recipe as JSON, with num_parameters.")
 def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print RECIPE with every default filled in."""
-    from moeprof.analysis.sizes import num_parameters
+    from moeprof.analysis.model_size import num_parameters
 
     loaded = load_recipe(recipe, overrides)
     document = loaded.model_dump(mode="json", by_alias=True)
@@ -70,7 +70,7 @@ def schema() -> None:
 
 def listed(recipe: Recipe) -> dict[str, Any]:
     """A recipe in a list."""
-    from moeprof.analysis.sizes import num_parameters
+    from moeprof.analysis.model_size import num_parameters
 
     return {
         "name": recipe.name,

@@ -13,8 +13,8 @@ from moeprof.records.units import parse_bandwidth, parse_bytes, parse_duration
 
 if TYPE_CHECKING:
     from moeprof.cli.progress import Bar
-    from moeprof.records.replay import TraceSource
-    from moeprof.records.run import Run
+    from moeprof.records.run.replay import TraceSource
+    from moeprof.records.run.run import Run
 
 Value = TypeVar("Value")
 
@@ -98,7 +98,7 @@ def command(
     refuse_foreign(context, "balance" if cache else "cache")
     from moeprof.cli.output import default_format, show
     from moeprof.cli.running import reported
-    from moeprof.records.run_writer import default_folder
+    from moeprof.records.run.writer import default_folder
 
     source, make = (caches if cache else placements)(trace, given)
     folder = out or default_folder(source.name, "replay")

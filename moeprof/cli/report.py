@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from moeprof.cli.output import default_format, show
-from moeprof.records.run import Run
-from moeprof.reporters.registry import FORMATS
+from moeprof.records.run.run import Run
+from moeprof.reporters.formats.registry import FORMATS
 
 
 @click.command(name="report", short_help="Render recorded runs again.")

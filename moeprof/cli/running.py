@@ -15,10 +15,10 @@ from moeprof.parallel.failure import REMEDY, Failure, RankError, end_now, failur
 from moeprof.parallel.group import ALONE, Group, joined, started_as
 from moeprof.parallel.launch import end_with_launcher, folder_for_failures, launch, launched_folders
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.run import Run
-from moeprof.records.run_writer import claim, default_folder, end_in_its_place
-from moeprof.reporters.registry import render
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.run import Run
+from moeprof.records.run.writer import claim, default_folder, end_in_its_place
+from moeprof.reporters.formats.registry import render
 
 if TYPE_CHECKING:
     from moeprof.studies.study import Study

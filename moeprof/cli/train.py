@@ -10,11 +10,11 @@ import click
 from moeprof.cli.options import with_options
 from moeprof.cli.progress import Bar
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from moeprof.records.model_card import ModelCard
+    from moeprof.records.run.model_card import ModelCard
 
 SUFFIX = ".safetensors"
 
@@ -103,7 +103,7 @@ def train_one(recipe: Recipe, out: Path, *, twin: bool, quiet: bool) -> float:
 
 def write_card(recipe: Recipe, out: Path, cpu_seconds: float | None) -> "ModelCard":
     """Measures the checkpoint and writes `<FILE>.md`."""
-    from moeprof.reporters.model_card import render
+    from moeprof.reporters.documents.model_card import render
     from moeprof.studies.train.appraisal import appraise
     from moeprof.studies.train.checkpoint import writing
 
@@ -115,6 +115,6 @@ def write_card(recipe: Recipe, out: Path, cpu_seconds: float | None) -> "ModelCa
 
 def show(card: "ModelCard", name: str, *, as_json: bool) -> None:
     """The card on stdout."""
-    from moeprof.reporters.model_card import render
+    from moeprof.reporters.documents.model_card import render
 
     click.echo(json.dumps(asdict(card), indent=1) if as_json else render(card, name), nl=as_json)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from moeprof.records.errors import UsageError
-from moeprof.records.variant import TIMED
+from moeprof.records.recipe.variant import TIMED
 
 if TYPE_CHECKING:
-    from moeprof.records.subject import Subject
+    from moeprof.analysis.comparison.measurement import Measurement
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,13 +80,13 @@ def measured(
     out: Path | None,
     force: bool,
     quiet: bool,
-) -> tuple[tuple[str, list["Subject"]], tuple[str, list["Subject"]]]:
+) -> tuple[tuple[str, list["Measurement"]], tuple[str, list["Measurement"]]]:
     """Each side's name and subjects, kept in `out`."""
+    from moeprof.analysis.comparison.measurement import write_baseline
     from moeprof.cli.options import DEFAULT_RECIPES
     from moeprof.cli.progress import Bar
-    from moeprof.records.run_writer import default_folder
-    from moeprof.records.subject import write_baseline
-    from moeprof.studies.turns import COMMAND, in_turns, sides_of
+    from moeprof.records.run.writer import default_folder
+    from moeprof.studies.ab_test import COMMAND, in_turns, sides_of
 
     names = list(recipes) or list(DEFAULT_RECIPES)
     folder = out or default_folder(Path(names[0]).stem, COMMAND)

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import moeprof
-from moeprof.records.run import Environment
+from moeprof.records.run.run import Environment
 
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "safetensors", "triton")
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

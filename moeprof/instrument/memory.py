@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from moeprof.instrument.clock import Clock, wall_clock
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.records.regions import LAYER_REGIONS, OTHER
-from moeprof.records.run import MEMORY_SCHEMA
+from moeprof.records.run.run import MEMORY_SCHEMA
 
 CATEGORIES = ("weights", "activations", "dispatch_buffers", "kv_cache", "expert_slots")
 """`weights` are static, and so are the `expert_slots` of a buffered store; the others are dynamic."""

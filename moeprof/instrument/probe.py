@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from torch import Tensor
 
 from moeprof.instrument.step import Step
-from moeprof.records.loads import Visit
+from moeprof.records.traces.expert_loads import LayerLoads
 
 UNOBSERVED: AbstractContextManager[None] = nullcontext()
 
@@ -28,7 +28,7 @@ class Probe:
         """Called once per collective on every rank, in the same order: the bytes for each destination rank, own rank included,
         when it was started, when this rank began to wait for it, and when it was done, before the wait or after."""
 
-    def visited(self, layer: str, visit: Visit) -> None:
+    def visited(self, layer: str, visit: LayerLoads) -> None:
         """Called once per buffered layer and step, when its experts are done, with what became of each of them."""
 
 
@@ -40,12 +40,12 @@ def active() -> Probe | None:
     return _active
 
 
-def postmaster() -> Probe | None:
+def collective_probe() -> Probe | None:
     """The probe at work, if it overrides `exchanged`: nobody else pays for a look at the clock."""
     return None if _active is None or type(_active).exchanged is Probe.exchanged else _active
 
 
-def bookkeeper() -> Probe | None:
+def expert_load_probe() -> Probe | None:
     """The probe at work, if it overrides `visited`, likewise."""
     return None if _active is None or type(_active).visited is Probe.visited else _active
 

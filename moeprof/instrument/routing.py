@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.step import Step
-from moeprof.instrument.visits import VisitRecorder
+from moeprof.instrument.visits import ExpertLoadRecorder
 from moeprof.records.errors import MoeprofError
-from moeprof.records.gate_entropy import GateEntropy
-from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader, joined
+from moeprof.records.traces.gate_entropy import GateEntropy
+from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader, joined
 
 
-class RoutingRecorder(VisitRecorder):
+class RoutingRecorder(ExpertLoadRecorder):
     """Keeps what the routers decided, and what buffered layers made of it; the Arrow tables are made when nobody is waiting."""
 
     def __init__(self) -> None:

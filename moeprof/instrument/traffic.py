@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
-from moeprof.records.traffic import COLUMNS
+from moeprof.records.traces.traffic import COLUMNS
 
 
 class Collective(NamedTuple):

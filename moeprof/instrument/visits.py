@@ -8,34 +8,34 @@ from torch import Tensor
 
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
-from moeprof.records.loads import COLUMNS, Visit
+from moeprof.records.traces.expert_loads import COLUMNS, LayerLoads
 
 
-class LayerVisit(NamedTuple):
+class LayerStep(NamedTuple):
     """One, and where it belongs."""
 
     domain: str
     step: int
     layer: str
-    visit: Visit
+    visit: LayerLoads
 
 
-class VisitRecorder(Probe):
+class ExpertLoadRecorder(Probe):
     """Keeps visits in order; a layer names the step they belong to when it has come to its end."""
 
     def __init__(self) -> None:
-        self.visits: list[LayerVisit] = []
-        self.rounds: list[list[LayerVisit]] = []
+        self.visits: list[LayerStep] = []
+        self.rounds: list[list[LayerStep]] = []
         """Those of rounds that were observed as such."""
-        self.last: Visit | None = None
+        self.last: LayerLoads | None = None
         """Of the layer at work."""
 
-    def visited(self, layer: str, visit: Visit) -> None:
+    def visited(self, layer: str, visit: LayerLoads) -> None:
         self.last = visit
 
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
         if self.last is not None:
-            self.visits.append(LayerVisit(step.domain, step.index, layer, self.last))
+            self.visits.append(LayerStep(step.domain, step.index, layer, self.last))
             self.last = None
 
     def observing(self, play: Callable[[], object]) -> Callable[[], None]:
@@ -50,7 +50,7 @@ class VisitRecorder(Probe):
         return observed
 
 
-def loads_table(rank: int, phase: str, variant: str, point: str, visits: Iterable[LayerVisit]) -> pa.Table:
+def loads_table(rank: int, phase: str, variant: str, point: str, visits: Iterable[LayerStep]) -> pa.Table:
     """The rows of one rank."""
     whose = {"phase": phase, "variant": variant, "point": point, "rank": rank}
     rows = [

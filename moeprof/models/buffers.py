@@ -13,9 +13,9 @@ from moeprof.models.initialise import draw
 from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.parallel.group import ALONE, Group
 from moeprof.policies.eviction.registry import make_eviction
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import Variant
-from moeprof.records.weights import weights_hash
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.recipe.weights import weights_hash
 from moeprof.store.backing import Contents, backing
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.ledger import Ledger

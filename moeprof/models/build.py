@@ -13,7 +13,7 @@ from moeprof.models.translation_model import TranslationModel
 from moeprof.moe.layer import connect, moe_layers
 from moeprof.moe.router import Router
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 
 Model = LanguageModel | TranslationModel
 

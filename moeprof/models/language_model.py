@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from moeprof.instrument.step import Step
 from moeprof.models.attention import Cache
 from moeprof.models.transformer import Embedding, Layer, empty_caches, make_layers
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 
 
 class LanguageModel(nn.Module):

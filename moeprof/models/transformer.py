@@ -14,7 +14,7 @@ from moeprof.models.attention import Attention, Cache
 from moeprof.models.positions import Positions, make_positions
 from moeprof.moe.experts import ACTIVATIONS
 from moeprof.moe.layer import MoELayer
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 
 
 class DenseFFN(nn.Module):

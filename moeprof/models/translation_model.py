@@ -12,7 +12,7 @@ from moeprof.instrument.probe import region
 from moeprof.instrument.step import Step
 from moeprof.models.attention import Cache
 from moeprof.models.transformer import Embedding, Layer, empty_caches, make_layers
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.clock import synchronized, wall_clock
-from moeprof.instrument.probe import postmaster, region
+from moeprof.instrument.probe import collective_probe, region
 from moeprof.moe.experts import ExpertRows
 from moeprof.parallel.collectives import largest, start_all_to_all
 from moeprof.parallel.group import Group
@@ -33,7 +33,7 @@ class Travel:
         self.name, self.layer = name, layer
         row_bytes = rows.element_size() * math.prod(rows.shape[1:])
         self.to_bytes = [count * row_bytes for count in sent or [len(rows) // group.size] * group.size]
-        self.started_ns = 0 if postmaster() is None else synchronized(rows.device.type)()
+        self.started_ns = 0 if collective_probe() is None else synchronized(rows.device.type)()
         self.arriving = start_all_to_all(rows, sent, received)
         self.done_ns: list[int] = []
         if self.started_ns and rows.device.type == "cpu":
@@ -41,7 +41,7 @@ class Travel:
 
     def end(self, *, at_once: bool = False) -> Tensor:
         """What arrived, source by source; `at_once` where the rank has waited for it since it started."""
-        probe = postmaster()
+        probe = collective_probe()
         if probe is None:
             return self.arriving.wait()
         waiting_ns = self.started_ns if at_once else wall_clock()

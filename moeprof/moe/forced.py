@@ -15,9 +15,9 @@ from torch import Tensor
 
 from moeprof.instrument.step import Step
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.routing_source import RoutingSource, parse_routing_source
-from moeprof.records.routing_trace import RoutingTrace, read_traces
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.routing_source import RoutingSource, parse_routing_source
+from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]

@@ -14,13 +14,13 @@ from moeprof.moe.dispatch import DISPATCHES, Sent
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ACTIVATIONS, Experts, run_experts
 from moeprof.moe.kernels import KERNELS
-from moeprof.moe.placed import PlacedExperts
+from moeprof.moe.placed import PhysicalExperts
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.router import ForcedDecisions, Router
 from moeprof.moe.routing import Routing
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.resident import ExpertWeights, ResidentStore, Store
 
@@ -42,9 +42,9 @@ class MoELayer(nn.Module):
         """Where weights come from; None for all of `experts`."""
         self.stores: dict[Variant, Store] = {}
         """Of variants that have one of their own."""
-        self.placement: PlacedExperts | None = None
+        self.placement: PhysicalExperts | None = None
         """Which rank holds which experts; None for E / N consecutive ones each."""
-        self.placements: dict[Variant, PlacedExperts] = {}
+        self.placements: dict[Variant, PhysicalExperts] = {}
         """Of variants that have one of their own; their stores hold these experts."""
         self.group = ALONE
 
@@ -54,10 +54,10 @@ class MoELayer(nn.Module):
         self.store = None if variant is None else self.stores.get(variant)
         self.placement = None if variant is None else self.placements.get(variant)
 
-    def place(self, variant: Variant, ranks: Sequence[Sequence[int]]) -> PlacedExperts:
+    def place(self, variant: Variant, ranks: Sequence[Sequence[int]]) -> PhysicalExperts:
         """Lets the ranks hold these experts under `variant`, whose store must have this rank's."""
         num_experts, device = len(self.router.weight), self.router.weight.device.type
-        self.placements[variant] = PlacedExperts(ranks, num_experts, self.group.rank, device)
+        self.placements[variant] = PhysicalExperts(ranks, num_experts, self.group.rank, device)
         return self.placements[variant]
 
     def forward(self, x_TD: Tensor, step: Step) -> Tensor:

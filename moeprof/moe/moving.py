@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from moeprof.moe.layer import MoELayer
-from moeprof.moe.placed import PlacedExperts
+from moeprof.moe.placed import PhysicalExperts
 from moeprof.parallel.collectives import start_all_to_all
 from moeprof.parallel.group import Group
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.variant import Variant
 from moeprof.store.resident import ExpertWeights, ResidentStore
 
 
@@ -23,7 +23,7 @@ def move(layer: MoELayer, variant: Variant, ranks: Sequence[Sequence[int]]) -> i
     return moved_bytes(layer.experts.weights, placed)
 
 
-def moved(weights: ExpertWeights, placed: PlacedExperts, group: Group) -> ExpertWeights:
+def moved(weights: ExpertWeights, placed: PhysicalExperts, group: Group) -> ExpertWeights:
     """The weights of this rank's physical experts (L, ...), in their order: one all-to-all for each of the four tensors.
 
     Every rank calls this with its own share under contiguous placement, and keeps that.
@@ -44,7 +44,7 @@ def moved(weights: ExpertWeights, placed: PlacedExperts, group: Group) -> Expert
     return ExpertWeights(*map(arrived, weights))
 
 
-def moved_bytes(weights: ExpertWeights, placed: PlacedExperts) -> int:
+def moved_bytes(weights: ExpertWeights, placed: PhysicalExperts) -> int:
     """What of that comes to this rank from others."""
     share = len(weights.w1_EDF)
     strangers = sum(expert // share != placed.rank for expert in placed.held)

@@ -13,7 +13,7 @@ import torch
 from moeprof.moe.routing import Routing, positions_in_expert
 
 
-class PlacedExperts:
+class PhysicalExperts:
     """One layer's experts as its ranks hold them, seen from one of them."""
 
     def __init__(self, ranks: Sequence[Sequence[int]], num_experts: int, rank: int, device: str = "cpu") -> None:

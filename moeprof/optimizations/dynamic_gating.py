@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from moeprof.optimizations.optimization import Optimization, Option, Settings
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 
 
 def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:

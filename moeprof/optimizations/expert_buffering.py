@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from moeprof.analysis.sizes import local_experts, record_bytes
+from moeprof.analysis.model_size import local_experts, record_bytes
 from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
 from moeprof.records.disk import why_no_slow_tier
 from moeprof.records.errors import UsageError
 from moeprof.records.files import cache_folder
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 from moeprof.records.units import format_bytes, parse_bytes
-from moeprof.records.variant import Variant
 
 
 def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:

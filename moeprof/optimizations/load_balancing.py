@@ -6,8 +6,8 @@ from pathlib import Path
 from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 
 PLAIN, COPYING = "greedy", "eplb-distinct"
 """Balancers where nobody names one: without copies, and with."""

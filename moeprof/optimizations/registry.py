@@ -7,8 +7,8 @@ from moeprof.optimizations.expert_buffering import EXPERT_BUFFERING
 from moeprof.optimizations.load_balancing import LOAD_BALANCING
 from moeprof.optimizations.optimization import Optimization, Settings
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC, Variant
 
 OPTIMIZATIONS: dict[str, Optimization] = {
     optimization.name: optimization

@@ -93,7 +93,7 @@ def reduced(group: Group, values: Sequence[int], operation: Any) -> list[int]:
     return reduced_values
 
 
-def everyones(group: Group, document: Any) -> list[Any]:
+def all_gather_json(group: Group, document: Any) -> list[Any]:
     """Every rank's JSON document, in the order of the ranks, on every rank."""
     return [json.loads(found) for found in exchanged(group, json.dumps(document).encode(), gather_everywhere)]
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from moeprof.parallel.collectives import answered, everyones
+from moeprof.parallel.collectives import all_gather_json, answered
 from moeprof.parallel.group import Group
 from moeprof.records.link import BETWEEN, WITHIN, Link, Links, link_file
 
@@ -33,8 +33,8 @@ def measured_links(group: Group, about: Mapping[str, str], device: str, clock: C
     `about` says what else than the machines' names a measurement depends on; what rank 0 kept of the same is used again.
     `clock` waits for the device.
     """
-    names = ", ".join(sorted(set(everyones(group, socket.gethostname()))))
-    hosts = numbered(everyones(group, machine()))
+    names = ", ".join(sorted(set(all_gather_json(group, socket.gethostname()))))
+    hosts = numbered(all_gather_json(group, machine()))
     found = {}
     for kind, pair in pairs_by_kind(hosts).items():
         found[kind] = link(group, {**about, "machines": names, "link": kind}, pair, device, clock)
@@ -64,11 +64,11 @@ def pairs_by_kind(hosts: list[int]) -> dict[str, Pair]:
 def link(group: Group, about: Mapping[str, str], pair: Pair, device: str, clock: Clock) -> Link:
     """Between two ranks: kept from before, or measured now while all others wait."""
     kept = Link.kept(about) if group.first else None
-    times = everyones(group, kept.times_ns if kept and kept.sizes_bytes == SIZES_BYTES else None)[0]
+    times = all_gather_json(group, kept.times_ns if kept and kept.sizes_bytes == SIZES_BYTES else None)[0]
     if times is not None:
         return Link(about=dict(about), sizes_bytes=SIZES_BYTES, times_ns=times)
     mine = [there_and_back_ns(group, pair, size, device, clock) / 2 for size in SIZES_BYTES if group.rank in pair]
-    found = Link(about=dict(about), sizes_bytes=SIZES_BYTES, times_ns=everyones(group, mine)[pair[0]])
+    found = Link(about=dict(about), sizes_bytes=SIZES_BYTES, times_ns=all_gather_json(group, mine)[pair[0]])
     if group.first:
         keep(found)
     return found

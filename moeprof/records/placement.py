@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, replacing
-from moeprof.records.recipe import Recipe
-from moeprof.records.weights import weights_hash
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.weights import weights_hash
 
 SCHEMA = 1
 

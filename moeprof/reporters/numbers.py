@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 from moeprof.records.units import format_count, format_duration, format_significant
 
 MISSING = "-"

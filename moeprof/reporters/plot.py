@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from moeprof.records.units import format_significant
-from moeprof.reporters.document import Curves
+from moeprof.reporters.documents.document import Curves
 from moeprof.reporters.shading import letters
 
 NOTHING = "There is nothing to draw: no curve has a point."

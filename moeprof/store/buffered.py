@@ -15,11 +15,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from moeprof.instrument.probe import bookkeeper, region
+from moeprof.instrument.probe import expert_load_probe, region
 from moeprof.instrument.regions import Mark, stopwatch
 from moeprof.policies.cache import Access, Cache
 from moeprof.policies.eviction.eviction import Eviction
-from moeprof.records.loads import Use, Visit
+from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
 from moeprof.store.ledger import Ledger, Load
 from moeprof.store.record import RecordLayout
 from moeprof.store.resident import Offsets, Wave
@@ -120,7 +120,7 @@ class BufferedStore:
         """Decides for the step's experts, and has the missing ones moved as far as their slots are free."""
         if self.plan is not None:  # a step that broke off: nobody knows what is in the slots
             self.reset()
-        watched = bookkeeper() is not None
+        watched = expert_load_probe() is not None
         if watched or len(self.slot_of) < len(self.held):
             with region("expert_load", self.layer):
                 experts = sorted(self.held[place] for place in active(offsets))
@@ -206,21 +206,21 @@ class BufferedStore:
 
     def tell(self, plan: Plan) -> None:
         """The probe, if there is one that asks, what the step did."""
-        if (probe := bookkeeper()) is not None and plan.begun is not None:
+        if (probe := expert_load_probe()) is not None and plan.begun is not None:
             ended = self.watch.mark()
             self.watch.settle()
             stall_ns = sum(self.watch.elapsed_ns(*wait) for wait in plan.waits)
             uses = [self.use(plan, access) for access in plan.accesses]
-            probe.visited(self.layer, Visit(uses, stall_ns, self.watch.elapsed_ns(plan.begun, ended)))
+            probe.visited(self.layer, LayerLoads(uses, stall_ns, self.watch.elapsed_ns(plan.begun, ended)))
             self.watch.reuse()
 
-    def use(self, plan: Plan, access: Access) -> Use:
+    def use(self, plan: Plan, access: Access) -> ExpertUse:
         """One access, once it had its turn."""
         load = plan.loads.get(access.expert)
         if load is None:
-            return Use(access.expert, True, access.victim, 0, 0, 0)
+            return ExpertUse(access.expert, True, access.victim, 0, 0, 0)
         ended_ns = load.start_ns + load.took_ns
-        return Use(access.expert, False, access.victim, self.layout.record_bytes, load.start_ns, ended_ns)
+        return ExpertUse(access.expert, False, access.victim, self.layout.record_bytes, load.start_ns, ended_ns)
 
 
 def active(offsets: Offsets) -> list[int]:

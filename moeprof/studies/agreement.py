@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from moeprof.parallel.collectives import everyones
+from moeprof.parallel.collectives import all_gather_json
 from moeprof.parallel.group import Group
 from moeprof.records.errors import UsageError
-from moeprof.records.run import RunRecord
+from moeprof.records.run.run import RunRecord
 
 
 def agree(group: Group, record: RunRecord) -> list[str]:
@@ -14,7 +14,7 @@ def agree(group: Group, record: RunRecord) -> list[str]:
     whole = record.model_dump(mode="json", by_alias=True)
     asked = {name: whole[name] for name in ("command", "variants", "recipe", "text_hashes", "weights_hash")}
     software = {"python": record.environment.python} | record.environment.packages
-    documents = everyones(group, [dict(leaves(asked)), software])
+    documents = all_gather_json(group, [dict(leaves(asked)), software])
     for rank, (theirs, _) in enumerate(documents):
         if what := first_difference(documents[0][0], theirs, rank):
             raise UsageError(what, "Give all ranks the same command, recipe, text and checkpoint.")

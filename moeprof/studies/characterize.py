@@ -1,6 +1,6 @@
 """Runs a workload unchanged, as deployed with static gating, beside its dense twin, and records what it does."""
 
-from moeprof.records.variant import DENSE, STATIC
+from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.quality import measure_quality

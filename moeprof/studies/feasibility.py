@@ -5,15 +5,15 @@ from pathlib import Path
 
 import torch
 
-from moeprof.analysis.sizes import largest_batch, memory_need
+from moeprof.analysis.model_size import largest_batch, memory_need
 from moeprof.instrument.machine import available_memory
 from moeprof.models.build import make_model
 from moeprof.models.checkpoint import check_checkpoint
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import DENSE, STATIC, Variant
 from moeprof.records.units import format_bytes
-from moeprof.records.variant import DENSE, STATIC, Variant
 
 
 def check_ranks(recipe: Recipe, group: Group) -> None:

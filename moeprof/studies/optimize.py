@@ -6,8 +6,8 @@ from functools import partial
 from moeprof.optimizations.optimization import Settings
 from moeprof.optimizations.registry import optimized, useful
 from moeprof.parallel.group import started_as
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import BASELINES, STATIC
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import BASELINES, STATIC
 from moeprof.studies.feasibility import affordable
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.loads import measure_loads

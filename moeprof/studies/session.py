@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
-from moeprof.analysis.sizes import always_buffered
+from moeprof.analysis.model_size import always_buffered
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.machine import environment
 from moeprof.instrument.memory import MemoryTracker
@@ -16,11 +16,11 @@ from moeprof.moe.layer import force_routing, moe_layers, static_tensors, use_var
 from moeprof.parallel.collectives import barrier
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.placement import Placement
-from moeprof.records.recipe import Recipe
-from moeprof.records.run import RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import Variant
-from moeprof.records.weights import weights_hash
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.recipe.weights import weights_hash
+from moeprof.records.run.run import RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.progress import Progress
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import Workload
@@ -80,7 +80,7 @@ class Session:
         """The same, by the variant's label."""
         return self.use(next(variant for variant in self.contenders if variant.label == label))
 
-    def line_up(self, label: str) -> None:
+    def select_and_sync(self, label: str) -> None:
         """The same, and then waits for the other ranks: before a round, so that none of them is ahead."""
         self.use_label(label)
         barrier(self.group)

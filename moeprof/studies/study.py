@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from moeprof.analysis.sizes import (
+from moeprof.analysis.model_size import (
     flops_per_token,
     local_experts,
     parameters_by_part,
@@ -17,12 +17,12 @@ from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.moe.kernels.auto import auto
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.metrics import Address, MetricRow
-from moeprof.records.point import format_point
-from moeprof.records.recipe import Recipe
-from moeprof.records.run import Run
-from moeprof.records.run_writer import RunWriter, UnwrittenRun
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.metrics.point import format_point
+from moeprof.records.metrics.registry import Address, MetricRow
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run
+from moeprof.records.run.writer import RunWriter, UnwrittenRun
 from moeprof.studies.agreement import agree
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Progress, Silent

@@ -11,7 +11,7 @@ from moeprof.instrument.step import Step, make_step
 from moeprof.models.language_model import LanguageModel
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import LM_DOMAINS, lm_text
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, retold

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.language_modelling import LanguageModelling
 from moeprof.workloads.translation import Translation

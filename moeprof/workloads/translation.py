@@ -9,7 +9,7 @@ from moeprof.instrument.step import Step, make_step
 from moeprof.models.translation_model import TranslationModel
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import MT_LANGUAGES, mt_pairs
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, retold

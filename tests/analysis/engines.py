@@ -9,18 +9,18 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-import moeprof.analysis
-from moeprof.analysis.misses import Accesses
+from moeprof.analysis import caching
+from moeprof.analysis.caching.miss_counts import Accesses
 from moeprof.policies.cache import AccessMode, Cache
 from moeprof.policies.eviction.registry import make_eviction
 
-MODULES = ["compiled", "miss_ranks", "miss_engine", "misses"]
+MODULES = ["compiled", "priority", "stack_distance", "miss_counts"]
 
 
 def uncompiled() -> ModuleType:
-    """A second copy of `moeprof.analysis.misses`, imported as if numba were not there; the first one stays in place."""
-    names = [f"moeprof.analysis.{name}" for name in MODULES]
-    with mock.patch.dict(sys.modules, {"numba": None}), mock.patch.multiple(moeprof.analysis, **dict.fromkeys(MODULES)):
+    """A second copy of `moeprof.analysis.caching.miss_counts`, imported as if numba were not there; the first one stays in place."""
+    names = [f"moeprof.analysis.caching.{name}" for name in MODULES]
+    with mock.patch.dict(sys.modules, {"numba": None}), mock.patch.multiple(caching, **dict.fromkeys(MODULES)):
         for name in names:
             del sys.modules[name]
         return [importlib.import_module(name) for name in names][-1]

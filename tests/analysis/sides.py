@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from moeprof.records.metrics import KEYS, METRICS
-from moeprof.records.subject import Number, Subject
+from moeprof.analysis.comparison.measurement import Measurement, Number
+from moeprof.records.metrics.registry import KEYS, METRICS
 
 TEXTS = {"prose": "a" * 64, "code": "b" * 64}
 WEIGHTS = "c" * 64
@@ -36,7 +36,7 @@ def throughput(*rounds: float, processes: int = 5, **keys: str) -> Number:
     return number("throughput", value, samples=samples, **{"phase": "score", "variant": "static", **keys})
 
 
-def side(*numbers: Number, **changes: Any) -> Subject:
+def side(*numbers: Number, **changes: Any) -> Measurement:
     """A subject on which everything but the named fields is as on every other one."""
     usual: dict[str, Any] = {
         "recipe": "lm-tiny",
@@ -47,4 +47,4 @@ def side(*numbers: Number, **changes: Any) -> Subject:
         "weights": WEIGHTS,
         "routing": ROUTING,
     }
-    return Subject.model_validate(usual | changes | {"numbers": numbers})
+    return Measurement.model_validate(usual | changes | {"numbers": numbers})

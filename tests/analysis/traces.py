@@ -5,8 +5,8 @@ from typing import NamedTuple
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from moeprof.records.metrics import MetricRow
-from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 
 
 class Row(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.recipe_files import builtin_names
-from moeprof.records.run import Run
+from moeprof.records.recipe.files import builtin_names
+from moeprof.records.run.run import Run
 
 Call = Callable[..., tuple[int, str, str]]
 Micro = Callable[[str], Path]
@@ -24,7 +24,7 @@ def python(code: str) -> str:
     [
         "moeprof, moeprof.cli",
         "moeprof.cli.characterize, moeprof.cli.optimize",
-        "moeprof.cli.report, moeprof.reporters.markdown",
+        "moeprof.cli.report, moeprof.reporters.formats.markdown",
     ],
 )
 def test_importing_the_command_line_pulls_in_no_torch(modules: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.subject import read_baseline
-from moeprof.reporters.compared.registry import FORMATS
+from moeprof.analysis.comparison.measurement import read_baseline
+from moeprof.reporters.comparison_formats.registry import FORMATS
 
 Call = Callable[..., tuple[int, str, str]]
 Micro = Callable[[str], Path]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.optimizations.registry import OPTIMIZATIONS
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 
 Call = Callable[..., tuple[int, str, str]]
 Micro = Callable[[str], Path]

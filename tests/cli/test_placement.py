@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.placement import Placement
-from moeprof.reporters.placement import listed
+from moeprof.reporters.documents.placement import listed
 
 Call = Callable[..., tuple[int, str, str]]
 Micro = Callable[[str], Path]

@@ -16,7 +16,7 @@ from threading import Thread
 import pytest
 from conftest import MICRO
 
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 
 FAULTS = Path(__file__).resolve().parents[1] / "parallel" / "faults"
 TIMEOUT_S = 10

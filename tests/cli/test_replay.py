@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 from tests.studies.replay.logs import route_log, run_of_shape
 
 Call = Callable[..., tuple[int, str, str]]

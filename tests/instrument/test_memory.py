@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from moeprof.analysis.sizes import static_layer_bytes, weight_bytes
+from moeprof.analysis.model_size import static_layer_bytes, weight_bytes
 from moeprof.instrument import memory
 from moeprof.instrument.memory import LiveBytes, MemoryTracker
 from moeprof.instrument.probe import active, region
@@ -19,9 +19,9 @@ from moeprof.models.build import Model, build_model, make_model
 from moeprof.moe.experts import Experts
 from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.moe.router import Router
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import MEMORY_SCHEMA
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.run import MEMORY_SCHEMA
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.registry import make_workload
 

@@ -7,9 +7,9 @@ from moeprof.instrument.memory import MemoryTracker
 from moeprof.instrument.step import Step
 from moeprof.models.initialise import initialise
 from moeprof.moe.layer import MoELayer
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 
 
 def recipe_of(experts: int, dim: int, ffn_dim: int, fraction: float, dtype: str) -> Recipe:

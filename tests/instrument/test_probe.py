@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from moeprof.instrument.probe import UNOBSERVED, Probe, active, observed_by, postmaster, region
+from moeprof.instrument.probe import UNOBSERVED, Probe, active, collective_probe, observed_by, region
 
 
 class Log(Probe):
@@ -63,11 +63,11 @@ class Postmaster(Probe):
 
 
 def test_only_a_probe_that_asks_for_collectives_is_told_of_them() -> None:
-    assert postmaster() is None
+    assert collective_probe() is None
     with observed_by(Log()):
-        assert postmaster() is None
+        assert collective_probe() is None
     with observed_by(probe := Postmaster()):
-        assert postmaster() is probe
+        assert collective_probe() is probe
 
 
 def test_a_probe_that_wants_nothing_sees_nothing() -> None:

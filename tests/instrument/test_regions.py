@@ -13,7 +13,7 @@ from moeprof.instrument.regions import RegionTimer, cpu_stopwatch, cuda_stopwatc
 from moeprof.instrument.step import Step
 from moeprof.models.initialise import initialise
 from moeprof.moe.layer import MoELayer
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
 from moeprof.records.regions import LAYER_REGIONS, REGIONS
 
 

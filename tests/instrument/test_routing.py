@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step, make_step
 from moeprof.records.errors import MoeprofError
-from moeprof.records.routing_trace import COLUMNS, TraceHeader
+from moeprof.records.traces.routing_trace import COLUMNS, TraceHeader
 
 HEADER = TraceHeader(workload="lm", phase="score", variant="static", num_experts=8, top_k=2, layers=["1", "3"])
 

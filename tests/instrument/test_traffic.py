@@ -7,7 +7,7 @@ import torch
 from moeprof.instrument.probe import active
 from moeprof.instrument.step import Step, make_step
 from moeprof.instrument.traffic import Collective, TrafficRecorder, traffic_table
-from moeprof.records.traffic import COLUMNS, joined
+from moeprof.records.traces.traffic import COLUMNS, joined
 
 CHOICES = torch.zeros(1, 1)
 

@@ -13,7 +13,7 @@ from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model
 from moeprof.models.language_model import LanguageModel
 from moeprof.models.translation_model import Memory, TranslationModel
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 
 POSITIONS = ("sinusoidal", "rotary", "alibi")
 ALL_REAL = Step(real_T=None)

@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from moeprof.analysis.sizes import num_parameters as counted
-from moeprof.analysis.sizes import parameters_by_part, weight_bytes
+from moeprof.analysis.model_size import num_parameters as counted
+from moeprof.analysis.model_size import parameters_by_part, weight_bytes
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model, make_model, num_parameters
 from moeprof.models.language_model import LanguageModel
 from moeprof.models.translation_model import TranslationModel
 from moeprof.moe.layer import MoELayer, force_routing, moe_layers, use_variant
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import Variant
 
 from .shapes import ALL_REAL, real_up_to, remembered, small, step_of, words
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from moeprof.models.build import Model, build_model, make_model
 from moeprof.models.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from moeprof.records.errors import UsageError
-from moeprof.records.weights import file_hash, weights_hash
+from moeprof.records.recipe.weights import file_hash, weights_hash
 
 from .shapes import small
 

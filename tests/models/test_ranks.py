@@ -17,9 +17,9 @@ from moeprof.models.checkpoint import save_checkpoint
 from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import make_workload
 

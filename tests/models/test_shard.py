@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from moeprof.analysis.sizes import weight_bytes
+from moeprof.analysis.model_size import weight_bytes
 from moeprof.models.build import build_model, make_model
 from moeprof.models.checkpoint import save_checkpoint
 from moeprof.models.shard import held
 from moeprof.parallel.group import Group
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 
 from .shapes import lively, small
 

@@ -17,8 +17,8 @@ from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.layer import MoELayer, use_variant
 from moeprof.moe.routing import Routing
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 from moeprof.store.resident import ExpertWeights, Offsets, Wave
 
 from . import plain

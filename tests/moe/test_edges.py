@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from moeprof.records.gating import capacity
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.gating import capacity
+from moeprof.records.recipe.variant import Variant
 
 from . import plain
 from .drawn import VARIANTS, Drawn, WaveStore, called, forced_layer, parameters_of, tokens, under, wanting

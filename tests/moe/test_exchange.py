@@ -17,8 +17,8 @@ from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.exchange import Travel, expert_order
 from moeprof.moe.layer import MoELayer, connect
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 
 DIM, LM_EXPERTS, LM_CAPACITY = 4, 512, 0.05
 INT64_BYTES, FLOAT32_BYTES = 8, 4

@@ -9,8 +9,8 @@ from torch import nn
 from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.layer import force_routing, moe_layers, use_variant
-from moeprof.records.gating import capacity
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.recipe.gating import capacity
+from moeprof.records.recipe.variant import STATIC, Variant
 
 from . import plain
 from .drawn import (

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.instrument.step import Step
 from moeprof.moe.layer import MoELayer
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC, Variant
 
 from .drawn import make_layer, make_recipe, tokens
 

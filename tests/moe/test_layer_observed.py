@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.analysis.routing import routing_rows
-from moeprof.analysis.slots import StepSize, slot_metrics
+from moeprof.analysis.routing.capacity import StepSize, slot_metrics
+from moeprof.analysis.routing.metrics import routing_rows
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step, make_step
 from moeprof.moe.dispatch import DISPATCHES
 from moeprof.records.errors import MoeprofError
-from moeprof.records.gating import capacity
-from moeprof.records.routing_trace import TraceHeader
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.gating import capacity
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.traces.routing_trace import TraceHeader
 
 from .drawn import (
     Decided,
@@ -38,7 +38,7 @@ DIM = 4
 every_dispatch = pytest.mark.parametrize("dispatch", DISPATCHES)
 
 
-class Witness(Probe):
+class DecisionRecorder(Probe):
     """Keeps what the layer reports: regions in order, and decisions."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Witness(Probe):
 
 @every_dispatch
 def test_the_four_parts_are_regions_in_order_that_never_nest(dispatch: str) -> None:
-    witness, layer = Witness(), make_layer(make_recipe(experts=4))
+    witness, layer = DecisionRecorder(), make_layer(make_recipe(experts=4))
     layer.variant = Variant(dispatch)
     with observed_by(witness):
         layer(tokens(5, DIM), ALL_REAL)
@@ -87,7 +87,7 @@ def rows_of(dispatch: str, case: Drawn, fraction: float) -> int:
 def test_statement_2_an_observer_learns_decisions_before_renormalising_what_was_dropped_and_how_many_rows(
     dispatch: str, case: Drawn, fraction: float
 ) -> None:
-    layer, witness, step = forced_layer(case, fraction), Witness(), case.step
+    layer, witness, step = forced_layer(case, fraction), DecisionRecorder(), case.step
     layer.variant = Variant(dispatch)
     with observed_by(witness):
         layer(tokens(case.num_tokens, DIM), step)
@@ -140,7 +140,7 @@ def test_statement_4_the_logged_overflow_follows_from_the_loads(case: Drawn, per
 
 @pytest.mark.parametrize("forced", [False, True])
 def test_an_observer_sees_the_routers_own_softmax_over_all_experts_once_per_step(forced: bool) -> None:
-    layer, witness, x_TD = make_layer(make_recipe(experts=4)), Witness(), tokens(5, DIM)
+    layer, witness, x_TD = make_layer(make_recipe(experts=4)), DecisionRecorder(), tokens(5, DIM)
     if forced:
         layer.router.forced = Decided(torch.tensor([[0, 1]] * 5))
     with observed_by(witness):
@@ -169,5 +169,5 @@ def test_an_observer_changes_no_bit_of_the_output(dispatch: str) -> None:
     layer, x_TD = make_layer(make_recipe(experts=4, capacity_fraction=0.3)), tokens(20, DIM)
     layer.variant = Variant(dispatch)
     alone = layer(x_TD, ALL_REAL)
-    with observed_by(Witness()):
+    with observed_by(DecisionRecorder()):
         assert torch.equal(layer(x_TD, ALL_REAL), alone)

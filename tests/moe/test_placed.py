@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moeprof.moe.moving import move, moved, moved_bytes
-from moeprof.moe.placed import PlacedExperts
+from moeprof.moe.placed import PhysicalExperts
 from moeprof.parallel.group import ALONE
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.variant import Variant
 from tests.moe.drawn import Drawn, drawn, forced_layer, make_layer, make_recipe, tokens, under, unhurried, wanting
 
 PLACED = Variant("dynamic", "loop", placement="greedy")
 
 
 def test_physical_ids_count_through_the_ranks_and_a_rank_knows_its_own() -> None:
-    placed = PlacedExperts([[2, 0], [1, 2]], 3, rank=1)
+    placed = PhysicalExperts([[2, 0], [1, 2]], 3, rank=1)
     assert list(placed.held) == [1, 2]
     assert placed.num_physical == 4
     assert placed.physical_P.tolist() == [1, 2, 0, 3]  # expert 0 is id 1, expert 1 id 2, expert 2 ids 0 and 3
@@ -25,16 +25,16 @@ def test_physical_ids_count_through_the_ranks_and_a_rank_knows_its_own() -> None
 
 def test_choices_of_a_copied_expert_take_turns_that_begin_with_the_step_and_the_rank() -> None:
     routing = wanting([[0], [0], [1], [0]], 2).routing
-    first = PlacedExperts([[0, 1], [0, 1]], 2, rank=0)
+    first = PhysicalExperts([[0, 1], [0, 1]], 2, rank=0)
     assert first.routed(routing, 0).experts_TK.flatten().tolist() == [0, 2, 1, 0]
     assert first.routed(routing, 1).experts_TK.flatten().tolist() == [2, 0, 3, 2]
-    second = PlacedExperts([[0, 1], [0, 1]], 2, rank=1)
+    second = PhysicalExperts([[0, 1], [0, 1]], 2, rank=1)
     assert second.routed(routing, 0).experts_TK.flatten().tolist() == [2, 0, 3, 2]
 
 
 def test_first_choices_come_before_second_ones_and_padding_takes_no_turn() -> None:
     routing = wanting([[0, 1], [1, 0], [1, 0], [0, 1]], 2, [True, True, False, True]).routing
-    found = PlacedExperts([[0, 1], [0, 1]], 2, rank=0).routed(routing, 0)
+    found = PhysicalExperts([[0, 1], [0, 1]], 2, rank=0).routed(routing, 0)
     real = found.experts_TK[routing.real_T]
     assert real.tolist() == [[0, 3], [1, 0], [2, 1]]  # expert 0: tokens 0, 3, then the second choice of token 1
     assert found.num_experts == 4
@@ -58,7 +58,7 @@ def test_every_choice_reaches_a_copy_of_its_expert_and_copies_differ_by_one_at_m
 ) -> None:
     ranks = data.draw(holdings(case.num_experts))
     logical = np.array([expert for held in ranks for expert in held])
-    found = PlacedExperts(ranks, case.num_experts, rank=0).routed(case.routing, step)
+    found = PhysicalExperts(ranks, case.num_experts, rank=0).routed(case.routing, step)
     assert logical[found.experts_TK.numpy()].tolist() == case.experts
     used = Counter(found.experts_TK[torch.tensor(case.real)].flatten().tolist())
     for expert in range(case.num_experts):
@@ -84,11 +84,11 @@ def test_a_placement_leaves_outputs_unchanged(case: Drawn, index: int, data: st.
 
 def test_the_weights_of_every_slot_are_those_of_its_expert() -> None:
     weights = make_layer(make_recipe(experts=4)).experts.weights
-    placed = PlacedExperts([[3, 0, 3, 1, 2]], 4, rank=0)
+    placed = PhysicalExperts([[3, 0, 3, 1, 2]], 4, rank=0)
     for whole, found in zip(weights, moved(weights, placed, ALONE), strict=True):
         assert torch.equal(found, whole[[3, 0, 3, 1, 2]])
     assert moved_bytes(weights, placed) == 0
     expert_bytes = 4 * (2 * 4 * 8 + 8 + 4)
     shares = [weights.__class__(*(whole[first : first + 2] for whole in weights)) for first in (0, 2)]
-    crossing = [moved_bytes(shares[rank], PlacedExperts([[3, 0, 1], [2, 1, 0]], 4, rank)) for rank in (0, 1)]
+    crossing = [moved_bytes(shares[rank], PhysicalExperts([[3, 0, 1], [2, 1, 0]], 4, rank)) for rank in (0, 1)]
     assert crossing == [expert_bytes, 2 * expert_bytes]

@@ -9,9 +9,9 @@ import pytest
 from models.test_ranks import FEW, recipe_of
 from parallel.ranks import over_ranks
 
-from moeprof.analysis.loads import layer_matrices, pooled, rank_of_rows
-from moeprof.analysis.placing import device_counts
-from moeprof.analysis.virtual import choices_of, flows
+from moeprof.analysis.placement.device_load import device_counts
+from moeprof.analysis.placement.virtual_parallel import choices_of, flows
+from moeprof.analysis.routing.load_matrix import layer_matrices, pooled, rank_of_rows
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step
@@ -20,9 +20,9 @@ from moeprof.moe.layer import moe_layers, use_variant
 from moeprof.moe.moving import move
 from moeprof.parallel.group import Group
 from moeprof.policies.balancing.balancer import Cluster
-from moeprof.records.recipe import Recipe
-from moeprof.records.routing_trace import RoutingTrace, joined
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.traces.routing_trace import RoutingTrace, joined
 from moeprof.studies.passes.routing import trace_header
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.registry import make_workload

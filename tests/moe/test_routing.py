@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moeprof.moe.routing import Routing, positions_in_expert
-from moeprof.records.gating import capacity
+from moeprof.records.recipe.gating import capacity
 
 from .drawn import Drawn, drawn, fractions, unhurried
 from .plain import gated

@@ -9,9 +9,9 @@ from moeprof.optimizations.registry import optimized, useful
 from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 
 DYNAMIC = Variant(dispatch="dynamic")
 
@@ -125,7 +125,7 @@ def test_a_file_that_is_not_there_and_one_beside_a_balancer_are_refused(tmp_path
 
 
 def test_random_weights_have_a_hash_too(tmp_path: Path) -> None:
-    from moeprof.records.weights import weights_hash
+    from moeprof.records.recipe.weights import weights_hash
 
     small = recipe(name="lm-small")
     placement = Placement.contiguous(small.model.moe_layers_of("all"), small.model.experts, 2)

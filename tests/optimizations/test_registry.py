@@ -13,9 +13,9 @@ from moeprof.optimizations import registry
 from moeprof.optimizations.optimization import Optimization, Settings
 from moeprof.optimizations.registry import OPTIMIZATIONS, optimized, useful
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC, Variant
 
 DEFAULTS = {option.name: option.default for one in OPTIMIZATIONS.values() for option in one.options}
 RECIPE = load_recipe("lm-tiny", [])

@@ -14,11 +14,11 @@ from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.build import build_model
 from moeprof.moe.layer import use_variant
-from moeprof.parallel.collectives import anyone, barrier, everyones, gathered, largest, start_all_to_all, total
+from moeprof.parallel.collectives import all_gather_json, anyone, barrier, gathered, largest, start_all_to_all, total
 from moeprof.parallel.failure import LateRankError, LostRankError
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.recipe import Recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 
 from .ranks import answers_of, over_ranks
 
@@ -30,7 +30,7 @@ def talk(group: Group) -> dict[str, object]:
         "largest": largest(group, [group.rank, -group.rank, 7]),
         "total": total(group, [1, group.rank]),
         "anyone": (anyone(group, group.rank == 1), anyone(group, False)),
-        "everyones": everyones(group, {"rank": group.rank, "long": "x" * 100 * group.rank}),
+        "all_gather_json": all_gather_json(group, {"rank": group.rank, "long": "x" * 100 * group.rank}),
         "gathered": gathered(group, b"ab" * group.rank),
     }
 
@@ -42,7 +42,7 @@ def test_all_ranks_learn_the_same(size: int) -> None:
         assert one["largest"] == [size - 1, 0, 7]
         assert one["total"] == [size, sum(range(size))]
         assert one["anyone"] == (True, False)
-        assert one["everyones"] == [{"rank": other, "long": "x" * 100 * other} for other in range(size)]
+        assert one["all_gather_json"] == [{"rank": other, "long": "x" * 100 * other} for other in range(size)]
         assert one["gathered"] == ([b"ab" * other for other in range(size)] if rank == 0 else [])
 
 
@@ -51,7 +51,7 @@ def test_alone_a_rank_talks_to_itself_without_any_group() -> None:
         "largest": [0, 0, 7],
         "total": [1, 0],
         "anyone": (False, False),
-        "everyones": [{"rank": 0, "long": ""}],
+        "all_gather_json": [{"rank": 0, "long": ""}],
         "gathered": [b""],
     }
 

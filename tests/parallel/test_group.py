@@ -4,7 +4,7 @@ import pytest
 
 from moeprof.parallel.group import ALONE, Group, group_in
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
 from moeprof.studies.feasibility import check_ranks
 
 

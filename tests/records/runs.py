@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from moeprof.records.errors import UsageError
-from moeprof.records.metrics import MetricRow
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.routing_trace import COLUMNS, RoutingTrace, TraceHeader
-from moeprof.records.run import Environment, Run, RunRecord
-from moeprof.records.run_writer import RunWriter
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Environment, Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 
 CHOICES = [(0, 0, 0, "1", 0, 3), (0, 0, 0, "1", 1, 2), (0, 0, 1, "1", 0, 1), (0, 0, 0, "3", 0, 0), (1, 0, 2, "3", 0, 2)]
 """Step, sequence, position, layer, slot, expert."""

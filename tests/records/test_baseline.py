@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import moeprof
-from moeprof.records.metrics import KEYS, METRICS
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.subject import (
+from moeprof.analysis.comparison.measurement import (
     MAX_BYTES,
+    Measurement,
     Number,
-    Subject,
+    measurement_of,
     read_baseline,
-    read_subjects,
+    read_measurements,
     settings_of,
-    subject_of,
     write_baseline,
 )
+from moeprof.records.metrics.registry import KEYS, METRICS
+from moeprof.records.recipe.files import load_recipe
 from tests.records.runs import fault, run_of
 
 
@@ -27,7 +27,7 @@ from tests.records.runs import fault, run_of
 def saved(tmp_path: Path) -> Path:
     """A baseline of one run."""
     path = tmp_path / "main.json"
-    write_baseline(path, [subject_of([run_of(tmp_path / "run")])])
+    write_baseline(path, [measurement_of([run_of(tmp_path / "run")])])
     return path
 
 
@@ -39,7 +39,7 @@ def edited(path: Path, change: Any) -> Path:
     return path
 
 
-def synthetic(numbers: int, gated: int, rounds: int) -> Subject:
+def synthetic(numbers: int, gated: int, rounds: int) -> Measurement:
     """As many numbers as a large run has, of which some are throughputs with their rounds."""
     generator = np.random.default_rng(0)
     exact = [metric for metric in METRICS.values() if metric.kind == "routed"]
@@ -54,7 +54,7 @@ def synthetic(numbers: int, gated: int, rounds: int) -> Subject:
         samples = (tuple((1e5 * generator.random(rounds)).tolist()),)
         cells = tuple(keys.get(key, "") for key in KEYS)
         rows.append(Number(address=cells, unit="tokens/s", kind="timed", value=samples[0][0], samples=samples))
-    return Subject(
+    return Measurement(
         recipe="lm-tiny",
         command="optimize",
         settings=settings_of(load_recipe("lm-tiny")),
@@ -67,18 +67,18 @@ def synthetic(numbers: int, gated: int, rounds: int) -> Subject:
 
 
 def test_it_reads_back_as_it_was_and_writes_the_same_bytes_again(tmp_path: Path, saved: Path) -> None:
-    subjects = read_subjects(saved)
-    assert subjects == [subject_of([run_of(tmp_path / "again")])]
+    subjects = read_measurements(saved)
+    assert subjects == [measurement_of([run_of(tmp_path / "again")])]
     write_baseline(tmp_path / "copy.json", subjects)
     assert (tmp_path / "copy.json").read_bytes() == saved.read_bytes()
     assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
 def test_several_subjects_and_none_read_back_too(tmp_path: Path) -> None:
-    subjects = [subject_of([run_of(tmp_path / name, recipe=name)]) for name in ("mt-tiny", "lm-tiny")]
+    subjects = [measurement_of([run_of(tmp_path / name, recipe=name)]) for name in ("mt-tiny", "lm-tiny")]
     for some in (subjects, []):
         write_baseline(tmp_path / "main.json", some)
-        assert read_subjects(tmp_path / "main.json") == some
+        assert read_measurements(tmp_path / "main.json") == some
 
 
 def test_every_number_has_a_line_of_its_own(saved: Path) -> None:
@@ -93,13 +93,13 @@ def test_a_thousand_numbers_with_ten_rounds_of_the_gated_ones_take_less_than_200
     subject = synthetic(1000, 30, 10)
     write_baseline(tmp_path / "main.json", [subject])
     assert (tmp_path / "main.json").stat().st_size < 200_000
-    assert read_subjects(tmp_path / "main.json") == [subject]
+    assert read_measurements(tmp_path / "main.json") == [subject]
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "../../x", 'a"b\\c\n}', "Größe", "\u202e\x1b[31m", "}\n"])
 def test_a_hostile_name_is_only_a_name(tmp_path: Path, name: str) -> None:
     number = Number(address=("lm", "score", name, *[""] * 6, "throughput"), unit="tokens/s", kind="timed", value=1)
-    subject = Subject(
+    subject = Measurement(
         recipe=name,
         command=name,
         settings={name: name},
@@ -111,7 +111,7 @@ def test_a_hostile_name_is_only_a_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "baselines"
     folder.mkdir()
     write_baseline(folder / "main.json", [subject])
-    assert read_subjects(folder / "main.json") == [subject]
+    assert read_measurements(folder / "main.json") == [subject]
     assert folder.joinpath("main.json").read_bytes().isascii()
     assert [path.name for path in tmp_path.rglob("*")] == ["baselines", "main.json"]
 
@@ -122,7 +122,7 @@ def test_a_hostile_name_is_only_a_name(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"{}", b"PAR1", b"[" * 100_000])
 def test_a_damaged_file_is_refused_in_two_lines(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "main.json").write_bytes(content)
-    assert fault(lambda: read_subjects(tmp_path / "main.json")).startswith(f"baseline {tmp_path}/main.json: ")
+    assert fault(lambda: read_measurements(tmp_path / "main.json")).startswith(f"baseline {tmp_path}/main.json: ")
 
 
 def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
@@ -162,7 +162,7 @@ def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
     ],
 )
 def test_a_file_that_was_edited_into_something_else_is_refused_with_the_place(saved: Path, change: Any, what: str) -> None:
-    assert fault(lambda: read_subjects(edited(saved, change))).startswith(f"baseline {saved}: {what}")
+    assert fault(lambda: read_measurements(edited(saved, change))).startswith(f"baseline {saved}: {what}")
 
 
 def test_a_newer_schema_asks_for_a_newer_moeprof(saved: Path) -> None:
@@ -175,10 +175,10 @@ def test_a_newer_schema_asks_for_a_newer_moeprof(saved: Path) -> None:
 def test_a_file_that_is_too_large_is_not_even_read(saved: Path) -> None:
     with saved.open("ab") as file:
         file.truncate(MAX_BYTES + 1)
-    assert fault(lambda: read_subjects(saved)) == f"baseline {saved}: it is larger than {MAX_BYTES} bytes"
+    assert fault(lambda: read_measurements(saved)) == f"baseline {saved}: it is larger than {MAX_BYTES} bytes"
 
 
 def test_a_value_edited_by_hand_that_is_still_a_number_is_read(saved: Path) -> None:
     """A review sees its line change; nothing else protects it."""
     edited(saved, lambda _, subject, number: number.update(value=1))
-    assert read_subjects(saved)[0].numbers[0].value == 1
+    assert read_measurements(saved)[0].numbers[0].value == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from moeprof.records.traffic import COLUMNS, Traffic, joined
+from moeprof.records.traces.traffic import COLUMNS, Traffic, joined
 
 Times = tuple[int, int, int]
 

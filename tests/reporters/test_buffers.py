@@ -7,17 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from moeprof.records.loads import COLUMNS, Loads, joined
-from moeprof.records.metrics import MetricRow
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import STATIC, Variant
-from moeprof.reporters.document import Curves, Details, HeatMap, Paragraph, Table
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.records.traces.expert_loads import COLUMNS, Loads, joined
+from moeprof.reporters.documents.document import Curves, Details, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.verdict import verdict
+from moeprof.reporters.formats.registry import FORMATS, render
 from moeprof.reporters.numbers import Numbers
-from moeprof.reporters.registry import FORMATS, render
 from moeprof.reporters.sections.buffers import buffer_blocks, residency, residency_map
-from moeprof.reporters.verdict import verdict
 
 GIB, MS = 2**30, 10**6
 LABEL = "dynamic+buffered"

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.reporters.document import Bullets, Curves, Heading, HeatMap, Paragraph, Table
-from moeprof.reporters.html import render_document as html
-from moeprof.reporters.markdown import render_document as markdown
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.reporters.documents.document import Bullets, Curves, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.report import document_of
+from moeprof.reporters.documents.summary import summary
+from moeprof.reporters.formats.html import render_document as html
+from moeprof.reporters.formats.markdown import render_document as markdown
+from moeprof.reporters.formats.registry import FORMATS, render
+from moeprof.reporters.formats.terminal import render_document as terminal
 from moeprof.reporters.numbers import percent
-from moeprof.reporters.registry import FORMATS, render
-from moeprof.reporters.report import document_of
 from moeprof.reporters.shading import SHADES, folded, letters, segments, shade
-from moeprof.reporters.summary import summary
-from moeprof.reporters.terminal import render_document as terminal
 from moeprof.studies.characterize import characterization
 from moeprof.studies.passes.routing import record_routing
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from moeprof.records.metrics import MetricRow
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import STATIC, Variant
-from moeprof.reporters.document import Heading, HeatMap, Paragraph, Table
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.reporters.documents.document import Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.report import document_of
+from moeprof.reporters.documents.verdict import verdict
+from moeprof.reporters.formats.registry import render
+from moeprof.reporters.formats.terminal import render_document
 from moeprof.reporters.names import name_of
 from moeprof.reporters.numbers import Numbers
-from moeprof.reporters.registry import render
-from moeprof.reporters.report import document_of
 from moeprof.reporters.sections.placement import placement_blocks
-from moeprof.reporters.terminal import render_document
-from moeprof.reporters.verdict import verdict
 
 MIB = 2**20
 PLAIN, GREEDY = Variant("dynamic"), Variant("dynamic", placement="greedy")

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from moeprof.records.units import format_bytes, format_duration, format_significant
-from moeprof.reporters.document import Block, Curves, Stacked
-from moeprof.reporters.html import drawing
-from moeprof.reporters.html import render_document as html
-from moeprof.reporters.markdown import render_document as markdown
+from moeprof.reporters.documents.document import Block, Curves, Stacked
+from moeprof.reporters.formats.html import drawing
+from moeprof.reporters.formats.html import render_document as html
+from moeprof.reporters.formats.markdown import render_document as markdown
+from moeprof.reporters.formats.terminal import render_document as terminal
+from moeprof.reporters.formats.terminal import renderable
 from moeprof.reporters.plot import NOTHING, canvas, counts_in_binary, has_points, legend, scale_of_x, scale_of_y
-from moeprof.reporters.terminal import render_document as terminal
-from moeprof.reporters.terminal import renderable
 
 GIB = 2**30
 THROUGHPUT = Curves(

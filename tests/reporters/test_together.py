@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moeprof.analysis.counted import matrix_of_counts
+from moeprof.analysis.routing.count_matrix import matrix_of_counts
 from moeprof.reporters.sections.together import correlation_maps, grouped
 from tests.policies.balancing.loads import correlated_groups
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from moeprof.analysis.rank_load import imbalance_rows
-from moeprof.analysis.timing import Timing
-from moeprof.analysis.traffic import link_rows, share_rows, traffic_rows
+from moeprof.analysis.placement.rank_load import imbalance_rows
+from moeprof.analysis.timing.communication import link_rows, share_rows, traffic_rows
+from moeprof.analysis.timing.timing import Timing
 from moeprof.records.link import WITHIN, Link, Links
-from moeprof.records.metrics import MetricRow
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.reporters.document import Block, Details, HeatMap, Paragraph, Table
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.reporters.documents.document import Block, Details, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.report import document_of
+from moeprof.reporters.documents.summary import summary
+from moeprof.reporters.documents.verdict import verdict
+from moeprof.reporters.formats.registry import FORMATS, render
+from moeprof.reporters.formats.terminal import render_document as terminal
 from moeprof.reporters.numbers import Numbers
-from moeprof.reporters.registry import FORMATS, render
-from moeprof.reporters.report import document_of
-from moeprof.reporters.summary import summary
-from moeprof.reporters.terminal import render_document as terminal
-from moeprof.reporters.verdict import verdict
 from tests.records.traffics import rows_of, traffic_of
 
 MIB, MS = 2**20, 10**6

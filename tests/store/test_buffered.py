@@ -17,7 +17,7 @@ from moeprof.moe.kernels.grouped_mm import grouped_mm
 from moeprof.moe.kernels.loop import loop
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
-from moeprof.records.loads import Use, Visit
+from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
@@ -33,9 +33,9 @@ class Book(Probe):
     """Keeps what every step did."""
 
     def __init__(self) -> None:
-        self.visits: list[Visit] = []
+        self.visits: list[LayerLoads] = []
 
-    def visited(self, layer: str, visit: Visit) -> None:
+    def visited(self, layer: str, visit: LayerLoads) -> None:
         self.visits.append(visit)
 
 
@@ -236,7 +236,7 @@ def test_a_visit_tells_what_was_moved_and_when() -> None:
         with observed_by(book):
             outputs(buffered, rows_of(loads))
     assert [use.num_bytes for use in book.visits[1].uses] == [0, 0, buffered.layout.record_bytes]
-    assert book.visits[1].uses[0] == Use(0, True, -1, 0, 0, 0)
+    assert book.visits[1].uses[0] == ExpertUse(0, True, -1, 0, 0, 0)
     loaded = book.visits[1].uses[2]
     assert 0 < loaded.start_ns < loaded.end_ns
     assert 0 <= book.visits[1].stall_ns <= book.visits[1].span_ns

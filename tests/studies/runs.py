@@ -14,10 +14,10 @@ from moeprof.moe.dispatch import DISPATCHES, Dispatch, Sent
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
-from moeprof.records.metrics import KEYS
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.metrics.registry import KEYS
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.study import Pass, Study

@@ -8,8 +8,8 @@ from parallel.ranks import over_ranks
 
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Environment, RunRecord
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Environment, RunRecord
 from moeprof.studies.agreement import agree
 
 

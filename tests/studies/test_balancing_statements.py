@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from moeprof.analysis.counted import matrix_of_counts
-from moeprof.analysis.placing import floor_shares, load_values
-from moeprof.analysis.protocol import Trial, trial_of
+from moeprof.analysis.placement.device_load import floor_shares, load_values
+from moeprof.analysis.placement.trial import Trial, trial_of
+from moeprof.analysis.routing.count_matrix import matrix_of_counts
 from moeprof.instrument.step import make_step
 from moeprof.moe.forced import ZipfSource
 from moeprof.policies.balancing.balancer import Cluster
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.routing_source import parse_routing_source
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.routing_source import parse_routing_source
 
 STEPS, SEQUENCES, LENGTH = 20, 8, 64
 DEVICES = 8

@@ -10,10 +10,10 @@ from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model, make_model
 from moeprof.models.translation_model import TranslationModel
 from moeprof.moe.layer import use_variant
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.records.units import parse_bytes
-from moeprof.records.variant import STATIC, Variant
 from moeprof.studies.passes.memory import footprint
 from moeprof.studies.session import beginning
 from moeprof.workloads.registry import make_workload

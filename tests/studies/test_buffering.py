@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from moeprof.analysis.misses import Accesses, misses
-from moeprof.analysis.sizes import expert_bytes, record_bytes, static_bytes, weight_bytes
+from moeprof.analysis.caching.miss_counts import Accesses, misses
+from moeprof.analysis.model_size import expert_bytes, record_bytes, static_bytes, weight_bytes
 from moeprof.models.buffers import Buffers, contents_of
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run
 from moeprof.studies.optimize import optimization
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.memory import measure_memory
@@ -285,10 +285,10 @@ def test_experts_without_memory_of_their_own_are_read_from_the_seed_or_the_check
 WITH_LITTLE_MEMORY = """
 import resource, sys
 import torch
-from moeprof.analysis.sizes import expert_bytes
+from moeprof.analysis.model_size import expert_bytes
 from moeprof.cli.group import run
 from moeprof.instrument.machine import proc_bytes
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
 torch.set_num_threads(1)
 recipe, out = sys.argv[1:]
 command = ["optimize", recipe, "--expert-buffering", "--slots", "8", "--no-sweep", "--quiet", "--out", out]

@@ -10,9 +10,9 @@ from parallel.ranks import over_ranks
 from moeprof.parallel.group import Group
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import make_eviction
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Run
 from moeprof.studies.characterize import characterization
 from moeprof.studies.feasibility import check_memory, check_weights
 

@@ -8,14 +8,14 @@ from statistics import fmean
 import pytest
 from parallel.ranks import over_ranks
 
-from moeprof.analysis.sizes import ffn_parameters, memory_need
+from moeprof.analysis.model_size import ffn_parameters, memory_need
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.placement import Placement
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import STATIC, Variant
-from moeprof.reporters.registry import render
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run
+from moeprof.reporters.formats.registry import render
 from moeprof.studies.optimize import optimization
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs

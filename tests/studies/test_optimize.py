@@ -12,10 +12,10 @@ from moeprof.moe.layer import moe_layers
 from moeprof.optimizations.optimization import Optimization, Settings
 from moeprof.optimizations.registry import OPTIMIZATIONS
 from moeprof.records.errors import MoeprofError
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.run import Run
 from moeprof.studies import optimize
 from moeprof.studies.optimize import PASSES, optimization
 from moeprof.studies.passes import sweep

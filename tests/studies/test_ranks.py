@@ -9,9 +9,9 @@ from parallel.ranks import over_ranks
 
 from moeprof.models.build import build_model
 from moeprof.parallel.group import Group
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import STATIC
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.quality import measure_quality

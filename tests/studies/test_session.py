@@ -7,10 +7,10 @@ import torch
 
 from moeprof.instrument.clock import wall_clock
 from moeprof.moe.layer import moe_layers
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import DENSE, STATIC, Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import DENSE, STATIC, Variant
+from moeprof.records.run.run import RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import FEW_STEPS, Session, beginning, first_of_each_domain, load_models
 from moeprof.workloads.episodes import DecodeEpisode

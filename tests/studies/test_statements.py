@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.recipe import Recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import STATIC
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.memory import Footprint, memory_rows
 from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.train.study import train

@@ -9,8 +9,8 @@ from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model
-from moeprof.records.recipe import Recipe
-from moeprof.records.routing_trace import TraceHeader
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.traces.routing_trace import TraceHeader
 from moeprof.workloads.episodes import Episode
 
 Decisions = dict[tuple[str, int, str], list[list[int]]]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.slots import StepSize, slot_metrics
-from moeprof.records.gating import expert_slots
-from moeprof.records.recipe_files import load_recipe
+from moeprof.analysis.routing.capacity import StepSize, slot_metrics
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.gating import expert_slots
 from moeprof.workloads.corpora import MT_LANGUAGES
 from moeprof.workloads.episodes import DecodeEpisode
 from moeprof.workloads.registry import make_workload

@@ -18,8 +18,8 @@ from moeprof.models.build import build_model
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.layer import force_routing, moe_layers
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.corpora import LM_DOMAINS
 from moeprof.workloads.episodes import DecodeEpisode, num_tokens
 from moeprof.workloads.language_modelling import LanguageModelling, sequences

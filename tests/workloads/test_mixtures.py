@@ -10,8 +10,8 @@ from torch import Tensor
 from moeprof.models.build import Model, build_model
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.layer import force_routing, moe_layers, use_variant
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import Variant
 from moeprof.workloads.corpora import LM_DOMAINS, MT_LANGUAGES
 from moeprof.workloads.episodes import DecodeEpisode, Episode, columns, lengths, num_tokens
 from moeprof.workloads.registry import Workload, make_workload

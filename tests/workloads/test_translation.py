@@ -14,8 +14,8 @@ from moeprof.models.translation_model import TranslationModel
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.layer import force_routing, moe_layers
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.corpora import MT_LANGUAGES
 from moeprof.workloads.episodes import DecodeEpisode, num_tokens
 from moeprof.workloads.registry import make_workload

@@ -11,7 +11,7 @@ from torch import Tensor
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing, positions_in_expert
-from moeprof.records.gating import capacity
+from moeprof.records.recipe.gating import capacity
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from moeprof.moe.dispatch.indexed import IndexedSent
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing, positions_in_expert
-from moeprof.records.gating import capacity
+from moeprof.records.recipe.gating import capacity
 
 
 def dispatch(

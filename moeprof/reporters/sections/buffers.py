@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.records.loads import Loads
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
+from moeprof.records.traces.expert_loads import Loads
 from moeprof.records.units import format_bytes
-from moeprof.reporters.document import Block, Curves, Details, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.document import Block, Curves, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.names import name_of
 from moeprof.reporters.numbers import MISSING, Numbers, Write, cell, count, duration, percent, rate, times
 from moeprof.reporters.sections.contest import curve

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from math import log
 
-from moeprof.analysis.advice import FLOOR, Advice
+from moeprof.analysis.caching.advice import FLOOR, Advice
 from moeprof.analysis.replayed import Replayed
-from moeprof.records.replay import ALL
+from moeprof.records.run.replay import ALL
 from moeprof.records.units import format_bytes, format_significant
-from moeprof.reporters.document import Block, Curves, Details, Paragraph, Table
+from moeprof.reporters.documents.document import Block, Curves, Details, Paragraph, Table
 from moeprof.reporters.numbers import MISSING, cell, duration, percent
 
 COLUMNS = 6

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from moeprof.records.point import parse_point
-from moeprof.records.run import Run
+from moeprof.records.metrics.point import parse_point
+from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
-from moeprof.reporters.document import Table
+from moeprof.reporters.documents.document import Table
 from moeprof.reporters.numbers import MISSING, Numbers, Write, cell, percent, rate, times
 
 Cells = Callable[[str], str]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from moeprof.analysis.balanced import Balanced
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
-from moeprof.records.replay import ALL
+from moeprof.records.run.replay import ALL
 from moeprof.records.units import format_bytes, format_significant
-from moeprof.reporters.document import Block, Curves, Details, HeatMap, Table
+from moeprof.reporters.documents.document import Block, Curves, Details, HeatMap, Table
 from moeprof.reporters.numbers import MISSING, cell, duration, percent
 
 LAYERS = 12

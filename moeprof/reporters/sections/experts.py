@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from moeprof.analysis.loads import LoadMatrix, load_matrices, pooled
-from moeprof.records.routing_trace import RoutingTrace
+from moeprof.analysis.routing.load_matrix import LoadMatrix, load_matrices, pooled
+from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.units import format_count
-from moeprof.reporters.document import Block, Details, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.document import Block, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.numbers import Numbers, percent, times
 from moeprof.reporters.sections.tables import domain_rows, layer_rows, metric_table, scope_name
 

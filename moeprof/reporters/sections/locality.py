@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from moeprof.analysis.correlation import correlation, strongest_pairs
-from moeprof.analysis.loads import LoadMatrix, layer_matrices, pooled
-from moeprof.records.routing_trace import RoutingTrace
-from moeprof.reporters.document import Block, Details, Heading, Paragraph, Table
+from moeprof.analysis.routing.correlation import correlation, strongest_pairs
+from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices, pooled
+from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.reporters.documents.document import Block, Details, Heading, Paragraph, Table
 from moeprof.reporters.numbers import Numbers, cell, percent
 from moeprof.reporters.sections.tables import layer_rows, metric_table
 from moeprof.reporters.sections.together import correlation_maps

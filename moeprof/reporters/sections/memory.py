@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from moeprof.records.units import format_bytes
-from moeprof.reporters.document import Block, Heading, Paragraph, Table
+from moeprof.reporters.documents.document import Block, Heading, Paragraph, Table
 from moeprof.reporters.numbers import Numbers, cell, times
 from moeprof.reporters.sections.speed import VARIANTS
 

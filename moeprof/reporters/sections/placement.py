@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from moeprof.analysis.balance_gain import Gain
-from moeprof.records.run import Run
+from moeprof.analysis.placement.gain import Gain
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_duration
-from moeprof.records.variant import Variant
-from moeprof.reporters.balance import change, interval
-from moeprof.reporters.document import Block, Details, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.balance import change, interval
+from moeprof.reporters.documents.document import Block, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.numbers import Numbers, cell, percent
 from moeprof.reporters.sections.traffic import MATRIX_RANKS
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from moeprof.records.run import Run, RunRecord
+from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.units import format_bytes
-from moeprof.reporters.document import Block, Bullets, Details
+from moeprof.reporters.documents.document import Block, Bullets, Details
 
 
 def provenance(run: Run) -> Iterator[Block]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from moeprof.reporters.document import Block
+from moeprof.reporters.documents.document import Block
 from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.tables import Column, domain_rows, metric_table
 

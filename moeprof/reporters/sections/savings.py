@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from moeprof.analysis.advice import Advice
+from moeprof.analysis.caching.advice import Advice
 from moeprof.analysis.replayed import Replayed
 from moeprof.records.units import format_bytes
-from moeprof.reporters.document import Block, Details, Heading, Table
+from moeprof.reporters.documents.document import Block, Details, Heading, Table
 from moeprof.reporters.numbers import cell, duration, percent, times
 from moeprof.reporters.sections.caches import size_cell, some
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from moeprof.analysis.breakdown import finding
+from moeprof.analysis.timing.breakdown import finding
 from moeprof.records.regions import REGIONS
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 from moeprof.records.units import format_duration
-from moeprof.reporters.document import Block, Details, Heading, Paragraph, Stacked, Table
+from moeprof.reporters.documents.document import Block, Details, Heading, Paragraph, Stacked, Table
 from moeprof.reporters.numbers import Numbers, cell, percent, rate, times
 from moeprof.reporters.sections.tables import scope_name
 from moeprof.reporters.shading import letters

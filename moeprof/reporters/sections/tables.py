@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from moeprof.records.units import format_significant
-from moeprof.reporters.document import Table
+from moeprof.reporters.documents.document import Table
 from moeprof.reporters.numbers import Numbers, Write, cell
 
 Column = str | tuple[str, Write]

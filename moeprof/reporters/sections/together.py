@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from moeprof.analysis.correlation import clustered, correlation
-from moeprof.analysis.loads import Floats, LoadMatrix, pooled
-from moeprof.reporters.document import HeatMap
+from moeprof.analysis.routing.correlation import clustered, correlation
+from moeprof.analysis.routing.load_matrix import Floats, LoadMatrix, pooled
+from moeprof.reporters.documents.document import HeatMap
 
 LINES = 32
 """Of a map; more experts are shown in groups of neighbours."""

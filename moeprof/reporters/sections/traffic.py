@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from moeprof.analysis.traffic import bytes_by_pair
+from moeprof.analysis.timing.communication import bytes_by_pair
 from moeprof.records.regions import REGIONS
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_duration, format_significant
-from moeprof.reporters.document import Block, Bullets, Details, Heading, HeatMap, Paragraph, Table
+from moeprof.reporters.documents.document import Block, Bullets, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.numbers import Numbers, cell, percent, times
 from moeprof.reporters.sections.tables import Column, Row, metric_table
 

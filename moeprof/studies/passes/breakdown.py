@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from moeprof.analysis.breakdown import Breakdown, Samples, averaged, breakdown_rows, overhead_row
+from moeprof.analysis.timing.breakdown import Breakdown, Samples, averaged, breakdown_rows, overhead_row
 from moeprof.instrument.regions import RegionTimer, region_timer
 from moeprof.instrument.timing import interleaved
-from moeprof.parallel.collectives import everyones, largest
+from moeprof.parallel.collectives import all_gather_json, largest
 from moeprof.parallel.group import Group
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode
@@ -70,7 +70,7 @@ def observe(session: Session, episode: Episode) -> list[Observation]:
         session.progress.advance()
 
     def before(name: str) -> None:
-        session.line_up(name.removesuffix(OBSERVED))
+        session.select_and_sync(name.removesuffix(OBSERVED))
 
     samples = interleaved(
         contenders, rounds=rounds(session), warmup=WARMUP, clock=session.clock, before=before, between=between
@@ -100,7 +100,7 @@ def of_every_rank(group: Group, mine: Breakdown) -> list[Breakdown]:
     rounds = [[[*key, ns] for key, ns in times.items()] for times in mine.rounds]
     return [
         replace(mine, rounds=[{(region, layer): ns for region, layer, ns in times} for times in theirs])
-        for theirs in everyones(group, rounds)
+        for theirs in all_gather_json(group, rounds)
     ]
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from moeprof.analysis.stalls import Cost, Stalls, by_layer, over_ranks, stall_rows
+from moeprof.analysis.timing.stalls import Cost, Stalls, by_layer, over_ranks, stall_rows
 from moeprof.instrument.timing import interleaved
-from moeprof.instrument.visits import VisitRecorder
-from moeprof.parallel.collectives import everyones
-from moeprof.records.metrics import MetricRow
-from moeprof.records.variant import Variant
+from moeprof.instrument.visits import ExpertLoadRecorder
+from moeprof.parallel.collectives import all_gather_json
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.variant import Variant
 from moeprof.studies.passes.breakdown import WARMUP, rounds
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode
@@ -39,22 +39,22 @@ def buffered_in(session: Session, phase: str) -> list[Variant]:
 
 def observe(session: Session, episode: Episode, variants: Sequence[Variant]) -> dict[Variant, Stalls]:
     """Some variants on one batch, in turns."""
-    recorders = {variant: VisitRecorder() for variant in variants}
+    recorders = {variant: ExpertLoadRecorder() for variant in variants}
     interleaved(
         {one.label: recorders[one].observing(episode.ready(session.use(one))) for one in variants},
         rounds=rounds(session),
         warmup=WARMUP,
         clock=session.clock,
-        before=session.line_up,
+        before=session.select_and_sync,
         between=session.progress.advance,
     )
     return {variant: stalls_of(session, episode, recorder) for variant, recorder in recorders.items()}
 
 
-def stalls_of(session: Session, episode: Episode, recorder: VisitRecorder) -> Stalls:
+def stalls_of(session: Session, episode: Episode, recorder: ExpertLoadRecorder) -> Stalls:
     """What a recorder saw, on all ranks, warm-up left out."""
     mine = [by_layer((one.layer, one.visit) for one in visits) for visits in recorder.rounds[WARMUP:]]
-    ranks = everyones(session.group, mine)
+    ranks = all_gather_json(session.group, mine)
     return over_ranks(
         episode.domain,
         len(episode.steps),

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 
 from moeprof.instrument.memory import MemoryTracker
-from moeprof.parallel.collectives import everyones, gathered
+from moeprof.parallel.collectives import all_gather_json, gathered
 from moeprof.parallel.group import Group
-from moeprof.records.columns import packed, unpacked
-from moeprof.records.metrics import MetricRow
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.units import format_bytes
 from moeprof.studies.session import Session, beginning
 from moeprof.workloads.episodes import Episode, Round
@@ -67,7 +67,7 @@ def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) ->
 
 def of_every_rank(group: Group, mine: Footprint) -> list[Footprint]:
     """What the same contender needed on all ranks, in their order."""
-    return [Footprint(*found) for found in everyones(group, astuple(mine))]
+    return [Footprint(*found) for found in all_gather_json(group, astuple(mine))]
 
 
 def footprint(tracker: MemoryTracker, ready: Callable[[], Round]) -> Footprint:

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from moeprof.analysis.agreement import Agreement, Compared, agreement_rows, merged
+from moeprof.analysis.comparison.output_agreement import Agreement, Compared, agreement_rows, merged
 from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model
 from moeprof.moe.layer import MoELayer, moe_layers
-from moeprof.parallel.collectives import everyones
+from moeprof.parallel.collectives import all_gather_json
 from moeprof.parallel.group import Group
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.variant import Variant
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode
 
@@ -44,7 +44,7 @@ class Decision:
     """Tokens of which an expert was full."""
 
 
-class Witness(Probe):
+class DecisionRecorder(Probe):
     """Keeps the decisions of one play, in order."""
 
     def __init__(self) -> None:
@@ -102,14 +102,14 @@ def of_every_rank(group: Group, mine: Agreement) -> list[Agreement]:
                 "whole": Compared(**found["whole"]),
             }
         )
-        for found in everyones(group, asdict(mine))
+        for found in all_gather_json(group, asdict(mine))
     ]
 
 
 def compare(session: Session, episode: Episode, found: dict[Variant, Agreement]) -> None:
     """One batch under the baseline, its layers under all others on the same inputs, then the others end to end."""
     tolerance = TOLERANCES[session.recipe.model.dtype]
-    witness = Witness()
+    witness = DecisionRecorder()
 
     def same_inputs(layer: MoELayer, inputs: tuple[Tensor, Step], y_TD: Tensor) -> None:
         if inputs[1].phase == episode.phase:
@@ -121,13 +121,13 @@ def compare(session: Session, episode: Episode, found: dict[Variant, Agreement])
         expected = played(episode, model, witness)
     session.progress.advance()
     for variant, agreement in found.items():
-        other = Witness()
+        other = DecisionRecorder()
         outputs = played(episode, session.use(variant), other)
         compare_whole(episode, (witness, expected), (other, outputs), agreement, tolerance)
         session.progress.advance()
 
 
-def played(episode: Episode, model: Model, witness: Witness) -> list[Tensor]:
+def played(episode: Episode, model: Model, witness: DecisionRecorder) -> list[Tensor]:
     """The outputs of every step, with a witness of how they came about."""
     with observed_by(witness):
         return list(episode.outputs(model))
@@ -139,7 +139,7 @@ def compare_layer(
     y_TD: Tensor,
     variant: Variant,
     agreement: Agreement,
-    witness: Witness,
+    witness: DecisionRecorder,
     tolerance: float,
 ) -> None:
     """Runs one layer once more as `variant`, and compares tokens that lost nothing in it either way."""
@@ -154,8 +154,8 @@ def compare_layer(
 
 def compare_whole(
     episode: Episode,
-    expected: tuple[Witness, list[Tensor]],
-    found: tuple[Witness, list[Tensor]],
+    expected: tuple[DecisionRecorder, list[Tensor]],
+    found: tuple[DecisionRecorder, list[Tensor]],
     agreement: Agreement,
     tolerance: float,
 ) -> None:

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from moeprof.analysis.placed_rows import placed_rows, trial_over_ranks
-from moeprof.analysis.protocol import Trial, cluster_for
+from moeprof.analysis.placement.deployed_rows import placed_rows, trial_over_ranks
+from moeprof.analysis.placement.trial import Trial, cluster_for
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.moe.moving import move
-from moeprof.parallel.collectives import barrier, everyones, largest, total
-from moeprof.records.metrics import Address, MetricRow
+from moeprof.parallel.collectives import all_gather_json, barrier, largest, total
+from moeprof.records.metrics.registry import Address, MetricRow
 from moeprof.records.placement import Placement
-from moeprof.records.routing_trace import RoutingTrace
-from moeprof.records.variant import Variant
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.studies.session import Session, first_steps
 from moeprof.workloads.episodes import Episode
 
@@ -29,7 +29,7 @@ def place_experts(
     """
     trial = trial_over_ranks(traces, first_steps(session.judged(episodes))) if session.group.first else None
     mine = layers_of(session, phase, variant, trial) if trial is not None else {}
-    placement = with_layers(session, variant, everyones(session.group, mine)[0])
+    placement = with_layers(session, variant, all_gather_json(session.group, mine)[0])
     session.placements[variant] = placement
     move_bytes, move_ns = deployed(session, phase, variant, placement)
     if trial is None:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moeprof.models.build import Model
-from moeprof.parallel.collectives import everyones
-from moeprof.records.metrics import Address, MetricRow
-from moeprof.records.recipe import Recipe
+from moeprof.parallel.collectives import all_gather_json
+from moeprof.records.metrics.registry import Address, MetricRow
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.studies.session import Session
 from moeprof.studies.train.checkpoint import read_origin
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, columns
@@ -75,7 +75,7 @@ def measure_scores(session: Session, episodes: Sequence[Episode], tokenizer: Tok
             found = score(model, episode, tokenizer)
             scores[episode.domain] = scores.get(episode.domain, NOTHING) + found
             session.progress.advance()
-        everybody = everyones(session.group, {domain: astuple(found) for domain, found in scores.items()})
+        everybody = all_gather_json(session.group, {domain: astuple(found) for domain, found in scores.items()})
         scores = {domain: sum((Score(*one[domain]) for one in everybody), NOTHING) for domain in scores}
         session.writer.add_metrics(score_rows(session.recipe, variant.label, scores))
         if variant == session.baseline:
@@ -149,7 +149,7 @@ def measure_translations(session: Session, episodes: Sequence[Episode], tokenize
             done = episode if variant == session.baseline else decoded_by(model, episode)
             pairs.setdefault(episode.domain, []).extend(zip(texts(done, tokenizer), episode.references, strict=True))
             session.progress.advance()
-        everybody = everyones(session.group, pairs)
+        everybody = all_gather_json(session.group, pairs)
         pairs = {domain: [tuple(pair) for one in everybody for pair in one[domain]] for domain in pairs}
         session.writer.add_metrics(chrf_rows(session.recipe, variant.label, pairs))
 

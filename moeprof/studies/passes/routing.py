@@ -3,29 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import astuple
 
-from moeprof.analysis.drift import drift_rows
-from moeprof.analysis.entropy import entropy_rows
-from moeprof.analysis.fairseq import fairseq_rows
-from moeprof.analysis.locality import locality_rows
-from moeprof.analysis.placed_rows import from_step
-from moeprof.analysis.rank_load import rank_load_rows
-from moeprof.analysis.residency import residency_rows, with_residency
-from moeprof.analysis.routing import routing_rows
-from moeprof.analysis.slots import StepSize, averaged, slot_rows
+from moeprof.analysis.caching.residency import residency_rows, with_residency
+from moeprof.analysis.placement.deployed_rows import from_step
+from moeprof.analysis.placement.rank_load import rank_load_rows
+from moeprof.analysis.routing.capacity import StepSize, averaged, slot_rows
+from moeprof.analysis.routing.drift import drift_rows
+from moeprof.analysis.routing.entropy import entropy_rows
+from moeprof.analysis.routing.fairseq import fairseq_rows
+from moeprof.analysis.routing.locality import locality_rows
+from moeprof.analysis.routing.metrics import routing_rows
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.visits import loads_table
 from moeprof.models.buffers import buffered_stores, kept
-from moeprof.parallel.collectives import everyones, gathered
+from moeprof.parallel.collectives import all_gather_json, gathered
 from moeprof.parallel.group import Group
-from moeprof.records.columns import packed, unpacked
-from moeprof.records.gate_entropy import GateEntropy
-from moeprof.records.loads import Loads
-from moeprof.records.loads import joined as joined_loads
-from moeprof.records.metrics import MetricRow
-from moeprof.records.recipe import Recipe
-from moeprof.records.routing_trace import RoutingTrace, TraceHeader, joined
-from moeprof.records.variant import Variant
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.traces.columns import packed, unpacked
+from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.expert_loads import joined as joined_loads
+from moeprof.records.traces.gate_entropy import GateEntropy
+from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader, joined
 from moeprof.studies.passes.placement import place_experts
 from moeprof.studies.session import Session, first_steps
 from moeprof.workloads.episodes import Episode
@@ -47,8 +47,8 @@ def record_routing(session: Session, phase: str, episodes: Sequence[Episode]) ->
         recorder = recorded(session, variant, episodes)
         traces = of_every_rank(session.group, recorder.trace(trace_header(session.recipe, phase, variant)))
         known[variant] = traces
-        sizes = everyones(session.group, [astuple(size) for size in step_sizes(recorder, episodes)])
-        entropies = everyones(session.group, [astuple(entropy) for entropy in recorder.entropies()])
+        sizes = all_gather_json(session.group, [astuple(size) for size in step_sizes(recorder, episodes)])
+        entropies = all_gather_json(session.group, [astuple(entropy) for entropy in recorder.entropies()])
         loads = loads_of_every_rank(session, phase, variant, recorder)
         if not session.group.first:
             continue

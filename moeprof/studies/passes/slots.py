@@ -5,22 +5,22 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from moeprof.analysis.residency import residency_rows
-from moeprof.analysis.sizes import local_experts, slots_to_try
-from moeprof.analysis.stalls import Stalls, stall_rows
-from moeprof.analysis.timing import Timing, summed
+from moeprof.analysis.caching.residency import residency_rows
+from moeprof.analysis.model_size import local_experts, slots_to_try
+from moeprof.analysis.timing.stalls import Stalls, stall_rows
+from moeprof.analysis.timing.timing import Timing, summed
 from moeprof.instrument.counters import Counters, device_uuid
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.timing import interleaved
-from moeprof.instrument.visits import VisitRecorder, loads_table
+from moeprof.instrument.visits import ExpertLoadRecorder, loads_table
 from moeprof.models.buffers import buffered_stores, kept
 from moeprof.models.build import Model
 from moeprof.parallel.collectives import barrier, gathered
-from moeprof.records.columns import packed, unpacked
-from moeprof.records.loads import joined
-from moeprof.records.metrics import MetricRow
-from moeprof.records.point import format_point
-from moeprof.records.variant import Variant
+from moeprof.records.metrics.point import format_point
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.traces.columns import packed, unpacked
+from moeprof.records.traces.expert_loads import joined
 from moeprof.studies.passes.breakdown import WARMUP, rounds
 from moeprof.studies.passes.loads import buffered_in, stalls_of
 from moeprof.studies.passes.time import joint_timing
@@ -28,7 +28,7 @@ from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode, num_tokens
 
 if TYPE_CHECKING:
-    from moeprof.analysis.breakdown import Samples
+    from moeprof.analysis.timing.breakdown import Samples
 
 OBSERVED = "observed"
 PLAYS = 2
@@ -72,7 +72,7 @@ def measure_at(session: Session, phase: str, episodes: Sequence[Episode], varian
 
 def cold_rows(session: Session, at: MetricRow, episodes: Sequence[Episode], model: Model) -> Iterator[MetricRow]:
     """Hits and misses over all batches that contenders are judged on."""
-    recorder = VisitRecorder()
+    recorder = ExpertLoadRecorder()
     for store in buffered_stores(model):
         store.reset()
     for episode in episodes:
@@ -88,7 +88,7 @@ def cold_rows(session: Session, at: MetricRow, episodes: Sequence[Episode], mode
 
 def timed(session: Session, at: MetricRow, episode: Episode, model: Model) -> tuple[Timing, Stalls]:
     """Rounds on one batch, in turns with rounds in which loads are observed."""
-    play, recorder = episode.ready(model), VisitRecorder()
+    play, recorder = episode.ready(model), ExpertLoadRecorder()
     samples = interleaved(
         {at.variant: play, OBSERVED: recorder.observing(play)},
         rounds=rounds(session),

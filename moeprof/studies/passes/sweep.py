@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import torch
 
-from moeprof.analysis.search import Point, Search, search
-from moeprof.analysis.timing import Timing, speedup_rows, throughput_rows
+from moeprof.analysis.timing.batch_search import Point, Search, search
+from moeprof.analysis.timing.timing import Timing, speedup_rows, throughput_rows
 from moeprof.instrument.allocator import give_freed_memory_back
 from moeprof.instrument.machine import available_memory
 from moeprof.instrument.memory import OverLimitError
@@ -16,9 +16,9 @@ from moeprof.moe.layer import use_variant
 from moeprof.parallel.collectives import anyone, largest
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError
-from moeprof.records.metrics import Address, MetricRow
+from moeprof.records.metrics.registry import Address, MetricRow
+from moeprof.records.recipe.variant import Variant
 from moeprof.records.units import format_bytes
-from moeprof.records.variant import Variant
 from moeprof.studies.passes.memory import footprint
 from moeprof.studies.passes.time import joint_timing
 from moeprof.studies.session import Session, beginning
@@ -30,7 +30,7 @@ T = TypeVar("T")
 WARMUP, ROUNDS = 1, 3
 """Of a point on the way; the best batches are then measured with the recipe's own rounds."""
 
-FRUGAL = Variant(dispatch="dynamic")
+UNTIMED_VARIANT = Variant(dispatch="dynamic")
 """How prompts and source sentences are read, untimed: a contender need not have the memory for that."""
 
 SHARE_OF_RAM = 0.33
@@ -146,7 +146,7 @@ def give_back(device: str) -> None:
 def prepared(session: Session, variant: Variant, episode: Episode) -> Round:
     """The round of one contender, its beginning read frugally."""
     model = session.contenders[variant]
-    use_variant(model, variant if variant.dispatch == "dynamic" else FRUGAL)
+    use_variant(model, variant if variant.dispatch == "dynamic" else UNTIMED_VARIANT)
     play = episode.ready(model)
     use_variant(model, variant)
     return play
@@ -155,7 +155,7 @@ def prepared(session: Session, variant: Variant, episode: Episode) -> Round:
 def timed(session: Session, episodes: dict[Variant, Episode], warmup: int, rounds: int) -> dict[str, Timing]:
     """Contenders in turns, each on an episode of its own, by label."""
     plays = {variant.label: prepared(session, variant, episode) for variant, episode in episodes.items()}
-    samples = interleaved(plays, rounds=rounds, warmup=warmup, clock=session.clock, before=session.line_up)
+    samples = interleaved(plays, rounds=rounds, warmup=warmup, clock=session.clock, before=session.select_and_sync)
     return {
         variant.label: joint_timing(session.group, variant.label, episode, samples[variant.label])
         for variant, episode in episodes.items()

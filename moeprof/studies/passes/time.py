@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from moeprof.analysis.timing import Timing, noisy, slowdown_rows, speedup_rows, summed, timing_rows
+from moeprof.analysis.timing.timing import Timing, noisy, slowdown_rows, speedup_rows, summed, timing_rows
 from moeprof.instrument.counters import Counters, device_uuid
 from moeprof.instrument.timing import interleaved
 from moeprof.parallel.collectives import largest, total
 from moeprof.parallel.group import Group
-from moeprof.records.metrics import Address
+from moeprof.records.metrics.registry import Address
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode, num_tokens
 
@@ -44,7 +44,7 @@ def timed(session: Session, episode: Episode) -> list[Timing]:
         rounds=measure.rounds,
         warmup=measure.warmup,
         clock=session.clock,
-        before=session.line_up,
+        before=session.select_and_sync,
         between=session.progress.advance,
     )
     return [joint_timing(session.group, label, episode, rounds_ns) for label, rounds_ns in samples.items()]

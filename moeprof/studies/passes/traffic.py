@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moeprof.analysis.breakdown import Samples
-from moeprof.analysis.rank_load import imbalance_rows
-from moeprof.analysis.timing import Timing, summed
-from moeprof.analysis.traffic import link_rows, share_rows, traffic_rows
+from moeprof.analysis.placement.rank_load import imbalance_rows
+from moeprof.analysis.timing.breakdown import Samples
+from moeprof.analysis.timing.communication import link_rows, share_rows, traffic_rows
+from moeprof.analysis.timing.timing import Timing, summed
 from moeprof.instrument.timing import interleaved
 from moeprof.instrument.traffic import Collective, TrafficRecorder, traffic_table
 from moeprof.parallel.collectives import gathered, largest
 from moeprof.parallel.link import measured_links
-from moeprof.records.columns import packed, unpacked
 from moeprof.records.link import Links
-from moeprof.records.traffic import Collectives, joined
+from moeprof.records.traces.columns import packed, unpacked
+from moeprof.records.traces.traffic import Collectives, joined
 from moeprof.studies.passes.breakdown import WARMUP, rounds
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode, num_tokens
@@ -60,7 +60,7 @@ def observe(session: Session, episode: Episode) -> dict[str, Observed]:
         rounds=rounds(session),
         warmup=WARMUP,
         clock=session.clock,
-        before=session.line_up,
+        before=session.select_and_sync,
         between=session.progress.advance,
     )
     return {

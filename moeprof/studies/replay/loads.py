@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from moeprof.analysis.counted import matrix_of_counts
-from moeprof.analysis.loads import LoadMatrix, layer_matrices, rank_of_rows
-from moeprof.records.count_table import CountTable
+from moeprof.analysis.routing.count_matrix import matrix_of_counts
+from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices, rank_of_rows
 from moeprof.records.errors import UsageError
-from moeprof.records.replay import ALL, PREFILL, Choice, TraceSource
-from moeprof.records.routing_trace import RoutingTrace, joined
+from moeprof.records.run.replay import ALL, PREFILL, Choice, TraceSource
+from moeprof.records.traces.count_table import CountTable
+from moeprof.records.traces.routing_trace import RoutingTrace, joined
 from moeprof.studies.replay.source import Source, read_source
 
 COUNTS = ".json"

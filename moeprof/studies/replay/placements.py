@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moeprof.analysis.balance_rows import Phase, balance_rows
-from moeprof.analysis.protocol import cluster_for
+from moeprof.analysis.placement.balance_rows import Phase, balance_rows
+from moeprof.analysis.placement.trial import cluster_for
 from moeprof.instrument.machine import host
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import BALANCERS, check, find_balancer
 from moeprof.records.errors import UsageError
-from moeprof.records.replay import Balance, Choice, TraceSource
-from moeprof.records.run import Run, RunRecord
-from moeprof.records.run_writer import RunWriter
+from moeprof.records.run.replay import BalanceRequest, Choice, TraceSource
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.loads import Loads
 from moeprof.studies.replay.saving import placement_of, write
@@ -69,7 +69,7 @@ def replay_placements(
     return writer.finish()
 
 
-def resolved(trace: TraceSource, asked: AskedPlacements) -> Balance:
+def resolved(trace: TraceSource, asked: AskedPlacements) -> BalanceRequest:
     """What will be replayed: contiguous placement first, for everything is held against it."""
     names = dict.fromkeys([CONTIGUOUS.name, *(find_balancer(name).name for name in asked.balancers or BALANCERS)])
     if asked.nodes < 2 and not asked.balancers:
@@ -81,7 +81,7 @@ def resolved(trace: TraceSource, asked: AskedPlacements) -> Balance:
         raise UsageError(f"--devices {min(devices)}: experts need a device", "Give 1 or more.")
     if wrong := [number for number in devices if number % asked.nodes]:
         raise UsageError(f"--devices {wrong[0]}: they do not divide over {asked.nodes} nodes", "Give a multiple of --nodes.")
-    return Balance(
+    return BalanceRequest(
         trace=trace,
         balancers=list(names),
         devices=sorted(set(devices)),
@@ -93,7 +93,7 @@ def resolved(trace: TraceSource, asked: AskedPlacements) -> Balance:
     )
 
 
-def possible_pairs(balance: Balance, notes: list[str]) -> list[tuple[str, int]]:
+def possible_pairs(balance: BalanceRequest, notes: list[str]) -> list[tuple[str, int]]:
     """Balancers with the devices that they can use; what is left out is noted, and nothing at all left is a UsageError."""
     found, left_out = [], []
     for devices in balance.devices:

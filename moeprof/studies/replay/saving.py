@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moeprof.analysis.balance_rows import Phase
+from moeprof.analysis.placement.balance_rows import Phase
 from moeprof.policies.balancing.balancer import History
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import placed

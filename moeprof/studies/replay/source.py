@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moeprof.analysis.buffering import weights_of
-from moeprof.analysis.loads import distinct
-from moeprof.analysis.reproduction import DifferenceError, buffered_of, reproduced
-from moeprof.analysis.sizes import ffn_parameters
+from moeprof.analysis.caching.memory_saved import weights_of
+from moeprof.analysis.caching.reproduction import DifferenceError, buffered_of, reproduced
+from moeprof.analysis.comparison.measurement import decisions_of
+from moeprof.analysis.model_size import ffn_parameters
+from moeprof.analysis.routing.load_matrix import distinct
 from moeprof.records.errors import UsageError
-from moeprof.records.replay import ALL, DECODE, PHASES, PREFILL, Choice, TraceSource
-from moeprof.records.route_csv import read_expert_bytes, read_route_csv
-from moeprof.records.routing_trace import RoutingTrace
-from moeprof.records.run import Run
-from moeprof.records.subject import decisions_of
+from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, Choice, TraceSource
+from moeprof.records.run.run import Run
+from moeprof.records.traces.route_csv import read_expert_bytes, read_route_csv
+from moeprof.records.traces.routing_trace import RoutingTrace
 
 REPLAYED_AS = {"score": PREFILL, "encode": PREFILL, "prefill": PREFILL, "decode": DECODE}
 """A run's phases: whole sequences in a step, or one token of each."""

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moeprof.analysis.accesses import Stream, stream_of
-from moeprof.analysis.replay import missed
-from moeprof.analysis.replay_rows import Outcome, replay_rows
+from moeprof.analysis.caching.accesses import Stream, stream_of
+from moeprof.analysis.caching.miss_curves import missed
+from moeprof.analysis.caching.replay_rows import Outcome, replay_rows
 from moeprof.instrument.machine import host
 from moeprof.policies.eviction.registry import DEFAULT, EVICTION, make_eviction
 from moeprof.records.errors import UsageError
-from moeprof.records.replay import Access, Choice, Replay, TraceSource
-from moeprof.records.run import Run, RunRecord
-from moeprof.records.run_writer import RunWriter
+from moeprof.records.run.replay import Access, Choice, ReplayRequest, TraceSource
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.records.units import format_bytes
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.source import Source
@@ -57,12 +57,12 @@ def replay_caches(
     return writer.finish()
 
 
-def resolved(trace: TraceSource, asked: Asked, notes: list[str]) -> Replay:
+def resolved(trace: TraceSource, asked: Asked, notes: list[str]) -> ReplayRequest:
     """What will be replayed; remarks on what cannot be as asked are added to `notes`."""
     if trace.num_experts % asked.devices:
         raise UsageError(f"--devices {asked.devices}: {trace.num_experts} experts do not divide over them", "Give a divisor.")
     policies = [make_eviction(name).name for name in dict.fromkeys(asked.policies or POLICIES)]
-    return Replay(
+    return ReplayRequest(
         trace=trace,
         policies=policies,
         slots=[] if asked.budgets else slots_of(trace, asked, notes),

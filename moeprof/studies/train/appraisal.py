@@ -8,9 +8,9 @@ from moeprof.models.build import Model, build_model, make_model, num_parameters
 from moeprof.models.checkpoint import check_checkpoint, load_checkpoint
 from moeprof.moe.layer import use_variant
 from moeprof.records.errors import UsageError
-from moeprof.records.model_card import LayerUse, ModelCard, Origin, Twin
-from moeprof.records.recipe import Recipe
-from moeprof.records.weights import file_hash
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.weights import file_hash
+from moeprof.records.run.model_card import LayerUse, ModelCard, Origin, Twin
 from moeprof.studies.passes.quality import chrf, texts
 from moeprof.studies.train.changes import answers
 from moeprof.studies.train.checkpoint import made_by, read_origin

@@ -16,8 +16,8 @@ from moeprof.models.build import Model
 from moeprof.moe.router import Router
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.files import reason, replacing
-from moeprof.records.model_card import Origin, Point
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.model_card import Origin, Point
 
 KEY = "moeprof"
 """The one metadata entry, JSON; one alone, since the order of several is not fixed and the file's hash is to be."""

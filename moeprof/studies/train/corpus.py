@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe import Recipe, TrainSection
+from moeprof.records.recipe.recipe import Recipe, TrainSection
 from moeprof.studies.train.lessons import Lesson, lesson
 from moeprof.workloads.corpora import Split, lm_text, mt_pairs
 from moeprof.workloads.language_modelling import default_domains

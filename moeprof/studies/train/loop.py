@@ -12,8 +12,8 @@ import torch
 
 from moeprof.models.build import Model
 from moeprof.records.errors import MoeprofError
-from moeprof.records.model_card import Point
-from moeprof.records.recipe import TrainSection
+from moeprof.records.recipe.recipe import TrainSection
+from moeprof.records.run.model_card import Point
 from moeprof.studies.progress import Progress
 from moeprof.studies.train.corpus import Corpus, generator
 from moeprof.studies.train.heldout import cross_entropies, mean, quality_text
@@ -56,7 +56,7 @@ class Training:
             with interrupted_between_updates() as stop_if_asked:
                 while self.course.step < self.train.steps:
                     self.update()
-                    self.look_around(listener)
+                    self.evaluate_and_save_if_due(listener)
                     listener.advance()
                     stop_if_asked()
         finally:
@@ -77,7 +77,7 @@ class Training:
         course.step, course.tokens = number + 1, course.tokens + lesson.num_tokens
         course.recent.append(losses.cross_entropy.item())
 
-    def look_around(self, listener: Listener) -> None:
+    def evaluate_and_save_if_due(self, listener: Listener) -> None:
         """A point of the curve, a state, a look at the budget, each when it is due."""
         course, train = self.course, self.train
         if course.step % train.evaluate_every == 0 or course.step == train.steps:

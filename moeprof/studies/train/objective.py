@@ -17,7 +17,7 @@ from moeprof.models.build import Model
 from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.moe.router import Router
 from moeprof.moe.routing import Routing
-from moeprof.records.recipe import TrainSection
+from moeprof.records.recipe.recipe import TrainSection
 from moeprof.studies.train.lessons import Lesson
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moeprof.models.build import Model
-from moeprof.records.recipe import TrainSection
+from moeprof.records.recipe.recipe import TrainSection
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BETAS = (0.9, 0.98)

@@ -12,8 +12,8 @@ from safetensors.torch import save
 from moeprof.models.build import Model
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
-from moeprof.records.model_card import Point
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.model_card import Point
 from moeprof.studies.train.checkpoint import decisive, writing
 from moeprof.studies.train.optimizer import moments, restore_moments
 

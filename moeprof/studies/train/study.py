@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from moeprof.analysis.sizes import num_parameters
+from moeprof.analysis.model_size import num_parameters
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.machine import available_memory
 from moeprof.models.build import Model, build_model
 from moeprof.moe.layer import use_variant
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.units import format_bytes
 from moeprof.studies.train.checkpoint import origin_of, write_checkpoint
 from moeprof.studies.train.corpus import make_corpus

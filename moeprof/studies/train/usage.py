@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moeprof.analysis.drift import hot_jaccard
-from moeprof.analysis.loads import Counts
+from moeprof.analysis.routing.drift import hot_jaccard
+from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model
 from moeprof.moe.layer import moe_layers
 from moeprof.moe.router import Router
 from moeprof.moe.routing import Routing
-from moeprof.records.model_card import LayerUse
-from moeprof.records.recipe import Recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.model_card import LayerUse
 from moeprof.workloads.episodes import Episode
 
 Key = tuple[str, str, str]

@@ -11,7 +11,7 @@ from moeprof.instrument.memory import Allocations, MemoryTracker, key_of
 from moeprof.instrument.probe import region
 from moeprof.moe.dispatch import DISPATCHES, Sent, dynamic, static, tutel
 from moeprof.moe.routing import Routing
-from moeprof.records.gating import capacity
+from moeprof.records.recipe.gating import capacity
 
 LM, MT = (512, 0.05), (128, 1.0)
 SIZES = [320 * 2**power for power in range(6)]

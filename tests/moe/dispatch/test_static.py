@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moeprof.moe.dispatch import static
 from moeprof.moe.routing import Routing
-from moeprof.records.gating import capacity
+from moeprof.records.recipe.gating import capacity
 
 from ..drawn import Drawn, drawn, fractions, tokens, unhurried
 

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from moeprof.moe.dispatch import static, tutel
 from moeprof.moe.routing import Routing
-from moeprof.records.gating import capacity
+from moeprof.records.recipe.gating import capacity
 
 from ..drawn import Drawn, drawn, fractions, tokens, unhurried, wanting
 

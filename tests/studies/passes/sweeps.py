@@ -8,10 +8,10 @@ import torch
 
 from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.memory import MemoryTracker
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run, RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import STATIC, Variant
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.memory import footprint
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import DENSE, STATIC
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import DENSE, STATIC
+from moeprof.records.run.run import Run
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import Session, load_models, new_record

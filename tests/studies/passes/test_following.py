@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from moeprof.analysis.agreement import Agreement
+from moeprof.analysis.comparison.output_agreement import Agreement
 from moeprof.instrument.step import Step, make_step
-from moeprof.studies.passes.outputs import Context, Decision, Witness, differences, follow
+from moeprof.studies.passes.outputs import Context, Decision, DecisionRecorder, differences, follow
 
 TOLERANCE = 1e-4
 
@@ -129,7 +129,7 @@ def test_a_flip_counts_once_however_often_it_leads_elsewhere() -> None:
 
 
 def test_two_experts_in_another_order_are_the_same_decision() -> None:
-    witness, step = Witness(), step_of(length=1)
+    witness, step = DecisionRecorder(), step_of(length=1)
     probs_TK, nothing = torch.tensor([[0.5, 0.5], [0.5, 0.4]]), torch.zeros(2, 2, dtype=torch.bool)
     for experts in ([[3, 1], [0, 2]], [[1, 3], [0, 2]]):
         witness.routed("1", step, torch.tensor(experts), probs_TK, nothing, 4)

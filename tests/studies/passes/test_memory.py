@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from moeprof.records.errors import UsageError
-from moeprof.records.metrics import METRICS
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import MEMORY_SCHEMA, Run, RunRecord
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import DENSE, STATIC, Variant
+from moeprof.records.metrics.registry import METRICS
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import DENSE, STATIC, Variant
+from moeprof.records.run.run import MEMORY_SCHEMA, Run, RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.memory import Footprint, footprint, measure_memory, memory_rows
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import Session, load_models
@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def parameter_bytes(recipe: Recipe, *, dense: bool) -> int:
-    from moeprof.analysis.sizes import weight_bytes
+    from moeprof.analysis.model_size import weight_bytes
 
     return weight_bytes(recipe.model, dense=dense)
 

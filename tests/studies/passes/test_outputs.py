@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from moeprof.records.errors import MoeprofError
-from moeprof.records.run import Run
-from moeprof.records.variant import DENSE, STATIC, Variant
+from moeprof.records.recipe.variant import DENSE, STATIC, Variant
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.time import measure_time
 
 from ..runs import DYNAMIC, TUTEL, Micro, early_ends, spoil, studied, values, with_weights

@@ -10,10 +10,10 @@ import torch
 
 from moeprof.instrument.clock import synchronized
 from moeprof.models.build import build_model
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import DENSE, STATIC
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import DENSE, STATIC
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.quality import chrf, measure_quality, num_bytes, texts
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import Session, load_models, new_record
@@ -173,7 +173,7 @@ def test_a_model_without_checkpoint_has_no_quality(micro: Micro, tmp_path: Path)
 
 
 def test_text_much_harder_than_the_training_text_is_called_foreign(micro: Micro, tmp_path: Path) -> None:
-    from moeprof.records.model_card import Point
+    from moeprof.records.run.model_card import Point
 
     recipe, out = load_recipe(str(micro("lm"))), tmp_path / "model.safetensors"
     notes = {}

@@ -9,8 +9,8 @@ from torch import Tensor
 from moeprof.moe.dispatch import DISPATCHES, Sent
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.routing import Routing
-from moeprof.records.run import Run
-from moeprof.records.variant import STATIC
+from moeprof.records.recipe.variant import STATIC
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.sweep import out_of_memory
 from moeprof.studies.progress import Silent
 

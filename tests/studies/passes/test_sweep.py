@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moeprof.records.variant import DENSE, STATIC
+from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.studies.passes import sweep
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import load_models

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moeprof.records.variant import DENSE, STATIC
+from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.studies.passes.time import measure_time
 
 from ..runs import DYNAMIC, TUTEL, DispatchClock, Micro, spoil, studied, values

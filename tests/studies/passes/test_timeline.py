@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from moeprof.instrument.timeline import ROUNDS, SUFFIX
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run_writer import RunWriter
-from moeprof.records.variant import DENSE, STATIC
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import DENSE, STATIC
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies import session as studies_session
 from moeprof.studies.passes import timeline
 from moeprof.studies.progress import Silent

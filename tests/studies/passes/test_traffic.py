@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moeprof.analysis.traffic import bytes_by_pair
+from moeprof.analysis.timing.communication import bytes_by_pair
 from moeprof.parallel.group import Group
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import Run
-from moeprof.records.variant import DENSE, STATIC
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import DENSE, STATIC
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.traffic import measure_traffic

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.routing_trace import RoutingTrace
-from moeprof.records.run import RunRecord
-from moeprof.records.run_writer import RunWriter
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.records.traces.routing_trace import RoutingTrace
 from tests.analysis.traces import Row, trace_of
 
 HEADER = "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes\n"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from moeprof.analysis.balanced import Balanced
-from moeprof.analysis.loads import Counts
+from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 from moeprof.studies.replay.loads import Loads, read_loads
 from moeprof.studies.replay.placements import AskedPlacements, replay_placements
 from tests.analysis.traces import Row, trace_of

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moeprof.records.recipe_files import load_recipe
-from moeprof.records.run import RunRecord
-from moeprof.records.run_writer import RunWriter
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.replay.source import execution_order, read_source
 from moeprof.studies.replay.study import Asked, replay_caches
 from tests.analysis.traces import Row, trace_of

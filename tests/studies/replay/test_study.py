@@ -7,7 +7,7 @@ import pytest
 
 from moeprof.analysis.replayed import Replayed
 from moeprof.policies.eviction.registry import DEFAULT
-from moeprof.records.run import Run
+from moeprof.records.run.run import Run
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.replay.study import POLICIES, Asked, replay_caches, resolved
 from tests.records.runs import fault

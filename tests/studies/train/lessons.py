@@ -7,8 +7,8 @@ import torch
 
 from moeprof.models.build import make_model
 from moeprof.models.checkpoint import load_checkpoint
-from moeprof.records.recipe import Recipe
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.studies.train.study import twin_recipe
 
 Micro = Callable[[str], Path]

@@ -10,8 +10,8 @@ from moeprof.models.build import build_model
 from moeprof.moe.layer import moe_layers, use_variant
 from moeprof.moe.routing import Routing
 from moeprof.records.errors import UsageError
-from moeprof.records.model_card import ModelCard
-from moeprof.reporters.model_card import CURVE_POINTS, render, thinned
+from moeprof.records.run.model_card import ModelCard
+from moeprof.reporters.documents.model_card import CURVE_POINTS, render, thinned
 from moeprof.studies.train.appraisal import appraise, twin_path
 from moeprof.studies.train.changes import among_half, answers, at_random, coarse_experts, first_only, int4
 from moeprof.studies.train.corpus import make_corpus

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from moeprof.records.errors import UsageError
-from moeprof.records.model_card import Origin, Point
-from moeprof.records.recipe_files import load_recipe
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.model_card import Origin, Point
 from moeprof.studies.train.checkpoint import KEY, read_origin, write_checkpoint
 from moeprof.studies.train.study import learner
 

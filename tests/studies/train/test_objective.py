@@ -8,7 +8,7 @@ import torch
 
 from moeprof.models.build import build_model
 from moeprof.moe.layer import moe_layers, use_variant
-from moeprof.records.recipe import TrainSection
+from moeprof.records.recipe.recipe import TrainSection
 from moeprof.studies.train.lessons import Lesson, lesson
 from moeprof.studies.train.objective import Losses, balance_loss, cross_entropy_of, losses_of, masked_outputs, z_loss
 from moeprof.studies.train.optimizer import learning_rate

@@ -1,0 +1,1 @@
+"""What expert caches hit and miss, and what that costs in time and saves in memory."""

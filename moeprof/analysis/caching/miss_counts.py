@@ -1,0 +1,139 @@
+"""How many accesses of a trace miss an expert cache, by policy and size.
+
+Shape suffixes: N accesses in order, G groups that accesses are counted in, C cache sizes, B blocks.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from moeprof.analysis.caching.priority import PROTECTION, Ints, largest_traits, next_uses, weights
+from moeprof.analysis.caching.stack_distance import ALL_SIZES, Depths, depths, recency_depths
+from moeprof.policies.cache import AccessMode
+from moeprof.policies.eviction.eviction import Eviction
+from moeprof.policies.eviction.lru import LRU
+from moeprof.policies.eviction.registry import make_eviction
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Accesses:
+    """The accesses of one cache in order; a batch uses a block once."""
+
+    blocks_N: Ints
+    """What is used: an expert's id, or layer * E + expert where one cache holds all layers."""
+    batches_N: Ints
+    """Which batch (a step of a layer) an access belongs to, never falling."""
+    groups_N: Ints
+    """Where an access is counted: a small number, such as 0 for prefill and 1 for decode."""
+
+    def __len__(self) -> int:
+        return len(self.blocks_N)
+
+    @property
+    def num_groups(self) -> int:
+        """Groups up to the highest that occurs."""
+        return int(self.groups_N.max()) + 1 if len(self) else 0
+
+    @property
+    def starts_K(self) -> Ints:
+        """Where every batch starts, and the end."""
+        changes_N = np.diff(self.batches_N) != 0
+        return np.concatenate([[0], np.flatnonzero(changes_N) + 1, [len(self)]]).astype(np.int64)
+
+    def count(self, flags_N: Flags) -> Ints:
+        """How many accesses are flagged, by group (G,)."""
+        return np.bincount(self.groups_N[flags_N], minlength=self.num_groups).astype(np.int64)
+
+
+def compulsory(accesses: Accesses) -> Ints:
+    """First uses, which no cache can avoid, by group (G,)."""
+    first_N = np.zeros(len(accesses), bool)
+    first_N[np.unique(accesses.blocks_N, return_index=True)[1]] = True
+    return accesses.count(first_N)
+
+
+def misses(accesses: Accesses, policy: str, slots: Sequence[int], access: AccessMode = "sequential") -> Ints:
+    """Misses at every number of slots, by group (C, G), from a cold cache; ValueError where a cache has no slot."""
+    return misses_in_bytes(accesses, policy, slots, unit_sizes(accesses), access)
+
+
+def misses_in_bytes(
+    accesses: Accesses, policy: str, budgets: Sequence[int], sizes_B: Ints, access: AccessMode = "sequential"
+) -> Ints:
+    """Misses at every budget in bytes, by group (C, G), where block b takes `sizes_B[b]` bytes.
+
+    A block larger than the whole budget misses always. ValueError where a budget is nothing.
+    """
+    checked(*budgets)
+    eviction = make_eviction(policy)
+    accesses, sizes_B = renumbered(accesses, sizes_B)
+    if eviction.by_insertion or len(np.unique(sizes_B)) != 1:
+        replayed = engine(accesses, eviction, sizes_B, access)
+        with ThreadPoolExecutor(os.cpu_count()) as cores:
+            return np.stack(list(cores.map(lambda budget: accesses.count(replayed(budget) == 0), budgets)))
+    if eviction == LRU:
+        depth_N = recency_depths(accesses.blocks_N, accesses.starts_K, len(sizes_B), access == "batch")
+    else:
+        depth_N = engine(accesses, eviction, sizes_B, access)(ALL_SIZES)
+    return deeper(accesses, depth_N, np.asarray(budgets, np.int64) // sizes_B[0])
+
+
+def hits(
+    accesses: Accesses, policy: str, capacity: int, access: AccessMode = "sequential", sizes_B: Ints | None = None
+) -> Flags:
+    """Which accesses find their block in a cache of `capacity` slots, or bytes where blocks have sizes (N,)."""
+    checked(capacity)
+    dense, sizes_B = renumbered(accesses, unit_sizes(accesses) if sizes_B is None else sizes_B)
+    return engine(dense, make_eviction(policy), sizes_B, access)(capacity) > 0
+
+
+def unit_sizes(accesses: Accesses) -> Ints:
+    """Every block takes one slot (B,)."""
+    return np.ones(int(accesses.blocks_N.max(initial=-1)) + 1, np.int64)
+
+
+def checked(*capacities: int) -> None:
+    """ValueError where a cache could keep nothing."""
+    if min(capacities) < 1:
+        raise ValueError(f"a cache of {min(capacities)} keeps nothing")
+
+
+def renumbered(accesses: Accesses, sizes_B: Ints) -> tuple[Accesses, Ints]:
+    """The same accesses to blocks 0, 1, 2, ... in the same order, and their sizes: blocks that never occur cost nothing."""
+    used = np.flatnonzero(np.bincount(accesses.blocks_N))
+    number_B = np.zeros(len(sizes_B), np.int64)
+    number_B[used] = np.arange(len(used))
+    return replace(accesses, blocks_N=number_B[accesses.blocks_N]), sizes_B[used].astype(np.int64)
+
+
+def engine(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: AccessMode) -> Callable[[int], Depths]:
+    """What replays the trace at a capacity, or at ALL_SIZES, and returns the depth of every access (N,)."""
+    starts_K, num_blocks = accesses.starts_K, len(sizes_B)
+    largest_F = largest_traits(len(accesses), num_blocks, int(np.diff(starts_K).max()))
+    return partial(
+        depths,
+        accesses.blocks_N,
+        next_uses(accesses.blocks_N, num_blocks),
+        starts_K,
+        weights(eviction, largest_F),
+        sizes_B,
+        access == "batch",
+        0 if eviction.may_bypass else PROTECTION,
+    )
+
+
+def deeper(accesses: Accesses, depth_N: Depths, slots: Ints) -> Ints:
+    """Accesses that are found deeper than each number of slots, or never, by group (C, G)."""
+    num_depths = int(depth_N.max(initial=0)) + 1
+    cells = np.bincount(accesses.groups_N * num_depths + depth_N, minlength=accesses.num_groups * num_depths)
+    found_GD = cells.reshape(accesses.num_groups, num_depths)
+    hits_GD = np.cumsum(found_GD, axis=1) - found_GD[:, :1]
+    misses_GC: Ints = found_GD.sum(axis=1, keepdims=True) - hits_GD[:, np.minimum(slots, num_depths - 1)]
+    return misses_GC.T

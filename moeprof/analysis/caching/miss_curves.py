@@ -1,0 +1,71 @@
+"""Misses of a trace's expert caches: one per layer and device, or one per device for all layers under a budget in bytes.
+
+Shape suffixes: N accesses, S sizes of a cache, V devices, L layers, P phases, D domains, B blocks.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from moeprof.analysis.caching.accesses import Stream
+from moeprof.analysis.caching.memory_saved import NS
+from moeprof.analysis.caching.miss_counts import compulsory, hits, misses, misses_in_bytes
+from moeprof.analysis.routing.load_matrix import Counts
+from moeprof.records.run.replay import ReplayRequest
+
+Flags = npt.NDArray[np.bool_]
+
+
+def caches(stream: Stream, replay: ReplayRequest) -> Iterator[tuple[int, Flags]]:
+    """The device of every cache, and the accesses that it sees (N,); caches that see none are left out."""
+    device_N = stream.device_N(replay.devices)
+    for device in range(replay.devices):
+        for layer in [None] if replay.budgets else range(len(stream.layers)):
+            sees_N = device_N == device if layer is None else (device_N == device) & (stream.layer_N == layer)
+            if sees_N.any():
+                yield device, sees_N
+
+
+def missed(stream: Stream, replay: ReplayRequest, policy: str) -> Counts:
+    """Misses at every size, (S, V, L, P, D), from cold caches."""
+    sizes = replay.sizes
+    missed_SVC = np.zeros((len(sizes), replay.devices, int(np.prod(stream.shape))), np.int64)
+    for device, sees_N in caches(stream, replay):
+        accesses = stream.accesses(sees_N)
+        if replay.budgets:
+            counts_SC = misses_in_bytes(accesses, policy, sizes, block_bytes(stream, replay), replay.access)
+        else:
+            counts_SC = misses(accesses, policy, sizes, replay.access)
+        missed_SVC[:, device, : counts_SC.shape[1]] += counts_SC
+    return missed_SVC.reshape(len(sizes), replay.devices, *stream.shape)
+
+
+def first_uses(stream: Stream) -> Counts:
+    """Compulsory misses, (L, P, D)."""
+    counts_C = compulsory(stream.accesses(np.ones(len(stream), bool)))
+    return np.pad(counts_C, (0, int(np.prod(stream.shape)) - len(counts_C))).reshape(stream.shape)
+
+
+def layer_bytes(stream: Stream, replay: ReplayRequest) -> Counts:
+    """Of one expert in every layer, (L,); 0 where nobody knows."""
+    return np.array([replay.trace.expert_bytes.get(layer, 0) for layer in stream.layers], np.int64)
+
+
+def block_bytes(stream: Stream, replay: ReplayRequest) -> Counts:
+    """Of every expert of every layer, (B,)."""
+    return np.repeat(layer_bytes(stream, replay), stream.num_experts)
+
+
+def exposed(stream: Stream, replay: ReplayRequest, policy: str, size: int) -> npt.NDArray[np.float64]:
+    """Nanoseconds per step in which copies hide behind nothing, of the device that waits longest, (P,)."""
+    waits_VP = np.zeros((replay.devices, len(stream.phases)))
+    sizes_B = block_bytes(stream, replay) if replay.budgets else None
+    for device, sees_N in caches(stream, replay):
+        found_N = hits(stream.accesses(sees_N), policy, size, replay.access, sizes_B)
+        sizes_N = layer_bytes(stream, replay)[stream.layer_N[sees_N]] * ~found_N
+        starts = np.flatnonzero(np.diff(stream.batch_N[sees_N], prepend=-1))
+        copies = np.add.reduceat(sizes_N, starts) / replay.bandwidth * NS
+        waits = np.maximum(0.0, copies - replay.overlap_ns)
+        waits_VP[device] += np.bincount(stream.phase_N[sees_N][starts], waits, minlength=len(stream.phases))
+    return np.asarray(waits_VP.max(axis=0) / stream.steps_P)

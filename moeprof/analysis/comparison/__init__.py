@@ -1,0 +1,1 @@
+"""Whether two measurements differ, and whether two variants compute the same."""

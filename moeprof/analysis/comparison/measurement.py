@@ -1,0 +1,283 @@
+"""One side of a comparison: the numbers of one recipe, their raw samples, and everything that decides whether they may be compared."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import moeprof
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason, refuse_newer, replacing
+from moeprof.records.metrics.metric import Kind
+from moeprof.records.metrics.registry import KEYS
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.run import Environment, Run, RunRecord
+from moeprof.records.traces.routing_trace import RoutingTrace
+
+SCHEMA = 1
+MAX_BYTES = 8 * 2**20
+"""Of a baseline file that is read: a larger one is not one of ours."""
+
+MACHINE = ("cpu", "cores", "threads", "gpu", "driver")
+"""What makes two machines the same for a clock; packages are told beside."""
+
+GATED = "throughput"
+"""The metric whose raw samples are kept for a test."""
+
+PARTS = ("domain", "point", "rank", "layer", "region")
+"""Keys that a gated throughput leaves empty: it is that of a workload, phase and variant; parts of it are only described."""
+
+SWEPT = ("policies", "slots", "budgets", "balancers", "devices")
+"""What a replay was asked for side by side: numbers of different points stand at different addresses."""
+
+Address = tuple[str, ...]
+"""The key cells of `metrics.csv`, in the order of KEYS."""
+
+Cells = Annotated[tuple[str, ...], Field(min_length=len(KEYS), max_length=len(KEYS))]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Number(BaseModel):
+    """One row of `metrics.csv`, with the raw samples behind it where they are gated: a list per process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: Cells
+    unit: str
+    kind: Kind
+    value: Finite
+    samples: tuple[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], ...] = ()
+
+
+class Measurement(BaseModel):
+    """The numbers of one recipe under one command, from one run or from several processes that ran the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str
+    command: str
+    settings: dict[str, Any]
+    """The resolved recipe, its paths left out: what the texts and weights are stands in their hashes. Of a replay, how it was made."""
+    machine: dict[str, str]
+    packages: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    weights: str = ""
+    routing: dict[str, str] = {}
+    """Hash of the routers' decisions, by phase and variant."""
+    valid: bool = True
+    reasons: tuple[str, ...] = ()
+    turns: str = ""
+    """Names a measurement in which two subjects ran in turns, process by process: what differs between them is meant."""
+    numbers: tuple[Number, ...]
+
+    @model_validator(mode="after")
+    def addresses_are_distinct(self) -> "Measurement":
+        if len(self.by_address) != len(self.numbers):
+            raise ValueError("a metric stands twice at one address")
+        return self
+
+    @property
+    def by_address(self) -> dict[Address, Number]:
+        """Every number by its key cells."""
+        return {number.address: number for number in self.numbers}
+
+
+class Baseline(BaseModel):
+    """A baseline file: some subjects, small enough to be reviewed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    moeprof_version: str = moeprof.__version__
+    subjects: list[Measurement]
+
+
+def measurement_of(runs: Sequence[Run]) -> Measurement:
+    """Runs of one recipe, one per process; a timed number is the median over them, any other must be the same in all."""
+    first = runs[0].record
+    numbers = [numbers_of(run) for run in runs]
+    for run, others in zip(runs[1:], numbers[1:], strict=True):
+        if what := another(run, runs[0]):
+            raise UsageError(f"run {run.path}: another {what} than {runs[0].path}", "Compare runs of one recipe at a time.")
+        if differing := [a for a, n in numbers[0].items() if n.kind == "exact" and a in others and others[a].value != n.value]:
+            raise UsageError(
+                f"run {run.path}: {differing[0][-1]} differs from {runs[0].path}", "Compare them with each other first."
+            )
+    return Measurement(
+        recipe=first.name,
+        command=first.command,
+        settings=run_settings(first),
+        machine=machine_of(first.environment),
+        packages=first.environment.packages,
+        texts=first.text_hashes,
+        weights=first.weights_hash,
+        routing=routing_of(runs),
+        valid=all(run.record.valid for run in runs),
+        reasons=tuple(reason for run in runs for reason in run.record.reasons),
+        numbers=tuple(
+            merged([each[address] for each in numbers if address in each])
+            for address in dict.fromkeys(address for each in numbers for address in each)
+        ),
+    )
+
+
+def another(run: Run, first: Run) -> str:
+    """In what a process differs from the first one so that they are no processes of one subject; empty where they are."""
+    ours, theirs = run.record, first.record
+    same = {
+        "recipe": run_settings(ours) == run_settings(theirs),
+        "text": ours.text_hashes == theirs.text_hashes,
+        "checkpoint": ours.weights_hash == theirs.weights_hash,
+        "machine": machine_of(ours.environment) == machine_of(theirs.environment),
+    }
+    return next((name for name, alike in same.items() if not alike), "")
+
+
+def machine_of(environment: Environment) -> dict[str, str]:
+    """What a clock depends on."""
+    return {name: str(getattr(environment, name)) for name in MACHINE}
+
+
+def routing_of(runs: Sequence[Run]) -> dict[str, str]:
+    """By phase and variant; one hash over all ranks, and over all processes where these disagree."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        replayed = None if run.record.recipe else run.record.trace
+        for name, digest in (replayed.decisions if replayed else decisions_of(run.traces)).items():
+            found.setdefault(name, {})[digest] = None
+    return {name: joint(list(digests)) for name, digests in found.items()}
+
+
+def decisions_of(traces: Iterable[RoutingTrace]) -> dict[str, str]:
+    """By phase and variant, one hash over all ranks."""
+    ranks: dict[str, list[str]] = {}
+    for trace in traces:
+        ranks.setdefault(f"{trace.header.phase}/{trace.header.variant}", []).append(decisions_hash(trace))
+    return {name: joint(digests) for name, digests in ranks.items()}
+
+
+def joint(digests: Sequence[str]) -> str:
+    """One hash of several; of one, itself."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def numbers_of(run: Run) -> dict[Address, Number]:
+    """The rows of one run; UsageError where one breaks what every run keeps."""
+    table, samples = run.metrics, run.samples
+    raw: dict[Address, list[float]] = {}
+    found: dict[Address, Number] = {}
+    columns = (*KEYS, "unit", "kind", "value")
+    try:
+        gated = samples[samples["metric"] == GATED].sort_values("round", kind="stable")
+        for *cells, value in gated[[*KEYS, "value"]].itertuples(index=False, name=None):
+            raw.setdefault(tuple(str(cell) for cell in cells), []).append(float(value))
+        for *cells, unit, kind, value in table[list(columns)].itertuples(index=False, name=None):
+            address: Address = tuple(str(cell) for cell in cells)
+            if address in found:
+                raise ValueError(f"{address[-1]} stands twice at one address")
+            rounds = tuple(raw.get(address, ())) if is_gated(address) else ()
+            found[address] = Number(address=address, unit=unit, kind=kind, value=value, samples=(rounds,) if rounds else ())
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UsageError(f"run {run.path}: {reason(error)}", "Repeat the run.") from error
+    return found
+
+
+def is_gated(address: Address) -> bool:
+    """Whether a test may be made of its rounds."""
+    return address[-1] == GATED and not any(address[KEYS.index(name)] for name in PARTS)
+
+
+def merged(numbers: Sequence[Number]) -> Number:
+    """The same number of several processes."""
+    if len(numbers) == 1 or numbers[0].kind != "timed":
+        return numbers[0]
+    samples = tuple(rounds for number in numbers for rounds in number.samples)
+    return numbers[0].model_copy(update={"value": median(number.value for number in numbers), "samples": samples})
+
+
+def run_settings(record: RunRecord) -> dict[str, Any]:
+    """What a run's numbers depend on beside its texts, weights and routing."""
+    if record.recipe:
+        return settings_of(record.recipe)
+    asked = (record.replay or record.balanced).model_dump(mode="json", exclude={*SWEPT, "trace"})
+    return asked | record.trace.model_dump(mode="json", include={"num_experts", "layers", "expert_bytes", "weight_bytes"})
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe asks for, without names of files and descriptions."""
+    document: dict[str, Any] = json.loads(recipe.model_dump_json(by_alias=True))
+    document.pop("description", None)
+    document["model"].pop("checkpoint", None)
+    document["data"]["files"] = sorted(document["data"]["files"])
+    if document["routing"]["source"].startswith("trace:"):
+        document["routing"]["source"] = "trace"  # which one it was stands in the hash of its decisions
+    document.pop("train", None)
+    document["measure"].pop("rounds")  # more of them make a number surer, not another one
+    document["parallel"].pop("timeout_s")
+    return document
+
+
+def decisions_hash(trace: RoutingTrace) -> str:
+    """SHA-256 of which token chose which experts; what was dropped, and the exact weights, are not part of it."""
+    digest = hashlib.sha256()
+    codes, names = trace.codes("layer")
+    layers = trace.names("layer")  # the dictionary of the column may hold others, in another order
+    digest.update(json.dumps(layers).encode())
+    order = np.array([layers.index(name) if name in layers else -1 for name in names], np.int32)
+    for column in (order[codes], *(trace.column(name) for name in ("step", "sequence", "position", "slot", "expert"))):
+        digest.update(column.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def read_measurements(path: Path) -> list[Measurement]:
+    """Of a baseline file, a run, or a folder of runs (those of one recipe and command are processes of one subject)."""
+    if path.is_file():
+        return read_baseline(path).subjects
+    if (path / "run.json").is_file():
+        return [measurement_of([Run.open(path)])]
+    runs = [Run.open(folder.parent) for folder in sorted(path.rglob("run.json"))] if path.is_dir() else []
+    if not runs:
+        raise UsageError(f"{path}: neither a run, nor a folder of runs, nor a baseline file", "Give what `moeprof` wrote.")
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.record.name, run.record.command), []).append(run)
+    return [measurement_of(group) for group in groups.values()]
+
+
+def read_baseline(path: Path) -> Baseline:
+    """UsageError where the file is damaged, was edited into something else, or is newer than this moeprof."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        refuse_newer(f"baseline {path}", document, SCHEMA)
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, but never be printed
+        return Baseline.model_validate(document)
+    except (OSError, ValidationError, ValueError, RecursionError) as error:
+        remedy = "Make it again with `moeprof baseline save`; it is not meant to be edited."
+        raise UsageError(f"baseline {path}: {reason(error)}", remedy) from error
+
+
+def write_baseline(path: Path, subjects: Iterable[Measurement]) -> None:
+    """One line per number, so that a review shows what changed."""
+    with replacing(path) as partial:
+        partial.write_text(baseline_text(Baseline(subjects=list(subjects))), encoding="utf-8")
+
+
+def baseline_text(baseline: Baseline) -> str:
+    """JSON with a line per number."""
+    document = baseline.model_dump(mode="json")
+    heads, bodies = [], []
+    for subject in document["subjects"]:
+        bodies.append(
+            ",\n    ".join(json.dumps({k: v for k, v in number.items() if v != []}) for number in subject.pop("numbers"))
+        )
+        heads.append(json.dumps(subject, indent=1).rstrip("}\n"))
+    parts = [f'{head},\n "numbers": [\n    {body}\n ]\n}}' for head, body in zip(heads, bodies, strict=True)]
+    top = {key: value for key, value in document.items() if key != "subjects"}
+    return f'{json.dumps(top)[:-1]}, "subjects": [\n' + ",\n".join(parts) + "\n]}\n"

@@ -1,0 +1,190 @@
+"""Parameters, FLOPs and memory of a recipe's model by closed forms: no weights, no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moeprof.records.files import PAGE
+from moeprof.records.recipe.gating import expert_slots
+from moeprof.records.recipe.recipe import ModelSection, Recipe
+from moeprof.records.recipe.variant import DENSE, STATIC, Variant
+
+TENSOR_BYTES = 4  # of what is float32 whatever the dtype: router weights, gates
+INDEX_BYTES = 8
+
+
+def ffn_parameters(model: ModelSection) -> int:
+    """Of one FFN, dense or expert: D x F + F + F x D + D."""
+    return 2 * model.dim * model.ffn_dim + model.ffn_dim + model.dim
+
+
+def num_moe_layers(model: ModelSection) -> int:
+    """Of both stacks."""
+    return len(model.encoder_moe_layers) + len(model.decoder_moe_layers)
+
+
+def parameters_by_part(model: ModelSection, *, dense: bool = False) -> dict[str, int]:
+    """Parameters of the embedding (tied, counted once), attention, dense FFNs, norms, routers and experts."""
+    layers = model.encoder_layers + model.decoder_layers
+    attentions = layers + (model.decoder_layers if model.encoder_decoder else 0)
+    sparse = 0 if dense else num_moe_layers(model)
+    final_norms = 2 if model.encoder_decoder else 1
+    return {
+        "embedding": model.vocab_size * model.dim,
+        "attention": attentions * 4 * (model.dim**2 + model.dim),
+        "dense_ffn": (layers - sparse) * ffn_parameters(model),
+        "norm": (attentions + layers + final_norms) * 2 * model.dim,
+        "router": sparse * model.experts * model.dim,
+        "experts": sparse * model.experts * ffn_parameters(model),
+    }
+
+
+def num_parameters(model: ModelSection, *, dense: bool = False) -> int:
+    """All of them."""
+    return sum(parameters_by_part(model, dense=dense).values())
+
+
+def weight_bytes(model: ModelSection, *, dense: bool = False, ranks: int = 1) -> int:
+    """Bytes of the parameters that a rank holds: its share of the experts, all of the rest; routers are float32."""
+    parts = parameters_by_part(model, dense=dense)
+    parts["experts"] //= ranks
+    return sum(count * (TENSOR_BYTES if part == "router" else model.bytes_per_element) for part, count in parts.items())
+
+
+def expert_bytes(model: ModelSection) -> int:
+    """Of one expert's weights."""
+    return ffn_parameters(model) * model.bytes_per_element
+
+
+def record_bytes(model: ModelSection) -> int:
+    """Of one expert in a slot: whole pages."""
+    return -(-expert_bytes(model) // PAGE) * PAGE
+
+
+def local_experts(recipe: Recipe) -> int:
+    """Of a layer on a rank, copies left out."""
+    return recipe.model.experts // recipe.parallel.ranks
+
+
+def resident_layers(recipe: Recipe, variant: Variant) -> int:
+    """How many MoE layers keep all of their experts on the device."""
+    return 0 if variant.dense else num_moe_layers(recipe.model) - len(recipe.buffered_layers(variant))
+
+
+def slot_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Of the expert slots of a rank under a variant; 0 where all experts are resident."""
+    return len(recipe.buffered_layers(variant)) * variant.slots * record_bytes(recipe.model)
+
+
+def static_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Bytes that a rank holds under a variant whatever it computes: its weights with copies, or slots in the place of some."""
+    whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
+    behind = len(recipe.buffered_layers(variant)) * local_experts(recipe) * expert_bytes(recipe.model)
+    copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.model)
+    return whole - behind + copies + slot_bytes(recipe, variant)
+
+
+def placed_bytes(recipe: Recipe, variant: Variant) -> int:
+    """Of the experts that a rank holds once more for a variant that places them; 0 under any other, which all share a set."""
+    held = local_experts(recipe) + variant.replicas
+    return resident_layers(recipe, variant) * held * expert_bytes(recipe.model) if variant.placed else 0
+
+
+def slots_to_try(most: int, chosen: int) -> list[int]:
+    """Powers of two up to all of a rank's experts of a layer, all of them, and what was chosen."""
+    return sorted({*(2**power for power in range(most.bit_length())), most, chosen})
+
+
+def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
+    """2 FLOPs per weight that a token meets: all of attention, norms left out, top_k experts, the head but no look-up.
+
+    The products between queries and keys depend on the length and are left out, as in the usual 2N estimate.
+    """
+    model = recipe.model
+    parts = parameters_by_part(model, dense=dense)
+    used = parts["embedding"] + parts["attention"] + parts["dense_ffn"] + parts["router"]
+    return 2 * (used + (0 if dense else num_moe_layers(model) * recipe.gating.top_k * ffn_parameters(model)))
+
+
+def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
+    """Peak of what one MoE layer allocates under static gating for S tokens.
+
+    Combine weights, expert rows and the drops live throughout; beside them first the mask with the choices' places and cells,
+    then the hidden buffers before and behind the activation, then one of them and the outputs, then outputs and the result.
+    The gates (scores and softmax) are gone by then. Over ranks the rows that came in are there beside those that left.
+    """
+    model, choices = recipe.model, recipe.gating.top_k * num_tokens
+    slots = expert_slots(model.experts, recipe.gating.capacity_fraction, num_tokens)
+    mask, rows, hidden, result = (
+        elements * model.bytes_per_element
+        for elements in (num_tokens * slots, slots * model.dim, slots * model.ffn_dim, num_tokens * model.dim)
+    )
+    beside = max(mask + 2 * INDEX_BYTES * choices, 2 * hidden, hidden + rows, rows + result)
+    arrived = rows if recipe.parallel.ranks > 1 else 0
+    return max(mask + rows + choices + arrived + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
+
+
+def dynamic_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
+    """Peak of what one MoE layer allocates under dynamic gating for S tokens: rows in and out, hidden ones before and behind."""
+    model, rows = recipe.model, recipe.gating.top_k * num_tokens
+    arrived = rows * model.dim if recipe.parallel.ranks > 1 else 0
+    elements = 2 * rows * model.dim + 2 * rows * model.ffn_dim + num_tokens * model.dim + arrived
+    return max(elements * model.bytes_per_element, 2 * num_tokens * model.experts * TENSOR_BYTES)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """What a rank needs on its device, bytes."""
+
+    weights: int
+    twin_weights: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it at once."""
+        return self.weights + self.twin_weights + self.activations
+
+
+def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
+    """Weights of all contenders, and the largest step of any phase and contender: a layer's peak, or logits, over the KV caches."""
+    model, load = recipe.model, recipe.load
+    batch = batch_size or load.batch_size
+    element = model.bytes_per_element
+    steps = {
+        "score": (batch * load.sequence_length, model.vocab_size),
+        "encode": (batch * load.sequence_length, 0),
+        "decode": (batch * (1 if recipe.workload == "mt" else load.prompt_length), model.vocab_size),
+    }
+    wanted = dict.fromkeys(recipe.phases) | ({"encode": None} if recipe.workload == "mt" else {})
+    layer_bytes = dynamic_layer_bytes if all(one.dense or one.dispatch == "dynamic" for one in variants) else static_layer_bytes
+    peaks = []
+    for phase in wanted:
+        tokens, vocabulary = steps[phase]
+        hidden = tokens * (8 * model.dim + 2 * model.ffn_dim) * element
+        peaks.append(hidden + max(layer_bytes(recipe, tokens), 2 * tokens * vocabulary * element))
+    positions = load.prompt_length + load.decode_steps + (load.sequence_length if recipe.workload == "mt" else 0)
+    caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0
+    twin = weight_bytes(model, dense=True) if any(one.dense for one in variants) else 0
+    return MemoryNeed(shared_weights(recipe, variants), twin, max(peaks) + caches)
+
+
+def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
+    """MoE layers that no variant keeps all experts of."""
+    behind = [set(recipe.buffered_layers(one)) for one in variants if not one.dense]
+    return set.intersection(*behind) if behind else set()
+
+
+def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
+    """Bytes of what the variants that have experts run on: one set of weights, the slots and the moved experts of each."""
+    resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
+    resident -= len(always_buffered(recipe, variants)) * local_experts(recipe) * expert_bytes(recipe.model)
+    return resident + sum(slot_bytes(recipe, one) + placed_bytes(recipe, one) for one in variants)
+
+
+def largest_batch(recipe: Recipe, budget_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> int:
+    """The largest batch whose need stays within the budget; 0 where not even one sequence fits."""
+    low, high = 0, recipe.load.batch_size
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if memory_need(recipe, middle, variants).total <= budget_bytes else (low, middle - 1)
+    return low

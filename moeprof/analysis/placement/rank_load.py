@@ -1,0 +1,76 @@
+"""How evenly ranks are loaded: tokens, memory, waiting; per layer first, and only then over layers.
+
+Shape suffixes: B steps, E experts, N ranks.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from moeprof.analysis.placement.device_load import device_counts
+from moeprof.analysis.routing.layer_rows import measured
+from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, rank_of_rows
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.placement import Placement
+from moeprof.records.traces.routing_trace import RoutingTrace, joined
+
+
+def rank_load_rows(traces: Sequence[RoutingTrace], placement: Placement | None = None) -> list[MetricRow]:
+    """`rank_tokens` of every rank, `max_load`, `avg_max_load` and `rank_load_max_over_mean`, of every layer and domain.
+
+    `traces` are those of one phase and variant, one of each rank; the ranks run a step together. Without a placement experts lie
+    contiguously.
+    """
+    header = traces[0].header
+    placement = placement or Placement.contiguous(header.layers, header.num_experts, len(traces))
+    everyone, rank_R = joined(header, [trace.table for trace in traces]), rank_of_rows(traces)
+    rows = measured(everyone, partial(load_metrics, placement=placement), rank_R=rank_R)
+    for rank in range(len(traces)):
+        own = measured(everyone, partial(token_metrics, placement=placement, rank=rank), rank_R=rank_R)
+        rows += [replace(row, rank=str(rank)) for row in own]
+    return rows
+
+
+def loads_by_rank(matrix: LoadMatrix, placement: Placement) -> Counts:
+    """Choices that reach every rank's experts in every step, (N, B): those dropped are left out."""
+    kept = replace(matrix, count_WN=matrix.count_WN - matrix.dropped_WN)
+    return device_counts(kept, np.array(placement.layers[matrix.layer]))
+
+
+def load_metrics(matrix: LoadMatrix, placement: Placement) -> dict[str, float]:
+    """The busiest rank of every step: its share, and how far above the mean rank it lies; {} where nothing reached anybody."""
+    loads_NB = loads_by_rank(matrix, placement)
+    total_B = loads_NB.sum(axis=0)
+    share_B: npt.NDArray[np.float64] = loads_NB.max(axis=0)[total_B > 0] / total_B[total_B > 0]
+    if not len(share_B):
+        return {}
+    mean = float(share_B.mean())
+    return {"max_load": float(share_B.max()), "avg_max_load": mean, "rank_load_max_over_mean": mean * len(loads_NB)}
+
+
+def token_metrics(matrix: LoadMatrix, placement: Placement, rank: int) -> dict[str, float]:
+    """What reaches one rank in a step."""
+    return {"rank_tokens": float(loads_by_rank(matrix, placement)[rank].mean())}
+
+
+def imbalance_rows(metric: str, rows: Iterable[MetricRow]) -> Iterator[MetricRow]:
+    """The rank that has most over the mean rank: of every layer, then the mean of the layers; nothing where all have nothing.
+
+    `rows` are one metric's, by rank; where none has a layer each is its own whole.
+    """
+    values: dict[MetricRow, list[float]] = {}
+    for row in rows:
+        if row.rank:
+            values.setdefault(replace(row, metric=metric, rank="", value=0), []).append(row.value)
+    ratios = {at: max(own) / fmean(own) for at, own in values.items() if any(own)}
+    wholes: dict[MetricRow, list[float]] = {}
+    for at, ratio in ratios.items():
+        wholes.setdefault(replace(at, layer=""), []).append(ratio)
+        if at.layer:
+            yield replace(at, value=ratio)
+    for at, layers in wholes.items():
+        yield replace(at, value=fmean(layers))

@@ -1,0 +1,1 @@
+"""How tokens use experts: load matrices and what follows from them."""

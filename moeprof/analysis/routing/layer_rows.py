@@ -1,0 +1,67 @@
+"""From load matrices to metric rows: per layer first, and only then over layers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
+
+from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, layer_matrices, pooled
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
+
+Values = Mapping[str, float]
+"""Metrics by name; one that cannot be computed is absent."""
+
+OVER_LAYERS: dict[str, Callable[[Sequence[float]], float]] = {
+    "steps": max,
+    "dead_experts": sum,
+    "hottest_share": max,
+    "max_load": max,
+}
+"""How the row over all layers comes from the layers' rows, where it is not their mean."""
+
+
+def measured(
+    trace: RoutingTrace,
+    measure: Callable[[LoadMatrix], Values],
+    *,
+    slot: int | None = None,
+    rank_R: Counts | None = None,
+) -> list[MetricRow]:
+    """What `measure` says of every layer and domain, of every layer over all domains, and of both over all layers.
+
+    `slot` 0 measures first choices only; `rank_R` tells whose row each one is. A domain without a name has no row of its own: its
+    address is the whole's.
+    """
+    rows: list[MetricRow] = []
+    layers_of: dict[str, list[Values]] = {}
+    for matrices in layer_matrices(trace, slot=slot, rank_R=rank_R):
+        for matrix in (*(one for one in matrices if one.domain), pooled(matrices)):
+            values = measure(matrix)
+            layers_of.setdefault(matrix.domain, []).append(values)
+            rows += rows_at(trace.header, values, layer=matrix.layer, domain=matrix.domain)
+    for domain, layers in layers_of.items():
+        rows += rows_at(trace.header, over_layers(layers), domain=domain)
+    return rows
+
+
+def over_layers(layers: Sequence[Values]) -> Values:
+    """One value per metric that any layer has."""
+    names = dict.fromkeys(name for values in layers for name in values)
+    return {name: OVER_LAYERS.get(name, fmean)([values[name] for values in layers if name in values]) for name in names}
+
+
+def rows_at(
+    header: TraceHeader, values: Values, *, layer: str = "", domain: str = "", category: str = ""
+) -> Iterator[MetricRow]:
+    """The rows of `values` at one address; workload, phase, variant and whether routing was forced are the trace's."""
+    for name, value in values.items():
+        yield MetricRow(
+            metric=name,
+            value=float(value),
+            workload=header.workload,
+            phase=header.phase,
+            variant=header.variant,
+            layer=layer,
+            domain=domain,
+            category=category,
+            forced=header.forced,
+        )

@@ -1,0 +1,1 @@
+"""From recorded rounds to latency, throughput, breakdowns, communication and stalls."""

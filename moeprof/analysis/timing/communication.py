@@ -1,0 +1,153 @@
+"""What collectives cost: bytes, transfer, waiting, time that a rank stands still, and the floor under it.
+
+Shape suffixes: C collectives, N ranks, R rounds; in NN the first is the source, the second the destination.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from moeprof.analysis.timing.breakdown import Samples
+from moeprof.analysis.timing.timing import Timing
+from moeprof.records.link import Floats, Links
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.traces.traffic import Collectives, Ints
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """Of every collective of one phase, variant and point."""
+
+    of: Collectives
+
+    @cached_property
+    def transfer_C(self) -> Ints:
+        """The time on the rank that was shortest in it: it came last, so it waited for nobody."""
+        transfer_C: Ints = (self.of.end_CN - self.of.start_CN).min(axis=1)
+        return transfer_C
+
+    @property
+    def waiting_CN(self) -> Ints:
+        """By how much a rank's own time is longer."""
+        waiting_CN: Ints = self.of.end_CN - self.of.start_CN - self.transfer_C[:, None]
+        return waiting_CN
+
+    @property
+    def exposed_CN(self) -> Ints:
+        """Time in which a rank stood still: none where it was done before the rank began to wait."""
+        exposed_CN: Ints = np.maximum(self.of.end_CN - self.of.wait_CN, 0)
+        return exposed_CN
+
+    @cached_property
+    def sent_CN(self) -> Ints:
+        """Bytes that a rank sends, to itself included."""
+        sent_CN: Ints = self.of.bytes_CNN.sum(axis=2)
+        return sent_CN
+
+    @property
+    def crossing_CN(self) -> Ints:
+        """Bytes that a rank sends to others."""
+        crossing_CN: Ints = self.sent_CN - np.einsum("cnn->cn", self.of.bytes_CNN)
+        return crossing_CN
+
+    def per_step(self, values: Ints | Floats, here_C: Mask) -> Floats:
+        """Sums over the collectives `here`, round by round, of a step: of values (C,) it is (R,), of (C, N) it is (R, N)."""
+        rounds, index_C = np.unique(self.of.round_C[here_C], return_inverse=True)
+        sums = np.zeros((len(rounds), *values.shape[1:]))
+        np.add.at(sums, index_C, values[here_C])
+        return sums / len(np.unique(self.of.step_C[here_C]))
+
+
+def bytes_by_pair(collectives: Collectives) -> Floats:
+    """Bytes of a step from each rank to each, (N, N)."""
+    costs, (num_ops, num_ranks, _) = Costs(collectives), collectives.bytes_CNN.shape
+    flat = collectives.bytes_CNN.reshape(num_ops, -1)
+    by_pair: Floats = costs.per_step(flat, np.ones(num_ops, bool)).mean(axis=0).reshape(num_ranks, num_ranks)
+    return by_pair
+
+
+def traffic_rows(
+    workload: str, collectives: Collectives, links: Links | None = None, *, forced: bool = False
+) -> Iterator[Samples]:
+    """`collectives`, `comm_*`, `floor_time`, `time_over_floor` of every domain, region and layer; empty is over all of them.
+
+    A row over ranks has the sum of bytes and the mean of times. Of all domains together, every rank's own stand beside it for each
+    region and for each layer. Beside a time over all layers stand its raw values, one per round.
+    """
+    costs = Costs(collectives)
+    floor_C = None if links is None else links.floors_ns(collectives.bytes_CNN)
+    whose = {"phase": collectives.phase, "variant": collectives.variant, "point": collectives.point}
+    for domain, region, layer, here_C in places(collectives):
+        at = MetricRow("collectives", 0, workload, **whose, domain=domain, region=region, layer=layer, forced=forced)
+        yield replace(at, value=costs.per_step(np.ones(len(here_C)), here_C).mean()), []
+        each_rank = len(set(collectives.domains)) == 1 or not domain
+        for row, values in [*byte_rows(at, costs, here_C), *time_rows(at, costs, here_C, floor_C)]:
+            if not row.rank or (each_rank and not (region and layer)):
+                yield row, [] if layer else values
+
+
+def places(collectives: Collectives) -> Iterator[tuple[str, str, str, Mask]]:
+    """Domain, region, layer and the collectives there; a single domain is the whole, and has no row under no name."""
+    of = [np.array(names) for names in (collectives.domains, collectives.regions, collectives.layers)]
+    named = [list(dict.fromkeys(names.tolist())) for names in of]
+    domains, regions, layers = (names if index == 0 and len(names) == 1 else ["", *names] for index, names in enumerate(named))
+    for chosen in product(domains, regions, layers):
+        here_C = np.all([(names == name) | (name == "") for names, name in zip(of, chosen, strict=True)], axis=0)
+        if here_C.any():
+            yield (*chosen, here_C)
+
+
+def byte_rows(at: MetricRow, costs: Costs, here_C: Mask) -> Iterator[Samples]:
+    """`comm_bytes` of all ranks and of each, with what stays on a rank and without."""
+    for category, bytes_CN in (("", costs.sent_CN), ("crossing", costs.crossing_CN)):
+        sent_N = costs.per_step(bytes_CN, here_C).mean(axis=0)
+        row = replace(at, metric="comm_bytes", category=category)
+        yield replace(row, value=sent_N.sum()), []
+        for rank, sent in enumerate(sent_N):
+            yield replace(row, value=sent, rank=str(rank)), []
+
+
+def time_rows(at: MetricRow, costs: Costs, here_C: Mask, floor_C: Floats | None) -> Iterator[Samples]:
+    """Transfer, waiting and exposed time, each beside its rounds, and the floor where there is one."""
+    transfer_R = costs.per_step(costs.transfer_C, here_C)
+    yield median_row(at, "comm_time", transfer_R)
+    for metric, time_CN in (("comm_wait_time", costs.waiting_CN), ("comm_exposed_time", costs.exposed_CN)):
+        time_RN = costs.per_step(time_CN, here_C)
+        yield median_row(at, metric, time_RN.mean(axis=1))
+        for rank, time_R in enumerate(time_RN.T):
+            yield median_row(replace(at, rank=str(rank)), metric, time_R)
+    if floor_C is not None:
+        floor = float(np.median(costs.per_step(floor_C, here_C)))
+        yield replace(at, metric="floor_time", value=floor), []
+        if floor:
+            yield replace(at, metric="time_over_floor", value=float(np.median(transfer_R)) / floor), []
+
+
+def median_row(at: MetricRow, metric: str, value_R: Floats) -> Samples:
+    """A time over its rounds."""
+    return replace(at, metric=metric, value=float(np.median(value_R))), value_R.tolist()
+
+
+def share_rows(rows: Iterable[Samples], timings: Iterable[Timing]) -> Iterator[Samples]:
+    """`comm_share`: each `comm_exposed_time` over regions, layers and ranks beside the steps of the same rounds, (R,)."""
+    steps = {(timing.variant, timing.domain): timing.latencies_ns for timing in timings}
+    for row, exposed_R in rows:
+        step_R = steps.get((row.variant, row.domain))
+        if step_R and row.metric == "comm_exposed_time" and not (row.region or row.layer or row.rank):
+            yield median_row(row, "comm_share", np.array(exposed_R) / np.array(step_R))
+
+
+def link_rows(workload: str, links: Links) -> Iterator[MetricRow]:
+    """`link_latency`, and `link_bandwidth` at its best and by size of message; `category` is the kind of link."""
+    for kind, link in links.by_kind.items():
+        best = MetricRow("link_bandwidth", max(link.bandwidths), workload, category=kind)
+        yield replace(best, metric="link_latency", value=link.latency_ns)
+        yield best
+        for size, bandwidth in zip(link.sizes_bytes, link.bandwidths, strict=True):
+            yield replace(best, value=bandwidth, point=f"message={size}")

@@ -1,0 +1,1 @@
+"""The metric registry and the rows of `metrics.csv`."""

@@ -1,0 +1,325 @@
+"""The metric registry, and the tidy table `metrics.csv` in which every number of a run stands."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypedDict
+
+from moeprof.records.files import replacing
+from moeprof.records.metrics.buffering import buffer_metrics
+from moeprof.records.metrics.metric import Kind, Metric
+from moeprof.records.metrics.replay import balance_metrics, replay_metrics
+
+KEYS = ("workload", "phase", "domain", "variant", "point", "rank", "layer", "region", "category", "metric")
+"""Columns that tell one number from another; empty means over all of them."""
+
+COLUMNS = (*KEYS, "unit", "kind", "value")
+
+
+def fairseq_metrics() -> Iterator[Metric]:
+    """What fairseq's Top2Gate logs per layer, under its names; the first choice is 1, the second 2."""
+    for number, choice in ((1, "first"), (2, "second")):
+        name = f"expert{number}"
+        formula = f"experts without a {choice} choice, mean over steps (fairseq)"
+        yield Metric(f"unused_{name}_count", "experts", "lower", "routed", formula)
+        for end, busy in (("top", "busiest"), ("bottom", "idlest")):
+            formula = f"{choice} choices of a step's {busy} 20% of experts, mean over steps (fairseq)"
+            yield Metric(f"{name}_balance_{end}", "percent", "lower" if end == "top" else "higher", "routed", formula)
+
+
+def with_interval(metric: Metric) -> Iterator[Metric]:
+    """A timed metric, and the ends of the 95% interval of its median over rounds."""
+    yield metric
+    for end, which in (("low", "lower"), ("high", "upper")):
+        yield replace(metric, name=f"{metric.name}_{end}", formula=f"{which} end of the 95% interval of {metric.name}")
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        *with_interval(
+            Metric("throughput", "tokens/s", "higher", "timed", "tokens of a step, padding left out / median step_latency")
+        ),
+        *with_interval(
+            Metric(
+                "speedup_equal_batch",
+                "ratio",
+                "higher",
+                "timed",
+                "throughput / that of the variant in category, same batch, median over rounds",
+            )
+        ),
+        *with_interval(Metric("max_throughput", "tokens/s", "higher", "timed", "throughput at best_batch, variants in turns")),
+        *with_interval(
+            Metric(
+                "speedup_max_throughput",
+                "ratio",
+                "higher",
+                "timed",
+                "max_throughput / that of the variant in category, each at its own best_batch, median over rounds",
+            )
+        ),
+        Metric("best_batch", "sequences", "neither", "timed", "batch of the largest throughput within the memory budget"),
+        Metric("max_batch", "sequences", "higher", "timed", "largest batch that was seen to fit the memory budget"),
+        Metric("fits", "boolean", "higher", "timed", "1 where a batch fits the memory budget, 0 where it does not"),
+        Metric("memory_budget", "bytes", "neither", "timed", "what a sweep may use, weights included"),
+        Metric("step_latency", "ns", "lower", "timed", "median over rounds of a round's time / its steps"),
+        Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / step_latency of the dense twin"),
+        Metric("step_tokens", "tokens", "neither", "exact", "mean tokens of a step, padding left out"),
+        Metric("step_rows", "tokens", "neither", "exact", "mean S of a step, padding included"),
+        Metric("steps", "steps", "neither", "exact", "forward passes whose routing was recorded"),
+        Metric("num_parameters", "parameters", "neither", "exact", "all parameters; a tied embedding counts once"),
+        Metric("expert_parameters", "parameters", "neither", "exact", "parameters of the routed experts"),
+        Metric(
+            "flops_per_token",
+            "FLOP",
+            "lower",
+            "exact",
+            "2 x parameters that a token's products use, top_k experts each",
+        ),
+        Metric("memory_static", "bytes", "lower", "exact", "bytes of the parameters"),
+        Metric(
+            "waste_factor",
+            "ratio",
+            "lower",
+            "routed",
+            "expert_slots / (top_k x tokens), summed over steps (paper: E C / k)",
+        ),
+        Metric(
+            "expert_slots", "slots", "lower", "routed", "rows a layer's step hands to experts (static: E x ceil(C x S)), mean"
+        ),
+        Metric("capacity", "slots", "neither", "exact", "ceil(C x S), mean over steps"),
+        Metric("dropped_fraction", "fraction", "lower", "routed", "choices over capacity / (top_k x tokens)"),
+        Metric("dropped_tokens", "fraction", "lower", "routed", "tokens that lost at least one choice / tokens"),
+        Metric("overflow_expert1", "percent", "lower", "routed", "100 x dropped first choices / tokens (fairseq)"),
+        Metric("overflow_expert2", "percent", "lower", "routed", "100 x dropped second choices / tokens (fairseq)"),
+        Metric("active_experts", "experts", "neither", "routed", "experts with at least one choice, mean over steps"),
+        Metric("active_bound", "experts", "neither", "exact", "min(E, top_k x tokens of a step), mean over steps"),
+        Metric("inactive_fraction", "fraction", "neither", "routed", "1 - active_experts / E"),
+        Metric("dead_experts", "experts", "lower", "routed", "experts that no step uses"),
+        Metric("load_max_over_mean", "ratio", "lower", "routed", "choices of the hottest expert / mean choices per expert"),
+        Metric("load_cv", "ratio", "lower", "routed", "standard deviation / mean of the choices per expert"),
+        Metric("hottest_share", "fraction", "lower", "routed", "largest share of one step's choices that one expert takes"),
+        Metric(
+            "active_jaccard",
+            "fraction",
+            "neither",
+            "routed",
+            "experts active in consecutive steps / in either, mean over steps",
+        ),
+        Metric(
+            "active_overlap", "fraction", "neither", "routed", "experts active in a step and the one before / in the step, mean"
+        ),
+        Metric(
+            "active_overlap_by_chance",
+            "fraction",
+            "neither",
+            "routed",
+            "experts active in the step before / E, mean over steps",
+        ),
+        Metric(
+            "reuse_distance", "steps", "neither", "routed", "steps since an expert was last active, lower median of its returns"
+        ),
+        Metric("hot_jaccard", "fraction", "neither", "routed", "experts in the hottest quarter of both domains / of either"),
+        Metric("load_divergence", "bits", "neither", "routed", "Jensen-Shannon divergence of two domains' total loads"),
+        *fairseq_metrics(),
+        *replay_metrics(),
+        *balance_metrics(),
+        *buffer_metrics(),
+        Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
+        Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),
+        Metric("memory_dynamic_peak", "bytes", "lower", "routed", "most live tensor bytes in a phase, parameters left out"),
+        Metric("memory_total_peak", "bytes", "lower", "routed", "memory_static + memory_dynamic_peak"),
+        Metric(
+            "memory_peak",
+            "bytes",
+            "lower",
+            "routed",
+            "region: most live dynamic bytes in it; category: most live bytes of it; allocator: CUDA's own peak of dynamic bytes",
+        ),
+        Metric("memory_at_peak", "bytes", "lower", "routed", "bytes by category at the total peak; they add up to it"),
+        Metric("memory_vs_dense", "ratio", "lower", "routed", "memory_total_peak / memory_total_peak of the dense twin"),
+        Metric(
+            "output_max_abs_diff",
+            "units",
+            "lower",
+            "routed",
+            "largest difference of an output from the baseline's, over the tokens compared",
+        ),
+        Metric(
+            "output_tokens_compared",
+            "tokens",
+            "neither",
+            "routed",
+            "tokens with no drop, nor flip, in anything they see; of a layer: that lost nothing in it",
+        ),
+        Metric("output_tokens_lost", "tokens", "neither", "routed", "tokens that could not be compared"),
+        Metric("output_tokens_differing", "tokens", "lower", "routed", "tokens compared that differ beyond the tolerance"),
+        Metric("routing_flips", "tokens", "lower", "routed", "near-ties of the router that rounding decided another way"),
+        Metric(
+            "token_agreement", "fraction", "higher", "routed", "tokens whose next one is predicted as by the baseline / tokens"
+        ),
+        Metric("region_time", "ns", "lower", "timed", "a region's time per step over its layers, median over rounds"),
+        Metric("region_share", "fraction", "neither", "timed", "region_time / sum of all regions' region_time, other included"),
+        Metric("collectives", "collectives", "lower", "exact", "collectives of a step, over layers"),
+        Metric(
+            "comm_bytes",
+            "bytes",
+            "lower",
+            "routed",
+            "bytes that a step's ranks send, rows to oneself included; category crossing: to other ranks only",
+        ),
+        Metric(
+            "comm_time",
+            "ns",
+            "lower",
+            "timed",
+            "transfer: each collective's time on the rank that was shortest in it, per step over layers, median over rounds",
+        ),
+        Metric(
+            "comm_wait_time",
+            "ns",
+            "lower",
+            "timed",
+            "a rank's own time in collectives - comm_time, per step over layers, median over rounds; mean over ranks",
+        ),
+        Metric(
+            "comm_exposed_time",
+            "ns",
+            "lower",
+            "timed",
+            "time a rank stands still for collectives, per step over layers, median over rounds; mean over ranks",
+        ),
+        Metric("comm_share", "fraction", "lower", "timed", "comm_exposed_time / time of a step in the same rounds, median"),
+        Metric(
+            "floor_time",
+            "ns",
+            "neither",
+            "timed",
+            "of each collective: the busiest rank's bytes to or from others at the link's measured pace, per step over layers",
+        ),
+        Metric("time_over_floor", "ratio", "lower", "timed", "comm_time / floor_time"),
+        Metric("link_latency", "ns", "lower", "timed", "shortest time of an 8-byte message between two ranks, one way"),
+        Metric(
+            "link_bandwidth", "bytes/s", "higher", "timed", "size of a message / its shortest time between two ranks, one way"
+        ),
+        Metric(
+            "rank_tokens",
+            "tokens",
+            "neither",
+            "routed",
+            "choices that reach a rank's experts in a layer's step, dropped ones left out, mean over steps; mean over layers",
+        ),
+        Metric(
+            "max_load", "fraction", "lower", "routed", "largest share of a step's choices that reaches one rank, worst layer"
+        ),
+        Metric(
+            "avg_max_load",
+            "fraction",
+            "lower",
+            "routed",
+            "share of a step's choices at its busiest rank, mean over steps, layers",
+        ),
+        Metric(
+            "rank_load_max_over_mean",
+            "ratio",
+            "lower",
+            "routed",
+            "choices that reach a step's busiest rank / mean rank, mean over steps, then over layers",
+        ),
+        Metric("rank_memory_max_over_mean", "ratio", "lower", "routed", "memory_total_peak of the worst rank / mean rank"),
+        Metric(
+            "rank_wait_max_over_mean",
+            "ratio",
+            "lower",
+            "timed",
+            "comm_wait_time of the rank that waits most / mean rank, per layer, then mean over layers",
+        ),
+        Metric("overhead", "ratio", "lower", "timed", "median round under an instrument / median round without, in turns"),
+        Metric(
+            "perplexity", "tokens", "lower", "routed", "e to the mean cross-entropy of the predicted tokens, specials left out"
+        ),
+        Metric(
+            "bits_per_byte", "bits", "lower", "routed", "cross-entropy of the predicted tokens in bits / their bytes of UTF-8"
+        ),
+        Metric(
+            "chrf", "points", "higher", "routed", "chrF2 of greedy translations against references, corpus level (sacrebleu)"
+        ),
+    )
+}
+"""Every metric by name."""
+
+
+class Address(TypedDict, total=False):
+    """Key cells that several rows share."""
+
+    workload: str
+    phase: str
+    domain: str
+    variant: str
+    point: str
+    rank: str
+    layer: str
+    region: str
+    category: str
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number with its whole address."""
+
+    metric: str
+    value: float
+    workload: str = ""
+    phase: str = ""
+    domain: str = ""
+    variant: str = ""
+    point: str = ""
+    rank: str = ""
+    layer: str = ""
+    region: str = ""
+    category: str = ""
+    forced: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """As declared; `forced` where decisions were forced and the number depends on them."""
+        declared = METRICS[self.metric].kind
+        return "forced" if self.forced and declared == "routed" else declared
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        """Its key cells."""
+        return tuple(str(getattr(self, key)) for key in KEYS)
+
+    def cells(self) -> list[str]:
+        """The cells of its line in `metrics.csv`; ValueError for a value that is not finite."""
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.metric} is {self.value}: a number that cannot be computed is left out, not recorded")
+        return [*self.address, METRICS[self.metric].unit, self.kind, repr(float(self.value))]
+
+
+@dataclass
+class MetricTable:
+    """Rows on their way to `metrics.csv`; the same address twice is an error."""
+
+    rows: list[MetricRow] = field(default_factory=list)
+    addresses: set[tuple[str, ...]] = field(default_factory=set)
+
+    def extend(self, rows: Iterable[MetricRow]) -> None:
+        """Adds rows in order."""
+        for row in rows:
+            address = row.address
+            if address in self.addresses:
+                raise ValueError(f"{row.metric} is recorded twice at {address}")
+            self.addresses.add(address)
+            self.rows.append(row)
+
+    def write(self, path: Path) -> None:
+        """Writes the tidy table; numbers are written so that they read back exactly."""
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(row.cells() for row in self.rows)

@@ -1,0 +1,155 @@
+"""Finds, reads and overrides recipes: built-in names, or paths to TOML files."""
+
+import os
+import tomllib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+import moeprof
+from moeprof.records.errors import UsageError, suggestion
+from moeprof.records.files import reason
+from moeprof.records.recipe.recipe import Recipe
+
+PACKAGE = Path(moeprof.__file__).parent
+TRACE = "trace:"
+UNION_MEMBERS = ("str", "list[str]")
+"""Where pydantic names the alternatives of a value as if they were keys."""
+
+RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
+"""The wheel's copy, else the checkout's: an editable install has only the latter."""
+
+
+def recipe_folder(candidates: Sequence[Path] = RECIPE_FOLDERS) -> Path:
+    """The folder of built-in recipes."""
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise UsageError(
+        f"no built-in recipes: neither {' nor '.join(map(str, candidates))} exists",
+        "Install moeprof again, or give the path of a recipe file.",
+    )
+
+
+def builtin_names() -> list[str]:
+    """Names of the built-in recipes: LM before MT, small before big."""
+    paths = sorted(recipe_folder().glob("*.toml"))
+    sizes = {path.stem: load_recipe(path.stem) for path in paths}
+    return sorted(sizes, key=lambda name: (sizes[name].workload, sizes[name].model.dim, sizes[name].model.experts))
+
+
+def find_recipe(reference: str) -> Path:
+    """The file behind a built-in name or a path."""
+    path = Path(reference)
+    if path.suffix == ".toml" or os.sep in reference:
+        return path
+    folder = recipe_folder()
+    if (builtin := folder / f"{reference}.toml").is_file():
+        return builtin
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    raise UsageError(
+        f"recipe {reference!r}: there is no such built-in recipe",
+        f"{suggestion(reference, known)}Use one of {', '.join(known)}, or the path of a .toml file.",
+    )
+
+
+def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The validated recipe, with `section.key=value` overrides applied.
+
+    Paths become absolute: those in the file start at its folder, those in overrides at the working directory.
+    """
+    path = find_recipe(reference)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path}: {reason(error)}", "Give a built-in name or a readable .toml file.") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"recipe {path}: not valid TOML: {error}", "Mend the file at that line.") from error
+    document.setdefault("name", path.stem)
+    anchor_paths(document, path.parent)
+    for override in overrides:
+        apply_override(document, override)
+    anchor_paths(document, Path.cwd())
+    return validated(document, str(path))
+
+
+def validated(document: dict[str, Any], where: str) -> Recipe:
+    """The recipe in a plain document; UsageError names the file, the key and the nearest known key."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"] if part not in UNION_MEMBERS]
+        key = ".".join(location) or "recipe"
+        if first["type"] == "extra_forbidden":
+            known = known_keys(location[:-1])
+            raise UsageError(
+                f"recipe {where}: {key}: unknown key",
+                f"{suggestion(location[-1], known)}Known here: {', '.join(known)}.",
+            ) from error
+        if first["type"] == "value_error" and len(location) < 2:  # a section's own check: its message names the keys
+            raise UsageError(f"recipe {where}: {first['ctx']['error']!s}", "Change it in the file or with --set.") from error
+        raise UsageError(
+            f"recipe {where}: {key}: {complaint(first)}",
+            f"`moeprof recipes show lm-tiny` prints a recipe that is valid; --set {key}=VALUE overrides one key.",
+        ) from error
+
+
+def complaint(error: ErrorDetails) -> str:
+    """What is wrong with a value, and the value."""
+    messages = {
+        "missing": "field required",
+        "model_type": "should be a section",
+        "value_error": str(error.get("ctx", {}).get("error")),
+    }
+    message = messages.get(error["type"], error["msg"].lower())
+    return message if error["type"] in ("missing", "value_error") else f"{message}, got {error['input']!r}"
+
+
+def apply_override(document: dict[str, Any], override: str) -> None:
+    """Sets one key from `section.key=value`; the value is read as TOML, or else as a bare string."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"--set {override}: not of the form section.key=value", "Example: --set gating.top_k=1")
+    value: Any = text
+    with suppress(tomllib.TOMLDecodeError, RecursionError):
+        read = tomllib.loads(f"value = {text}")
+        value = read["value"] if len(read) == 1 else text
+    section = document
+    for part in parts[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise UsageError(f"--set {override}: {part!r} is a value, not a section", "Name a key, as in load.batch_size=4.")
+    section[parts[-1]] = value
+
+
+def anchor_paths(document: dict[str, Any], folder: Path) -> None:
+    """Makes the checkpoint, the data files and the routing trace, written relative to `folder`, absolute."""
+    model, data, routing = (document.get(section) for section in ("model", "data", "routing"))
+    if isinstance(model, dict) and isinstance(model.get("checkpoint"), str):
+        model["checkpoint"] = anchored(model["checkpoint"], folder) if model["checkpoint"] else None
+    if isinstance(data, dict) and isinstance(data.get("files"), dict):
+        data["files"] = {
+            name: [anchored(path, folder) for path in paths] if isinstance(paths, list) else anchored(paths, folder)
+            for name, paths in data["files"].items()
+        }
+    if isinstance(routing, dict) and str(routing.get("source")).startswith(TRACE):
+        routing["source"] = TRACE + anchored(routing["source"].removeprefix(TRACE), folder)
+
+
+def anchored(path: Any, folder: Path) -> Any:
+    return str((folder / path).resolve()) if isinstance(path, str) else path
+
+
+def known_keys(location: Sequence[str]) -> list[str]:
+    """Keys of the section at `location`."""
+    section: Any = Recipe
+    for part in location:
+        section = section.model_fields[part].annotation
+    assert issubclass(section, BaseModel)
+    return sorted(field.alias or name for name, field in section.model_fields.items())

@@ -1,0 +1,19 @@
+"""Which weights a model has, by a hash: of its checkpoint, or of what random ones follow from."""
+
+import hashlib
+from pathlib import Path
+
+from moeprof.records.recipe.recipe import Recipe
+
+
+def weights_hash(recipe: Recipe) -> str:
+    """SHA-256 of the checkpoint, or of what random weights follow from."""
+    if recipe.model.checkpoint:
+        return file_hash(Path(recipe.model.checkpoint))
+    return hashlib.sha256(f"{recipe.model.model_dump_json()} {recipe.measure.seed}".encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,254 @@
+"""The run directory, the only truth about a run: written once, read by every report and comparison."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+import moeprof
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason, refuse_newer
+from moeprof.records.metrics.registry import COLUMNS, KEYS
+from moeprof.records.placement import Placement
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
+from moeprof.records.traces import expert_loads as loads
+from moeprof.records.traces import routing_trace
+from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
+from moeprof.records.traces.traffic import Traffic, joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+UNFINISHED = "not finished"
+CONTENTS = {
+    *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet"),
+    *("routing", "placements", "timeline", "logs", "report.md", "report.html"),
+}
+"""Everything that a run directory may hold."""
+
+SAMPLE_COLUMNS = (*KEYS, "round", "value")
+
+MEMORY_SCHEMA = pa.schema(
+    [("time_ns", pa.int64())]
+    + [(name, pa.string()) for name in ("phase", "variant", "layer", "region", "category")]
+    + [("bytes", pa.int64())]
+)
+"""Columns of `memory.parquet`."""
+
+
+class Environment(BaseModel):
+    """The machine and the software a run was made with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hostname: str = ""
+    platform: str = ""
+    python: str = ""
+    packages: dict[str, str] = {}
+    git_commit: str = ""
+    cpu: str = ""
+    cores: int = 0
+    threads: int = 0
+    memory_bytes: int = 0
+    gpu: str = ""
+    driver: str = ""
+
+
+class RunRecord(BaseModel):
+    """`run.json`: what was run, where, and whether its numbers may be believed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    moeprof_version: str = moeprof.__version__
+    command: str
+    argv: list[str] = []
+    started: str = ""
+    finished: str = ""
+    recipe: Recipe | None = None
+    """Of a run that ran a model; None where it replayed a trace."""
+    replay: ReplayRequest | None = None
+    """What was asked of a replay of caches."""
+    balance: BalanceRequest | None = None
+    """What was asked of a replay of placements."""
+    variants: list[dict[str, str | bool | int]] = []
+    environment: Environment = Environment()
+    text_hashes: dict[str, str] = {}
+    weights_hash: str = ""
+    valid: bool = False
+    reasons: list[str] = [UNFINISHED]
+    noisy: list[str] = []
+    counters: dict[str, dict[str, str]] = {}
+    """Per phase what the device's driver said at the end of the time pass, or why it said nothing."""
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def has_one_origin(self) -> "RunRecord":
+        replays = self.command == "replay"
+        origins = [self.recipe is not None, self.replay is not None, self.balance is not None]
+        if sum(origins) != 1 or replays == origins[0]:
+            raise ValueError(f"{self.command!r} needs a {'replay' if replays else 'recipe'} and nothing else")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Of the recipe, or of the trace."""
+        return self.recipe.name if self.recipe else self.trace.name
+
+    @property
+    def workload(self) -> str:
+        """`lm` or `mt`."""
+        return self.recipe.workload if self.recipe else self.trace.workload
+
+    @property
+    def ran(self) -> Recipe:
+        """The recipe of a run that ran a model."""
+        assert self.recipe is not None, "a replay has no recipe"
+        return self.recipe
+
+    @property
+    def trace(self) -> TraceSource:
+        """What a replay of either kind replayed."""
+        asked = self.replay or self.balance
+        assert asked is not None, "a run of a model replays nothing"
+        return asked.trace
+
+    @property
+    def replayed(self) -> ReplayRequest:
+        """What a replay of caches was asked."""
+        assert self.replay is not None, "this run replays no caches"
+        return self.replay
+
+    @property
+    def balanced(self) -> BalanceRequest:
+        """What a replay of placements was asked."""
+        assert self.balance is not None, "this run replays no placements"
+        return self.balance
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read on demand; everything in it is checked before use."""
+
+    path: Path
+    record: RunRecord
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """UsageError where the folder holds no run, a damaged one, or one from a newer moeprof."""
+        file = path / "run.json"
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            refuse_newer(f"run {path}", document, SCHEMA)
+            return cls(path, RunRecord.model_validate(document))
+        except OSError as error:
+            raise UsageError(
+                f"run {path}: {reason(error)}: run.json",
+                "Give a folder that `moeprof characterize` wrote.",
+            ) from error
+        except (ValidationError, ValueError) as error:
+            raise UsageError(
+                f"run {path}: run.json is damaged: {reason(error)}",
+                "Repeat the run; its other files are intact.",
+            ) from error
+
+    @cached_property
+    def metrics(self) -> "pd.DataFrame":
+        """`metrics.csv`; key columns are strings, a column that an older schema lacks is empty."""
+        import pandas as pd
+
+        file = self.path / "metrics.csv"
+        if not file.exists():
+            return pd.DataFrame(columns=list(COLUMNS)).astype({"value": float})
+        try:
+            table = pd.read_csv(
+                file,
+                dtype=str,  # the values too: pandas' own reader of floats is not exact in every version
+                keep_default_na=False,
+            )
+            if missing := {"metric", "value"} - set(table.columns):
+                raise ValueError(f"column {min(missing)!r} is missing")
+            if not isinstance(table.index, pd.RangeIndex):
+                raise ValueError("a row has more cells than the header")
+            table["value"] = table["value"].astype(float)
+            if table["metric"].eq("").any():
+                raise ValueError("a row names no metric")
+            if not table["value"].abs().lt(float("inf")).all():
+                raise ValueError("a value is not a finite number")
+            if foreign := set(table.columns) - set(COLUMNS):
+                raise ValueError(f"unknown column {min(foreign)!r}")
+            return table.assign(**{name: "" for name in COLUMNS if name not in table.columns})[list(COLUMNS)]
+        except (OSError, ValueError) as error:
+            raise UsageError(f"run {self.path}: metrics.csv is damaged: {reason(error)}", "Repeat the run.") from error
+
+    @cached_property
+    def samples(self) -> "pd.DataFrame":
+        """`samples.parquet`: raw timings, one row per round."""
+        import pandas as pd
+        import pyarrow as pa
+
+        file = self.path / "samples.parquet"
+        if not file.exists():
+            return pd.DataFrame(columns=list(SAMPLE_COLUMNS))
+        try:
+            return pd.read_parquet(file)[list(SAMPLE_COLUMNS)]
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise UsageError(f"run {self.path}: samples.parquet is damaged: {reason(error)}", "Repeat the run.") from error
+
+    @cached_property
+    def memory(self) -> "pd.DataFrame":
+        """`memory.parquet`: live bytes by category, at every change of region and at the peak inside it."""
+        import pandas as pd
+
+        file = self.path / "memory.parquet"
+        if not file.exists():
+            return pd.DataFrame(columns=list(MEMORY_SCHEMA.names))
+        try:
+            return pd.read_parquet(file)[list(MEMORY_SCHEMA.names)]
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise UsageError(f"run {self.path}: memory.parquet is damaged: {reason(error)}", "Repeat the run.") from error
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """`traffic.parquet`: every collective; empty where ranks had nothing to say to each other."""
+        file = self.path / "traffic.parquet"
+        return Traffic.read(file) if file.exists() else joined([])
+
+    @cached_property
+    def loads(self) -> Loads:
+        """`loads.parquet`: every use of an expert in a buffered store; empty where all experts were resident."""
+        file = self.path / "loads.parquet"
+        return Loads.read(file) if file.exists() else loads.joined([])
+
+    @cached_property
+    def traces(self) -> list[RoutingTrace]:
+        """The routing traces, one per phase, variant and rank."""
+        return list(read_traces(self.path / "routing"))
+
+    def trace(self, phase: str, variant: str = "static") -> RoutingTrace | None:
+        """The decisions of all ranks in one phase under a variant, or None where none were recorded."""
+        found = [trace for trace in self.traces if (trace.header.phase, trace.header.variant) == (phase, variant)]
+        return routing_trace.joined(found[0].header, [trace.table for trace in found]) if found else None
+
+    def placement(self, phase: str, variant: str) -> Placement:
+        """Where experts lay in a phase under a variant."""
+        file = self.path / "placements" / f"{phase}-{variant}.json"
+        if file.exists():
+            return Placement.read(file)
+        recipe = self.record.ran
+        return Placement.contiguous(recipe.model.moe_layers_of("all"), recipe.model.experts, recipe.parallel.ranks)
+
+    def value(self, metric: str, **keys: str) -> float | None:
+        """The one number at this address (keys not named are empty), or None."""
+        address: dict[str, str] = dict.fromkeys(KEYS, "") | {"workload": self.record.workload, "metric": metric} | keys
+        table = self.metrics
+        for key, wanted in address.items():
+            table = table[table[key] == wanted]
+        return float(table["value"].iloc[0]) if len(table) else None

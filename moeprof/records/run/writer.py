@@ -1,0 +1,183 @@
+"""Fills a run directory: what is collected lies there whole at every moment, and says why where it ends early."""
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from moeprof.records.errors import UsageError
+from moeprof.records.files import PARTIAL, reason, replacing
+from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable
+from moeprof.records.run.run import CONTENTS, SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
+from moeprof.records.traces import expert_loads as loads
+from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.records.traces.traffic import Traffic, joined
+
+
+class RunWriter:
+    """Fills a new run directory; until `finish` the run reads as invalid, whatever happens to the process."""
+
+    def __init__(self, path: Path, record: RunRecord, *, force: bool = False) -> None:
+        """UsageError where the folder is taken (and not `force`) or cannot be written."""
+        self.path, self.record = path, record
+        self.metrics = MetricTable()
+        self.samples: list[dict[str, Any]] = []
+        self.memory: list[pa.Table] = []
+        self.traffic: list[pa.Table] = []
+        self.loads: list[pa.Table] = []
+        claim(path, force=force)
+        record.started, record.finished = now(), ""
+        record.valid, record.reasons = False, [UNFINISHED]
+        write_record(self.path, self.record)
+
+    def add_trace(self, trace: RoutingTrace) -> None:
+        """Writes one routing trace."""
+        (self.path / "routing").mkdir(exist_ok=True)
+        trace.write(self.path / "routing" / trace.file_name)
+
+    def add_metrics(self, rows: Iterable[MetricRow]) -> None:
+        """Adds rows to `metrics.csv`."""
+        self.metrics.extend(rows)
+
+    def add_samples(self, row: MetricRow, values: Sequence[float]) -> None:
+        """Adds the raw values behind a timed row, one per round."""
+        keys = dict(zip(KEYS, row.address, strict=True))
+        self.samples += [keys | {"round": index, "value": float(value)} for index, value in enumerate(values)]
+
+    def add_memory(self, table: pa.Table) -> None:
+        """Adds rows to `memory.parquet`, which is whole after every call."""
+        import pyarrow.parquet as pq
+
+        self.memory.append(table)
+        with replacing(self.path / "memory.parquet") as partial:
+            pq.write_table(pa.concat_tables(self.memory), partial)
+
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Adds collectives to `traffic.parquet`, which is whole after every call."""
+        self.traffic.append(traffic.table)
+        joined(self.traffic).write(self.path / "traffic.parquet")
+
+    def add_loads(self, found: Loads) -> None:
+        """Adds uses of experts to `loads.parquet`, which is whole after every call."""
+        self.loads.append(found.table)
+        loads.joined(self.loads).write(self.path / "loads.parquet")
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What stops the block leaves an invalid run that can be read and says why."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.finish("interrupted")
+            raise
+        except Exception as error:
+            self.finish(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            raise
+
+    def finish(self, *reasons: str) -> Run:
+        """Writes what was collected; the run is valid where no reason speaks against it."""
+        self.record.valid, self.record.reasons = not reasons, list(reasons)
+        self.record.finished = now()
+        self.metrics.write(self.path / "metrics.csv")
+        self.write_samples()
+        write_record(self.path, self.record)
+        return Run.open(self.path)
+
+    def write_samples(self) -> None:
+        """Writes `samples.parquet`."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.samples, columns=list(SAMPLE_COLUMNS))
+        with replacing(self.path / "samples.parquet") as partial:
+            table.astype({"round": "int64", "value": "float64"}).to_parquet(partial, index=False)
+
+
+def write_record(path: Path, record: RunRecord) -> None:
+    """Replaces `run.json` in one step, so that it is never half written."""
+    with replacing(path / "run.json") as partial:
+        partial.write_text(record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+
+
+class UnwrittenRun(RunWriter):
+    """The run as a rank sees it that is not the one to write it: takes everything, writes nothing."""
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        self.path, self.record = path, record
+        self.metrics = MetricTable()
+        self.samples: list[dict[str, Any]] = []
+
+    def add_trace(self, trace: RoutingTrace) -> None:
+        """Nothing."""
+
+    def add_memory(self, table: pa.Table) -> None:
+        """Nothing."""
+
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Nothing."""
+
+    def add_loads(self, found: Loads) -> None:
+        """Nothing."""
+
+    def finish(self, *reasons: str) -> Run:
+        """The run without its numbers."""
+        return Run(self.path, self.record)
+
+
+def end_in_its_place(path: Path, why: str) -> Run | None:
+    """The run at `path` with the reason why it was not finished, where its own process could not say; None where none is."""
+    if not (path / "run.json").is_file():
+        return None
+    run = Run.open(path)
+    if run.record.finished and not any(said.startswith(("failed", "interrupted")) for said in run.record.reasons):
+        return run
+    run.record.valid, run.record.reasons = False, [why]
+    run.record.finished = run.record.finished or now()
+    write_record(path, run.record)
+    return run
+
+
+def claim(path: Path, *, force: bool) -> None:
+    """Makes an empty folder for a run; with `force` an older run there is removed, and nothing but a run ever is."""
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not force:
+                raise UsageError(f"output folder {path}: it exists already", "Give another --out, or --force to replace it.")
+            if why := not_a_run(path):
+                raise UsageError(f"output folder {path}: {why}", "Give another --out; --force replaces runs only.")
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".run.json"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"output folder {path}: {reason(error)}",
+            "Give an --out folder that can be written.",
+        ) from error
+
+
+def not_a_run(path: Path) -> str:
+    """Why `path` must not be removed in a run's place; empty where it holds a run and nothing else."""
+    file = path / "run.json"
+    if not file.is_file() or b'"moeprof_version"' not in file.read_bytes():
+        return "it exists and holds no run"
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name.removesuffix(PARTIAL) not in CONTENTS)
+    return f"it holds {foreign[0]!r}, which is no part of a run" if foreign else ""
+
+
+def default_folder(recipe_name: str, command: str) -> Path:
+    """`reports/<recipe>-<command>-<UTC time>`, with a number behind it where that second is taken."""
+    first = Path("reports") / f"{recipe_name}-{command}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    names = chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
+    return next(path for path in names if not path.exists())
+
+
+def now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Recorded events: routing, expert loads, collectives; their files, and those of other engines."""

@@ -1,0 +1,115 @@
+"""What became of every use of an expert in a buffered store, in order, as a Parquet file.
+
+Shape suffix: N uses.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason
+from moeprof.records.traces.columns import NAMES, read_with_header, with_columns, write_with_header
+
+SCHEMA = 1
+NAMED = ("variant", "point", "phase", "domain", "layer")
+TYPES = dict.fromkeys(NAMED, NAMES) | dict.fromkeys(("bytes", "start_ns", "end_ns"), pa.int64()) | {"hit": pa.bool_()}
+COLUMNS = pa.schema(
+    [
+        pa.field(name, TYPES.get(name, pa.int32()), nullable=False)
+        for name in (
+            *("variant", "point", "phase", "domain", "step", "layer", "rank"),
+            *("expert", "hit", "victim", "bytes", "start_ns", "end_ns"),
+        )
+    ]
+)
+"""`victim` left for the expert, -1 where nobody had to. `bytes` were moved between `start_ns` and `end_ns` of the rank's own
+clock; all three are 0 for a hit."""
+
+
+class ExpertUse(NamedTuple):
+    """One expert in one step of a layer, in the order in which the policy saw them."""
+
+    expert: int
+    """Its logical number."""
+    hit: bool
+    victim: int
+    num_bytes: int
+    start_ns: int
+    end_ns: int
+
+
+class LayerLoads(NamedTuple):
+    """What one step of a buffered layer did with experts."""
+
+    uses: Sequence[ExpertUse]
+    stall_ns: int
+    """How long the layer stood still because an expert was not there."""
+    span_ns: int
+    """From the moment at which the step's experts were known to the end of the last of them."""
+
+
+@dataclass(frozen=True)
+class Loads:
+    """The uses of one or several buffered variants; those of a phase, variant, rank and layer stand in order."""
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One column of plain values, (N,)."""
+        return np.asarray(self.table[name].to_numpy())
+
+    def of(self, **wanted: str | int) -> "Loads":
+        """The rows with these cells."""
+        table = self.table
+        for name, value in wanted.items():
+            table = table.filter(pc.equal(table[name], value))
+        return Loads(table)
+
+    def groups(self, *names: str) -> Iterator[tuple[tuple[Any, ...], "Loads"]]:
+        """The rows by their cells in these columns, in order of first appearance."""
+        for cells in self.table.group_by(list(names), use_threads=False).aggregate([]).to_pylist():
+            yield tuple(cells[name] for name in names), self.of(**cells)
+
+    def write(self, path: Path) -> None:
+        """Writes Parquet; the same rows give the same bytes."""
+        write_with_header(path, self.table.cast(COLUMNS), json.dumps({"schema_version": SCHEMA}))
+
+    @classmethod
+    def read(cls, path: Path) -> "Loads":
+        """UsageError where the file is missing, damaged, newer than this moeprof, or contradicts itself."""
+        try:
+            return joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)]).validate()
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise UsageError(
+                f"loads {path}: {reason(error)}",
+                "Give a run directory that this version of moeprof or an older one wrote, or repeat the run.",
+            ) from error
+
+    def validate(self) -> "Loads":
+        """Itself; ValueError where a row cannot be."""
+        hit_N, bytes_N = self.column("hit"), self.column("bytes")
+        if (self.column("expert") < 0).any() or (self.column("victim") < -1).any():
+            raise ValueError("an expert has a negative number")
+        if (hit_N & (self.column("victim") >= 0)).any():
+            raise ValueError("somebody left for an expert that was there")
+        if (hit_N != (bytes_N == 0)).any() or (bytes_N < 0).any():
+            raise ValueError("bytes are moved for a miss, and for a miss only")
+        if (self.column("end_ns") < self.column("start_ns")).any():
+            raise ValueError("a load ends before it starts")
+        return self
+
+
+def joined(parts: Iterable[pa.Table]) -> Loads:
+    """What several ranks, phases or variants recorded."""
+    return Loads(pa.concat_tables([COLUMNS.empty_table(), *parts]).unify_dictionaries().combine_chunks())

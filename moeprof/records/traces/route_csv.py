@@ -1,0 +1,137 @@
+"""Reads `*.route.csv`, the routing log of BigMoeOnEdge, as routing traces.
+
+Lines with `#` come first: `n_expert=E`, and `layer=L expert_bytes=B` for every layer. Then one line per choice, columns by
+name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so that every token is a step.
+"""
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from moeprof.records.errors import UsageError
+from moeprof.records.traces.columns import with_columns
+from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
+
+PHASES = {0: "prefill", 1: "decode"}
+NEEDED = {name: pa.int32() for name in ("phase", "step", "layer", "slot", "expert")}
+OPTIONAL = {"token_id": pa.int32(), "weight": pa.float32(), "residency": pa.int8()}
+
+
+def read_route_csv(path: Path, num_experts: int | None = None) -> list[RoutingTrace]:
+    """One trace per phase that has rows, domain the file's stem.
+
+    `num_experts` is by default what the preamble says, else the highest expert in the file and one more. Rows keep their
+    order. UsageError where the file cannot be read, lacks a column, or has ids out of range or a choice twice.
+    """
+    try:
+        preamble, text = split_preamble(path)
+        table = choices(text)
+        known = num_experts or preamble_experts(preamble) or int(np.max(table["expert"])) + 1
+        check(table, known)
+        return [trace_of(table, code, known, domain_of(path)) for code in PHASES if code in table["phase"].to_numpy()]
+    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
+        raise unusable(path, error) from error
+
+
+def read_expert_bytes(path: Path) -> dict[str, int]:
+    """Bytes of one expert in each layer, from the preamble; {} where it does not say."""
+    try:
+        preamble, _ = split_preamble(path)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise unusable(path, error) from error
+    pairs = re.findall(r"^#\s*layer=(\d+)\s+expert_bytes=(\d+)", preamble, re.MULTILINE)
+    return {str(int(layer)): int(size) for layer, size in pairs}
+
+
+def unusable(path: Path, error: Exception) -> UsageError:
+    """The two lines for the user."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+    return UsageError(
+        f"route log {path}: {reason[:1].lower()}{reason[1:]}",
+        f"Give a whole *.route.csv, plain or gzipped, with columns {', '.join(NEEDED)}.",
+    )
+
+
+def domain_of(path: Path) -> str:
+    """The file's name without `.route.csv` or `.gz`."""
+    return re.sub(r"(\.route)?(\.csv)?(\.gz)?$", "", path.name)
+
+
+def split_preamble(path: Path) -> tuple[str, bytes]:
+    """The lines with `#` at the file's start, and the table behind them."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    end = re.match(rb"(?:#[^\n]*(?:\n|\Z))*", data)
+    preamble = end[0] if end else b""
+    return preamble.decode("utf-8"), data[len(preamble) :]
+
+
+def preamble_experts(preamble: str) -> int | None:
+    """E, where the preamble says it."""
+    match = re.search(r"\bn_expert=(\d+)", preamble)
+    return int(match[1]) if match else None
+
+
+def choices(text: bytes) -> pa.Table:
+    """The needed columns, and those optional ones that are there; ValueError where one is missing or nothing is left."""
+    header = text.split(b"\n", 1)[0].decode("utf-8").strip().split(",")
+    if missing := [name for name in NEEDED if name not in header]:
+        raise ValueError(f"column {missing[0]!r} is missing")
+    kinds = {name: kind for name, kind in (NEEDED | OPTIONAL).items() if name in header}
+    options = pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[])
+    try:
+        table = pa.csv.read_csv(pa.BufferReader(text), convert_options=options)
+    except pa.ArrowInvalid as error:
+        named = re.sub(r"^In CSV column #(\d+)", lambda match: f"column {header[int(match[1])]!r}", str(error))
+        raise ValueError(named) from error
+    if not table.num_rows:
+        raise ValueError("it has no routings")
+    return table
+
+
+def check(table: pa.Table, num_experts: int) -> None:
+    """ValueError for an id out of range, or a choice that stands twice."""
+    limits = {"phase": len(PHASES), "expert": num_experts, "residency": 3, "step": None, "layer": None, "slot": 127}
+    for name, limit in limits.items():
+        if name in table.column_names:
+            values = table[name].to_numpy()
+            wrong = values[(values < 0) | (values >= (limit or np.inf))]
+            if len(wrong):
+                raise ValueError(f"{name} {wrong[0]} is {'negative' if wrong[0] < 0 else f'not below {limit}'}")
+    for name in ("slot", "expert"):
+        keys = ["phase", "layer", "step", name]
+        counts = table.select(keys).group_by(keys, use_threads=False).aggregate([([], "count_all")])
+        twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
+        if twice:
+            row = twice[0]
+            raise ValueError(f"{name} {row[name]} stands twice in step {row['step']} of layer {row['layer']}")
+
+
+def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> RoutingTrace:
+    """The rows of one phase."""
+    rows = table.filter(pc.equal(table["phase"], phase))
+    header = TraceHeader(
+        workload="lm",
+        phase=PHASES[phase],
+        variant="imported",
+        num_experts=num_experts,
+        top_k=int(np.max(table["slot"])) + 1,
+        layers=[str(layer) for layer in np.unique(rows["layer"])],
+    )
+    size = rows.num_rows
+    filled = {
+        "sequence": pa.array(np.zeros(size, np.int32)),
+        "position": rows["step"],
+        "token_id": pa.array(np.full(size, -1, np.int32)),
+        "weight": pa.array(np.full(size, np.nan, np.float32)),
+        "domain": pa.array(np.full(size, domain)).dictionary_encode(),
+        "dropped": pa.array(np.zeros(size, bool)),
+    }
+    columns = filled | {name: rows[name] for name in rows.column_names if name in COLUMNS.names}
+    columns["layer"] = rows["layer"].cast(pa.string()).dictionary_encode()
+    return RoutingTrace(header, with_columns(pa.table(columns), COLUMNS)).validate()

@@ -1,0 +1,53 @@
+"""A comparison for a terminal, at whatever width it has."""
+
+from rich.cells import cell_len
+from rich.console import Console
+
+from moeprof.analysis.comparison.compare import Comparison
+from moeprof.reporters.comparison_formats.document import document_of
+from moeprof.reporters.documents.document import Block, Bullets, Details, Document, Paragraph, Table
+from moeprof.reporters.formats.terminal import render_document
+from moeprof.reporters.numbers import MISSING
+
+GAP = 2
+"""Between two columns."""
+
+
+def render(comparison: Comparison) -> str:
+    """The document with the terminal's own colours and width."""
+    return rendered(comparison, Console())
+
+
+def rendered(comparison: Comparison, like: Console) -> str:
+    """What `like` would show."""
+    return render_document(fitted(document_of(comparison), like.width), like)
+
+
+def fitted(document: Document, width: int) -> Document:
+    """No table that is wider than the terminal, nothing folded: what cannot be unfolded is named by its title."""
+
+    def block_of(block: Block) -> Block:
+        match block:
+            case Details(title):
+                return Paragraph(f"({title}: in the other formats)")
+            case Table() if width_of(block) > width:
+                return in_lines(block)
+        return block
+
+    return [block_of(block) for block in document]
+
+
+def width_of(table: Table) -> int:
+    """Of the table where nothing wraps."""
+    columns = zip(table.columns, *table.rows, strict=True)
+    return sum(max(map(cell_len, column)) + GAP for column in columns)
+
+
+def in_lines(table: Table) -> Bullets:
+    """`worse, lm-tiny, score, static, throughput: baseline 1,000 tokens/s, ...`: a row as a sentence that may wrap."""
+    lines = []
+    for row in table.rows:
+        labels = ", ".join(cell for cell in row[: table.labels] if cell != MISSING)
+        named = zip(table.columns[table.labels :], row[table.labels :], strict=True)
+        lines.append(f"{labels}: {', '.join(f'{name} {cell}' for name, cell in named if cell not in ('', MISSING))}")
+    return Bullets([*lines, table.caption] if table.caption else lines)

@@ -1,0 +1,79 @@
+"""What a run says: its result in a few lines, then each phase, then where the numbers come from."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from moeprof.analysis.balanced import Balanced
+from moeprof.analysis.replayed import Replayed
+from moeprof.records.run.run import Run
+from moeprof.reporters.documents import balance, characterization, comparison, replay
+from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph
+from moeprof.reporters.documents.summary import summary
+from moeprof.reporters.documents.verdict import verdict
+from moeprof.reporters.numbers import Numbers
+from moeprof.reporters.sections.provenance import provenance
+from moeprof.reporters.sections.traffic import link_blocks
+
+PHASE_TITLES = {
+    "score": "score: whole sequences in one pass",
+    "encode": "encode: source sentences in one pass",
+    "decode": "decode: token by token",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the runs of one command are told."""
+
+    title: str
+    lines: Callable[[Run, Numbers], list[str]]
+    """At most ten."""
+    phase_blocks: Callable[[Run, Numbers, str], Iterator[Block]]
+
+
+KINDS = {
+    "characterize": Kind("Summary", summary, characterization.phase_blocks),
+    "optimize": Kind("Verdict", verdict, comparison.phase_blocks),
+}
+"""By command; a run of a model under any other is told as a characterization."""
+
+
+def document_of(run: Run) -> Document:
+    """All parts, in order; what was not recorded is said."""
+    title, lines, body = model_parts(run) if run.record.recipe else replay_parts(run)
+    document: Document = [Heading(f"moeprof {run.record.command}: {run.record.name}", 1)]
+    if not run.record.valid:
+        document.append(Paragraph(f"THIS RUN IS NOT VALID: {'; '.join(run.record.reasons)}. What it recorded follows."))
+    document += [Heading(title), Bullets(lines)]
+    if run.record.notes:
+        document += [Heading("Remarks", 3), Bullets(run.record.notes)]
+    where = [*provenance(run), *link_blocks(run, Numbers.of(run))]
+    return [*document, *body, Heading("Where the numbers come from"), *where]
+
+
+Parts = tuple[str, list[str], Iterable[Block]]
+"""The title of the first lines, these lines, and everything after them."""
+
+
+def replay_parts(run: Run) -> Parts:
+    """Of a replay of either kind."""
+    if run.record.balance:
+        balanced = Balanced.of(run)
+        return "Summary", balance.summary(balanced), balance.body(balanced)
+    replayed = Replayed.of(run)
+    return "Summary", replay.summary(replayed), replay.body(replayed)
+
+
+def model_parts(run: Run) -> Parts:
+    """Of a run of a model: phase by phase."""
+    numbers = Numbers.of(run)
+    kind = KINDS.get(run.record.command, KINDS["characterize"])
+    return kind.title, kind.lines(run, numbers), phases(run, numbers, kind)
+
+
+def phases(run: Run, numbers: Numbers, kind: Kind) -> Iterator[Block]:
+    """Each under its title."""
+    for phase in run.record.ran.phases:
+        nothing = [Paragraph("Nothing was recorded in this phase.")]
+        yield Heading(f"Phase {PHASE_TITLES[phase]}")
+        yield from kind.phase_blocks(run, numbers, phase) if numbers.recorded(phase) else nothing

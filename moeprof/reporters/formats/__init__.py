@@ -1,0 +1,1 @@
+"""One file per report format: render(run) -> str."""

@@ -1,0 +1,18 @@
+"""A run as one JSON document: its record, and every row of its metrics."""
+
+import json
+from typing import Any
+
+from moeprof.records.run.run import Run
+
+
+def render(run: Run) -> str:
+    """Pretty-printed, keys in the order of the files."""
+    return json.dumps(document(run), indent=1) + "\n"
+
+
+def document(run: Run) -> dict[str, Any]:
+    """`run` as in `run.json`, `path`, and `metrics` with empty keys left out."""
+    rows = run.metrics.to_dict(orient="records")
+    metrics = [{str(key): value for key, value in row.items() if value != ""} for row in rows]
+    return {"path": str(run.path), "run": run.record.model_dump(mode="json", by_alias=True), "metrics": metrics}

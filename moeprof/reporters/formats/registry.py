@@ -1,0 +1,13 @@
+"""The report formats by name; a new one is one file and one line here."""
+
+from importlib import import_module
+
+from moeprof.records.run.run import Run
+
+FORMATS = ("terminal", "markdown", "html", "json", "csv")
+
+
+def render(run: Run, form: str) -> str:
+    """The run in one of FORMATS."""
+    rendered: str = import_module(f"moeprof.reporters.formats.{form}").render(run)
+    return rendered

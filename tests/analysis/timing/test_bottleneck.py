@@ -1,0 +1,46 @@
+"""What dominates, in words that hold under the variant at hand."""
+
+import pytest
+
+from moeprof.analysis.timing.bottleneck import CAUSES, dominant, moe_share
+from moeprof.records.regions import MODEL_REGIONS, REGIONS
+
+
+def test_experts_under_static_gating_are_slots_that_nobody_needs() -> None:
+    found = dominant({"gate": 0.1, "experts": 0.61, "attention": 0.29}, waste=12.8)
+    assert found is not None
+    assert (found.region, found.share) == ("experts", 0.61)
+    assert found.sentence == (
+        "61% of the step goes to experts: it computes 12.8 slots per slot needed; dynamic gating removes that, "
+        "which makes the step at most 2.3x as fast by itself."
+    )
+
+
+def test_where_no_slot_is_wasted_dynamic_gating_is_not_recommended() -> None:
+    for variant, waste in (("dynamic", 12.8), ("static", 1.0), ("static", None), ("dynamic+grouped_mm", 12.8)):
+        found = dominant({"experts": 1.0}, variant=variant, waste=waste)
+        assert found is not None
+        assert "dynamic gating" not in found.sentence
+
+
+@pytest.mark.parametrize("region", ["dispatch", "combine"])
+def test_the_mask_belongs_to_static_gating_alone(region: str) -> None:
+    told = {variant: dominant({region: 1.0}, variant=variant) for variant in ("static", "tutel", "dynamic")}
+    assert [variant for variant, found in told.items() if found and "mask" in found.sentence] == ["static"]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("variant", ["static", "tutel", "dynamic", "dense"])
+def test_every_region_has_a_sentence_under_every_variant(region: str, variant: str) -> None:
+    found = dominant({region: 0.5}, variant=variant, waste=64.0)
+    assert found is not None
+    assert found.sentence.startswith(f"50% of the step goes to {region}: ")
+    assert set(CAUSES) | set(MODEL_REGIONS) == set(REGIONS)
+
+
+def test_without_shares_nothing_dominates() -> None:
+    assert dominant({}) is None
+
+
+def test_the_share_of_the_moe_layers_leaves_out_the_model_around_them() -> None:
+    assert moe_share({"gate": 0.25, "experts": 0.5, "attention": 0.125, "other": 0.125}) == 0.75

@@ -1,0 +1,158 @@
+"""From rounds to throughput, speed-ups over every baseline, and how sure they are."""
+
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moeprof.analysis.timing.timing import (
+    Timing,
+    noisy,
+    slowdown_rows,
+    speedup_rows,
+    spread,
+    summed,
+    throughput_rows,
+    timing_rows,
+)
+from moeprof.records.metrics.registry import METRICS, Address, MetricRow
+
+STATIC_NS = [400, 420, 380, 800, 410, 390, 405, 395, 415, 385]
+DYNAMIC_NS = [100, 105, 95, 400, 205, 130, 81, 79, 83, 77]
+RATIOS = [4, 4, 4, 2, 2, 3, 5, 5, 5, 5]
+
+
+def timed(variant: str, round_ns: list[int], domain: str = "", steps: int = 1, tokens: int = 60) -> Timing:
+    return Timing(variant, domain, round_ns, steps, tokens)
+
+
+def by_variant(**rounds: list[int]) -> dict[str, Timing]:
+    return {variant: timed(variant, round_ns) for variant, round_ns in rounds.items()}
+
+
+def told(rows: list[MetricRow]) -> dict[tuple[str, str, str], float]:
+    """Values by variant, baseline and metric."""
+    return {(row.variant, row.category, row.metric): row.value for row in rows}
+
+
+def speedups(timings: dict[str, Timing], against: list[str], *untold: str) -> dict[tuple[str, str, str], float]:
+    rows = speedup_rows("speedup_equal_batch", Address(workload="lm", phase="score"), timings, against, untold)
+    return told(list(rows))
+
+
+def test_throughput_is_tokens_over_the_median_round_beside_every_round_and_the_ends_of_its_interval() -> None:
+    timing = timed("static", [100, 200, 300, 400, 500, 600], tokens=60)
+    rows = list(throughput_rows("max_throughput", timing, Address(variant="static", phase="score")))
+    assert [(row.metric, row.variant, row.phase) for row, _ in rows] == [
+        ("max_throughput", "static", "score"),
+        ("max_throughput_low", "static", "score"),
+        ("max_throughput_high", "static", "score"),
+    ]
+    assert [row.value for row, _ in rows] == pytest.approx([60e9 / 350, 60e9 / 600, 60e9 / 100])
+    assert [values for _, values in rows] == [pytest.approx([60e9 / ns for ns in timing.round_ns]), [], []]
+
+
+def test_few_rounds_have_a_throughput_but_no_interval() -> None:
+    rows = list(throughput_rows("throughput", timed("static", [100, 200, 300]), {}))
+    assert [row.metric for row, _ in rows] == ["throughput"]
+
+
+def test_a_speed_up_is_the_median_ratio_of_paired_rounds_and_not_the_ratio_of_the_medians() -> None:
+    found = speedups(by_variant(static=[100, 200, 400], dynamic=[50, 50, 50]), ["static"])
+    assert found == {("dynamic", "static", "speedup_equal_batch"): 4.0}
+    found = speedups(by_variant(static=[100, 900, 101], dynamic=[100, 300, 50]), ["static"])
+    assert found["dynamic", "static", "speedup_equal_batch"] == pytest.approx(2.02)  # of 1, 3 and 2.02; medians: 1.01
+
+
+def test_its_interval_is_that_of_the_paired_ratios() -> None:
+    assert [one / other for one, other in zip(STATIC_NS, DYNAMIC_NS, strict=True)] == pytest.approx(RATIOS, rel=0.01)
+    found = speedups(by_variant(static=STATIC_NS, dynamic=DYNAMIC_NS), ["static"])
+    ratios = sorted(one / other for one, other in zip(STATIC_NS, DYNAMIC_NS, strict=True))
+    assert found == {
+        ("dynamic", "static", "speedup_equal_batch"): pytest.approx(median(ratios)),
+        ("dynamic", "static", "speedup_equal_batch_low"): pytest.approx(ratios[1]),  # the second of ten
+        ("dynamic", "static", "speedup_equal_batch_high"): pytest.approx(ratios[8]),  # the ninth
+    }
+
+
+def test_every_baseline_has_a_column_and_none_is_told_against_itself() -> None:
+    timings = by_variant(static=[800], tutel=[400], dynamic=[100])
+    assert speedups(timings, ["static", "tutel"]) == {
+        ("static", "tutel", "speedup_equal_batch"): 0.5,
+        ("tutel", "static", "speedup_equal_batch"): 2.0,
+        ("dynamic", "static", "speedup_equal_batch"): 8.0,
+        ("dynamic", "tutel", "speedup_equal_batch"): 4.0,
+    }
+
+
+def test_the_dense_twin_is_a_baseline_and_never_sped_up() -> None:
+    timings = by_variant(static=[800], dense=[50], dynamic=[100])
+    assert speedups(timings, ["dense", "static"]) == {
+        ("static", "dense", "speedup_equal_batch"): 0.0625,
+        ("dynamic", "dense", "speedup_equal_batch"): 0.5,
+        ("dynamic", "static", "speedup_equal_batch"): 8.0,
+    }
+
+
+def test_of_a_contender_that_computes_something_else_nothing_is_told_on_either_side() -> None:
+    timings = by_variant(static=[800], tutel=[400], dynamic=[100])
+    assert set(speedups(timings, ["static", "tutel"], "dynamic")) == {
+        ("static", "tutel", "speedup_equal_batch"),
+        ("tutel", "static", "speedup_equal_batch"),
+    }
+    assert set(speedups(timings, ["static", "tutel"], "tutel")) == {("dynamic", "static", "speedup_equal_batch")}
+    assert speedups(timings, ["static"], "tutel", "dynamic") == {}
+
+
+def test_a_baseline_that_was_not_timed_gives_no_row() -> None:
+    assert speedups(by_variant(dynamic=[100]), ["static"]) == {}
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**9)), min_size=1, max_size=20))
+def test_a_contender_and_its_baseline_are_sped_up_by_reciprocal_rounds(rounds: list[tuple[int, int]]) -> None:
+    static, dynamic = (list(column) for column in zip(*rounds, strict=True))
+    found = speedups(by_variant(static=static, dynamic=dynamic), ["static", "dynamic"])
+    ratios = sorted(one / other for one, other in rounds)
+    assert found["dynamic", "static", "speedup_equal_batch"] == pytest.approx(median(ratios))
+    assert found["static", "dynamic", "speedup_equal_batch"] == pytest.approx(median(1 / ratio for ratio in ratios))
+
+
+def test_domains_are_added_up_round_by_round() -> None:
+    parts = [
+        timed("static", [10, 20], "prose", 1, 30),
+        timed("dense", [1, 2], "prose", 1, 30),
+        timed("static", [5, 50], "code", 2, 8),
+    ]
+    assert summed(parts) == [timed("static", [15, 70], "", 3, 38), timed("dense", [1, 2], "", 1, 30)]
+
+
+def test_latencies_are_per_step_and_throughputs_per_second() -> None:
+    timings = [timed("static", [10, 20, 30], "prose", 2, 40), timed("static", [40, 10, 20], "code", 2, 40)]
+    rows = {(row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", timings)}
+    assert rows == {
+        ("step_latency", "prose"): 10.0,
+        ("throughput", "prose"): 2e9,
+        ("step_latency", "code"): 10.0,
+        ("throughput", "code"): 2e9,
+        ("step_latency", ""): 12.5,  # 50, 30 and 50 in four steps
+        ("throughput", ""): 1.6e9,
+    }
+    assert {metric for metric, _ in rows} <= set(METRICS)
+
+
+def test_a_slowdown_needs_a_dense_twin_beside_it() -> None:
+    timings = [timed("static", [80, 80], "prose"), timed("dense", [10, 30], "prose")]
+    assert [(row.domain, row.variant, row.value) for row in slowdown_rows("lm", "score", timings)] == [
+        ("prose", "static", 4.0),
+        ("", "static", 4.0),
+    ]
+    assert list(slowdown_rows("lm", "score", timings[:1])) == []
+
+
+def test_rounds_that_vary_by_more_than_a_tenth_are_noisy() -> None:
+    calm, wild = timed("static", [100, 101, 102, 103, 104]), timed("dynamic", [100, 120, 140, 160, 180], "code")
+    assert spread(calm.round_ns) == pytest.approx(2 / 102)
+    assert spread(wild.round_ns) == pytest.approx(40 / 140)
+    assert spread([7]) == 0.0
+    assert noisy("score", [calm, wild]) == ["score, dynamic, code: rounds vary by 29%"]

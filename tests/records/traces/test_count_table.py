@@ -1,0 +1,53 @@
+"""Published counts are read as they are, and refused where they are no table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.traces.count_table import CountTable
+from tests.records.runs import fault
+
+TABLE = {"model": "m", "top_k": 2, "layers": [0, 7], "note": "n", "counts": {"a": [[3, 1], [2, 2]], "b": [[0, 4], [4, 0]]}}
+
+
+def written(path: Path, **changes: object) -> Path:
+    path.write_text(json.dumps(TABLE | changes))
+    return path
+
+
+def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Path) -> None:
+    table = CountTable.read(written(tmp_path / "c.json"))
+    assert (table.num_experts, table.top_k, table.layers) == (2, 2, [0, 7])
+    assert table.counts["b"] == [[0, 4], [4, 0]]
+    assert table.digest != CountTable.read(written(tmp_path / "c.json", counts={"a": [[3, 2], [2, 2]]})).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"counts": {"a": [[3, 1], [2]]}}, "different numbers of experts"),
+        ({"counts": {"a": [[], []]}}, "different numbers of experts"),
+        ({"counts": {"a": [[3, 1]]}}, "a has 1 layers, not 2"),
+        ({"counts": {"a": [[3, -1], [2, 2]]}}, "a has a count that is no number of choices"),
+        ({"counts": {"a": [[3.5, 1], [2, 2]]}}, "counts.a.0.0"),
+        ({"counts": {}}, "counts"),
+        ({"layers": [7, 7]}, "a layer stands twice"),
+        ({"top_k": 0}, "top_k"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, changes: dict[str, object], why: str) -> None:
+    path = written(tmp_path / "c.json", **changes)
+    assert why in fault(lambda: CountTable.read(path))
+
+
+def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    assert "no such file" in fault(lambda: CountTable.read(tmp_path / "none.json"))
+    (tmp_path / "c.json").write_bytes(b"\xff[")
+    fault(lambda: CountTable.read(tmp_path / "c.json"))
+
+
+def test_the_published_counts_of_mixtral_add_up(shared_data: Path) -> None:
+    table = CountTable.read(shared_data / "loads" / "mixtral_8x7b_counts.json")
+    assert list(table.counts) == ["github", "arxiv", "c4", "book", "wikipedia"]
+    assert {sum(row) for rows in table.counts.values() for row in rows} == {417_792}

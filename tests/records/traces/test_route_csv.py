@@ -1,0 +1,127 @@
+"""Routing logs of BigMoeOnEdge become traces; damaged ones become two lines for the user."""
+
+import gzip
+import math
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.errors import UsageError
+from moeprof.records.traces.route_csv import read_expert_bytes, read_route_csv
+
+PREAMBLE = (
+    "# route_trace v1\n# model=m n_layer=2 n_expert=8 n_expert_used=2\n# layer=0 expert_bytes=10\n# layer=1 expert_bytes=20\n"
+)
+HEADER = "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes\n"
+ROWS = """\
+0,0,0,0,0,3,0.75,0,10
+0,0,0,0,1,5,nan,0,10
+0,0,0,1,0,1,0.5,0,20
+0,1,1,0,0,3,0.6,1,0
+0,1,1,0,1,2,0.2,2,10
+"""
+
+
+def log(folder: Path, text: str = PREAMBLE + HEADER + ROWS) -> Path:
+    path = folder / "talk.route.csv"
+    path.write_text(text)
+    return path
+
+
+def test_every_phase_is_a_trace_of_the_files_domain(tmp_path: Path) -> None:
+    prefill, decode = read_route_csv(log(tmp_path))
+    assert [(trace.header.phase, len(trace)) for trace in (prefill, decode)] == [("prefill", 3), ("decode", 2)]
+    assert prefill.header.layers == ["0", "1"]
+    assert decode.header.layers == ["0"]
+    assert (decode.header.workload, decode.header.variant, decode.header.top_k) == ("lm", "imported", 2)
+    assert decode.names("domain") == ["talk"]
+    assert decode.table.to_pylist()[1] | {"weight": None} == {
+        "step": 1, "sequence": 0, "position": 1, "token_id": -1, "layer": "0", "slot": 1, "expert": 2, "weight": None,
+        "domain": "talk", "dropped": False, "residency": 2,
+    }  # fmt: skip
+
+
+def test_an_unknown_weight_stays_unknown(tmp_path: Path) -> None:
+    weights = read_route_csv(log(tmp_path))[0].column("weight")
+    assert weights[0] == 0.75
+    assert math.isnan(weights[1])
+
+
+def test_the_number_of_experts_is_the_callers_or_the_preambles_or_that_seen(tmp_path: Path) -> None:
+    assert read_route_csv(log(tmp_path), num_experts=16)[0].header.num_experts == 16
+    assert read_route_csv(log(tmp_path))[0].header.num_experts == 8
+    assert read_route_csv(log(tmp_path, HEADER + ROWS))[0].header.num_experts == 6
+
+
+def test_columns_are_found_by_name_and_the_optional_ones_may_be_absent(tmp_path: Path) -> None:
+    (trace,) = read_route_csv(log(tmp_path, "token_id,expert,slot,layer,step,phase\n99,1,0,4,7,1\n"))
+    (row,) = trace.table.to_pylist()
+    assert (row["token_id"], row["expert"], row["layer"], row["step"], row["residency"]) == (99, 1, "4", 7, None)
+    assert math.isnan(row["weight"])
+
+
+def test_a_gzipped_log_is_the_same_log(tmp_path: Path) -> None:
+    packed = tmp_path / "talk.route.csv.gz"
+    packed.write_bytes(gzip.compress((PREAMBLE + HEADER + ROWS).encode()))
+    for one, other in zip(read_route_csv(packed), read_route_csv(log(tmp_path)), strict=True):
+        assert one.header == other.header
+        assert one.table.drop_columns("weight").equals(other.table.drop_columns("weight"))
+    assert read_expert_bytes(packed) == {"0": 10, "1": 20}
+
+
+def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
+    decode = read_route_csv(log(tmp_path))[1]
+    decode.write(tmp_path / decode.file_name)
+    assert type(decode).read(tmp_path / decode.file_name).table.equals(decode.table.replace_schema_metadata(None))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "column 'phase' is missing"),
+        (PREAMBLE, "column 'phase' is missing"),
+        (PREAMBLE + HEADER, "no routings"),
+        (HEADER.replace("expert,", "exprt,") + ROWS, "column 'expert' is missing"),
+        (HEADER + ROWS + "0,1,1,1,0,4\n", "Expected 9 columns, got 6"),
+        (HEADER + ROWS + "0,1,1,1,0,four,0.5,0,0\n", "column 'expert': CSV conversion error"),
+        (HEADER + ROWS + "0,1,1,1,0,,0.5,0,0\n", "column 'expert': CSV conversion error"),
+        (HEADER + ROWS + "0,1,1,1,0,99999999999,0.5,0,0\n", "column 'expert': CSV conversion error"),
+        (HEADER + ROWS + "0,1,1,1,0,-1,0.5,0,0\n", "expert -1 is negative"),
+        (PREAMBLE + HEADER + ROWS + "0,1,1,1,0,8,0.5,0,0\n", "expert 8 is not below 8"),
+        (HEADER + ROWS + "0,2,1,1,0,4,0.5,0,0\n", "phase 2 is not below 2"),
+        (HEADER + ROWS + "0,1,1,1,0,4,0.5,3,0\n", "residency 3"),
+        (HEADER + ROWS + "0,1,1,0,0,4,0.5,0,0\n", "slot 0 stands twice in step 1 of layer 0"),
+        (HEADER + ROWS + "0,1,1,0,2,3,0.5,0,0\n", "expert 3 stands twice in step 1 of layer 0"),
+    ],
+)
+def test_a_damaged_log_is_two_lines_for_the_user(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_route_csv(log(tmp_path, text))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert reason in lines[0]
+    assert "talk.route.csv" in lines[0]
+
+
+def test_a_truncated_archive_a_folder_and_a_missing_file_are_two_lines_too(tmp_path: Path) -> None:
+    packed = tmp_path / "cut.route.csv.gz"
+    packed.write_bytes(gzip.compress((HEADER + ROWS * 50).encode())[:-20])
+    plain = tmp_path / "plain.route.csv.gz"
+    plain.write_text(HEADER + ROWS)
+    (tmp_path / "utf16.route.csv").write_bytes(HEADER.encode("utf-16"))
+    for path in (packed, plain, tmp_path / "utf16.route.csv", tmp_path, tmp_path / "absent.route.csv"):
+        for read in (read_route_csv, read_expert_bytes):
+            if read is read_expert_bytes and path.name.startswith("utf16"):
+                continue
+            with pytest.raises(UsageError) as caught:
+                read(path)
+            assert len(str(caught.value).splitlines()) == 2
+
+
+def test_gemmas_log_has_the_stated_shape(shared_data: Path) -> None:
+    path = shared_data / "traces" / "gemma.route.csv"
+    prefill, decode = read_route_csv(path)
+    assert (decode.header.num_experts, decode.header.top_k, len(decode.header.layers)) == (128, 6, 30)
+    assert len(decode) == 128 * 30 * 6
+    assert len(prefill) == 29 * 30 * 6
+    assert read_expert_bytes(path)["0"] == 4336640

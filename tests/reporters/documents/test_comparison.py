@@ -1,0 +1,209 @@
+"""What a comparison says: computed from rows that are written here by hand, so that every cell is known."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.reporters.documents.document import Curves, Table
+from moeprof.reporters.documents.report import document_of
+from moeprof.reporters.documents.verdict import verdict
+from moeprof.reporters.formats.registry import FORMATS, render
+from moeprof.reporters.formats.terminal import render_document as terminal
+from moeprof.reporters.names import name_of
+from moeprof.reporters.numbers import Numbers
+
+MIB = 2**20
+LABELS = ("static", "tutel", "dynamic")
+
+
+def speeds(phase: str = "score") -> list[MetricRow]:
+    """Static at 100 tokens a second, Tutel at 200, dynamic gating at 400; at their best 125, 250 and 1,000."""
+    rows = []
+    for label, equal, best, batch in zip(LABELS, (100, 200, 400), (125, 250, 1000), (4, 8, 64), strict=True):
+        rows += [
+            MetricRow("throughput", equal, "lm", phase, variant=label),
+            MetricRow("throughput_low", equal * 0.9, "lm", phase, variant=label),
+            MetricRow("throughput_high", equal * 1.1, "lm", phase, variant=label),
+            MetricRow("max_throughput", best, "lm", phase, variant=label),
+            MetricRow("best_batch", batch, "lm", phase, variant=label),
+        ]
+    for against, equal, best in (("static", 4, 8), ("tutel", 2, 4)):
+        for metric, ratio in (("speedup_equal_batch", equal), ("speedup_max_throughput", best)):
+            at = {"workload": "lm", "phase": phase, "variant": "dynamic", "category": against}
+            rows += [MetricRow(metric, ratio, **at), MetricRow(f"{metric}_low", ratio - 0.5, **at)]
+            rows.append(MetricRow(f"{metric}_high", ratio + 0.5, **at))
+    return rows
+
+
+def sizes(phase: str = "score") -> list[MetricRow]:
+    """Weights of 10 MiB; 40, 20 and 2 MiB beside them; the sweeps of static and Tutel met their budget, dynamic's did not."""
+    rows = [MetricRow("memory_budget", 50 * MIB, "lm", phase)]
+    for label, dynamic, largest in zip(LABELS, (40, 20, 2), (8, 16, 64), strict=True):
+        rows += [
+            MetricRow("memory_static", 10 * MIB, "lm", variant=label),
+            MetricRow("memory_total_peak", (10 + dynamic) * MIB, "lm", phase, variant=label),
+            MetricRow("memory_dynamic_peak", dynamic * MIB, "lm", phase, variant=label),
+            MetricRow("max_batch", largest, "lm", phase, variant=label),
+        ]
+        for batch in (1, largest, 2 * largest):
+            fits = batch <= largest
+            at = {"workload": "lm", "phase": phase, "variant": label, "point": f"batch={batch}"}
+            if label == "dynamic" and not fits:
+                continue
+            rows.append(MetricRow("fits", fits, **at))
+            if fits:
+                rows += [MetricRow("throughput", 50 * batch, **at), MetricRow("memory_total_peak", (10 + batch) * MIB, **at)]
+    return rows
+
+
+def outputs(phase: str = "score", *, differing: int = 0) -> list[MetricRow]:
+    """90 of 100 tokens compared."""
+    rows = []
+    for label in LABELS[1:]:
+        at = {"workload": "lm", "phase": phase, "variant": label}
+        rows += [
+            MetricRow("output_tokens_compared", 90, **at),
+            MetricRow("output_tokens_lost", 10, **at),
+            MetricRow("output_tokens_differing", differing, **at),
+            MetricRow("routing_flips", 3, **at),
+        ]
+    rows += [
+        MetricRow("perplexity", value, "lm", phase, variant=label) for label, value in (("static", 5.5), ("dynamic", 5.25))
+    ]
+    return rows
+
+
+def written(path: Path, rows: list[MetricRow]) -> Run:
+    variants: list[dict[str, str | bool]] = [{"label": label, "dense": False} for label in LABELS]
+    recipe = load_recipe("lm-tiny", ['load.phases=["score"]'])
+    writer = RunWriter(path, RunRecord(command="optimize", recipe=recipe, variants=variants))
+    writer.add_metrics(rows)
+    return writer.finish()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return written(tmp_path / "run", [*speeds(), *sizes(), *outputs()])
+
+
+def lines_of(run: Run) -> list[str]:
+    return verdict(run, Numbers.of(run))
+
+
+def cells(run: Run) -> dict[str, list[str]]:
+    """The rows of the comparison's table by title."""
+    table = next(block for block in document_of(run) if isinstance(block, Table))
+    assert list(table.columns) == ["", *LABELS]
+    return {title: list(row) for title, *row in table.rows}
+
+
+def test_the_verdict_keeps_the_two_speedups_apart_and_names_every_baseline(run: Run) -> None:
+    assert lines_of(run)[0] == (
+        "Scoring: dynamic gating runs at 8x [7.5x to 8.5x] the speed of static gating, each at its own best batch (64 against 4), "
+        "at 4x [3.5x to 4.5x] where both have batch 8, at 4x [3.5x to 4.5x] the speed of Tutel."
+    )
+
+
+def test_the_verdict_tells_memory_and_the_largest_batch(run: Run) -> None:
+    assert lines_of(run)[1] == (
+        "Memory (score, batch 8): 12 MiB at the peak instead of 50 MiB; what is not weights: 2 MiB instead of 40 MiB "
+        "(-95.0%); 50 MiB hold a batch of >= 64 instead of 8."
+    )
+
+
+def test_the_verdict_tells_what_was_compared(run: Run) -> None:
+    assert lines_of(run)[2] == (
+        "Outputs (score): equal on all 90 tokens compared (10 left out: they see a token that lost an expert, or a near-tie); "
+        "3 near-ties turned; perplexity 5.25 instead of 5.5."
+    )
+
+
+def test_an_interval_that_holds_one_is_called_no_difference(tmp_path: Path) -> None:
+    rows = [row for row in speeds() if not (row.metric.startswith("speedup_equal") and row.category == "static")]
+    at = {"workload": "lm", "phase": "score", "variant": "dynamic", "category": "static"}
+    close = [
+        MetricRow(f"speedup_equal_batch{end}", value, **at) for end, value in (("", 1.01), ("_low", 0.97), ("_high", 1.05))
+    ]
+    found = lines_of(written(tmp_path / "run", [*rows, *close]))
+    assert "1.01x [0.97x to 1.05x] (no difference that the rounds can show)" in found[0]
+
+
+def test_outputs_that_differ_are_told_and_no_speed_with_them(tmp_path: Path) -> None:
+    found = lines_of(written(tmp_path / "run", [*sizes(), *outputs(differing=7)]))
+    assert found[0] == "Scoring: outputs differ, so no speed-up is told."
+    assert "DIFFERENT on 7 of 90 tokens compared" in found[2]
+
+
+def test_the_table_has_a_row_for_each_measure(run: Run) -> None:
+    found = cells(run)
+    assert found["tokens/s, batch 8"] == ["100 [90-110]", "200 [180-220]", "400 [360-440]"]
+    assert found["over static, batch 8"] == ["-", "-", "4x [3.5-4.5]"]
+    assert found["over tutel, batch 8"] == ["-", "-", "2x [1.5-2.5]"]
+    assert found["tokens/s, best batch"] == ["125", "250", "1,000"]
+    assert found["over static, best batch"] == ["-", "-", "8x [7.5-8.5]"]
+    assert found["best batch"] == ["4", "8", "64"]
+    assert found["largest batch that fits"] == ["8", "16", ">= 64"]
+    assert found["peak memory, batch 8"] == ["50 MiB", "30 MiB", "12 MiB"]
+    assert found["of it static"] == ["10 MiB"] * 3
+    assert found["of it dynamic"] == ["40 MiB", "20 MiB", "2 MiB"]
+    assert found["outputs equal?"] == ["reference", "yes, 90 tokens", "yes, 90 tokens"]
+    assert found["perplexity"] == ["5.5000", "-", "5.2500"]
+    assert "chrF" not in found
+
+
+def test_outputs_that_differ_stand_in_the_table(tmp_path: Path) -> None:
+    run = written(tmp_path / "run", [*speeds(), *outputs(differing=7)])
+    assert cells(run)["outputs equal?"][2] == "NO: 7 of 90 differ"
+
+
+def test_nothing_that_fits_is_called_none(tmp_path: Path) -> None:
+    at = {"workload": "lm", "phase": "score", "variant": "static"}
+    rows = [MetricRow("max_batch", 0, **at), MetricRow("fits", 0, **at, point="batch=1"), *outputs()]
+    assert cells(written(tmp_path / "run", rows))["largest batch that fits"] == ["none", "-", "-"]
+
+
+def test_the_curves_hold_the_points_of_the_sweep_in_order_and_the_budget(run: Run) -> None:
+    speed, memory = (block for block in document_of(run) if isinstance(block, Curves))
+    assert dict(speed.curves) == {
+        "static": [(1, 50.0), (8, 400.0)],
+        "tutel": [(1, 50.0), (16, 800.0)],
+        "dynamic": [(1, 50.0), (64, 3200.0)],
+    }
+    assert memory.limit == ("budget", 50 * MIB)
+    assert dict(memory.curves)["static"] == [(1, 11.0 * MIB), (8, 18.0 * MIB)]
+
+
+def test_without_a_sweep_there_are_no_curves(tmp_path: Path) -> None:
+    rows = [row for row in speeds() if row.metric.startswith(("throughput", "speedup_equal"))]
+    document = document_of(written(tmp_path / "run", rows))
+    assert not any(isinstance(block, Curves) for block in document)
+
+
+def test_every_format_renders_it_within_its_width(run: Run) -> None:
+    for form in FORMATS:
+        assert render(run, form)
+    for width in (80, 200):
+        assert all(
+            len(line) <= width for line in terminal(document_of(run), Console(width=width, file=io.StringIO())).splitlines()
+        )
+
+
+def test_a_comparison_that_was_stopped_at_once_still_renders(tmp_path: Path) -> None:
+    writer = RunWriter(
+        tmp_path / "run", RunRecord(command="optimize", recipe=load_recipe("lm-tiny"), variants=[{"label": "static"}])
+    )
+    assert "NOT VALID: interrupted" in render(writer.finish("interrupted"), "markdown")
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("static", "static gating"), ("dynamic+loop", "dynamic gating with loop"), ("dense", "the dense twin"), ("new", "new")],
+)
+def test_labels_have_names(label: str, name: str) -> None:
+    assert name_of(label) == name

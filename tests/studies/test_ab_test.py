@@ -1,0 +1,145 @@
+"""Two sides in turns, with processes that play their part without any model: order, pairs, and every way in which one can fail."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.studies import ab_test as turns
+from moeprof.studies.ab_test import Side, in_turns, sides_of
+from moeprof.studies.progress import Silent
+
+WORKER = """
+import json, os, pathlib, sys, time
+here = pathlib.Path(__file__).resolve().parents[2]
+asked = json.loads(sys.stdin.readline())
+speed = float(asked["settings"][0])
+log = (here.parent / "log").open("a", buffering=1)
+log.write(f"{os.getpid()} starts\\n")
+told = {"code": str(here), "recipe": "plain", "workload": "lm", "settings": {"speed": speed}, "machine": {"cpu": "x"},
+        "packages": {}, "texts": {}, "weights": "w", "warmup": 1, "rounds": 2, "turns": TURNS}
+print(json.dumps(told), flush=True)
+for index, line in enumerate(sys.stdin):
+    turn = json.loads(line)
+    log.write(f"{speed:g} {turn['phase']}/{turn['variant']}\\n")
+    FAULT
+    print(json.dumps({"throughput": 1000 * speed + index, "seconds": SECONDS}), flush=True)
+"""
+TURNS = [["score", "static"], ["decode", "static"]]
+
+Checkout = Callable[..., Path]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """Writes a package whose worker answers at once, at 1,000 times the speed that its first setting names."""
+
+    def write(name: str = "code", fault: str = "pass", playing: list[list[str]] = TURNS, seconds: float = 5.0) -> Path:
+        folder = tmp_path / name / "moeprof" / "studies"
+        folder.mkdir(parents=True)
+        for package in (folder, folder.parent):
+            (package / "__init__.py").touch()
+        (folder / "ab_worker.py").write_text(
+            WORKER.replace("FAULT", fault).replace("TURNS", repr(playing)).replace("SECONDS", str(seconds))
+        )
+        return tmp_path / name
+
+    return write
+
+
+def sides(a: Path, b: Path) -> tuple[Side, Side]:
+    return (Side("A", "plain", ["1"], ["static"], a), Side("B", "plain", ["0.5"], ["static"], b))
+
+
+def log_of(tmp_path: Path) -> list[str]:
+    return (tmp_path / "log").read_text().splitlines()
+
+
+def gone(tmp_path: Path) -> bool:
+    """Whether no process that started is still there."""
+    pids = [int(line.split()[0]) for line in log_of(tmp_path) if line.endswith(" starts")]
+    return bool(pids) and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_every_pair_of_processes_plays_each_turn_in_turns_after_its_warm_up(checkout: Checkout, tmp_path: Path) -> None:
+    """The second pair begins with the other side."""
+    code = checkout()
+    before, after = in_turns(sides(code, code), 3, Silent())
+    log = log_of(tmp_path)
+    assert len({line for line in log if line.endswith(" starts")}) == 6
+    played = [line for line in log if not line.endswith(" starts")]
+    assert played[:12] == [
+        f"{speed} {phase}/static" for phase in ("score", "decode") for speed in ("1", "0.5", "1", "0.5", "0.5", "1")
+    ]
+    assert played[12:16] == ["0.5 score/static", "1 score/static", "0.5 score/static", "1 score/static"]
+    assert gone(tmp_path)
+    assert (before.turns, before.command, before.settings) == (after.turns, "turns", {"speed": 1})
+    assert after.settings == {"speed": 0.5}
+    assert [number.samples for number in before.numbers] == [((1001, 1002),) * 3, ((1004, 1005),) * 3]
+    assert [number.samples for number in after.numbers] == [((501, 502),) * 3, ((504, 505),) * 3]
+    assert [number.value for number in before.numbers] == [1001.5, 1004.5]
+    assert before.numbers[0].address == ("lm", "score", "", "static", "", "", "", "", "", "throughput")
+
+
+def test_short_rounds_are_many_until_each_side_has_played_for_two_seconds(checkout: Checkout) -> None:
+    for seconds, rounds in ((0.3, 7), (0.001, 200), (1.5, 2)):
+        code = checkout(f"code-{seconds}", seconds=seconds)
+        for subject in in_turns(sides(code, code), 1, Silent()):
+            assert [len(number.samples[0]) for number in subject.numbers] == [rounds, rounds]
+
+
+def test_two_measurements_have_two_names(checkout: Checkout) -> None:
+    code = checkout()
+    assert in_turns(sides(code, code), 1, Silent())[0].turns != in_turns(sides(code, code), 1, Silent())[0].turns
+
+
+def test_only_what_both_sides_can_play_is_played(checkout: Checkout) -> None:
+    both = sides(checkout("new"), checkout("old", playing=[["score", "static"]]))
+    assert [[one.address[1] for one in subject.numbers] for subject in in_turns(both, 1, Silent())] == [["score"], ["score"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ("raise SystemExit('out of luck')", "side B: its process ended: out of luck"),
+        ("os.kill(os.getpid(), 9)", "side B: its process ended: exit status -9"),
+        ("print(json.dumps({'what': 'no memory', 'remedy': 'less', 'usage': False}), flush=True)", "side B: no memory"),
+        ("time.sleep(60)", "side B: no answer for 1 s"),
+    ],
+)
+def test_a_process_that_fails_ends_the_measurement_and_leaves_none_behind(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, what: str
+) -> None:
+    monkeypatch.setattr(turns, "ANSWER_S", 1.0)
+    with pytest.raises(MoeprofError) as caught:
+        in_turns(sides(checkout("good"), checkout("bad", fault)), 3, Silent())
+    assert (caught.value.what, caught.value.exit_code) == (what, 1)
+    assert gone(tmp_path)
+
+
+def test_what_the_user_asked_wrongly_stays_a_usage_error(checkout: Checkout) -> None:
+    fault = "print(json.dumps({'what': 'recipe: no', 'remedy': 'another', 'usage': True}), flush=True)"
+    with pytest.raises(UsageError) as caught:
+        in_turns(sides(checkout("good"), checkout("bad", fault)), 1, Silent())
+    assert (caught.value.what, caught.value.remedy) == ("side B: recipe: no", "another")
+
+
+def test_code_that_is_not_the_checkouts_own_is_refused(checkout: Checkout, tmp_path: Path) -> None:
+    code, empty = checkout(), tmp_path / "empty"
+    link = tmp_path / "moved"
+    link.mkdir()
+    (link / "moeprof").symlink_to(code / "moeprof")  # resolves to the first one's code
+    with pytest.raises(UsageError) as caught:
+        in_turns(sides(code, link), 1, Silent())
+    assert caught.value.what == f"checkout {link}: {code} ran in its place"
+    with pytest.raises(UsageError) as caught:
+        sides_of("lm-tiny", [], [], [], ["static"], empty)
+    assert caught.value.what.startswith(f"checkout {empty}: no moeprof that can measure in turns")
+
+
+def test_sides_are_named_after_what_is_theirs_alone(tmp_path: Path) -> None:
+    a, b = sides_of("lm-tiny", ["measure.rounds=5"], ["load.batch_size=8"], ["load.batch_size=16"], ["static"], None)
+    assert (a.name, b.name) == ("A (load.batch_size=8)", "B (load.batch_size=16)")
+    assert (a.settings, b.settings) == (["measure.rounds=5", "load.batch_size=8"], ["measure.rounds=5", "load.batch_size=16"])
+    assert [side.name for side in sides_of("lm-tiny", [], [], [], ["static"], None)] == ["A", "B"]
