@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export KINETO_LOG_LEVEL ?= 6
 
-.PHONY: characterize install install-dev test lint gate gate-runs gate-baseline format benchmark wheel clean
+.PHONY: characterize install install-dev test test-slow test-cuda lint gate gate-runs gate-baseline format benchmark wheel clean
 
 characterize: install
 	$(BIN)/moeprof characterize
@@ -32,8 +32,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --editable '.[dev]'
 	touch $@
 
+# A file of tests stays in one process, because its fixtures are made once for a file. One thread each: more would compete for
+# the cores. `test-slow` holds what would make `test` longer than 12 minutes on two cores (marker `slow`).
+JOBS ?= 2
+PARALLEL := --numprocesses $(JOBS) --dist loadfile
+
 test: install-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+
+test-slow: install-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'slow and not cuda'
+
+test-cuda: install-dev
+	$(BIN)/python -m pytest -m cuda
 
 # What moeprof guards itself by: numbers that do not depend on the machine, with routing replayed from the committed traces, so
 # that a change that moves more bytes, drops more tokens or hands experts more rows fails here. Means are sums of floats,
@@ -61,6 +72,7 @@ gate-baseline: gate-runs
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: install-dev
@@ -85,4 +97,4 @@ wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
