@@ -13,17 +13,15 @@ import sys
 import time
 
 import numpy as np
-import numpy.typing as npt
 
 from moeprof.policies.balancing.balancer import Cluster, History, Slots
 from moeprof.policies.balancing.registry import BALANCERS, placed
+from moeprof.records.arrays import Floats
 
 EXPERTS, TOP_K, TOKENS = 512, 2, 2048
 ASKED_S, ASKED_RATIO = 5.0, 1.02
 COPIES = 1
 """Slots of each device beyond its share of the experts, for those that replicate."""
-
-Floats = npt.NDArray[np.float64]
 
 
 def main() -> int:

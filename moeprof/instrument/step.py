@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Ints = npt.NDArray[np.int32]
+Int32s = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +22,9 @@ class Step:
     index: int = 0
     """Forward passes of the phase before this one."""
     domain: str = ""
-    sequence_T: Ints | None = None
-    position_T: Ints | None = None
-    token_T: Ints | None = None
+    sequence_T: Int32s | None = None
+    position_T: Int32s | None = None
+    token_T: Int32s | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.step import Step
+from moeprof.records.arrays import Ints
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.routing_source import RoutingSource, parse_routing_source
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
 
-Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Decisions = tuple[Ints, npt.NDArray[np.float32] | None]
 Table = tuple[Ints, Ints, npt.NDArray[np.float32]]

@@ -8,17 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from moeprof.records.arrays import Floats, Ints
 from moeprof.records.files import cache_folder, replacing
 
 SCHEMA = 1
 WITHIN, BETWEEN = "within a machine", "between machines"
 """The two kinds of links: ranks share a machine, or they do not."""
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 class Link(BaseModel):

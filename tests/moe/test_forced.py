@@ -16,13 +16,13 @@ from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step
 from moeprof.moe.forced import TraceSource, ZipfSource, make_forced_routing
+from moeprof.records.arrays import Ints
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.routing_source import parse_routing_source
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
 
 from .drawn import Drawn, decided, drawn, make_layer, make_recipe, tokens, unhurried
 
-Ints = npt.NDArray[np.int64]
 CPU = torch.device("cpu")
 
 

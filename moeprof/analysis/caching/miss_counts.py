@@ -10,16 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from moeprof.analysis.caching.priority import PROTECTION, Ints, largest_traits, next_uses, weights
+from moeprof.analysis.caching.priority import PROTECTION, largest_traits, next_uses, weights
 from moeprof.analysis.caching.stack_distance import ALL_SIZES, Depths, depths, recency_depths
 from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.policies.eviction.lru import LRU
 from moeprof.policies.eviction.registry import make_eviction
-
-Flags = npt.NDArray[np.bool_]
+from moeprof.records.arrays import Flags, Ints
 
 
 @dataclass(frozen=True)

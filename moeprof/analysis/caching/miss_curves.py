@@ -12,9 +12,8 @@ from moeprof.analysis.caching.accesses import Stream
 from moeprof.analysis.caching.memory_saved import NS
 from moeprof.analysis.caching.miss_counts import compulsory, hits, misses, misses_in_bytes
 from moeprof.analysis.routing.load_matrix import Counts
+from moeprof.records.arrays import Flags
 from moeprof.records.run.replay import ReplayRequest
-
-Flags = npt.NDArray[np.bool_]
 
 
 def caches(stream: Stream, replay: ReplayRequest) -> Iterator[tuple[int, Flags]]:

@@ -8,12 +8,10 @@ Shape suffixes: F traits, in the order of `History` and the id last; N accesses,
 from dataclasses import fields
 
 import numpy as np
-import numpy.typing as npt
 
 from moeprof.analysis.caching.compiled import compiled
 from moeprof.policies.eviction.eviction import Eviction, History
-
-Ints = npt.NDArray[np.int64]
+from moeprof.records.arrays import Ints
 
 TRAITS = [field.name for field in fields(History)]
 INSERTED, USED, USES, USES_SINCE, ACTIVE, DUE, NEXT_USE, ID, NUM_TRAITS = range(9)

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from moeprof.records.arrays import Flags
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.traces.expert_loads import Loads
 from moeprof.records.traces.routing_trace import RoutingTrace
-
-Flags = npt.NDArray[np.bool_]
 
 
 def residency_rows(loads: Loads, at: MetricRow) -> Iterator[MetricRow]:

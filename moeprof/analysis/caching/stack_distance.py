@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.analysis.caching.compiled import compiled
-from moeprof.analysis.caching.priority import ACTIVE, DUE, INSERTED, NEXT_USE, USED, USES, USES_SINCE, Ints, rank, unseen
+from moeprof.analysis.caching.priority import ACTIVE, DUE, INSERTED, NEXT_USE, USED, USES, USES_SINCE, rank, unseen
+from moeprof.records.arrays import Ints
 
 Depths = npt.NDArray[np.int32]
 

@@ -14,9 +14,10 @@ from moeprof.analysis.placement.virtual_parallel import Choices, choices_of
 from moeprof.analysis.placement.virtual_rows import virtual_rows
 from moeprof.analysis.routing.drift import domain_pairs, drift_metrics
 from moeprof.analysis.routing.layer_rows import over_layers as mean_of_layers
-from moeprof.analysis.routing.load_matrix import Floats, LoadMatrix
+from moeprof.analysis.routing.load_matrix import LoadMatrix
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.records.arrays import Floats
 from moeprof.records.metrics.point import format_point
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.run.replay import BalanceRequest

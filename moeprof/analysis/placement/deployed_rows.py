@@ -10,9 +10,10 @@ import numpy as np
 from moeprof.analysis.placement.device_load import floor_shares, load_values, over_layers
 from moeprof.analysis.placement.trial import Placed, Trial, num_moved, trial_of
 from moeprof.analysis.routing.layer_rows import rows_at
-from moeprof.analysis.routing.load_matrix import Floats, LoadMatrix, layer_matrices, rank_of_rows
+from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices, rank_of_rows
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.records.arrays import Floats
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.placement import Placement
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader, joined

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from moeprof.analysis.routing.correlation import correlation
-from moeprof.analysis.routing.load_matrix import Counts, Floats, LoadMatrix
+from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix
 from moeprof.policies.balancing.balancer import History
+from moeprof.records.arrays import Floats
 
 CELLS = 2**22
 """Slots x steps that are looked at in one piece."""

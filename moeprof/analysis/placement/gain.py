@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from moeprof.analysis.routing.load_matrix import Counts, Floats
+from moeprof.analysis.routing.load_matrix import Counts
+from moeprof.records.arrays import Floats
 
 RESAMPLES, CONFIDENCE = 1000, 0.95
 

@@ -12,9 +12,10 @@ import numpy as np
 from moeprof.analysis.placement.device_load import history_of, top_shares
 from moeprof.analysis.placement.gain import Gain, gain
 from moeprof.analysis.placement.halves import Halves, crossed, whole
-from moeprof.analysis.routing.load_matrix import Floats, LoadMatrix
+from moeprof.analysis.routing.load_matrix import LoadMatrix
 from moeprof.policies.balancing.balancer import Cluster, History, Slots
 from moeprof.policies.balancing.registry import find_balancer, placed
+from moeprof.records.arrays import Floats
 
 Placed = Mapping[str, Slots]
 """By layer."""

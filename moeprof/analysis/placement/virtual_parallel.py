@@ -10,15 +10,19 @@ Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from moeprof.analysis.caching.memory_saved import NS
 from moeprof.analysis.placement.device_load import turns
-from moeprof.analysis.routing.load_matrix import Counts, Floats
+from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.records.traces.routing_trace import RoutingTrace
+
+if TYPE_CHECKING:
+    from moeprof.records.arrays import Floats
 
 WAYS = 2
 """A token travels to its expert, and its output back."""

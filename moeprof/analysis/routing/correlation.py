@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.routing.load_matrix import Floats, LoadMatrix
+from moeprof.analysis.routing.load_matrix import LoadMatrix
+from moeprof.records.arrays import Floats
 
 SPARSE = 0.25
 """The share of cells that are not 0 up to which the cells alone are less work than the matrix."""

@@ -10,7 +10,8 @@ from statistics import fmean
 import numpy as np
 
 from moeprof.analysis.routing.layer_rows import Values, over_layers, rows_at
-from moeprof.analysis.routing.load_matrix import Counts, Floats, LoadMatrix, layer_matrices
+from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, layer_matrices
+from moeprof.records.arrays import Floats
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.traces.routing_trace import RoutingTrace
 

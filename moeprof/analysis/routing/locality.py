@@ -8,7 +8,8 @@ U times that an expert comes back.
 import numpy as np
 
 from moeprof.analysis.routing.layer_rows import measured
-from moeprof.analysis.routing.load_matrix import Counts, Floats, LoadMatrix
+from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix
+from moeprof.records.arrays import Floats
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.traces.routing_trace import RoutingTrace
 

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from moeprof.analysis.timing.breakdown import Samples
 from moeprof.analysis.timing.timing import Timing
-from moeprof.records.link import Floats, Links
+from moeprof.records.arrays import Floats, Ints
+from moeprof.records.link import Links
 from moeprof.records.metrics.registry import MetricRow
-from moeprof.records.traces.traffic import Collectives, Ints
+from moeprof.records.traces.traffic import Collectives
 
 Mask = npt.NDArray[np.bool_]
 

@@ -7,8 +7,9 @@ then being 1.
 
 import numpy as np
 
-from moeprof.policies.balancing.balancer import Balancer, Cluster, Floats, History, Slots
+from moeprof.policies.balancing.balancer import Balancer, Cluster, History, Slots
 from moeprof.policies.balancing.packing import packed
+from moeprof.records.arrays import Floats
 
 WEIGHT = 0.5
 """Of the correlation, in the paper's formula."""

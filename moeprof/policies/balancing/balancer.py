@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from moeprof.records.arrays import Floats, Ints
 
 DIGITS = 12
 """Loads are compared so far: sums that are equal on paper are ties, whatever the order in which they were added up."""

@@ -5,9 +5,10 @@ Shape suffixes: E experts, G groups of experts, N nodes, D devices, S slots of a
 
 import numpy as np
 
-from moeprof.policies.balancing.balancer import Balancer, Cluster, Floats, History, Slots
+from moeprof.policies.balancing.balancer import Balancer, Cluster, History, Slots
 from moeprof.policies.balancing.packing import packed
 from moeprof.policies.balancing.replication import carried, replicated
+from moeprof.records.arrays import Floats
 
 
 def eplb(history: History, cluster: Cluster) -> Slots:

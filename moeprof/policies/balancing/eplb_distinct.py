@@ -8,16 +8,14 @@ Shape suffixes: E experts, P slots, D devices, S slots of a device, M pairs of a
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from moeprof.policies.balancing.balancer import DIGITS, Balancer, Cluster, Floats, History, Slots
+from moeprof.policies.balancing.balancer import DIGITS, Balancer, Cluster, History, Slots
 from moeprof.policies.balancing.packing import heaviest_first
 from moeprof.policies.balancing.replication import carried, replicated
+from moeprof.records.arrays import Flags, Floats
 
 TRIES = 8
 """Of the most copies that an expert may have."""
-
-Flags = npt.NDArray[np.bool_]
 
 
 def eplb_distinct(history: History, cluster: Cluster) -> Slots:

@@ -5,7 +5,8 @@ Shape suffixes: N items, K packs, M = N / K items of a pack.
 
 import numpy as np
 
-from moeprof.policies.balancing.balancer import DIGITS, Floats, Ints
+from moeprof.policies.balancing.balancer import DIGITS
+from moeprof.records.arrays import Floats, Ints
 
 
 def heaviest_first(weights_N: Floats) -> Ints:

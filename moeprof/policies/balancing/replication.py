@@ -5,7 +5,8 @@ Shape suffixes: E experts, P slots.
 
 import numpy as np
 
-from moeprof.policies.balancing.balancer import DIGITS, Floats, Ints
+from moeprof.policies.balancing.balancer import DIGITS
+from moeprof.records.arrays import Floats, Ints
 
 
 def replicated(weights_E: Floats, num_slots: int, most: int | None = None) -> Ints:

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from moeprof.records.arrays import Ints
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
 from moeprof.records.regions import REGIONS
@@ -41,8 +41,6 @@ COLUMNS = pa.schema(
 """`op_id` counts the collectives of a phase, variant and point; it is the same on every rank. `rank` is who saw it, and sent as
 `source`. The times are of the rank's own clock: it started the collective, it began to wait for it, the collective was done
 (before it waited, where it had other work to do meanwhile)."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from moeprof.analysis.routing.correlation import clustered, correlation
-from moeprof.analysis.routing.load_matrix import Floats, LoadMatrix, pooled
+from moeprof.analysis.routing.load_matrix import LoadMatrix, pooled
+from moeprof.records.arrays import Floats
 from moeprof.reporters.documents.document import HeatMap
 
 LINES = 32

@@ -19,6 +19,7 @@ from moeprof.models.build import Model
 from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.parallel.collectives import all_gather_json
 from moeprof.parallel.group import Group
+from moeprof.records.arrays import Flags
 from moeprof.records.recipe.variant import Variant
 from moeprof.studies.session import Session, first_of_each_domain
 from moeprof.workloads.episodes import Episode
@@ -26,7 +27,6 @@ from moeprof.workloads.episodes import Episode
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
 """Largest difference of a token's outputs, as a share of its largest output."""
 
-Flags = npt.NDArray[np.bool_]
 INTACT = np.iinfo(np.int64).max
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moeprof.analysis.caching.miss_counts import Accesses, Ints, hits, misses, misses_in_bytes
+from moeprof.analysis.caching.miss_counts import Accesses, hits, misses, misses_in_bytes
+from moeprof.records.arrays import Ints
 from tests.analysis.references import POLICIES
 
 MIB, LAYERS, EXPERTS, PREFILL, DECODE = 2**20, 30, 128, 0, 1

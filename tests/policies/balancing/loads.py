@@ -5,9 +5,7 @@ import numpy.typing as npt
 
 from moeprof.policies.balancing.balancer import Cluster, History
 from moeprof.policies.balancing.registry import placed
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from moeprof.records.arrays import Floats, Ints
 
 PLAIN = ["contiguous", "greedy", "anti-correlation", "anti-correlation-rescaled"]
 """They make no copies."""

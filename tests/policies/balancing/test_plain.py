@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from moeprof.policies.balancing.balancer import Cluster, History
 from moeprof.policies.balancing.registry import placed
-from tests.policies.balancing.loads import PLAIN, Floats, correlated_groups, device_shares, history_of, largest_share, zipf
+from moeprof.records.arrays import Floats
+from tests.policies.balancing.loads import PLAIN, correlated_groups, device_shares, history_of, largest_share, zipf
 
 EIGHT = np.arange(8, 0, -1)
 """Weights 8 to 1 of experts 0 to 7."""
