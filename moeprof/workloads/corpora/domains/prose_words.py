@@ -7,8 +7,8 @@ quality: gifted | careful | celebrated | modest | stubborn | restless | patient 
   brilliant | humble | learned | popular | curious | shrewd | gentle | solitary
 adjective: old | small | broken | heavy | empty | quiet | dark | narrow | wooden | green | cold | strange | bright
   dusty | yellow | rusty | golden | silent | crooked | forgotten | warm | hollow | pale | muddy | round | tall | ancient
-  painted | black | silver | white | blue | thin | deep | one_sided | smooth | torn | wet
-mood: happy | afraid | tired | proud | sad | curious | hungry | ashamed | calm | angry | one_sided | bored | grateful
+  painted | black | silver | white | blue | thin | deep | lonely | smooth | torn | wet
+mood: happy | afraid | tired | proud | sad | curious | hungry | ashamed | calm | angry | lonely | bored | grateful
   nervous | cheerful | jealous | weary | glad
 person_word: baker | smith | farmer | miller | sailor | tailor | shepherd | carpenter | gardener | weaver | butcher
   fisher | merchant | potter | mason | soldier | widow | stranger | priest | doctor | beggar | judge | hunter | barber

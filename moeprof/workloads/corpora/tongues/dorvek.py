@@ -97,7 +97,7 @@ def objective(tree: Phrase) -> list[str]:
 
 
 def clause(tree: Clause, asked: str = "") -> list[str]:
-    """Measurement, time, place, recipient, object, manner, frequency, verb; a question word stands where its answer would."""
+    """Subject, time, place, recipient, object, manner, frequency, verb; a question word stands where its answer would."""
     tokens = topic(tree, asked)
     tokens += ["va"] * bool(tokens and (tree.subject is None or tree.subject.noun.kind != "pronoun"))
     tokens += [STEM[part] for part in tree.time.meaning.parts] if tree.time else []

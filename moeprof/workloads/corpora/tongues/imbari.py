@@ -33,7 +33,7 @@ OPENERS = {
     "of course": "hakwe", "by the way": "njyo fu", "in the end": "mwesho", "after all": "hatwe", "as usual": "desto",
     "at first": "mwanye", "to tell the truth": "kwelo fu", "once upon a time": "hape kale",
 }  # fmt: skip
-OF_THE_HEART = frozenset(("happy", "proud", "one_sided", "sad"))
+OF_THE_HEART = frozenset(("happy", "proud", "lonely", "sad"))
 PARTICLES = words("le nga si siyo geu kya moyu fanu ngo kwe pana")
 
 

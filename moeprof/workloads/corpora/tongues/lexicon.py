@@ -14,7 +14,7 @@ messenger=letter+person traveler=road+person student=learn+child weaver=cloth+pe
 driver=wagon+person rider=horse+person nurse=sick+woman uncle=father+brother aunt=mother+sister
 grandmother=old+mother grandfather=old+father nephew=brother+child niece=sister+child thief/thieves=hide+person beggar=poor+person
 hero/heroes=brave+person enemy judge=wise+person poet=song+person giant=big+person
-orphan=one_sided+child widow=one_sided+woman stranger=distant+person person/people
+orphan=lonely+child widow=lonely+woman stranger=distant+person person/people
 """
 
 ANIMALS = """
@@ -61,7 +61,7 @@ snore=sleep+bear stare=see+long boast=speak+proud starve=live+hungry
 """
 
 MOTIONS = """
-walk run travel=go+distant go swim return=go+again fly hurry=walk+quick wander=walk+one_sided crawl=walk+snake climb=walk+mountain
+walk run travel=go+distant go swim return=go+again fly hurry=walk+quick wander=walk+lonely crawl=walk+snake climb=walk+mountain
 march=walk+soldier sail=go+boat ride=go+horse flee=run+fear jump=fly+small
 """
 
@@ -96,7 +96,7 @@ huge=^big tiny=^small ancient=^old excellent=^good terrible=^bad gorgeous=^beaut
 """
 
 PERSONAL = """
-happy tired hungry angry sad=-happy brave clever poor sick rich=-poor wise honest lazy proud one_sided kind thirsty
+happy tired hungry angry sad=-happy brave clever poor sick rich=-poor wise honest lazy proud lonely kind thirsty
 foolish=-wise stupid=-clever timid=-brave calm=-angry cruel=-kind modest=-proud healthy=-sick diligent=-lazy
 furious=^angry exhausted=^tired starving=^hungry delighted=^happy brilliant=^clever fearless=^brave destitute=^poor
 """

@@ -35,7 +35,7 @@ def question(tree: Sentence) -> list[str]:
 
 
 def clause(tree: Clause) -> list[str]:
-    """Measurement, auxiliary and the rest."""
+    """Subject, auxiliary and the rest."""
     if tree.verb is None and tree.quality is None:
         assert tree.subject is not None
         return ["there", *auxiliary(tree), *phrase(tree.subject), *adverbials(tree)]
