@@ -135,7 +135,7 @@ def test_a_replay_of_other_routing_is_no_regression(moeprof: Call, log: Path, tm
         (("--cache", "--slots", "0"), "--slots 0: a cache needs a slot"),
         (("--cache", "--budget", "1KB"), "--budget 1000 B: below one expert"),
         (("--cache", "--budget", "much"), "'much' is not a size"),
-        (("--cache", "--policy", "lrv"), "eviction policy 'lrv' is not known"),
+        (("--cache", "--policy", "lrv"), "unknown eviction policy 'lrv'"),
         (("--cache", "--bandwidth", "0GB/s"), "'0GB/s' is not a bandwidth"),
         (("--cache", "--bandwidth", "12GB/h"), "'12GB/h' is not a bandwidth"),
         (("--cache", "--overlap", "soon"), "'soon' is not a duration"),

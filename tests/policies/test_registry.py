@@ -47,8 +47,8 @@ def test_what_goes_by_loading_is_no_stack_algorithm() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest_and_all(name: str, hint: str) -> None:
     with pytest.raises(UsageError) as error:
         make_eviction(name)
-    assert error.value.what == f"eviction policy {name!r} is not known"
-    assert error.value.remedy == f"{hint}Known are {', '.join(EVICTION)}, each also as inactive-first+TAIL."
+    assert error.value.what == f"unknown eviction policy {name!r}"
+    assert error.value.remedy == f"{hint}Known policies: {', '.join(EVICTION)}, each also as inactive-first+TAIL."
 
 
 def test_the_inactive_tier_stands_first_only_once() -> None:

@@ -204,7 +204,7 @@ def test_fast_memory_is_shared_by_the_slots_of_all_buffered_layers() -> None:
         ({"fast-memory": "1KiB"}, "--fast-memory 1KiB: 2 layers need"),
         ({"fast-memory": "much"}, "--fast-memory much: "),
         ({"eviction": "min"}, "--eviction min: it knows the future"),
-        ({"eviction": "lifoo"}, "eviction policy 'lifoo' is not known"),
+        ({"eviction": "lifoo"}, "unknown eviction policy 'lifoo'"),
         ({"buffer": "encoder"}, "--buffer encoder: lm-tiny has no MoE layer there"),
     ],
 )

@@ -15,8 +15,7 @@ from moeprof.analysis.caching.priority import PROTECTION, largest_traits, next_u
 from moeprof.analysis.caching.stack_distance import ALL_SIZES, Depths, depths, recency_depths
 from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.eviction import Eviction
-from moeprof.policies.eviction.lru import LRU
-from moeprof.policies.eviction.registry import make_eviction
+from moeprof.policies.eviction.registry import EVICTION, make_eviction
 from moeprof.records.arrays import Flags, Ints
 
 
@@ -76,7 +75,7 @@ def misses_in_bytes(
         replayed = engine(accesses, eviction, sizes_B, access)
         with ThreadPoolExecutor(os.cpu_count()) as cores:
             return np.stack(list(cores.map(lambda budget: accesses.count(replayed(budget) == 0), budgets)))
-    if eviction == LRU:
+    if eviction == EVICTION["lru"]:
         depth_N = recency_depths(accesses.blocks_N, accesses.starts_K, len(sizes_B), access == "batch")
     else:
         depth_N = engine(accesses, eviction, sizes_B, access)(ALL_SIZES)
@@ -100,7 +99,7 @@ def unit_sizes(accesses: Accesses) -> Ints:
 def checked(*capacities: int) -> None:
     """ValueError where a cache could keep nothing."""
     if min(capacities) < 1:
-        raise ValueError(f"a cache of {min(capacities)} keeps nothing")
+        raise ValueError(f"a cache needs a capacity of at least 1, not {min(capacities)}")
 
 
 def renumbered(accesses: Accesses, sizes_B: Ints) -> tuple[Accesses, Ints]:

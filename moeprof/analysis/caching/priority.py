@@ -1,8 +1,9 @@
 """An eviction policy as arithmetic: its order of criteria becomes one weighted sum of an expert's traits.
 
-The engines for whole traces keep such a sum per block where the plain cache compares tuples; who ranks lowest leaves first.
+The engines for whole traces keep one such sum per block where the plain cache compares tuples; the block with the lowest priority
+is evicted first.
 
-Shape suffixes: F traits, in the order of `History` and the id last; N accesses, B blocks.
+Shape suffixes: F traits, in the order of `ExpertHistory` with the id last; N accesses, B blocks.
 """
 
 from dataclasses import fields
@@ -10,26 +11,30 @@ from dataclasses import fields
 import numpy as np
 
 from moeprof.analysis.caching.compiled import compiled
-from moeprof.policies.eviction.eviction import Eviction, History
+from moeprof.policies.eviction.eviction import Eviction, ExpertHistory
 from moeprof.records.arrays import Ints
 
-TRAITS = [field.name for field in fields(History)]
+TRAITS = [field.name for field in fields(ExpertHistory)]
 INSERTED, USED, USES, USES_SINCE, ACTIVE, DUE, NEXT_USE, ID, NUM_TRAITS = range(9)
 
 PROTECTION = 2**62
-"""Added to the rank of who must not leave; every weighted sum is smaller than half of it."""
+"""Added to the priority of a block that must not be evicted; every weighted sum is smaller than half of it."""
 
 
 def largest_traits(num_accesses: int, num_blocks: int, longest_batch: int) -> Ints:
-    """The largest value that a trait can take in a trace, (F,)."""
+    """The largest value that each trait can have in a trace, (F,)."""
     return np.array([num_accesses] * 4 + [1, 2 * longest_batch, num_accesses, num_blocks - 1], np.int64)
 
 
 def weights(eviction: Eviction, largest_F: Ints) -> Ints:
-    """What to weigh traits by, (F,), so that a smaller sum stands earlier in the policy's order.
+    """The weight of every trait in the sum, (F,): a smaller sum comes earlier in the policy's order.
 
-    An earlier criterion outweighs all later ones together, and the id, last, decides between equals. OverflowError where
-    64 bits do not hold the sum.
+    An earlier criterion outweighs all later ones together, and the id, which comes last, breaks ties. OverflowError if the
+    sum does not fit in 64 bits. With criteria `lowest("active")`, `highest("inserted")`, 100 accesses and 8 blocks:
+
+        id        weight   1, values 0 to 7
+        inserted  weight  -8, values 0 to 100: one step outweighs any id
+        active    weight 808 = 8 x 101: outweighs any `inserted` and id together
     """
     weights_F = [0] * NUM_TRAITS
     weights_F[ID], reach = 1, int(largest_F[ID]) + 1
@@ -38,13 +43,13 @@ def weights(eviction: Eviction, largest_F: Ints) -> Ints:
         weights_F[trait] += -reach if criterion.highest else reach
         reach *= int(largest_F[trait]) + 1
     if reach > PROTECTION // 2:
-        raise OverflowError(f"{eviction.name} cannot rank the blocks of a trace this long in 64 bits")
+        raise OverflowError(f"{eviction.name}: priorities of a trace this long do not fit in 64 bits")
     return np.array(weights_F, np.int64)
 
 
 @compiled
 def unseen(num_blocks: int, num_accesses: int) -> Ints:
-    """The traits of blocks that were never used, (B, F)."""
+    """The traits of blocks before their first use, (B, F)."""
     traits_BF = np.zeros((num_blocks, NUM_TRAITS), np.int64)
     traits_BF[:, INSERTED] = -1
     traits_BF[:, USED] = -1
@@ -54,8 +59,8 @@ def unseen(num_blocks: int, num_accesses: int) -> Ints:
 
 
 @compiled
-def rank(weights_F: Ints, traits_BF: Ints, block: int) -> int:
-    """Where a block stands in the policy's order; the lowest leaves."""
+def priority(weights_F: Ints, traits_BF: Ints, block: int) -> int:
+    """The weighted sum of a block's traits; the block with the lowest one is evicted first."""
     total = 0
     for trait in range(NUM_TRAITS):
         total += weights_F[trait] * traits_BF[block, trait]
@@ -64,7 +69,7 @@ def rank(weights_F: Ints, traits_BF: Ints, block: int) -> int:
 
 @compiled
 def next_uses(blocks_N: Ints, num_blocks: int) -> Ints:
-    """When the block of every access is used next, (N,); the length of the trace where it is not."""
+    """The index of the next access to the block of every access, (N,); the length of the trace if there is none."""
     next_N = np.empty_like(blocks_N)
     following_B = np.full(num_blocks, len(blocks_N), np.int64)
     for now in range(len(blocks_N) - 1, -1, -1):

@@ -1,9 +1,9 @@
-"""Replays a trace through caches as fast as it goes: all numbers of slots in one pass where a policy allows it, else one size.
+"""The fast replay of a trace: all cache sizes in one pass if the policy allows it, otherwise one size at a time.
 
-A policy that ranks blocks without regard to the cache is a stack algorithm: the caches of 1, 2, 3, ... slots hold the first
-1, 2, 3, ... blocks of one list, so that the depth at which a block is found says which of them hit (Mattson et al. 1970).
-After a use the list is walked from the top: of the block that is carried and the block met, the one that leaves later stays.
-Only policies that go by insertion are none, for when a block was last loaded depends on the slots.
+A policy whose priorities do not depend on the cache is a stack algorithm: the caches of 1, 2, 3, ... slots hold the first
+1, 2, 3, ... blocks of one list, so the depth at which a block is found says which of them hit (Mattson et al. 1970). After a use
+the list is updated from the top: of the block that is carried down and the block in place, the one with the higher priority stays.
+Only policies that use the time of loading are no stack algorithms, because that time depends on the number of slots.
 
 Shape suffixes: N accesses, K starts of batches and the end, B blocks, S places in the list, F traits.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.analysis.caching.compiled import compiled
-from moeprof.analysis.caching.priority import ACTIVE, DUE, INSERTED, NEXT_USE, USED, USES, USES_SINCE, rank, unseen
+from moeprof.analysis.caching.priority import ACTIVE, DUE, INSERTED, NEXT_USE, USED, USES, USES_SINCE, priority, unseen
 from moeprof.records.arrays import Ints
 
 Depths = npt.NDArray[np.int32]
@@ -24,16 +24,16 @@ ALL_SIZES = 0
 
 
 class Line(NamedTuple):
-    """The blocks that are there: by depth for all sizes at once, in any order for one."""
+    """The resident blocks: by depth if all sizes are replayed at once, in any order for one size."""
 
     weights_F: Ints
     traits_BF: Ints
     block_S: Ints
-    rank_S: Ints
+    priority_S: Ints
     place_B: Ints
-    """Where a block stands, -1 where it is not there."""
+    """The place of a block in the line, -1 if it is not resident."""
     filled: Ints
-    """(blocks that are there, and what they take)."""
+    """(number of resident blocks, their total size)."""
 
 
 LENGTH, HELD = 0, 1
@@ -43,8 +43,8 @@ LENGTH, HELD = 0, 1
 def recency_depths(blocks_N: Ints, starts_K: Ints, num_blocks: int, together: bool) -> Depths:
     """Depth of every access in the LRU stack, 0 for a first use (N,): the blocks used since its last use, itself included.
 
-    `together` looks a whole batch up before it is used. Comparing with all blocks beats a tree at the number of experts that
-    models have, for the processor compares several at once.
+    `together` looks a whole batch up before it is used. A comparison with all blocks is faster than a tree at the number of
+    experts that models have, because the processor compares several at once.
     """
     depth_N = np.zeros(len(blocks_N), np.int32)
     used_B = np.full(num_blocks, -1, np.int32)
@@ -75,9 +75,9 @@ def depths(
     protection: int,
     capacity: int,
 ) -> Depths:
-    """Depth of every access, 0 where no cache has it (N,); with a capacity other than ALL_SIZES every hit is at depth 1.
+    """Depth of every access, 0 if no cache has the block (N,); with a capacity other than ALL_SIZES every hit has depth 1.
 
-    `together` uses a whole batch before anybody leaves for it; `protection` is added to the rank of what was just used.
+    `together` uses a whole batch before anything is evicted for it; `protection` is added to the priority of what was just used.
     """
     depth_N = np.zeros(len(blocks_N), np.int32)
     line = empty_line(weights_F, len(sizes_B), len(blocks_N))
@@ -91,7 +91,7 @@ def depths(
             for now in range(step, after):
                 depth_N[now] = depth(line, blocks_N[now], capacity)
                 use(line, blocks_N[now], now, stop - start, next_N[now], depth_N[now] == 0)
-                rerank(line, blocks_N[now], protection)
+                update_priority(line, blocks_N[now], protection)
             for now in range(step, after):
                 admit(line, blocks_N[now], protection, sizes_B)
                 if capacity == ALL_SIZES:
@@ -99,7 +99,7 @@ def depths(
             if capacity != ALL_SIZES:
                 evict(line, sizes_B, capacity)
             for now in range(step, after):
-                rerank(line, blocks_N[now], 0)
+                update_priority(line, blocks_N[now], 0)
         if by_batch:
             announce(line, blocks_N, start, stop, 0)
     return depth_N
@@ -107,7 +107,7 @@ def depths(
 
 @compiled
 def empty_line(weights_F: Ints, num_blocks: int, num_accesses: int) -> Line:
-    """Nobody there yet."""
+    """The line of a cold cache."""
     return Line(
         weights_F,
         unseen(num_blocks, num_accesses),
@@ -120,29 +120,29 @@ def empty_line(weights_F: Ints, num_blocks: int, num_accesses: int) -> Line:
 
 @compiled
 def announce(line: Line, blocks_N: Ints, start: int, stop: int, active: int) -> None:
-    """Notes who a batch will use and when, or that it is over."""
+    """Marks the blocks of a batch as active, with their positions in it, or as inactive when the batch is over."""
     for now in range(start, stop):
         line.traits_BF[blocks_N[now], ACTIVE] = active
         line.traits_BF[blocks_N[now], DUE] = active * (now - start + 1)
-        rerank(line, blocks_N[now], 0)
+        update_priority(line, blocks_N[now], 0)
 
 
 @compiled
-def rerank(line: Line, block: int, protection: int) -> None:
-    """Ranks a block by what is known of it now, if it is there."""
+def update_priority(line: Line, block: int, protection: int) -> None:
+    """Computes the priority of a resident block from its present traits."""
     if line.place_B[block] >= 0:
-        line.rank_S[line.place_B[block]] = rank(line.weights_F, line.traits_BF, block) + protection
+        line.priority_S[line.place_B[block]] = priority(line.weights_F, line.traits_BF, block) + protection
 
 
 @compiled
 def depth(line: Line, block: int, capacity: int) -> int:
-    """Where a block is found, from 1, or 0."""
+    """The depth at which a block is found, from 1, or 0 if it is not resident."""
     return line.place_B[block] + 1 if capacity == ALL_SIZES else int(line.place_B[block] >= 0)
 
 
 @compiled
 def use(line: Line, block: int, now: int, period: int, next_use: int, missed: bool) -> None:
-    """Brings what is known of a block up to date."""
+    """Updates the traits of a block that is used now."""
     if missed:
         line.traits_BF[block, INSERTED], line.traits_BF[block, USES_SINCE] = now, 0
     line.traits_BF[block, USED], line.traits_BF[block, NEXT_USE] = now, next_use
@@ -153,37 +153,45 @@ def use(line: Line, block: int, now: int, period: int, next_use: int, missed: bo
 
 @compiled
 def admit(line: Line, block: int, protection: int, sizes_B: Ints) -> None:
-    """Takes a block in that is not there: at the end of the line."""
+    """Appends a block that is not resident to the end of the line."""
     if line.place_B[block] < 0:
         place = line.filled[LENGTH]
         line.block_S[place], line.place_B[block] = block, place
-        rerank(line, block, protection)
+        update_priority(line, block, protection)
         line.filled[LENGTH] += 1
         line.filled[HELD] += sizes_B[block]
 
 
 @compiled
 def rise(line: Line, block: int) -> None:
-    """Carries a used block from the top of the line down to its place, whoever leaves first carried on from there."""
+    """Moves a used block to the top of the line, and each block that it displaces down to its new place.
+
+    The used block is carried from the top down to its old place. Wherever the block in place has the lower priority, the two are
+    exchanged, so the list ends as what caches of 1, 2, 3, ... slots hold. Priorities in brackets, block d was used:
+
+        before  a(5)  b(2)  c(4)  d(9)    carry d(9)
+                d(9)  a(5)  c(4)  .       a(5) and then b(2) are displaced; b(2) < c(4), so c stays
+        after   d(9)  a(5)  c(4)  b(2)    a cache of 3 slots evicts b
+    """
     last = line.place_B[block]
-    own_rank = line.rank_S[last]
+    carried = line.priority_S[last]
     for place in range(last):
-        if line.rank_S[place] < own_rank:
+        if line.priority_S[place] < carried:
             line.block_S[place], block = block, line.block_S[place]
-            line.rank_S[place], own_rank = own_rank, line.rank_S[place]
+            line.priority_S[place], carried = carried, line.priority_S[place]
             line.place_B[line.block_S[place]] = place
-    line.block_S[last], line.rank_S[last], line.place_B[block] = block, own_rank, last
+    line.block_S[last], line.priority_S[last], line.place_B[block] = block, carried, last
 
 
 @compiled
 def evict(line: Line, sizes_B: Ints, capacity: int) -> None:
-    """Lets the lowest ranks leave until the rest fits."""
+    """Evicts the blocks with the lowest priorities until the rest fits."""
     while line.filled[HELD] > capacity:
-        place = np.argmin(line.rank_S[: line.filled[LENGTH]])
+        place = np.argmin(line.priority_S[: line.filled[LENGTH]])
         last = line.filled[LENGTH] - 1
         line.filled[HELD] -= sizes_B[line.block_S[place]]
         line.place_B[line.block_S[place]] = -1
         if place != last:
-            line.block_S[place], line.rank_S[place] = line.block_S[last], line.rank_S[last]
+            line.block_S[place], line.priority_S[place] = line.block_S[last], line.priority_S[last]
             line.place_B[line.block_S[place]] = place
         line.filled[LENGTH] = last

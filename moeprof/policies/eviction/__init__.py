@@ -1,1 +1,1 @@
-"""One file per eviction policy; `registry` knows them by name."""
+"""Eviction policies: what one is (`eviction`), and the table of all of them (`registry`)."""

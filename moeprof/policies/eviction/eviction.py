@@ -1,4 +1,4 @@
-"""What an eviction policy is: an order of the resident experts, by what is known of each; the first in it leaves.
+"""What an eviction policy is: an order of the resident experts by what is known of each; the first one is evicted.
 
 An order is data, not code, so that the cache, the replay over many sizes and the expert store all read the same one.
 """
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 NEVER = 2**62
-"""The next use of an expert that nobody will use again."""
+"""The next use of an expert that is not used again."""
 
 
 @dataclass(slots=True)
-class History:
+class ExpertHistory:
     """What is known of one expert; times are numbers of accesses, from 0."""
 
     inserted: int = -1
@@ -21,13 +21,13 @@ class History:
     uses: int = 0
     """How often it was used so far, resident or not."""
     uses_since_insertion: int = 0
-    """How often it was used since it was last loaded, that time included."""
+    """How often it was used since it was last loaded, that use included."""
     active: int = 0
-    """1 where the batch in progress uses it."""
+    """1 if the batch in progress uses it."""
     due: int = 0
-    """Its turn in the batch in progress, from 1; after that, its turn if the same batch came again; 0 where inactive."""
+    """Its position in the batch in progress, from 1; after its use, its position if the same batch came again; 0 if inactive."""
     next_use: int = NEVER
-    """When it is used next; known only where the future is."""
+    """When it is used next; known only for a recorded trace."""
 
 
 Trait = Literal["inserted", "used", "uses", "uses_since_insertion", "active", "due", "next_use"]
@@ -35,43 +35,43 @@ Trait = Literal["inserted", "used", "uses", "uses_since_insertion", "active", "d
 
 @dataclass(frozen=True)
 class Criterion:
-    """One trait to order experts by: the lowest value leaves first, or the highest."""
+    """One trait to order experts by: the lowest value is evicted first, or the highest."""
 
     trait: Trait
     highest: bool = False
 
 
 def lowest(trait: Trait) -> Criterion:
-    """Who has the least of it leaves first."""
+    """Experts with the lowest value of `trait` are evicted first."""
     return Criterion(trait)
 
 
 def highest(trait: Trait) -> Criterion:
-    """Who has the most of it leaves first."""
+    """Experts with the highest value of `trait` are evicted first."""
     return Criterion(trait, highest=True)
 
 
 @dataclass(frozen=True)
 class Eviction:
-    """A policy: `order` compares criteria one after another, and the lowest id decides between equals."""
+    """A policy: `order` compares criteria one after another, and the lowest id breaks ties."""
 
     name: str
     order: tuple[Criterion, ...]
     may_bypass: bool = False
-    """Whether an expert that was just loaded may leave at once, so that nobody leaves for it."""
+    """Whether an expert that was just loaded may be evicted at once, so that no other has to be."""
 
     @property
     def needs_future(self) -> bool:
-        """Whether it can decide only over a recorded trace."""
+        """Whether the policy needs future accesses, which only a recorded trace has."""
         return any(criterion.trait == "next_use" for criterion in self.order)
 
     @property
     def by_insertion(self) -> bool:
-        """Whether it asks when an expert was loaded; if not, a smaller cache holds part of what a larger one holds."""
+        """Whether the time of loading counts; if not, a smaller cache holds a subset of what a larger one holds."""
         return any(criterion.trait in ("inserted", "uses_since_insertion") for criterion in self.order)
 
-    def rank(self, history: History) -> tuple[int, ...]:
-        """Its place in the order: the lowest leaves."""
+    def priority(self, history: ExpertHistory) -> tuple[int, ...]:
+        """The expert's place in the order; the expert with the lowest priority is evicted."""
         return tuple(
             -getattr(history, criterion.trait) if criterion.highest else getattr(history, criterion.trait)
             for criterion in self.order

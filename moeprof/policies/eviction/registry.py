@@ -1,36 +1,66 @@
-"""Every eviction policy by the name that commands and recipes use."""
+"""The table of eviction policies, by the name that commands and recipes use; a new policy is one row.
 
-from moeprof.policies.eviction.batch_aware import BATCH_AWARE
-from moeprof.policies.eviction.eviction import Eviction
-from moeprof.policies.eviction.fifo import FIFO
-from moeprof.policies.eviction.inactive_first import PREFIX, inactive_first
-from moeprof.policies.eviction.lfu import LFU
-from moeprof.policies.eviction.lfu_reset import LFU_RESET
-from moeprof.policies.eviction.lifo import LIFO
-from moeprof.policies.eviction.lru import LRU
-from moeprof.policies.eviction.min import MIN
-from moeprof.policies.eviction.min_bypass import MIN_BYPASS
-from moeprof.policies.eviction.mru import MRU
+A policy is an order of the resident experts: the first one is evicted. `inactive-first+NAME` puts the experts that the
+batch in progress does not use before all others, and orders both groups by the policy NAME.
+"""
+
+from moeprof.policies.eviction.eviction import Eviction, highest, lowest
 from moeprof.records.errors import UsageError, suggestion
 
-EVICTION = {policy.name: policy for policy in (LIFO, FIFO, LRU, MRU, LFU, LFU_RESET, BATCH_AWARE, MIN, MIN_BYPASS)}
+TABLE = (
+    # Last in, first out: a stack by time of loading, which pins the experts that were loaded first (paper 5.1).
+    Eviction("lifo", (highest("inserted"),)),
+    # First in, first out: by time of loading, however often the expert was used since.
+    Eviction("fifo", (lowest("inserted"),)),
+    # Least recently used.
+    Eviction("lru", (lowest("used"),)),
+    # Most recently used: reaches MIN on a cyclic scan, where LIFO by time of loading only comes near it (paper 5.6).
+    Eviction("mru", (highest("used"),)),
+    # Least frequently used; counts survive eviction, and the least recently used expert breaks ties.
+    Eviction("lfu", (lowest("uses"), lowest("used"))),
+    # Least frequently used since it was loaded: eviction resets the count; the least recently used expert breaks ties.
+    Eviction("lfu-reset", (lowest("uses_since_insertion"), lowest("used"))),
+    # MIN with what a running model knows: the experts of the batch in progress, in the order of their use (paper 5.6). What
+    # follows the batch is unknown; the policy assumes that the same batch comes again. So it evicts inactive experts first, the
+    # least recently used of them before the others, and then the active expert whose next use is farthest away. It needs no
+    # future accesses, and it equals MIN if one batch repeats, as in a cyclic scan.
+    Eviction("batch-aware", (lowest("active"), highest("due"), lowest("used"))),
+    # Belady's MIN: evicts the expert whose next use is farthest away, and admits every expert that is used (Belady 1966). With
+    # experts of equal size no policy without bypass has fewer misses; with unequal sizes, which it ignores, some policy may.
+    Eviction("min", (highest("next_use"),)),
+    # Belady's MIN with bypass: an expert may be used without being kept, so a single use evicts nothing. Never above MIN.
+    Eviction("min-bypass", (highest("next_use"),), may_bypass=True),
+)
 
-DEFAULT = inactive_first(LIFO).name
+EVICTION = {policy.name: policy for policy in TABLE}
+
+PREFIX = "inactive-first+"
+
+
+def inactive_first(tail: Eviction) -> Eviction:
+    """Evicts experts that the batch in progress does not use first; `tail` orders both groups.
+
+    The paper's choice is LIFO as the tail (5.1); it leaves open which inactive expert goes first, and the tail decides that (5.6).
+    """
+    return Eviction(PREFIX + tail.name, (lowest("active"), *tail.order), tail.may_bypass)
+
+
+DEFAULT = inactive_first(EVICTION["lifo"]).name
 """The paper's own choice."""
 
 
 def make_eviction(name: str) -> Eviction:
-    """The policy of that name, or `inactive-first+TAIL` over one of them; UsageError where there is none."""
+    """The policy of this name, or `inactive-first+TAIL` over one of the table; UsageError if the name is unknown."""
     tail = name.removeprefix(PREFIX)
     if tail not in EVICTION:
         known = [*EVICTION, *(PREFIX + known for known in EVICTION)]
         raise UsageError(
-            f"eviction policy {name!r} is not known",
-            f"{suggestion(name.lower(), known)}Known are {', '.join(EVICTION)}, each also as {PREFIX}TAIL.",
+            f"unknown eviction policy {name!r}",
+            f"{suggestion(name.lower(), known)}Known policies: {', '.join(EVICTION)}, each also as {PREFIX}TAIL.",
         )
     return EVICTION[tail] if tail == name else inactive_first(EVICTION[tail])
 
 
 def needs_future(name: str) -> bool:
-    """Whether the policy can decide only over a recorded trace, as MIN does."""
+    """Whether the policy needs future accesses, as MIN does, and so works only on a recorded trace."""
     return make_eviction(name).needs_future

@@ -115,9 +115,9 @@ def test_nothing_accessed_is_nothing_missed() -> None:
 
 def test_a_cache_of_nothing_is_refused() -> None:
     accesses = accesses_of([[0]])
-    with pytest.raises(ValueError, match="a cache of 0 keeps nothing"):
+    with pytest.raises(ValueError, match="a capacity of at least 1, not 0"):
         misses(accesses, "lru", [4, 0])
-    with pytest.raises(ValueError, match="a cache of -1 keeps nothing"):
+    with pytest.raises(ValueError, match="a capacity of at least 1, not -1"):
         hits(accesses, DEFAULT, -1)
-    with pytest.raises(ValueError, match="a cache of 0 keeps nothing"):
+    with pytest.raises(ValueError, match="a capacity of at least 1, not 0"):
         misses_in_bytes(accesses, "min", [0], np.ones(1, np.int64))

@@ -135,7 +135,7 @@ def test_what_cannot_be_replayed_is_two_lines(log: Path, tmp_path: Path) -> None
     assert "below one expert" in fault(lambda: resolved(trace, Asked(budgets=[1999, 5000]), []))
     assert "nobody says how large an expert" in fault(lambda: resolved(bare, Asked(budgets=[1999]), []))
     assert "--devices 3: 4 experts do not divide over them" in fault(lambda: resolved(trace, Asked(devices=3), []))
-    assert "eviction policy 'lruu' is not known" in fault(lambda: resolved(trace, Asked(policies=["lruu"]), []))
+    assert "unknown eviction policy 'lruu'" in fault(lambda: resolved(trace, Asked(policies=["lruu"]), []))
 
 
 def test_more_slots_than_experts_are_all_experts_and_said_so(log: Path) -> None:

@@ -1,5 +1,0 @@
-"""Least recently used."""
-
-from moeprof.policies.eviction.eviction import Eviction, lowest
-
-LRU = Eviction("lru", (lowest("used"),))
