@@ -12,7 +12,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
-from moeprof.records.traces.expert_loads import COLUMNS, Loads, joined
+from moeprof.records.traces.expert_loads import COLUMNS, ExpertLoads, joined
 from moeprof.reporters.documents.document import Curves, Details, HeatMap, Paragraph, Table
 from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.formats.registry import FORMATS, render
@@ -23,7 +23,7 @@ GIB, MS = 2**30, 10**6
 LABEL = "dynamic+buffered"
 
 
-def loads_of(*steps: list[tuple[int, int]]) -> Loads:
+def loads_of(*steps: list[tuple[int, int]]) -> ExpertLoads:
     """Experts and their victims, step by step; an expert that nobody left for is a hit where it was there before."""
     rows: list[dict[str, Any]] = []
     there: set[int] = set()

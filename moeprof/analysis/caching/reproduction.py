@@ -13,7 +13,7 @@ from moeprof.analysis.caching.miss_counts import Accesses, hits
 from moeprof.analysis.placement.virtual_parallel import choices_of
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.records.placement import Placement
-from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 
@@ -30,7 +30,7 @@ class DifferenceError(Exception):
     """Where a replay and a run part; the message says it."""
 
 
-def reproduced(loads: Loads, ranks: Sequence[RoutingTrace], buffered: Buffered, placement: Placement) -> int:
+def reproduced(loads: ExpertLoads, ranks: Sequence[RoutingTrace], buffered: Buffered, placement: Placement) -> int:
     """The number of uses, all of which a replay of the trace hits and misses as the run did; DifferenceError otherwise.
 
     `loads` and `ranks` are those of one phase and variant, the traces one of each rank.
@@ -53,7 +53,7 @@ def used(ranks: Sequence[RoutingTrace], layer: str, slots_DS: Counts) -> Counts:
     return np.unique(keys, axis=1)
 
 
-def compare(recorded: Loads, step_N: Counts, expert_N: Counts, buffered: Buffered, where: str) -> None:
+def compare(recorded: ExpertLoads, step_N: Counts, expert_N: Counts, buffered: Buffered, where: str) -> None:
     """One cache: first what it was asked for, then what it had."""
     if not np.array_equal(expert_N, recorded.column("expert")):
         raise DifferenceError(f"{where}: the run used other experts than its trace says")

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from moeprof.records.arrays import Flags
 from moeprof.records.metrics.registry import MetricRow
-from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 
-def residency_rows(loads: Loads, at: MetricRow) -> Iterator[MetricRow]:
+def residency_rows(loads: ExpertLoads, at: MetricRow) -> Iterator[MetricRow]:
     """`expert_accesses`, `compulsory_misses`, `misses`, `miss_rate`, `bytes_loaded`, and the `worst_miss_rate` of any layer.
 
     Of one phase and variant over all ranks, from cold caches: of every layer and domain, and over them; `at` says where.
@@ -41,7 +41,7 @@ def residency_rows(loads: Loads, at: MetricRow) -> Iterator[MetricRow]:
         yield replace(at, metric="worst_miss_rate", value=worst)
 
 
-def first_uses(loads: Loads) -> Flags:
+def first_uses(loads: ExpertLoads) -> Flags:
     """Whether a rank uses an expert of a layer for the first time, (N,)."""
     keys = np.stack([np.unique(loads.column(name), return_inverse=True)[1] for name in ("rank", "layer", "expert")])
     first_N = np.zeros(len(loads), bool)
@@ -49,7 +49,7 @@ def first_uses(loads: Loads) -> Flags:
     return first_N
 
 
-def with_residency(trace: RoutingTrace, loads: Loads) -> RoutingTrace:
+def with_residency(trace: RoutingTrace, loads: ExpertLoads) -> RoutingTrace:
     """The trace, whose routings say whether their expert was there; null where its layer keeps all of them."""
     if not len(loads):
         return trace

@@ -18,7 +18,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces import routing_trace
-from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
 from moeprof.records.traces.traffic import Traffic, joined
 
@@ -222,10 +222,10 @@ class Run:
         return Traffic.read(file) if file.exists() else joined([])
 
     @cached_property
-    def loads(self) -> Loads:
+    def loads(self) -> ExpertLoads:
         """`loads.parquet`: every use of an expert in a buffered store; empty where all experts were resident."""
         file = self.path / "loads.parquet"
-        return Loads.read(file) if file.exists() else loads.joined([])
+        return ExpertLoads.read(file) if file.exists() else loads.joined([])
 
     @cached_property
     def traces(self) -> list[RoutingTrace]:

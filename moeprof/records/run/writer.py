@@ -15,7 +15,7 @@ from moeprof.records.files import PARTIAL, reason, replacing
 from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable
 from moeprof.records.run.run import CONTENTS, SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
 from moeprof.records.traces import expert_loads as loads
-from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.traffic import Traffic, joined
 
@@ -63,7 +63,7 @@ class RunWriter:
         self.traffic.append(traffic.table)
         joined(self.traffic).write(self.path / "traffic.parquet")
 
-    def add_loads(self, found: Loads) -> None:
+    def add_loads(self, found: ExpertLoads) -> None:
         """Adds uses of experts to `loads.parquet`, which is whole after every call."""
         self.loads.append(found.table)
         loads.joined(self.loads).write(self.path / "loads.parquet")
@@ -121,7 +121,7 @@ class UnwrittenRun(RunWriter):
     def add_traffic(self, traffic: Traffic) -> None:
         """Nothing."""
 
-    def add_loads(self, found: Loads) -> None:
+    def add_loads(self, found: ExpertLoads) -> None:
         """Nothing."""
 
     def finish(self, *reasons: str) -> Run:

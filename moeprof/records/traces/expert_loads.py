@@ -57,7 +57,7 @@ class LayerLoads(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loads:
+class ExpertLoads:
     """The uses of one or several buffered variants; those of a phase, variant, rank and layer stand in order."""
 
     table: pa.Table
@@ -69,14 +69,14 @@ class Loads:
         """One column of plain values, (N,)."""
         return np.asarray(self.table[name].to_numpy())
 
-    def of(self, **wanted: str | int) -> "Loads":
+    def of(self, **wanted: str | int) -> "ExpertLoads":
         """The rows with these cells."""
         table = self.table
         for name, value in wanted.items():
             table = table.filter(pc.equal(table[name], value))
-        return Loads(table)
+        return ExpertLoads(table)
 
-    def groups(self, *names: str) -> Iterator[tuple[tuple[Any, ...], "Loads"]]:
+    def groups(self, *names: str) -> Iterator[tuple[tuple[Any, ...], "ExpertLoads"]]:
         """The rows by their cells in these columns, in order of first appearance."""
         for cells in self.table.group_by(list(names), use_threads=False).aggregate([]).to_pylist():
             yield tuple(cells[name] for name in names), self.of(**cells)
@@ -86,7 +86,7 @@ class Loads:
         write_with_header(path, self.table.cast(COLUMNS), json.dumps({"schema_version": SCHEMA}))
 
     @classmethod
-    def read(cls, path: Path) -> "Loads":
+    def read(cls, path: Path) -> "ExpertLoads":
         """UsageError where the file is missing, damaged, newer than this moeprof, or contradicts itself."""
         try:
             return joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)]).validate()
@@ -96,7 +96,7 @@ class Loads:
                 "Give a run directory that this version of moeprof or an older one wrote, or repeat the run.",
             ) from error
 
-    def validate(self) -> "Loads":
+    def validate(self) -> "ExpertLoads":
         """Itself; ValueError where a row cannot be."""
         hit_N, bytes_N = self.column("hit"), self.column("bytes")
         if (self.column("expert") < 0).any() or (self.column("victim") < -1).any():
@@ -110,6 +110,6 @@ class Loads:
         return self
 
 
-def joined(parts: Iterable[pa.Table]) -> Loads:
+def joined(parts: Iterable[pa.Table]) -> ExpertLoads:
     """What several ranks, phases or variants recorded."""
-    return Loads(pa.concat_tables([COLUMNS.empty_table(), *parts]).unify_dictionaries().combine_chunks())
+    return ExpertLoads(pa.concat_tables([COLUMNS.empty_table(), *parts]).unify_dictionaries().combine_chunks())

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.records.run.run import Run
-from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.units import format_bytes
 from moeprof.reporters.documents.document import Block, Curves, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.names import name_of
@@ -160,7 +160,7 @@ def layer_blocks(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterat
             yield residency_map(loads, layer, run.record.ran.model.experts)
 
 
-def residency_map(loads: Loads, layer: str, num_experts: int) -> HeatMap:
+def residency_map(loads: ExpertLoads, layer: str, num_experts: int) -> HeatMap:
     """Who was in a slot over the steps; experts and steps that are too many share a cell."""
     resident_ES = residency(loads, num_experts)
     held = np.flatnonzero(resident_ES.any(axis=1))
@@ -173,7 +173,7 @@ def residency_map(loads: Loads, layer: str, num_experts: int) -> HeatMap:
     return HeatMap(f"In a slot of layer {layer}", labels, values, 1.0, caption)
 
 
-def residency(loads: Loads, num_experts: int) -> npt.NDArray[np.bool_]:
+def residency(loads: ExpertLoads, num_experts: int) -> npt.NDArray[np.bool_]:
     """Whether an expert is in a slot behind each step, (E, steps)."""
     steps = loads.column("step")
     number_N = np.cumsum(np.diff(steps, prepend=steps[:1]) != 0)

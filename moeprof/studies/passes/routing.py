@@ -22,7 +22,7 @@ from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.traces.columns import packed, unpacked
-from moeprof.records.traces.expert_loads import Loads
+from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.expert_loads import joined as joined_loads
 from moeprof.records.traces.gate_entropy import GateEntropy
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader, joined
@@ -94,7 +94,7 @@ def recorded(session: Session, variant: Variant, episodes: Sequence[Episode]) ->
     return recorder
 
 
-def loads_of_every_rank(session: Session, phase: str, variant: Variant, recorder: RoutingRecorder) -> Loads:
+def loads_of_every_rank(session: Session, phase: str, variant: Variant, recorder: RoutingRecorder) -> ExpertLoads:
     """What buffered layers hit and missed, rank by rank, on the first rank; nothing elsewhere."""
     mine = loads_table(session.group.rank, phase, variant.label, "", recorder.visits)
     return joined_loads(unpacked(payload) for payload in gathered(session.group, packed(mine)))

@@ -11,7 +11,7 @@ from moeprof.analysis.caching.reproduction import Buffered, DifferenceError, buf
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.placement import Placement
-from moeprof.records.traces.expert_loads import COLUMNS, Loads, joined
+from moeprof.records.traces.expert_loads import COLUMNS, ExpertLoads, joined
 from moeprof.records.traces.routing_trace import COLUMNS as TRACE_COLUMNS
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
 
@@ -41,7 +41,7 @@ def trace(steps: Steps, rank: int = 0) -> RoutingTrace:
     return RoutingTrace(header, pa.Table.from_pylist(rows, schema=TRACE_COLUMNS))
 
 
-def played(ranks: Sequence[Steps], slots: int, policy: str) -> Loads:
+def played(ranks: Sequence[Steps], slots: int, policy: str) -> ExpertLoads:
     """What buffered layers would have logged: each rank's experts of all ranks' tokens, step by step."""
     share, rows = 8 // len(ranks), []
     for rank in range(len(ranks)):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moeprof.records.errors import UsageError
-from moeprof.records.traces.expert_loads import COLUMNS, Loads, joined
+from moeprof.records.traces.expert_loads import COLUMNS, ExpertLoads, joined
 
 DESIGN = {"layer", "step", "expert", "hit", "victim", "bytes", "start_ns", "end_ns"}
 
@@ -49,7 +49,7 @@ def test_what_is_written_reads_back_and_the_same_rows_give_the_same_bytes(tmp_pa
     loads.write(tmp_path / "a.parquet")
     loads.write(tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    assert Loads.read(tmp_path / "a.parquet").table.to_pylist() == [use(), HIT, use(victim=2, layer="3")]
+    assert ExpertLoads.read(tmp_path / "a.parquet").table.to_pylist() == [use(), HIT, use(victim=2, layer="3")]
 
 
 def test_rows_are_found_by_their_cells_in_the_order_of_use() -> None:
@@ -72,14 +72,14 @@ def test_rows_are_found_by_their_cells_in_the_order_of_use() -> None:
 )
 def test_a_use_that_cannot_be_is_refused(tmp_path: Path, row: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Loads.read(written(tmp_path / "loads.parquet", use(), row))
+        ExpertLoads.read(written(tmp_path / "loads.parquet", use(), row))
     assert caught.value.what == f"loads {tmp_path / 'loads.parquet'}: {what}"
 
 
 def test_a_newer_file_a_damaged_one_and_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="schema 2 is newer than 1"):
-        Loads.read(written(tmp_path / "newer.parquet", use(), header={"schema_version": 2}))
+        ExpertLoads.read(written(tmp_path / "newer.parquet", use(), header={"schema_version": 2}))
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 no more")
     for name in ("damaged.parquet", "none.parquet"):
         with pytest.raises(UsageError, match=rf"loads .*{name}: "):
-            Loads.read(tmp_path / name)
+            ExpertLoads.read(tmp_path / name)
