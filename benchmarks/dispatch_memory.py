@@ -13,7 +13,7 @@ import torch
 
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.instrument.step import Step
-from moeprof.moe.dispatch import DISPATCHES
+from moeprof.moe.dispatch import dispatch_function
 from moeprof.moe.dispatch.static import MaskedSent
 from moeprof.moe.layer import MoELayer
 from moeprof.records.recipe.files import load_recipe
@@ -68,7 +68,7 @@ def dispatched_bytes(recipe: Recipe, variant: Variant, num_tokens: int) -> tuple
         routing = layer.router(x_TD, Step(None))
         tracker = MemoryTracker(layer)
         with tracker.observing():
-            sent = DISPATCHES[variant.dispatch](x_TD, routing, recipe.gating.capacity_fraction, None)
+            sent = dispatch_function(variant.dispatch)(x_TD, routing, recipe.gating.capacity_fraction, None)
     return tracker.bytes.total, sent.combine_weights_TR.nbytes if isinstance(sent, MaskedSent) else 0
 
 

@@ -156,7 +156,7 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
         "decode": (batch * (1 if recipe.workload == "mt" else load.prompt_length), model.vocab_size),
     }
     wanted = dict.fromkeys(recipe.phases) | ({"encode": None} if recipe.workload == "mt" else {})
-    layer_bytes = dynamic_layer_bytes if all(one.dense or one.dispatch == "dynamic" for one in variants) else static_layer_bytes
+    layer_bytes = static_layer_bytes if any(one.dispatch_entry.padded for one in variants) else dynamic_layer_bytes
     peaks = []
     for phase in wanted:
         tokens, vocabulary = steps[phase]

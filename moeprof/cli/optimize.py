@@ -11,7 +11,7 @@ from moeprof.cli.running import run_all
 from moeprof.optimizations.optimization import Option
 from moeprof.optimizations.registry import OPTIMIZATIONS
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import BASELINES
+from moeprof.records.recipe.variant import STATIC, baselines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +48,7 @@ def option_of(option: Option) -> Callable[[F], F]:
 @click.option(
     "--against",
     multiple=True,
-    type=click.Choice(list(BASELINES)),
+    type=click.Choice(list(baselines())),
     help="What speed-ups are told against; repeat for several.  [default: static]",
 )
 @click.option("--no-sweep", is_flag=True, help="No search for the largest batch: equal batches only.")
@@ -83,7 +83,7 @@ def command(
     def study(recipe: Recipe) -> Any:
         from moeprof.studies.optimize import optimization
 
-        told = against or ("static",)
+        told = against or (STATIC.label,)
         return optimization(recipe, chosen, values, against=told, alone=alone, sweep=not no_sweep, timeline=timeline)
 
     run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)

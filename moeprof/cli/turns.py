@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe.variant import TIMED
+from moeprof.records.recipe.variant import timed_variants
 
 if TYPE_CHECKING:
     from moeprof.analysis.comparison.measurement import Measurement
@@ -37,7 +37,7 @@ def turn_options(function: F) -> F:
                 "--variant",
                 "variants",
                 multiple=True,
-                type=click.Choice(list(TIMED)),
+                type=click.Choice(list(timed_variants())),
                 help="What is timed; repeatable.  [default: static and dynamic]",
             ),
             click.option(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moeprof.instrument.probe import active, region
 from moeprof.instrument.step import Step
-from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.dispatch import Sent, dispatch_function
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ACTIVATIONS, Experts, run_experts
 from moeprof.moe.kernels import KERNELS
@@ -68,7 +68,7 @@ class MoELayer(nn.Module):
         exchange = None if self.group.alone else Exchange(self.name, self.group)
         with region("dispatch", self.name):
             physical = routing if self.placement is None else self.placement.routed(routing, step.index)
-            sent = DISPATCHES[self.variant.dispatch](x_TD, physical, self.capacity_fraction, exchange)
+            sent = dispatch_function(self.variant.dispatch)(x_TD, physical, self.capacity_fraction, exchange)
         store = self.store or ResidentStore(self.experts.weights)
         if exchange is None:
             rows, back = sent.rows, None

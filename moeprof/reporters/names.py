@@ -1,14 +1,7 @@
 """What variants are called in a sentence."""
 
 from moeprof.policies.balancing.registry import BALANCERS
-
-DISPATCHES = {
-    "static": "static gating",
-    "tutel": "Tutel",
-    "tutel-dropless": "dropless Tutel",
-    "dynamic": "dynamic gating",
-    "dense": "the dense twin",
-}
+from moeprof.records.recipe.dispatch import dispatch_of
 
 CHOICES = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {
     "file": "a placement from a file",
@@ -18,6 +11,5 @@ CHOICES = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {
 
 def name_of(label: str) -> str:
     """`dynamic gating`, or `dynamic gating with loop and greedy placement` for the label `dynamic+loop+greedy`."""
-    dispatch, *choices = label.split("+")
-    name = DISPATCHES.get(dispatch, dispatch)
+    choices, name = label.split("+")[1:], dispatch_of(label).title
     return f"{name} with {' and '.join(CHOICES.get(choice, choice) for choice in choices)}" if choices else name

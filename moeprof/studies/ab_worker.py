@@ -25,7 +25,7 @@ from moeprof.parallel.group import ALONE
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import TIMED, Variant
+from moeprof.records.recipe.variant import Variant, timed_variants
 from moeprof.records.recipe.weights import weights_hash
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Silent
@@ -60,7 +60,9 @@ def conversation(lines: TextIO) -> Iterator[dict[str, Any]]:
     if recipe.measure.device == "cpu":
         keep_freed_memory()
     workload = make_workload(recipe)
-    plays = plays_of(recipe, workload, [TIMED[name] for name in asked["variants"]], synchronized(recipe.measure.device))
+    plays = plays_of(
+        recipe, workload, [timed_variants()[name] for name in asked["variants"]], synchronized(recipe.measure.device)
+    )
     yield introduction(recipe, workload, list(plays))
     for line in lines:
         turn = json.loads(line)

@@ -7,7 +7,7 @@ from moeprof.optimizations.optimization import Settings
 from moeprof.optimizations.registry import optimized, useful
 from moeprof.parallel.group import started_as
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import BASELINES, STATIC
+from moeprof.records.recipe.variant import STATIC, baselines
 from moeprof.studies.feasibility import affordable
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.loads import measure_loads
@@ -43,7 +43,7 @@ def optimization(
     names: Sequence[str],
     settings: Settings,
     *,
-    against: Sequence[str] = ("static",),
+    against: Sequence[str] = (STATIC.label,),
     alone: bool = False,
     sweep: bool = True,
     timeline: bool = False,
@@ -53,11 +53,11 @@ def optimization(
     The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against. A
     placement's speed-up is told over contiguous placement too.
     """
-    baselines = [BASELINES[name] for name in dict.fromkeys(against)]
-    with_experts = [variant for variant in baselines if not variant.dense] or [STATIC]
+    compared = [baselines()[name] for name in dict.fromkeys(against)]
+    with_experts = [variant for variant in compared if not variant.dense] or [STATIC]
     everything, remarks = useful(recipe)
     applied = optimized(names or everything, settings, recipe, alone=alone)
-    wanted = list(dict.fromkeys([*with_experts, *baselines, *applied]))
+    wanted = list(dict.fromkeys([*with_experts, *compared, *applied]))
     variants, left_out = affordable(recipe, wanted, neighbours(recipe))
 
     def passes(workload: Workload) -> list[Pass]:
@@ -70,7 +70,7 @@ def optimization(
             chosen.append(trace_timeline)
         return chosen
 
-    held = dict.fromkeys([*baselines, *(variant.unplaced for variant in applied if variant.placed)])
+    held = dict.fromkeys([*compared, *(variant.unplaced for variant in applied if variant.placed)])
     told = [variant for variant in held if variant in variants]
     return Study("optimize", variants, passes, told, [*([] if names else remarks), *left_out])
 

@@ -120,7 +120,7 @@ def buffers_for(recipe: Recipe, contenders: Mapping[Variant, Model], group: Grou
 def calibrate(contenders: Mapping[Variant, Model]) -> None:
     """Kernels that choose by measured costs measure them now, so that no instrument sees the trials."""
     for variant, model in contenders.items():
-        if variant.dispatch == "dynamic" and variant.kernel == "auto":
+        if not variant.dense and not variant.dispatch_entry.padded and variant.kernel == "auto":
             for layer in moe_layers(model):
                 auto.prepare(layer.weights_under(variant), layer.activation)
 

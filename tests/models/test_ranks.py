@@ -14,9 +14,9 @@ from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model
 from moeprof.models.checkpoint import save_checkpoint
-from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import ALONE, Group
+from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant

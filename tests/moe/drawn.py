@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moeprof.instrument.step import Step
-from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.layer import MoELayer, use_variant
 from moeprof.moe.routing import Routing
+from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.resident import ExpertWeights, Offsets, Wave

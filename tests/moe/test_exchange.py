@@ -13,10 +13,10 @@ from torch import Tensor
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.initialise import initialise
-from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.exchange import Travel, expert_order
 from moeprof.moe.layer import MoELayer, connect
 from moeprof.parallel.group import ALONE, Group
+from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from moeprof.instrument.step import Step
-from moeprof.moe.dispatch import DISPATCHES
+from moeprof.moe.dispatch import dispatch_function
 from moeprof.moe.layer import force_routing, moe_layers, use_variant
+from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.gating import capacity
 from moeprof.records.recipe.variant import STATIC, Variant
 
@@ -132,7 +133,7 @@ def test_statement_3_with_the_papers_numbers(dispatch: str, fraction: float, slo
     layer = make_layer(make_recipe(experts=16, capacity_fraction=fraction, dim=DIM))
     layer.router.forced = Decided(torch.tensor(experts), torch.tensor(probs))
     x_TD = tokens(256, DIM)
-    sent, needed = (DISPATCHES[name](x_TD, layer.router(x_TD, ALL_REAL), fraction) for name in (dispatch, "dynamic"))
+    sent, needed = (dispatch_function(name)(x_TD, layer.router(x_TD, ALL_REAL), fraction) for name in (dispatch, "dynamic"))
     assert (len(sent.rows.rows_RD), len(needed.rows.rows_RD)) == (slots, 512)
     losers = plain.gated(experts, probs, [True] * 256, 16, slots // 16).losers
     assert len(losers) == lost

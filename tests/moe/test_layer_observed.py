@@ -15,8 +15,8 @@ from moeprof.analysis.routing.metrics import routing_rows
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step, make_step
-from moeprof.moe.dispatch import DISPATCHES
 from moeprof.records.errors import MoeprofError
+from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.gating import capacity
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.traces.routing_trace import TraceHeader

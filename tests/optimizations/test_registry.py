@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from moeprof.moe.dispatch import DISPATCHES
 from moeprof.moe.kernels import KERNELS
 from moeprof.optimizations import registry
 from moeprof.optimizations.optimization import Optimization, Settings
 from moeprof.optimizations.registry import OPTIMIZATIONS, optimized, useful
 from moeprof.records.errors import UsageError
+from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import STATIC, Variant

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moeprof.models.build import Model, build_model
 from moeprof.models.checkpoint import save_checkpoint
-from moeprof.moe.dispatch import DISPATCHES, Dispatch, Sent
+from moeprof.moe.dispatch import FUNCTIONS, DispatchFunction, Sent, dispatch_function
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
@@ -88,13 +88,13 @@ def spoil(
     monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Tensor], Tensor], smallest: int = 0, largest: int = 2**30
 ) -> None:
     """Changes what a registered dispatch gives back for steps of `smallest` to `largest` rows."""
-    usual = DISPATCHES[name]
+    usual = dispatch_function(name)
 
     def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None) -> Sent:
         sent = usual(x_TD, routing, capacity_fraction, exchange)
         return Spoiled(sent, change) if smallest <= len(x_TD) <= largest else sent
 
-    monkeypatch.setitem(DISPATCHES, name, dispatch)
+    monkeypatch.setitem(FUNCTIONS, name, dispatch)
 
 
 class DispatchClock:
@@ -103,14 +103,14 @@ class DispatchClock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, costs: dict[str, Callable[[int], int]]) -> None:
         self.now = 0
         for name, cost in costs.items():
-            monkeypatch.setitem(DISPATCHES, name, partial(self.dispatched, DISPATCHES[name], cost))
+            monkeypatch.setitem(FUNCTIONS, name, partial(self.dispatched, dispatch_function(name), cost))
 
     def __call__(self) -> int:
         return self.now
 
     def dispatched(
         self,
-        usual: Dispatch,
+        usual: DispatchFunction,
         cost: Callable[[int], int],
         x_TD: Tensor,
         routing: Routing,

@@ -4,12 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.dispatch import dispatch_of
 from moeprof.records.recipe.gating import capacity
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import dispatch_of
-
-FIXED_CAPACITY = ("static", "tutel")
-"""Dispatches under which an expert takes ceil(C x S)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,6 @@ def slot_metrics(recipe: Recipe, variant: str, sizes: Iterable[StepSize]) -> dic
         "expert_slots": slots / len(steps),
         "waste_factor": slots / (recipe.gating.top_k * sum(size.tokens for size in steps)),
     }
-    if dispatch_of(variant) in FIXED_CAPACITY:
+    if dispatch_of(variant).capacity == "fraction":
         metrics["capacity"] = sum(capacity(recipe.gating.capacity_fraction, size.rows) for size in steps) / len(steps)
     return metrics

@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moeprof.records.recipe.variant import dispatch_of
+from moeprof.records.recipe.dispatch import Dispatch, dispatch_of
 from moeprof.records.regions import MODEL_REGIONS
-
-PADDED = ("static", "tutel", "tutel-dropless")
-"""Dispatches under which every expert computes the same number of slots, needed or not."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,13 @@ def dominant(shares: Mapping[str, float], *, variant: str = "static", waste: flo
     return Finding(region, share, sentence)
 
 
-def cause(region: str, share: float, dispatch: str, waste: float | None) -> str:
+def cause(region: str, share: float, dispatch: Dispatch, waste: float | None) -> str:
     """Why a region takes its time under a dispatch, and what would change that."""
     if region in MODEL_REGIONS:
         return "every token passes it, in the dense twin too; no optimization of the MoE layers moves it"
-    if dispatch == "static" and region in ("dispatch", "combine"):
+    if dispatch.masked and region in ("dispatch", "combine"):
         return MASK.format(remedy="dynamic gating, or Tutel's scatter, replaces the product by indexing")
-    if dispatch in PADDED and waste and waste > 1:
+    if dispatch.padded and waste and waste > 1:
         if region == "experts":
             return f"it computes {waste:.1f} slots per slot needed; dynamic gating removes that, {ceiling(share, waste)}"
         if region in ("a2a_dispatch", "a2a_combine"):

@@ -1,15 +1,15 @@
-"""How tokens become expert rows and come back; one file per way, one line each in the registry."""
+"""How tokens become expert rows and come back: one file per dispatch, and one line in `records/recipe/dispatch.py`."""
 
 from collections.abc import Callable
-from functools import partial
+from pkgutil import resolve_name
 from typing import Protocol
 
 from torch import Tensor
 
-from moeprof.moe.dispatch import dynamic, static, tutel
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
+from moeprof.records.recipe.dispatch import DISPATCHES
 
 
 class Sent(Protocol):
@@ -30,12 +30,15 @@ class Sent(Protocol):
         ...
 
 
-Dispatch = Callable[[Tensor, Routing, float, Exchange | None], Sent]
-"""Of tokens (T, D), their routing, the capacity fraction C, and what ranks must know of each other; None where one has all."""
+DispatchFunction = Callable[[Tensor, Routing, float, Exchange | None], Sent]
+"""Takes tokens (T, D), their routing, the capacity fraction C, and the exchange between ranks; None on a single rank."""
 
-DISPATCHES: dict[str, Dispatch] = {
-    "static": static.dispatch,
-    "tutel": tutel.dispatch,
-    "tutel-dropless": partial(tutel.dispatch, dropless=True),
-    "dynamic": dynamic.dispatch,
-}
+FUNCTIONS: dict[str, DispatchFunction] = {}
+"""Functions that were imported already, by the name of their dispatch."""
+
+
+def dispatch_function(name: str) -> DispatchFunction:
+    """The function of a registered dispatch, imported when it is first asked for; KeyError if the name is unknown."""
+    if name not in FUNCTIONS:
+        FUNCTIONS[name] = resolve_name(DISPATCHES[name].function)
+    return FUNCTIONS[name]

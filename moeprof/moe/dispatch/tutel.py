@@ -13,6 +13,13 @@ from moeprof.moe.routing import Routing, positions_in_expert
 from moeprof.records.recipe.gating import capacity
 
 
+def dispatch_dropless(
+    x_TD: Tensor, routing: Routing, _capacity_fraction: float, exchange: Exchange | None = None
+) -> IndexedSent:
+    """Tutel with capacity factor 0: the largest load of any rank is the capacity, so that no choice is dropped."""
+    return dispatch(x_TD, routing, 1.0, exchange, dropless=True)
+
+
 def dispatch(
     x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None, *, dropless: bool = False
 ) -> IndexedSent:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from moeprof.records.recipe.dispatch import DISPATCHES, Dispatch, dispatch_of
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -38,6 +40,11 @@ class Variant:
         return "+".join([self.dispatch, *(getattr(self, name) for name in changed)])
 
     @property
+    def dispatch_entry(self) -> Dispatch:
+        """Everything that other packages ask about its dispatch; the dense twin has no padding and no capacity."""
+        return dispatch_of(self.label)
+
+    @property
     def placed(self) -> bool:
         """Whether experts lie elsewhere than contiguous placement has them."""
         return self.placement != Variant.placement
@@ -51,18 +58,12 @@ class Variant:
 STATIC = Variant()
 DENSE = Variant(dense=True)
 
-BASELINES = {
-    "static": STATIC,
-    "tutel": Variant(dispatch="tutel"),
-    "tutel-dropless": Variant(dispatch="tutel-dropless"),
-    "dense": DENSE,
-}
-"""What an optimization can be held against, by the name that the user gives it."""
 
-TIMED = BASELINES | {"dynamic": Variant(dispatch="dynamic")}
-"""What two sides can be timed under in turns, likewise."""
+def baselines() -> dict[str, Variant]:
+    """What optimizations can be compared with, by the name that `--against` takes: deployed dispatches and the dense twin."""
+    return {name: Variant(name) for name, dispatch in DISPATCHES.items() if dispatch.baseline} | {DENSE.label: DENSE}
 
 
-def dispatch_of(label: str) -> str:
-    """The dispatch in a variant's label, `dense` for the twin."""
-    return label.partition("+")[0]
+def timed_variants() -> dict[str, Variant]:
+    """What an A/B test can time, by the name that `--variant` takes: every dispatch and the dense twin."""
+    return baselines() | {name: Variant(name) for name in DISPATCHES}

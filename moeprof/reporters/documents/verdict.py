@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from moeprof.analysis.timing.breakdown import finding
-from moeprof.records.recipe.variant import BASELINES
+from moeprof.records.recipe.variant import baselines as known_baselines
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.documents.summary import MOST, VERBS, traffic_line, trust_line
@@ -16,7 +16,7 @@ from moeprof.reporters.sections.placement import placement_line
 
 def verdict(run: Run, numbers: Numbers) -> list[str]:
     """How fast every optimization is in every phase, and what else there is to say of the last one; at most ten lines."""
-    optimizations = [label for label in variants_of(run) if label not in BASELINES]
+    optimizations = [label for label in variants_of(run) if label not in known_baselines()]
     last, lines = variants_of(run)[-1], []
     phases: list[str] = [phase for phase in run.record.ran.phases if numbers.recorded(phase)]
     for phase in phases:

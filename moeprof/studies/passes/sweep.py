@@ -146,7 +146,7 @@ def give_back(device: str) -> None:
 def prepared(session: Session, variant: Variant, episode: Episode) -> Round:
     """The round of one contender, its beginning read frugally."""
     model = session.contenders[variant]
-    use_variant(model, variant if variant.dispatch == "dynamic" else UNTIMED_VARIANT)
+    use_variant(model, UNTIMED_VARIANT if variant.dispatch_entry.padded else variant)
     play = episode.ready(model)
     use_variant(model, variant)
     return play

@@ -9,8 +9,9 @@ from torch import nn
 
 from moeprof.instrument.memory import Allocations, MemoryTracker, key_of
 from moeprof.instrument.probe import region
-from moeprof.moe.dispatch import DISPATCHES, Sent, dynamic, static, tutel
+from moeprof.moe.dispatch import Sent, dispatch_function, dynamic, static, tutel
 from moeprof.moe.routing import Routing
+from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.gating import capacity
 
 LM, MT = (512, 0.05), (128, 1.0)
@@ -26,7 +27,7 @@ def routing_of(num_tokens: int, num_experts: int) -> Routing:
 def sent_by(name: str, num_tokens: int, num_experts: int, fraction: float, dim: int = 1024) -> Sent:
     """In 16 bits."""
     x_TD = torch.zeros(num_tokens, dim, dtype=torch.bfloat16, device="meta")
-    return DISPATCHES[name](x_TD, routing_of(num_tokens, num_experts), fraction)
+    return dispatch_function(name)(x_TD, routing_of(num_tokens, num_experts), fraction)
 
 
 def slope(sizes_bytes: list[int]) -> float:
@@ -35,12 +36,12 @@ def slope(sizes_bytes: list[int]) -> float:
 
 
 def test_the_registry_names_the_dispatches() -> None:
-    assert list(DISPATCHES) == ["static", "tutel", "tutel-dropless", "dynamic"]
-    assert (DISPATCHES["static"], DISPATCHES["tutel"], DISPATCHES["dynamic"]) == (
-        static.dispatch,
-        tutel.dispatch,
-        dynamic.dispatch,
-    )
+    assert {name: dispatch_function(name) for name in DISPATCHES} == {
+        "static": static.dispatch,
+        "tutel": tutel.dispatch,
+        "tutel-dropless": tutel.dispatch_dropless,
+        "dynamic": dynamic.dispatch,
+    }
 
 
 @pytest.mark.parametrize("name", ["static", "tutel"])
@@ -109,7 +110,7 @@ def dispatch_bytes(name: str, num_tokens: int) -> int:
     routing = routing_of(num_tokens, 512)
     tracker = MemoryTracker(nn.Linear(1, 1, device="meta"))
     with torch.inference_mode(), tracker.observing(), region("dispatch", "1"):
-        DISPATCHES[name](x_TD, routing, 0.05)
+        dispatch_function(name)(x_TD, routing, 0.05)
     return tracker.bytes.by_category["dispatch_buffers"]
 
 

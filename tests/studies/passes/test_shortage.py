@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moeprof.moe.dispatch import DISPATCHES, Sent
+from moeprof.moe.dispatch import FUNCTIONS, Sent, dispatch_function
 from moeprof.moe.exchange import Exchange
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe.variant import STATIC
@@ -48,14 +48,14 @@ def test_the_others_are_still_compared_where_one_contender_does_not_fit(micro: M
 
 def failing_from(monkeypatch: pytest.MonkeyPatch, name: str, rows: int, error: BaseException) -> None:
     """Dispatching so many rows or more raises."""
-    usual = DISPATCHES[name]
+    usual = dispatch_function(name)
 
     def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None) -> Sent:
         if len(x_TD) >= rows:
             raise error
         return usual(x_TD, routing, capacity_fraction, exchange)
 
-    monkeypatch.setitem(DISPATCHES, name, dispatch)
+    monkeypatch.setitem(FUNCTIONS, name, dispatch)
 
 
 def torchs_own() -> RuntimeError:
