@@ -10,7 +10,6 @@ Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,6 @@ from moeprof.analysis.placement.device_load import turns
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.records.traces.routing_trace import RoutingTrace
-
-if TYPE_CHECKING:
-    from moeprof.records.arrays import Floats
 
 WAYS = 2
 """A token travels to its expert, and its output back."""
@@ -131,6 +127,6 @@ class Links:
 
 def times_ns(found: Flows, token_bytes: int, links: Links) -> tuple[float, float]:
     """Of a step, mean over steps, both ways: until the slowest device is done, and what the mean device waits for it."""
-    own_BD: Floats = np.maximum(found.near_BD / links.near, found.far_BD / links.far) * (WAYS * token_bytes * NS)
+    own_BD = np.maximum(found.near_BD / links.near, found.far_BD / links.far) * (WAYS * token_bytes * NS)
     slowest_B = own_BD.max(axis=1)
     return float(slowest_B.mean()), float((slowest_B[:, None] - own_BD).mean())
