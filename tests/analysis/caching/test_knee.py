@@ -1,7 +1,7 @@
 """The knee is where a falling curve lies deepest below the line between its ends."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from moeprof.analysis.caching.knee import knee
@@ -44,8 +44,7 @@ def test_the_knee_does_not_depend_on_the_units_of_y(heights: list[int], factor: 
 def test_no_point_lies_deeper_below_the_line_than_the_knee(heights: list[int]) -> None:
     points = list(enumerate(sorted(heights, reverse=True), 1))
     found = knee(points)
-    if found is None:
-        return
+    assume(found is not None)
     (left, top), (right, bottom) = points[0], points[-1]
     line = {x: top + (bottom - top) * (x - left) / (right - left) for x, _ in points}
     depths = {x: line[x] - y for x, y in points}

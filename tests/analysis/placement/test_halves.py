@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from moeprof.analysis.placement.halves import crossed, halved, part_of, whole
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
@@ -89,12 +89,11 @@ def test_totals_of_domains_are_crossed_with_others_only() -> None:
 @given(drawn_rows(layers=("1",)))
 @settings(max_examples=30, deadline=None)
 def test_a_matrix_is_made_again_from_its_counts(rows: list[Row]) -> None:
-    matrices = load_matrices(trace_of(rows, num_experts=5)) if rows else []
-    if matrices:
-        one = pooled(matrices)
-        again = matrix_of_counts("1", "", one.counts_EB, one.top_k)
-        assert again.counts_EB.tolist() == one.counts_EB.tolist()
-        assert again.max_share_B.tolist() == one.max_share_B.tolist()
+    assume(rows)
+    one = pooled(load_matrices(trace_of(rows, num_experts=5)))
+    again = matrix_of_counts("1", "", one.counts_EB, one.top_k)
+    assert again.counts_EB.tolist() == one.counts_EB.tolist()
+    assert again.max_share_B.tolist() == one.max_share_B.tolist()
 
 
 def test_steps_without_a_choice_have_no_column() -> None:

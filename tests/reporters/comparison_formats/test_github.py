@@ -1,5 +1,7 @@
 """Annotations as the runner reads them, and a summary that GitHub takes."""
 
+import pytest
+
 from moeprof.reporters.comparison_formats.github import ANNOTATIONS, SUMMARY_BYTES, annotations, command, summary
 from moeprof.reporters.comparison_formats.markdown import render as markdown
 
@@ -22,10 +24,9 @@ def test_a_command_is_escaped_as_github_documents() -> None:
     assert command("error", "a: 5%, b", "c: 5%,\r\nd") == "::error title=a%3A 5%25%2C b::c: 5%25,%0D%0Ad"
 
 
-def test_escaped_text_reads_back_whatever_it_is() -> None:
-    for text in HOSTILE:
-        if text.isprintable() or "\n" in text:
-            assert read_commands(command("notice", text, text)) == [("notice", {"title": text}, text)]
+@pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable() or "\n" in text])
+def test_escaped_text_reads_back_whatever_it_is(text: str) -> None:
+    assert read_commands(command("notice", text, text)) == [("notice", {"title": text}, text)]
 
 
 def test_only_as_many_as_github_shows_and_the_rest_counted() -> None:
