@@ -15,12 +15,7 @@ from moeprof.records.disk import why_no_slow_tier
 from moeprof.records.files import cache_folder
 from moeprof.records.units import format_bytes
 
-OPTIONAL = {
-    "tensorboard": "the timeline viewer",
-    "torch_tb_profiler": "the PyTorch page of the timeline viewer",
-    "numba": "fast replay",
-    "transformers": "models from Hugging Face",
-}
+OPTIONAL = {"numba": "fast replay"}
 
 
 class Capability(NamedTuple):

@@ -87,11 +87,6 @@ class BufferedStore:
         """Of the slots, full or not."""
         return self.num_slots * self.layout.record_bytes
 
-    @property
-    def saved_bytes(self) -> int:
-        """What the layer's experts would take beyond that if all of them had a slot (paper 5.5)."""
-        return (len(self.held) - self.num_slots) * self.layout.record_bytes
-
     def reset(self) -> None:
         """Empties every slot; what is on its way comes to its end first."""
         if self.plan is not None:

@@ -11,7 +11,7 @@ from moeprof.instrument.capabilities import Capability, accelerator, capabilitie
 
 NAMES = [
     *("Python", "torch", "git commit", "CPU timing", "memory", "allocator", "CUDA", "GPU counters"),
-    *("run directory", "direct I/O", "tensorboard", "torch_tb_profiler", "numba", "transformers"),
+    *("run directory", "direct I/O", "numba"),
 ]
 
 

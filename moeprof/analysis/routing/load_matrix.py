@@ -89,11 +89,6 @@ class LoadMatrix:
         return dense(self, self.shares_N)
 
     @property
-    def active_EB(self) -> npt.NDArray[np.bool_]:
-        """Where an expert received at least one choice."""
-        return dense(self, np.ones(len(self.count_N), bool))
-
-    @property
     def shares_N(self) -> Floats:
         """The cells of `shares_EB`."""
         return self.count_N / self.choices_B[self.column_N]

@@ -57,16 +57,6 @@ def jaccard(shared_T: Counts, active_B: Counts) -> Floats:
     return shared_T / (active_B[1:] + active_B[:-1] - shared_T)
 
 
-def jaccard_T(matrix: LoadMatrix) -> Floats:
-    """Jaccard index of the active sets of every two consecutive steps, (T,)."""
-    return jaccard(shared(*reuses(matrix), matrix.num_steps), matrix.active_B)
-
-
-def overlap_T(matrix: LoadMatrix) -> Floats:
-    """Share of a step's active experts that the step before used too, (T,): what a cache of that step would hit."""
-    return shared(*reuses(matrix), matrix.num_steps) / matrix.active_B[1:]
-
-
 def median_distance(histogram: Counts) -> float | None:
     """The lower median of the distances in a histogram; None where it is empty."""
     total = int(histogram.sum())

@@ -63,8 +63,3 @@ def cause(region: str, share: float, dispatch: Dispatch, waste: float | None) ->
 def ceiling(share: float, waste: float) -> str:
     """By Amdahl's law: the step without the wasted part of one region, all else as it is."""
     return f"which makes the step at most {1 / (1 - share * (1 - 1 / waste)):.1f}x as fast by itself"
-
-
-def moe_share(shares: Mapping[str, float]) -> float:
-    """The MoE layers' fraction of the step."""
-    return sum(share for region, share in shares.items() if region not in (*MODEL_REGIONS, "other"))

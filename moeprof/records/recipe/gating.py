@@ -1,4 +1,4 @@
-"""What a gating costs by its shapes alone: capacity, slots, waste, mask elements (paper sections II and III)."""
+"""What a gating costs by its shapes alone: capacity, slots, mask elements (paper sections II and III)."""
 
 import math
 from fractions import Fraction
@@ -15,13 +15,6 @@ def capacity(capacity_fraction: float, num_tokens: int) -> int:
 def expert_slots(num_experts: int, capacity_fraction: float, num_tokens: int) -> int:
     """Slots E x c that one layer processes in one step, whatever the routing."""
     return num_experts * capacity(capacity_fraction, num_tokens)
-
-
-def waste_factor(num_experts: int, capacity_fraction: float, top_k: int, num_tokens: int | None = None) -> float:
-    """Slots processed over slots needed: E x C / k, or with `num_tokens` E x ceil(C x S) / (k x S)."""
-    if num_tokens is None:
-        return float(Fraction(repr(capacity_fraction)) * num_experts / top_k)
-    return expert_slots(num_experts, capacity_fraction, num_tokens) / (top_k * num_tokens)
 
 
 def mask_elements(num_experts: int, capacity_fraction: float, num_tokens: int) -> int:

@@ -5,28 +5,39 @@ import math
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
 from hypothesis import given
 
-from moeprof.analysis.routing.load_matrix import load_matrices
+from moeprof.analysis.routing.load_matrix import LoadMatrix, load_matrices
 from moeprof.analysis.routing.locality import (
-    jaccard_T,
+    jaccard,
     locality_metrics,
     locality_rows,
     median_distance,
-    overlap_T,
     reuse_histogram,
+    reuses,
+    shared,
 )
 from moeprof.records.traces.route_csv import read_route_csv
 from tests.analysis.traces import Row, drawn_rows, steps_of, trace_of
 
 
+def shared_of(matrix: LoadMatrix) -> list[int]:
+    return shared(*reuses(matrix), matrix.num_steps).tolist()
+
+
+def jaccard_of(matrix: LoadMatrix) -> list[float]:
+    return jaccard(np.array(shared_of(matrix)), matrix.active_B).tolist()
+
+
 def test_two_of_three_experts_stay() -> None:
     (matrix,) = load_matrices(trace_of(steps_of([0, 1, 2], [1, 2], [1, 2, 3])))
-    assert jaccard_T(matrix).tolist() == [2 / 3, 2 / 3]
-    assert overlap_T(matrix).tolist() == [1, 2 / 3]
+    assert shared_of(matrix) == [2, 2]
+    assert jaccard_of(matrix) == [2 / 3, 2 / 3]
+    assert locality_metrics(matrix)["active_overlap"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_disjoint_steps_share_nothing_and_no_expert_comes_back() -> None:
@@ -48,7 +59,7 @@ def test_a_gap_in_the_numbering_is_one_step_of_the_domain() -> None:
     rows = [Row(0, 1), Row(1, 2, domain="code"), Row(2, 1)]
     prose = next(matrix for matrix in load_matrices(trace_of(rows)) if matrix.domain == "prose")
     assert reuse_histogram(prose).tolist() == [0, 1]
-    assert jaccard_T(prose).tolist() == [1]
+    assert jaccard_of(prose) == [1]
 
 
 def test_many_tokens_of_one_expert_are_one_activation() -> None:
@@ -78,8 +89,10 @@ def test_locality_is_that_of_the_active_sets(rows: list[Row]) -> None:
         mine = [row for row in rows if (row.layer, row.domain) == (matrix.layer, matrix.domain)]
         active = [{row.expert for row in mine if row.step == step} for step in sorted({row.step for row in mine})]
         pairs = list(pairwise(active))
-        assert jaccard_T(matrix).tolist() == [len(a & b) / len(a | b) for a, b in pairs]
-        assert overlap_T(matrix).tolist() == [len(a & b) / len(b) for a, b in pairs]
+        assert shared_of(matrix) == [len(a & b) for a, b in pairs]
+        assert jaccard_of(matrix) == [len(a & b) / len(a | b) for a, b in pairs]
+        overlaps = [len(a & b) / len(b) for a, b in pairs]
+        assert locality_metrics(matrix).get("active_overlap") == (pytest.approx(fmean(overlaps)) if overlaps else None)
         assert Counter(dict(enumerate(reuse_histogram(matrix).tolist()))) == distances_by_hand(active)
         assert all(math.isfinite(value) for value in locality_metrics(matrix).values())
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moeprof.analysis.timing.bottleneck import CAUSES, dominant, moe_share
+from moeprof.analysis.timing.bottleneck import CAUSES, dominant
 from moeprof.records.regions import MODEL_REGIONS, REGIONS
 
 
@@ -40,7 +40,3 @@ def test_every_region_has_a_sentence_under_every_variant(region: str, variant: s
 
 def test_without_shares_nothing_dominates() -> None:
     assert dominant({}) is None
-
-
-def test_the_share_of_the_moe_layers_leaves_out_the_model_around_them() -> None:
-    assert moe_share({"gate": 0.25, "experts": 0.5, "attention": 0.125, "other": 0.125}) == 0.75

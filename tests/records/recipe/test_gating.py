@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.records.recipe.gating import capacity, expert_slots, mask_elements, waste_factor
+from moeprof.records.recipe.gating import capacity, expert_slots, mask_elements
 
 LM = {"num_experts": 512, "capacity_fraction": 0.05}
 MT = {"num_experts": 128, "capacity_fraction": 1.0}
@@ -17,13 +17,6 @@ MT = {"num_experts": 128, "capacity_fraction": 1.0}
 def fractions() -> st.SearchStrategy[str]:
     """Capacity fractions in (0, 1] as people write them: up to seven decimals."""
     return st.integers(1, 10**7).map(lambda digits: str(Decimal(digits).scaleb(-7)))
-
-
-def test_statement_1_the_waste_factors_of_the_paper() -> None:
-    assert waste_factor(512, 0.05, 2) == 12.8
-    assert waste_factor(128, 1.0, 2) == 64.0
-    assert waste_factor(512, 0.05, 2, num_tokens=2048) == 12.875
-    assert waste_factor(128, 1.0, 2, num_tokens=2048) == 64.0
 
 
 @pytest.mark.parametrize(
@@ -35,13 +28,13 @@ def test_statement_1_the_waste_factors_of_the_paper() -> None:
         (MT, 2048, 2048, 262_144, 64.0),
     ],
 )
-def test_the_anchor_table_of_section_3(
+def test_statement_1_and_the_anchor_table_of_section_3(
     model: dict[str, float], num_tokens: int, slots_per_expert: int, slots: int, waste: float
 ) -> None:
     num_experts, fraction = int(model["num_experts"]), model["capacity_fraction"]
     assert capacity(fraction, num_tokens) == slots_per_expert
     assert expert_slots(num_experts, fraction, num_tokens) == slots
-    assert waste_factor(num_experts, fraction, 2, num_tokens) == waste
+    assert expert_slots(num_experts, fraction, num_tokens) / (2 * num_tokens) == waste  # top-2
 
 
 @pytest.mark.parametrize(("num_tokens", "elements"), [(2048, 108_003_328), (4096, 429_916_160)])
@@ -80,6 +73,5 @@ def test_slots_agree_with_decimal_arithmetic(fraction: str, num_tokens: int, num
 @given(fractions(), st.integers(1, 1024), st.integers(1, 8), st.integers(1, 10**6))
 def test_rounding_up_adds_less_than_one_slot_per_expert(fraction: str, num_experts: int, top_k: int, num_tokens: int) -> None:
     exact = float(Decimal(fraction) * num_experts / top_k)
-    assert waste_factor(num_experts, float(fraction), top_k) == pytest.approx(exact, rel=1e-15)
-    excess = waste_factor(num_experts, float(fraction), top_k, num_tokens) - exact
+    excess = expert_slots(num_experts, float(fraction), num_tokens) / (top_k * num_tokens) - exact
     assert -1e-9 * exact <= excess <= num_experts / (top_k * num_tokens) + 1e-9 * exact
