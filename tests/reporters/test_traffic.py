@@ -22,7 +22,7 @@ from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.formats.registry import FORMATS, render
 from moeprof.reporters.formats.terminal import render_document as terminal
 from moeprof.reporters.numbers import Numbers
-from tests.records.traffics import rows_of, traffic_of
+from tests.records.traces.traffics import rows_of, traffic_of
 
 MIB, MS = 2**20, 10**6
 LINK = Link(sizes_bytes=[8, 8 * MIB], times_ns=[50_000, 4.05 * MS])

@@ -12,7 +12,7 @@ from moeprof.analysis.caching import miss_counts as installed
 from moeprof.analysis.caching.miss_counts import Accesses, compulsory, hits, misses, misses_in_bytes
 from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
-from tests.analysis.engines import accesses_of, plain_hits, uncompiled
+from tests.analysis.caching.engines import accesses_of, plain_hits, uncompiled
 
 ENGINES = {"as installed": installed, "without numba": uncompiled()}
 engines, policies = st.sampled_from(list(ENGINES)), st.sampled_from(EVERY_POLICY)

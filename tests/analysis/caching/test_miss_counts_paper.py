@@ -5,7 +5,7 @@ from policies.batches import Batches, sticky_batches
 
 from moeprof.analysis.caching.miss_counts import misses
 from moeprof.policies.eviction.registry import EVICTION
-from tests.analysis.engines import accesses_of
+from tests.analysis.caching.engines import accesses_of
 
 COLD, WARM = 0, 1
 

@@ -13,7 +13,7 @@ import pytest
 
 from moeprof.analysis.caching.miss_counts import Accesses, hits, misses, misses_in_bytes
 from moeprof.records.arrays import Ints
-from tests.analysis.references import POLICIES
+from tests.analysis.caching.references import POLICIES
 
 MIB, LAYERS, EXPERTS, PREFILL, DECODE = 2**20, 30, 128, 0, 1
 

@@ -15,7 +15,7 @@ from moeprof.policies.eviction.registry import needs_future
 from moeprof.records.run.replay import ReplayRequest
 from moeprof.studies.replay.source import Source, read_source
 from moeprof.studies.replay.study import Asked, resolved
-from tests.analysis.references import POLICIES
+from tests.analysis.caching.references import POLICIES
 from tests.studies.replay.logs import route_log
 
 PUBLISHED = {"belady": "min", "lru": "lru", "lfu": "lfu"}

@@ -9,7 +9,7 @@ from moeprof.analysis.comparison.compare import Comparison, compare
 from moeprof.analysis.comparison.measurement import Measurement, Number
 from moeprof.analysis.comparison.verdicts import Rules
 from moeprof.records.errors import UsageError
-from tests.analysis.sides import MACHINE, STEADY, number, side, throughput
+from tests.analysis.comparison.sides import MACHINE, STEADY, number, side, throughput
 
 SAME = number("memory_static", 8)
 

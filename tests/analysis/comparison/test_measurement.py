@@ -13,7 +13,7 @@ from moeprof.records.run.run import Environment, Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.columns import NAMES
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace
-from tests.records.runs import CHOICES, fault, run_of, trace_of
+from tests.records.run.runs import CHOICES, fault, run_of, trace_of
 
 SPEED = MetricRow("throughput", 0, "lm", "score", variant="static").address
 MEMORY = MetricRow("memory_static", 0, "lm").address

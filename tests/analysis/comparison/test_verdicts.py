@@ -7,7 +7,7 @@ import pytest
 from moeprof.analysis.comparison.measurement import Measurement, Number
 from moeprof.analysis.comparison.verdicts import Finding, Rules, findings
 from moeprof.records.metrics.registry import METRICS
-from tests.analysis.sides import MACHINE, ROUTING, SETTINGS, STEADY, TEXTS, number, side, throughput
+from tests.analysis.comparison.sides import MACHINE, ROUTING, SETTINGS, STEADY, TEXTS, number, side, throughput
 
 RULES = Rules({})
 KINDS = ("exact", "routed", "modelled", "forced")

@@ -10,7 +10,7 @@ import pytest
 from moeprof.analysis.comparison.measurement import Number
 from moeprof.analysis.comparison.significance import rounds_p
 from moeprof.analysis.comparison.verdicts import Finding, Rules, findings
-from tests.analysis.sides import STEADY, number, side, throughput
+from tests.analysis.comparison.sides import STEADY, number, side, throughput
 
 RULES = Rules({})
 

@@ -14,7 +14,7 @@ from moeprof.analysis.timing.communication import bytes_by_pair, link_rows, shar
 from moeprof.analysis.timing.timing import Timing
 from moeprof.records.link import WITHIN, Link, Links
 from moeprof.records.traces.traffic import Collectives
-from tests.records.traffics import rows_of, traffic_of
+from tests.records.traces.traffics import rows_of, traffic_of
 
 SLOW = Link(sizes_bytes=[1, 1001], times_ns=[50.0, 1050.0])
 """50 ns, and a byte per ns."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.traces.count_table import CountTable
-from tests.records.runs import fault
+from tests.records.run.runs import fault
 
 TABLE = {"model": "m", "top_k": 2, "layers": [0, 7], "note": "n", "counts": {"a": [[3, 1], [2, 2]], "b": [[0, 4], [4, 0]]}}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
 from moeprof.records.traces.traffic import COLUMNS, Traffic, joined
-from tests.records.traffics import Times, rows_of, table_of, traffic_of
+from tests.records.traces.traffics import Times, rows_of, table_of, traffic_of
 
 DESIGN = "variant, point, round, phase, step, layer, rank, op_id, region, source, destination, bytes, start_ns, end_ns"
 TWO_RANKS: tuple[list[list[int]], list[Times]] = [[8, 24], [40, 56]], [(100, 120, 150), (110, 110, 160)]

@@ -15,7 +15,7 @@ from moeprof.records.run.run import Run
 from moeprof.studies.replay.loads import Loads, read_loads
 from moeprof.studies.replay.placements import AskedPlacements, replay_placements
 from tests.analysis.traces import Row, trace_of
-from tests.records.runs import fault
+from tests.records.run.runs import fault
 from tests.studies.replay.logs import route_log, run_of_shape
 
 LAYERS = ("1", "3")

@@ -16,7 +16,7 @@ from moeprof.records.run.writer import RunWriter
 from moeprof.studies.replay.source import execution_order, read_source
 from moeprof.studies.replay.study import Asked, replay_caches
 from tests.analysis.traces import Row, trace_of
-from tests.records.runs import fault
+from tests.records.run.runs import fault
 from tests.studies.replay.logs import EXPERT_BYTES, route_log, run_of_shape
 
 STEPS = [[0, 1], [2, 1], [0, 3]]

@@ -10,7 +10,7 @@ from moeprof.policies.eviction.registry import DEFAULT
 from moeprof.records.run.run import Run
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.replay.study import POLICIES, Asked, replay_caches, resolved
-from tests.records.runs import fault
+from tests.records.run.runs import fault
 from tests.studies.replay.logs import route_log, run_of_shape
 
 GIB = 2**30

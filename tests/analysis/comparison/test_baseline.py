@@ -20,7 +20,7 @@ from moeprof.analysis.comparison.measurement import (
 )
 from moeprof.records.metrics.registry import KEYS, METRICS
 from moeprof.records.recipe.files import load_recipe
-from tests.records.runs import fault, run_of
+from tests.records.run.runs import fault, run_of
 
 
 @pytest.fixture

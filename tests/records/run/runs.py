@@ -1,5 +1,6 @@
 """Small runs, each with one throughput, one exact and one routed number, and a trace of five decisions."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,30 @@ def fault(call: Any) -> str:
         call()
     assert str(caught.value).count("\n") == 1
     return caught.value.what
+
+
+def record(**changes: Any) -> RunRecord:
+    return RunRecord(command="characterize", recipe=load_recipe("lm-tiny"), **changes)
+
+
+def empty_trace(phase: str = "score", variant: str = "static", rank: int = 0) -> RoutingTrace:
+    header = TraceHeader(workload="lm", phase=phase, variant=variant, rank=rank, num_experts=4, top_k=2, layers=["1"])
+    return RoutingTrace(header, COLUMNS.empty_table())
+
+
+def finished(path: Path) -> Path:
+    """A small finished run."""
+    writer = RunWriter(path, record(argv=["moeprof", "characterize"], text_hashes={"wiki": "abc"}))
+    row = MetricRow("throughput", 0.1 + 0.2, workload="lm", phase="score", variant="static")
+    writer.add_metrics([row, MetricRow("waste_factor", 12.8, workload="lm", layer="1")])
+    writer.add_samples(row, [0.25, 0.5])
+    writer.add_trace(empty_trace())
+    writer.finish()
+    return path
+
+
+def edited(path: Path, **changes: Any) -> Path:
+    """The run with keys of run.json changed; None removes one."""
+    document = json.loads((path / "run.json").read_text()) | changes
+    (path / "run.json").write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+    return path

@@ -1,0 +1,208 @@
+"""A run directory is claimed once, never overwritten by accident, and invalid until it is finished."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Run
+from moeprof.records.run.writer import RunWriter, UnwrittenRun, default_folder, end_in_its_place
+from tests.records.run.runs import empty_trace, fault, finished, record
+from tests.records.traces.traffics import rows_of, traffic_of
+
+# Writing
+
+
+def test_a_finished_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    run = Run.open(finished(tmp_path / "run"))
+    assert (run.record.valid, run.record.reasons) == (True, [])
+    assert (run.record.command, run.record.text_hashes) == ("characterize", {"wiki": "abc"})
+    assert run.record.recipe == load_recipe("lm-tiny")
+    assert run.record.started <= run.record.finished
+    assert run.value("throughput", phase="score", variant="static") == 0.1 + 0.2
+    assert run.value("waste_factor", layer="1") == 12.8
+    assert run.value("waste_factor", layer="2") is None
+    assert run.samples[["metric", "round", "value"]].to_numpy().tolist() == [["throughput", 0, 0.25], ["throughput", 1, 0.5]]
+    assert [path.name for path in sorted((tmp_path / "run").rglob("*"))] == [
+        "metrics.csv",
+        "routing",
+        "score-static-rank0.parquet",
+        "run.json",
+        "samples.parquet",
+    ]
+
+
+def test_a_run_is_invalid_until_it_is_finished(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
+    begun = Run.open(tmp_path / "run")
+    assert (begun.record.valid, begun.record.reasons, begun.record.finished) == (False, ["not finished"], "")
+    assert begun.record.started
+    assert (len(begun.metrics), len(begun.samples), begun.traces) == (0, 0, [])
+    assert begun.value("capacity") is None
+
+
+def test_a_record_that_claims_to_be_valid_is_still_invalid_until_finished(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "run", record(valid=True, reasons=[]))
+    assert not Run.open(tmp_path / "run").record.valid
+
+
+def test_a_run_with_reasons_against_it_is_finished_but_invalid(tmp_path: Path) -> None:
+    run = RunWriter(tmp_path / "run", record()).finish("interrupted", "too few rounds")
+    assert (run.record.valid, run.record.reasons) == (False, ["interrupted", "too few rounds"])
+    assert run.record.finished
+
+
+def test_samples_of_numpy_are_kept_with_their_address(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    writer.add_samples(MetricRow("step_latency", 1.0, workload="lm", phase="decode"), np.array([3.0, 4.0]))  # type: ignore[arg-type]
+    samples = writer.finish().samples
+    assert samples["value"].tolist() == [3.0, 4.0]
+    assert set(samples["phase"]) == {"decode"}
+
+
+def test_a_folder_by_default_is_named_by_recipe_command_and_time() -> None:
+    assert default_folder("lm-tiny", "characterize").match("reports/lm-tiny-characterize-20[0-9][0-9]*T*Z")
+
+
+@pytest.mark.parametrize("step", ["add_trace", "add_traffic", "finish"])
+def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def half_written(*arguments: Any, **_: Any) -> None:
+        target = next(argument for argument in arguments if isinstance(argument, Path))
+        target.write_bytes(b"PAR1 or workload,pha")
+        raise KeyboardInterrupt
+
+    writer = RunWriter(tmp_path / "run", record())
+    writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
+    monkeypatch.setattr("moeprof.records.traces.columns.pq.write_table", lambda table, path, **_: half_written(Path(path)))
+    monkeypatch.setattr("moeprof.records.metrics.registry.csv.writer", lambda file, **_: half_written(Path(file.name)))
+    parts = {"add_trace": [empty_trace()], "add_traffic": [traffic_of(rows_of([[8]], [(1, 2, 3)]))], "finish": []}
+    with pytest.raises(KeyboardInterrupt):
+        getattr(writer, step)(*parts[step])
+    run = Run.open(tmp_path / "run")
+    assert not run.record.valid
+    assert (run.traces, run.traffic.collectives, len(run.metrics), len(run.samples)) == ([], [], 0, 0)
+
+
+# Claiming
+
+
+def test_a_new_or_an_empty_folder_is_claimed_with_its_parents(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "a" / "b" / "run", record())
+    (tmp_path / "empty").mkdir()
+    RunWriter(tmp_path / "empty", record())
+    assert not Run.open(tmp_path / "empty").record.valid
+
+
+def test_an_older_run_is_kept_unless_forced(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert fault(lambda: RunWriter(path, record())) == f"output folder {path}: it exists already"
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_force_replaces_an_older_run_wholly(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    RunWriter(path, record(), force=True)
+    assert [file.name for file in path.rglob("*")] == ["run.json"]
+    assert not Run.open(path).record.valid
+
+
+def test_force_replaces_an_interrupted_run_and_one_with_reports(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "run", record())
+    (tmp_path / "run" / "report.md").write_text("# report")
+    RunWriter(tmp_path / "run", record(), force=True)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+def test_force_never_removes_a_folder_that_holds_no_run(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for force in (False, True):
+        fault(lambda force=force: RunWriter(tmp_path, record(), force=force))
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_force_never_removes_a_folder_with_the_run_file_of_another_tool(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"scripts": {"start": "node run.js"}}')
+    (tmp_path / "thesis.txt").write_text("years of work")
+    fault(lambda: RunWriter(tmp_path, record(), force=True))
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_force_never_removes_what_lies_in_a_run_but_is_not_of_it(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    (path / "thesis.txt").write_text("years of work")
+    fault(lambda: RunWriter(path, record(), force=True))
+    assert (path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_is_no_output_folder(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "file").write_text("x")
+    assert fault(lambda: RunWriter(tmp_path / "file", record(), force=force)).startswith(f"output folder {tmp_path}/file: ")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    what = fault(lambda: RunWriter(tmp_path / "file" / "run", record()))
+    assert what == f"output folder {tmp_path}/file/run: not a directory"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    what = fault(lambda: RunWriter(tmp_path / "locked" / "run", record()))
+    assert what == f"output folder {tmp_path}/locked/run: permission denied"
+
+
+def test_a_link_to_a_run_is_not_followed_by_force(tmp_path: Path) -> None:
+    finished(tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    fault(lambda: RunWriter(tmp_path / "link", record(), force=True))
+    assert Run.open(tmp_path / "run").record.valid
+
+
+# Ranks
+
+
+def test_a_run_that_is_not_to_be_written_takes_everything_and_leaves_nothing(tmp_path: Path) -> None:
+    writer = UnwrittenRun(tmp_path / "run", record())
+    writer.add_trace(empty_trace())
+    writer.add_memory(pa.table({}))
+    writer.add_traffic(traffic_of(rows_of([[8]], [(1, 2, 3)])))
+    writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
+    assert [row.value for row in writer.metrics.rows] == [3.0]
+    assert writer.finish().path == tmp_path / "run"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reasons", [None, ["failed: another rank is gone"], ["interrupted"]])
+def test_whoever_started_the_ranks_has_the_last_word_on_a_run_that_did_not_end_well(
+    tmp_path: Path, reasons: list[str] | None
+) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    if reasons is not None:
+        writer.finish(*reasons)
+    ended = end_in_its_place(tmp_path / "run", "failed: rank 1 was killed by SIGKILL")
+    run = Run.open(tmp_path / "run")
+    assert ended is not None
+    assert ended.record == run.record
+    assert (run.record.valid, run.record.reasons) == (False, ["failed: rank 1 was killed by SIGKILL"])
+    assert run.record.finished
+
+
+@pytest.mark.parametrize("reasons", [[], ["too few rounds: 3, at least 5 are needed"]])
+def test_a_run_that_came_to_its_end_keeps_its_verdict(tmp_path: Path, reasons: list[str]) -> None:
+    RunWriter(tmp_path / "run", record()).finish(*reasons)
+    ended = end_in_its_place(tmp_path / "run", "interrupted")
+    assert ended is not None
+    assert Run.open(tmp_path / "run").record.reasons == reasons == ended.record.reasons
+    assert end_in_its_place(tmp_path / "nothing", "interrupted") is None
