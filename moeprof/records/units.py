@@ -11,6 +11,7 @@ FACTORS = (
 )
 
 DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+NS_PER_S = DURATIONS["s"]
 
 
 def parse_bytes(text: str) -> int:

@@ -3,8 +3,7 @@
 from moeprof.analysis.model_size import parameters_by_part, weight_bytes
 from moeprof.records.recipe.recipe import ModelSection
 from moeprof.records.run.replay import TraceSource
-
-NS = 10**9
+from moeprof.records.units import NS_PER_S
 
 
 def weights_of(model: ModelSection) -> dict[str, int]:
@@ -37,4 +36,4 @@ def static_bytes(trace: TraceSource, num_devices: int) -> int | None:
 
 def copy_ns(size_bytes: float, bandwidth: int) -> float:
     """Time on a link of `bandwidth` bytes per second."""
-    return size_bytes / bandwidth * NS
+    return size_bytes / bandwidth * NS_PER_S

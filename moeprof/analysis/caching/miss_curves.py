@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.analysis.caching.accesses import Stream
-from moeprof.analysis.caching.memory_saved import NS
 from moeprof.analysis.caching.miss_counts import compulsory, hits, misses, misses_in_bytes
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.records.arrays import Flags
 from moeprof.records.run.replay import ReplayRequest
+from moeprof.records.units import NS_PER_S
 
 
 def caches(stream: Stream, replay: ReplayRequest) -> Iterator[tuple[int, Flags]]:
@@ -64,7 +64,7 @@ def exposed(stream: Stream, replay: ReplayRequest, policy: str, size: int) -> np
         found_N = hits(stream.accesses(sees_N), policy, size, replay.access, sizes_B)
         sizes_N = layer_bytes(stream, replay)[stream.layer_N[sees_N]] * ~found_N
         starts = np.flatnonzero(np.diff(stream.batch_N[sees_N], prepend=-1))
-        copies = np.add.reduceat(sizes_N, starts) / replay.bandwidth * NS
+        copies = np.add.reduceat(sizes_N, starts) / replay.bandwidth * NS_PER_S
         waits = np.maximum(0.0, copies - replay.overlap_ns)
         waits_VP[device] += np.bincount(stream.phase_N[sees_N][starts], waits, minlength=len(stream.phases))
     return np.asarray(waits_VP.max(axis=0) / stream.steps_P)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.caching.memory_saved import NS
 from moeprof.analysis.placement.device_load import turns
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.records.units import NS_PER_S
 
 WAYS = 2
 """A token travels to its expert, and its output back."""
@@ -127,6 +127,6 @@ class Links:
 
 def times_ns(found: Flows, token_bytes: int, links: Links) -> tuple[float, float]:
     """Of a step, mean over steps, both ways: until the slowest device is done, and what the mean device waits for it."""
-    own_BD = np.maximum(found.near_BD / links.near, found.far_BD / links.far) * (WAYS * token_bytes * NS)
+    own_BD = np.maximum(found.near_BD / links.near, found.far_BD / links.far) * (WAYS * token_bytes * NS_PER_S)
     slowest_B = own_BD.max(axis=1)
     return float(slowest_B.mean()), float((slowest_B[:, None] - own_BD).mean())
