@@ -1,4 +1,4 @@
-"""`moeprof characterize`: the workloads unchanged, and where routing, time and memory go."""
+"""`moeprof characterize`: runs the workloads as deployed and records routing, time and memory."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from moeprof.cli.running import run_all
 from moeprof.records.recipe.recipe import Recipe
 
 
-@click.command(name="characterize", short_help="Run workloads as deployed.")
+@click.command(name="characterize")
 @run_options
-@click.option("--timeline", is_flag=True, help="Also record a torch.profiler timeline of a few steps.")
+@click.option("--timeline", is_flag=True, help="Also record a few steps with torch.profiler.")
 @click.pass_obj
 def command(
     settings: dict[str, Any],
@@ -24,9 +24,9 @@ def command(
     timeline: bool,
     **options: Any,
 ) -> None:
-    """Run the workloads of RECIPE unchanged, with static gating, and record routing and time beside the dense twin.
+    """Run the workload of RECIPE as deployed (static gating) and record routing, time and memory beside its dense twin.
 
-    RECIPE is a built-in name (`moeprof recipes list`) or the path of a TOML file; without one, lm-tiny and mt-tiny run.
+    RECIPE is a built-in name (see `moeprof recipes list`) or the path of a .toml file. Without one, lm-tiny and mt-tiny run.
     """
     resolved = resolved_recipes(recipes, **options)
 

@@ -1,4 +1,4 @@
-"""`moeprof doctor`: what can be measured on this machine, and what is missing and why."""
+"""`moeprof doctor`: reports what can be measured on this machine, and what is missing and why."""
 
 import json
 import sys
@@ -8,10 +8,10 @@ import click
 from moeprof.reporters.documents.document import Block, Heading, Table
 
 
-@click.command(name="doctor", short_help="Say what can be measured here.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 def command(as_json: bool) -> None:
-    """Look at this machine: what can be measured, and what is missing and why."""
+    """Report what can be measured on this machine, and what is missing and why."""
     from moeprof.instrument.capabilities import Capability, capabilities
 
     found: list[Capability] = capabilities()
@@ -19,7 +19,7 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps([item._asdict() for item in found], indent=1))
         return
     rows = [[item.name, "yes" if item.available else "no", item.detail] for item in found]
-    blocks: list[Block] = [Heading("moeprof doctor", 1), Table(["what", "here", "detail"], rows, labels=3)]
+    blocks: list[Block] = [Heading("moeprof doctor", 1), Table(["capability", "available", "detail"], rows, labels=3)]
     if sys.stdout.isatty():
         from rich.console import Console
 

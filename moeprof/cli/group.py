@@ -1,4 +1,4 @@
-"""The command group: commands are imported when they are called, and errors become two lines and an exit code."""
+"""The command group: imports a command when it is called, and turns errors into two lines and an exit code."""
 
 import logging
 import os
@@ -10,27 +10,28 @@ from typing import Any
 import click
 
 import moeprof
-from moeprof.records.errors import MoeprofError
+from moeprof.records.errors import described
 
 INTERRUPTED = 130
+BUG = "This is a bug in moeprof; rerun with --debug for a traceback."
 
 COMMANDS = {
-    "characterize": "Run workloads as deployed and record where routing, time and memory go.",
+    "characterize": "Run workloads as deployed and record routing, time and memory.",
     "optimize": "Apply optimizations one after another and compare speed, memory and outputs.",
-    "replay": "Run eviction policies over a recorded routing trace, without a model.",
+    "replay": "Replay a routing trace through expert caches or placements, without a model.",
     "placement": "Show, compare and check placements of experts.",
     "report": "Render recorded runs again.",
-    "compare": "Decide what got better or worse between two runs; the exit code is for CI.",
-    "baseline": "Keep a run's numbers to compare with later.",
+    "compare": "Compare two runs metric by metric; the exit code is for CI.",
+    "baseline": "Save, list and show baselines: the numbers of runs, to compare with later.",
     "recipes": "List, show and validate recipes.",
-    "train": "Train the small checkpoints that come with the package.",
-    "doctor": "Say what can be measured on this machine.",
+    "train": "Train the small checkpoints that ship with the package.",
+    "doctor": "Report what can be measured on this machine.",
 }
-"""Every command with its one line of help, so that `--help` imports none of them."""
+"""Every command with its line of help, so that `moeprof --help` imports none of them."""
 
 
 class LazyGroup(click.Group):
-    """Looks a command up in the module of its name."""
+    """A group that imports a command from the module of its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -48,24 +49,28 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(moeprof.__version__, prog_name="moeprof")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks and debug messages; allowed anywhere.")
-@click.option("--quiet", is_flag=True, expose_value=False, help="No progress and no remarks on stderr; allowed anywhere.")
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show tracebacks and debug messages; allowed after any command."
+)
+@click.option(
+    "--quiet", is_flag=True, expose_value=False, help="Show no progress and no remarks on stderr; allowed after any command."
+)
 def group() -> None:
     """Profile and characterize Mixture-of-Experts inference.
 
-    Without a recipe, `moeprof characterize` runs a small language model and a small translation model, in about a minute.
+    `moeprof characterize` without a recipe runs a small language model and a small translation model in about a minute.
     """
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The entry point; exits with the codes that the documentation promises."""
+    """The entry point; exits with a documented exit code."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch 2.13 otherwise writes `USDT:` lines to stderr
     arguments = sys.argv[1:] if argv is None else argv
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of one call."""
+    """Runs one command and returns its exit code."""
     debug, quiet = "--debug" in arguments, "--quiet" in arguments
     start_logging(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
     rest = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
@@ -77,23 +82,19 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("moeprof: interrupted", err=True)
         return INTERRUPTED
-    except MoeprofError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"Error: {error.what}\n{error.remedy}", err=True)
-        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {type(error).__name__}: {error}\nThis is a defect of moeprof; --debug shows where.", err=True)
-        return 1
+        reported = described(error, BUG)
+        click.echo(f"Error: {reported.what}\n{reported.remedy}", err=True)
+        return reported.exit_code
     return result if isinstance(result, int) else 0
 
 
 def start_logging(level: int) -> None:
-    """Remarks of moeprof go to stderr, as plain lines."""
+    """Sends moeprof's remarks to stderr as plain lines."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("moeprof").setLevel(level)

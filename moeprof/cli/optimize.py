@@ -1,4 +1,4 @@
-"""`moeprof optimize`: optimizations applied one after another, beside what the model is deployed with."""
+"""`moeprof optimize`: applies optimizations one after another and compares them with the model as deployed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def optimization_options(function: F) -> F:
-    """A flag per optimization, and its own options behind it."""
+    """Adds a flag per optimization, each followed by its own options."""
     for optimization in reversed(OPTIMIZATIONS.values()):
         for option in reversed(optimization.options):
             function = option_of(option)(function)
@@ -26,7 +26,7 @@ def optimization_options(function: F) -> F:
 
 
 def option_of(option: Option) -> Callable[[F], F]:
-    """As click knows it."""
+    """The click option of an optimization's option."""
     if option.is_flag:
         return click.option(f"--{option.name}", is_flag=True, help=option.help)
     kind = click.Choice(option.choices) if option.choices else None
@@ -40,19 +40,19 @@ def option_of(option: Option) -> Callable[[F], F]:
     )
 
 
-@click.command(name="optimize", short_help="Apply optimizations and compare.")
+@click.command(name="optimize")
 @run_options
 @optimization_options
-@click.option("--all", "everything", is_flag=True, help="All optimizations; also what happens where none is named.")
-@click.option("--alone", is_flag=True, help="Each optimization by itself, not on top of the ones before.")
+@click.option("--all", "everything", is_flag=True, help="Apply all optimizations; the default if none is named.")
+@click.option("--alone", is_flag=True, help="Apply each optimization by itself, not on top of the ones before.")
 @click.option(
     "--against",
     multiple=True,
     type=click.Choice(list(baselines())),
-    help="What speed-ups are told against; repeat for several.  [default: static]",
+    help="Baseline for speed-ups; repeatable.  [default: static]",
 )
-@click.option("--no-sweep", is_flag=True, help="No search for the largest batch: equal batches only.")
-@click.option("--timeline", is_flag=True, help="Also record a torch.profiler timeline of a few steps.")
+@click.option("--no-sweep", is_flag=True, help="Compare equal batches only; do not search for each variant's best batch.")
+@click.option("--timeline", is_flag=True, help="Also record a few steps with torch.profiler.")
 @click.pass_obj
 def command(
     settings: dict[str, Any],
@@ -68,10 +68,12 @@ def command(
     timeline: bool,
     **options: Any,
 ) -> None:
-    """Run the workloads of RECIPE as deployed and optimized, in turns, and compare speed, memory and outputs.
+    """Run the workload of RECIPE as deployed and optimized, in interleaved rounds, and compare speed, memory and outputs.
 
-    Optimizations build on each other in the order below; none named means all. Every speed-up stands for outputs that were
-    compared first: equal batches, and each variant at its own best batch within the recipe's memory budget.
+    Each optimization is applied on top of the ones before, in the order below. Two speed-ups are reported: at equal batch, and
+    with each variant at its best batch within the recipe's memory budget. A speed-up is reported only if the outputs agree.
+
+    RECIPE is a built-in name (see `moeprof recipes list`) or the path of a .toml file. Without one, lm-tiny and mt-tiny run.
     """
     flags = {name: options.pop(name.replace("-", "_")) for name in OPTIMIZATIONS}
     chosen = [] if everything else [name for name, wanted in flags.items() if wanted]
@@ -83,7 +85,7 @@ def command(
     def study(recipe: Recipe) -> Any:
         from moeprof.studies.optimize import optimization
 
-        told = against or (STATIC.label,)
-        return optimization(recipe, chosen, values, against=told, alone=alone, sweep=not no_sweep, timeline=timeline)
+        compared = against or (STATIC.label,)
+        return optimization(recipe, chosen, values, against=compared, alone=alone, sweep=not no_sweep, timeline=timeline)
 
     run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command that runs recipes."""
+"""The options that all commands that run recipes share."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,22 +16,30 @@ DEFAULT_RECIPES = ("lm-tiny", "mt-tiny")
 
 
 def run_options(function: F) -> F:
-    """Adds the recipes and the options that say what, on which text, and where to."""
+    """Adds the RECIPE arguments and the options that change a recipe, its text and the output folder."""
     for decorator in reversed(
         (
             click.argument("recipes", nargs=-1, metavar="[RECIPE]..."),
-            click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key."),
             click.option(
-                "--data", multiple=True, metavar="NAME=PATH", help="Your own text; MT: NAME=SOURCE,TARGET. Repeat for several."
+                "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable."
+            ),
+            click.option(
+                "--data",
+                multiple=True,
+                metavar="NAME=PATH",
+                help="Use your own text (translation: NAME=SOURCE,TARGET); repeatable.",
             ),
             click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Read at most N tokens of each text."),
-            click.option("--ranks", type=click.IntRange(min=1), metavar="N", help="Expert parallel over N processes."),
-            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the model runs."),
+            click.option("--ranks", type=click.IntRange(min=1), metavar="N", help="Run expert-parallel over N processes."),
+            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device that runs the model."),
             click.option(
-                "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory; several recipes: DIR/<recipe>."
+                "--out",
+                type=click.Path(path_type=Path),
+                metavar="DIR",
+                help="Run directory; with several recipes DIR/<recipe>.",
             ),
-            click.option("--force", is_flag=True, help="Replace an older run in the output folder."),
-            click.option("--json", "as_json", is_flag=True, help="The result as one JSON document."),
+            click.option("--force", is_flag=True, help="Replace an earlier run in the output folder."),
+            click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
         )
     ):
         function = decorator(function)
@@ -46,18 +54,18 @@ def resolved_recipes(
     ranks: int | None,
     device: str | None,
 ) -> list[Recipe]:
-    """The recipes with every option applied; UsageError where they contradict each other."""
+    """The recipes with every option applied; UsageError if options contradict each other."""
     names = list(recipes) or list(DEFAULT_RECIPES)
     resolved = [load_recipe(name, overrides) for name in names]
     if repeated := [recipe.name for recipe in resolved if sum(other.name == recipe.name for other in resolved) > 1]:
-        raise UsageError(f"recipe {repeated[0]}: asked for twice", "Name every recipe once.")
+        raise UsageError(f"recipe {repeated[0]}: given twice", "Give each recipe once.")
     if data and len({recipe.workload for recipe in resolved}) > 1:
-        raise UsageError("--data: the recipes are of two workloads", "Name one recipe, such as lm-tiny or mt-tiny.")
+        raise UsageError("--data: the recipes have different workloads", "Give one recipe, such as lm-tiny or mt-tiny.")
     return [with_options(recipe, list(data), max_tokens, ranks, device) for recipe in resolved]
 
 
 def with_options(recipe: Recipe, data: list[str], max_tokens: int | None, ranks: int | None, device: str | None) -> Recipe:
-    """The recipe, changed and checked again."""
+    """The recipe with the options applied, validated again."""
     from moeprof.parallel.group import started_as
     from moeprof.workloads.text import parse_data_option
 
@@ -66,7 +74,7 @@ def with_options(recipe: Recipe, data: list[str], max_tokens: int | None, ranks:
     for option in data:
         name, paths = parse_data_option(option, recipe.workload)
         if name in files:
-            raise UsageError(f"--data {option}: {name!r} is given twice", "Give every text a name of its own.")
+            raise UsageError(f"--data {option}: {name!r} is given twice", "Give each text its own name.")
         files[name] = [str(Path(path).absolute()) for path in paths] if isinstance(paths, list) else str(Path(paths).absolute())
     if files:
         document["data"]["files"] = files

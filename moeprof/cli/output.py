@@ -1,4 +1,4 @@
-"""Where results go: the terminal report on a terminal, markdown into a pipe, JSON when asked for."""
+"""Prints results: the terminal report on a terminal, markdown into a pipe, JSON on request."""
 
 import json
 import sys
@@ -12,12 +12,12 @@ from moeprof.reporters.formats.registry import render
 
 
 def default_format() -> str:
-    """What suits stdout."""
+    """`terminal` if stdout is a terminal, else `markdown`."""
     return "terminal" if sys.stdout.isatty() else "markdown"
 
 
 def show_document(document: Document) -> None:
-    """Prints parts of no run."""
+    """Prints a document that belongs to no run."""
     from moeprof.reporters.formats import markdown
 
     if sys.stdout.isatty():
@@ -31,7 +31,7 @@ def show_document(document: Document) -> None:
 
 
 def show(runs: Sequence[Run], form: str) -> None:
-    """Prints every run in one format; several JSON documents become one list."""
+    """Prints every run in one format; several runs as JSON become one list."""
     if form == "json":
         documents = [json.loads(render(run, "json")) for run in runs]
         click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))

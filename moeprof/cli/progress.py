@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, silence elsewhere; it draws only between pieces of work."""
+"""Progress on stderr: a bar on a terminal, nothing elsewhere; it is drawn only between pieces of work."""
 
 from types import TracebackType
 from typing import Self
@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Bar:
-    """A Progress for studies; nothing is drawn by a thread of its own, so that timed rounds are left alone."""
+    """The progress bar of a study; it has no drawing thread, so that it cannot disturb timed rounds."""
 
     def __init__(self, title: str, *, quiet: bool) -> None:
         console = Console(stderr=True)
@@ -27,14 +27,14 @@ class Bar:
         self.progress.stop()
 
     def stage(self, title: str, total: int) -> None:
-        """Starts a new bar in place of the last one."""
+        """Replaces the current bar by a new one."""
         if self.task is not None:
             self.progress.remove_task(self.task)
         self.task = self.progress.add_task(f"{self.title}  {title}", total=total or None)
         self.progress.refresh()
 
     def advance(self) -> None:
-        """One piece further."""
+        """Counts one piece of work as done."""
         if self.task is not None:
             self.progress.advance(self.task)
             self.progress.refresh()

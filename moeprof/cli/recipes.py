@@ -1,4 +1,4 @@
-"""`moeprof recipes`: what can be run by name, and whether a file of one's own is valid."""
+"""`moeprof recipes`: lists and prints recipes, and validates recipe files."""
 
 import json
 import sys
@@ -12,13 +12,13 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.units import format_count
 
 
-@click.group(name="recipes", short_help="List, show and validate recipes.")
+@click.group(name="recipes")
 def command() -> None:
-    """Recipes: the built-in ones, and your own TOML files."""
+    """List, show and validate recipes: the built-in ones and your own TOML files."""
 
 
 @command.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 def list_recipes(as_json: bool) -> None:
     """List the built-in recipes."""
     recipes = [load_recipe(name) for name in builtin_names()]
@@ -31,16 +31,15 @@ def list_recipes(as_json: bool) -> None:
     from moeprof.reporters.formats.markdown import rendered
     from moeprof.reporters.formats.terminal import render_document
 
-    rows = [[recipe.name, format_count(listed(recipe)["num_parameters"]), recipe.description] for recipe in recipes]
-    table = Table(["recipe", "parameters", "what it is"], [[row[0], row[2], row[1]] for row in rows], labels=2)
-    table = Table(["recipe", "what it is", "parameters"], table.rows, labels=2)
+    rows = [[recipe.name, recipe.description, format_count(listed(recipe)["num_parameters"])] for recipe in recipes]
+    table = Table(["recipe", "description", "parameters"], rows, labels=2)
     click.echo(render_document([table], Console()) if sys.stdout.isatty() else rendered(table) + "\n", nl=False)
 
 
 @command.command(name="show")
 @click.argument("recipe")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key.")
-@click.option("--json", "as_json", is_flag=True, help="The resolved recipe as JSON, with num_parameters.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the resolved recipe as JSON, with num_parameters.")
 def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print RECIPE with every default filled in."""
     from moeprof.analysis.model_size import num_parameters
@@ -56,7 +55,7 @@ def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @command.command(name="validate")
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 def validate(recipes: tuple[str, ...]) -> None:
-    """Check each RECIPE and say what is wrong."""
+    """Check each RECIPE and report the first error."""
     for reference in recipes:
         load_recipe(reference)
         click.echo(f"{find_recipe(reference)}: valid")
@@ -64,12 +63,12 @@ def validate(recipes: tuple[str, ...]) -> None:
 
 @command.command(name="schema")
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors."""
+    """Print the JSON Schema of recipes for editors."""
     click.echo(json.dumps(Recipe.model_json_schema(by_alias=True), indent=1))
 
 
 def listed(recipe: Recipe) -> dict[str, Any]:
-    """A recipe in a list."""
+    """The summary of a recipe that `list` prints."""
     from moeprof.analysis.model_size import num_parameters
 
     return {
@@ -81,7 +80,7 @@ def listed(recipe: Recipe) -> dict[str, Any]:
 
 
 def toml_lines(document: dict[str, Any]) -> Iterator[str]:
-    """The document as TOML, absent keys left out: the top level, then one section after another."""
+    """The document as TOML without absent keys: the top level, then one section after another."""
     yield from (f"{key} = {json.dumps(value)}" for key, value in document.items() if not isinstance(value, dict))
     for name, section in document.items():
         if isinstance(section, dict):
@@ -90,7 +89,7 @@ def toml_lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 def toml_section(section: dict[str, Any]) -> Iterator[str]:
-    """Keys of one section; a table inside is written inline. Strings, numbers and lists are written as JSON writes them."""
+    """The keys of one section; nested tables are written inline, and strings, numbers and lists as in JSON."""
     for key, value in section.items():
         if isinstance(value, dict):
             yield f"{key} = {{{', '.join(f'{json.dumps(name)} = {json.dumps(item)}' for name, item in value.items())}}}"

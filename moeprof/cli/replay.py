@@ -1,4 +1,4 @@
-"""`moeprof replay`: what a recorded routing trace says about caches and placements of experts, without a model and without torch."""
+"""`moeprof replay`: replays a recorded routing trace through expert caches or placements, without a model and without torch."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -22,57 +22,80 @@ OWN = {
     "cache": ("policies", "slots", "budget", "access", "overlap"),
     "balance": ("balancers", "nodes", "replicas", "node_bandwidth", "token_bytes", "save_placement"),
 }
-"""Options that only one kind of replay knows."""
+"""The options that only one kind of replay has."""
 
 
-@click.command(name="replay", short_help="Replay a routing trace without a model.")
+@click.command(name="replay")
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--cache", is_flag=True, help="Replay eviction policies of expert caches.")
-@click.option("--policy", "policies", metavar="NAME,...", help="Eviction policies; default: all of them.")
-@click.option("--slots", metavar="N,...", help="Expert slots of each layer on each device; default: 1 to all experts.")
-@click.option("--budget", metavar="SIZE,...", help="Instead of slots: bytes of each device for all layers together.")
+@click.option("--cache", is_flag=True, help="Replay expert caches: eviction policies and numbers of slots.")
+@click.option("--policy", "policies", metavar="NAME,...", help="Eviction policies to replay.  [default: all]")
+@click.option(
+    "--slots", metavar="N,...", help="Cache slots per layer and device.  [default: every number from 1 to all experts]"
+)
+@click.option("--budget", metavar="SIZE,...", help="Instead of --slots: cache bytes per device for all layers together.")
 @click.option(
     "--access",
     type=click.Choice(["sequential", "batch"]),
     default="sequential",
     show_default=True,
-    help="Experts of a batch one after another, or all of them protected until all are there.",
+    help="Make room expert by expert, or once per batch with all its experts protected.",
 )
-@click.option("--overlap", default="0ms", metavar="TIME", help="Of each layer's step, behind which its copies hide.")
-@click.option("--balance", is_flag=True, help="Make placements of experts from the first half, judge them on the second.")
-@click.option("--balancer", "balancers", metavar="NAME,...", help="Beside contiguous placement; default: all of them.")
-@click.option("--nodes", type=click.IntRange(min=1), default=1, metavar="N", help="Spread the devices over N nodes.")
+@click.option(
+    "--overlap",
+    default="0ms",
+    show_default=True,
+    metavar="TIME",
+    help="Compute time per layer and step that expert copies can overlap with.",
+)
+@click.option("--balance", is_flag=True, help="Replay placements: made from the first half of the steps, judged on the second.")
+@click.option(
+    "--balancer",
+    "balancers",
+    metavar="NAME,...",
+    help="Placement algorithms to compare with `contiguous`.  [default: all]",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of nodes that the devices are spread over.",
+)
 @click.option(
     "--replicas",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
     metavar="N",
-    help="Slots of each device for copies of hot experts, for balancers that replicate.",
+    help="Extra slots per layer and device for copies of hot experts, for algorithms that replicate.",
 )
-@click.option("--node-bandwidth", metavar="RATE", help="Of a device's link to other nodes; default: as --bandwidth.")
-@click.option("--token-bytes", metavar="SIZE", help="Of one token's hidden state, where the trace does not say it.")
+@click.option("--node-bandwidth", metavar="RATE", help="Bandwidth of a device to other nodes.  [default: --bandwidth]")
+@click.option("--token-bytes", metavar="SIZE", help="Size of one token's hidden state, if the trace lacks it.")
 @click.option(
-    "--save-placement", type=click.Path(path_type=Path), metavar="FILE", help="Of one balancer and one number of devices."
+    "--save-placement",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the placement; needs one --balancer and one number of --devices.",
 )
 @click.option(
     "--devices",
     metavar="N,...",
-    help="Spread each layer's experts over N devices. Default: 1 (--cache), 2 to 64 (--balance).",
+    help="Devices that the experts of a layer are spread over.  [default: 1 with --cache, 2 to 64 with --balance]",
 )
 @click.option(
     "--phase",
     type=click.Choice(["all", "prefill", "decode"]),
     default="all",
     show_default=True,
-    help="Replay these rows alone, from a cold cache.",
+    help="Replay this phase only; its caches start empty.",
 )
-@click.option("--bandwidth", default="12GB/s", show_default=True, metavar="RATE", help="Of the link of a device.")
-@click.option("--expert-bytes", metavar="SIZE", help="Of one expert, where the trace does not say it.")
-@click.option("--variant", metavar="NAME", help="Which of a run's traces; default: static gating's.")
+@click.option("--bandwidth", default="12GB/s", show_default=True, metavar="RATE", help="Link bandwidth of a device.")
+@click.option("--expert-bytes", metavar="SIZE", help="Size of one expert, if the trace lacks it.")
+@click.option("--variant", metavar="NAME", help="Variant of the run whose trace is replayed.  [default: static]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.")
-@click.option("--force", is_flag=True, help="Replace an older run in the output folder.")
-@click.option("--json", "as_json", is_flag=True, help="The result as one JSON document.")
+@click.option("--force", is_flag=True, help="Replace an earlier run in the output folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -87,40 +110,40 @@ def command(
 ) -> None:
     """Replay TRACE: a run directory, a file of its routing/ folder, or a *.route.csv (plain or gzipped).
 
-    --cache tells which eviction policy and how many expert slots are worth it for this routing. --balance tells whether
-    moving or copying experts would even out the devices; for it TRACE may be a *.json of expert counts. Times are
-    modelled from the links' bandwidths, never measured.
+    --cache recommends an eviction policy and a number of cache slots for this routing. --balance reports whether moving or
+    copying experts would balance the devices; TRACE may then also be a *.json of expert counts. Times are modelled from
+    link bandwidths, not measured.
     """
     if cache == balance:
-        problem = "two things to replay" if cache else "nothing to replay"
-        remedy = "Give --cache, for eviction policies of expert caches, or --balance, for placements of experts."
+        problem = "--cache and --balance are both given" if cache else "neither --cache nor --balance is given"
+        remedy = "Give --cache to replay expert caches, or --balance to replay placements."
         raise UsageError(f"replay {trace}: {problem}", remedy)
-    refuse_foreign(context, "balance" if cache else "cache")
+    refuse_options_of(context, "balance" if cache else "cache")
     from moeprof.cli.output import default_format, show
     from moeprof.cli.running import reported
     from moeprof.records.run.writer import default_folder
 
-    source, make = (caches if cache else placements)(trace, given)
+    source, replay = (prepare_caches if cache else prepare_placements)(trace, given)
     folder = out or default_folder(source.name, "replay")
     argv = ["moeprof", *sys.argv[1:]]
-    run = reported(source.name, folder, lambda bar: make(folder, force, argv, bar), quiet=context.obj["quiet"])
+    run = reported(source.name, folder, lambda bar: replay(folder, force, argv, bar), quiet=context.obj["quiet"])
     show([run], "json" if as_json else default_format())
 
 
-Made = tuple["TraceSource", "Callable[[Path, bool, Sequence[str], Bar], Run]"]
-"""What is replayed, and who does it: (folder, force, argv, progress)."""
+Prepared = tuple["TraceSource", "Callable[[Path, bool, Sequence[str], Bar], Run]"]
+"""The trace, and the function (folder, force, argv, progress) that replays it."""
 
 
-def caches(trace: Path, given: dict[str, Any]) -> Made:
-    """`--cache`."""
+def prepare_caches(trace: Path, given: dict[str, Any]) -> Prepared:
+    """Reads the trace and the options of `--cache`."""
     if given["slots"] and given["budget"]:
-        raise UsageError("--slots and --budget: both are given", "Give slots of each layer, or bytes of all of them.")
+        raise UsageError("--slots and --budget: both are given", "Give slots per layer, or bytes for all layers.")
     from moeprof.studies.replay.source import read_source
     from moeprof.studies.replay.study import Asked, replay_caches
 
-    devices = listed("--devices", given["devices"], natural) or [1]
+    devices = listed("--devices", given["devices"], positive) or [1]
     if len(devices) > 1:
-        raise UsageError(f"--devices {given['devices']}: caches are replayed on one number of devices", "Give one number.")
+        raise UsageError(f"--devices {given['devices']}: --cache takes a single number of devices", "Give one number.")
     asked = Asked(
         policies=listed("--policy", given["policies"], str),
         slots=listed("--slots", given["slots"], int),
@@ -137,14 +160,14 @@ def caches(trace: Path, given: dict[str, Any]) -> Made:
     )
 
 
-def placements(trace: Path, given: dict[str, Any]) -> Made:
-    """`--balance`."""
+def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
+    """Reads the loads and the options of `--balance`."""
     from moeprof.studies.replay.loads import read_loads
     from moeprof.studies.replay.placements import AskedPlacements, replay_placements
 
     asked = AskedPlacements(
         balancers=listed("--balancer", given["balancers"], str),
-        devices=listed("--devices", given["devices"], natural),
+        devices=listed("--devices", given["devices"], positive),
         nodes=given["nodes"],
         replicas=given["replicas"],
         phase=given["phase"],
@@ -159,36 +182,36 @@ def placements(trace: Path, given: dict[str, Any]) -> Made:
     )
 
 
-def refuse_foreign(context: click.Context, other: str) -> None:
-    """UsageError for an option that the other kind of replay has."""
+def refuse_options_of(context: click.Context, other: str) -> None:
+    """UsageError if an option of the other kind of replay is given."""
     for parameter in context.command.params:
         chosen = context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
         if chosen and parameter.name in OWN[other]:
-            raise UsageError(f"{parameter.opts[0]}: it belongs to --{other}", "Leave it away; see moeprof replay --help.")
+            raise UsageError(f"{parameter.opts[0]}: an option of --{other}", "Remove it; see `moeprof replay --help`.")
 
 
-def natural(text: str) -> int:
-    """1 or more."""
+def positive(text: str) -> int:
+    """An integer of at least 1; ValueError otherwise."""
     if (number := int(text)) < 1:
-        raise ValueError("less than 1")
+        raise ValueError("must be at least 1")
     return number
 
 
 def optional(option: str, text: str | None, parse: Callable[[str], Value]) -> Value | None:
-    """A single value, or None where it is not given."""
+    """The parsed value, or None if the option is not given."""
     return None if text is None else one(option, text, parse)
 
 
 def listed(option: str, text: str | None, parse: Callable[[str], Value]) -> Sequence[Value]:
-    """Values between commas; () where the option is not given."""
+    """The comma-separated values; () if the option is not given."""
     return () if text is None else [one(option, part, parse) for part in text.split(",")]
 
 
 def one(option: str, text: str, parse: Callable[[str], Value]) -> Value:
-    """A single value; UsageError where it is none."""
+    """The parsed value; UsageError if it is not valid."""
     try:
         if not text.strip():
-            raise ValueError("an empty value")
+            raise ValueError("empty value")
         return parse(text.strip())
     except ValueError as error:
-        raise UsageError(f"{option} {text}: {error}", "See moeprof replay --help.") from error
+        raise UsageError(f"{option} {text}: {error}", "See `moeprof replay --help`.") from error

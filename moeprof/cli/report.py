@@ -1,4 +1,4 @@
-"""`moeprof report`: recorded runs rendered again, without torch and without running anything."""
+"""`moeprof report`: renders recorded runs again, without torch and without running anything."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from moeprof.records.run.run import Run
 from moeprof.reporters.formats.registry import FORMATS
 
 
-@click.command(name="report", short_help="Render recorded runs again.")
+@click.command(name="report")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: terminal, or markdown into a pipe.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Output format.  [default: terminal; markdown if piped]")
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 def command(runs: tuple[Path, ...], form: str | None, as_json: bool) -> None:
-    """Render each RUN, a folder that a command of moeprof wrote."""
+    """Render each RUN, a run directory that moeprof wrote."""
     show([Run.open(path) for path in runs], "json" if as_json else form or default_format())

@@ -1,4 +1,4 @@
-"""How a command runs its study on every recipe, alone or as one of several ranks, and shows what came of it."""
+"""Runs a study on every recipe, on one rank or several, and shows the results."""
 
 import signal
 import sys
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from moeprof.studies.study import Study
 
 
-Made = Sequence[tuple[Recipe, "Study"]]
-"""What is run of every recipe."""
+Planned = Sequence[tuple[Recipe, "Study"]]
+"""The study to run on every recipe."""
 
 
 def run_all(
@@ -37,21 +37,21 @@ def run_all(
     as_json: bool,
     settings: dict[str, Any],
 ) -> None:
-    """One run per recipe, on as many ranks as the recipes ask for."""
-    group, made, num_ranks = started_as(), [(recipe, study(recipe)) for recipe in recipes], common_ranks(recipes)
+    """Makes one run per recipe, on the number of ranks that the recipes ask for."""
+    group, planned, num_ranks = started_as(), [(recipe, study(recipe)) for recipe in recipes], common_ranks(recipes)
     if group.alone and num_ranks > 1:
-        launch_all(made, out, num_ranks, force=force, arguments=settings["arguments"])
+        launch_all(planned, out, num_ranks, force=force, arguments=settings["arguments"])
         return
     device, timeout_s = recipes[0].measure.device, max(recipe.parallel.timeout_s for recipe in recipes)
     with ended_at_once(group), joined(group, device, timeout_s):
-        folders = launched_folders() or [folder_for(recipe, one.command, recipes, out) for recipe, one in made]
-        run_here(made, folders, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
+        folders = launched_folders() or [folder_for(recipe, one.command, recipes, out) for recipe, one in planned]
+        run_here(planned, folders, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
 
 
-def run_here(made: Made, folders: Sequence[Path], group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
-    """All recipes as this rank runs them; the first rank shows each as soon as it is done, as JSON all of them at the end."""
+def run_here(planned: Planned, folders: Sequence[Path], group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
+    """Runs all recipes on this rank; the first rank shows each run when it is done, or as JSON all of them at the end."""
     runs = []
-    for (recipe, study), folder in zip(made, folders, strict=True):
+    for (recipe, study), folder in zip(planned, folders, strict=True):
         runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet))
         if group.first and not as_json:
             show(runs[-1:], default_format())
@@ -60,7 +60,7 @@ def run_here(made: Made, folders: Sequence[Path], group: Group, *, force: bool, 
 
 
 def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force: bool, quiet: bool) -> Run:
-    """One run of a recipe."""
+    """Runs the study on one recipe."""
     argv = ["moeprof", *sys.argv[1:]]
     return reported(
         recipe.name,
@@ -71,33 +71,33 @@ def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force
     )
 
 
-def reported(title: str, folder: Path, make: Callable[[Bar], Run], group: Group = ALONE, *, quiet: bool) -> Run:
-    """What `make` leaves in the folder with its reports, which are written also for what an interruption leaves."""
+def reported(title: str, folder: Path, produce: Callable[[Bar], Run], group: Group = ALONE, *, quiet: bool) -> Run:
+    """The run that `produce` writes to the folder, with its reports; a partial run gets them too."""
     try:
         with Bar(title, quiet=quiet) as bar:
-            run = make(bar)
+            run = produce(bar)
     except KeyboardInterrupt:
         if group.first and not launched_folders() and (folder / "run.json").is_file():
-            tell_of_partial(Run.open(folder))
+            report_partial(Run.open(folder))
         raise
     if group.first:
         write_reports(run)
     return run
 
 
-def launch_all(made: Made, out: Path | None, num_ranks: int, *, force: bool, arguments: Sequence[str]) -> None:
-    """The same command on every rank; whatever stops them, the partial run says why."""
-    recipes = [recipe for recipe, _ in made]
-    for recipe, study in made:
+def launch_all(planned: Planned, out: Path | None, num_ranks: int, *, force: bool, arguments: Sequence[str]) -> None:
+    """Runs the same command on every rank; if that fails, the partial run records the reason."""
+    recipes = [recipe for recipe, _ in planned]
+    for recipe, study in planned:
         study.check(recipe, Group(0, num_ranks, num_ranks))
-    folders = [reserved(recipe, study.command, recipes, out, force=force) for recipe, study in made]
+    folders = [reserved(recipe, study.command, recipes, out, force=force) for recipe, study in planned]
     why = "interrupted"
     try:
         launch(arguments, num_ranks, folders)
     except MoeprofError as error:
         why = f"failed: {error.what}"
         if isinstance(error, RankError) and not any((folder / "run.json").is_file() for folder in folders):
-            click.echo(error.trace, err=True, nl=False)  # there is no run in which a log could lie
+            click.echo(error.trace, err=True, nl=False)  # there is no run directory for a log
         raise
     finally:
         for folder in folders:
@@ -105,42 +105,42 @@ def launch_all(made: Made, out: Path | None, num_ranks: int, *, force: bool, arg
 
 
 def settle(folder: Path, why: str) -> None:
-    """Says in a run that its ranks could not finish why that was; removes the folder of one that was never begun."""
+    """Records in an unfinished run why its ranks stopped; removes the folder if no run was begun."""
     run = end_in_its_place(folder, why)
     if run is None:
         with suppress(OSError):
             folder.rmdir()
     elif run.record.reasons == [why]:
-        tell_of_partial(run)
+        report_partial(run)
 
 
-def tell_of_partial(run: Run) -> None:
-    """What an interruption leaves."""
+def report_partial(run: Run) -> None:
+    """Writes the reports of a partial run and says where it is."""
     write_reports(run)
-    click.echo(f"moeprof: the partial run is in {run.path}, marked invalid", err=True)
+    click.echo(f"moeprof: the partial run is kept in {run.path} and marked invalid", err=True)
 
 
 def common_ranks(recipes: Sequence[Recipe]) -> int:
-    """Of all recipes; UsageError where they ask for different numbers."""
+    """The number of ranks of all recipes; UsageError if they differ."""
     first, *others = recipes
     for other in others:
         if other.parallel.ranks != first.parallel.ranks:
             raise UsageError(
-                f"recipe {first.name}: {first.parallel.ranks} ranks, recipe {other.name}: {other.parallel.ranks}",
-                "Use --ranks for all of them, or run them one by one.",
+                f"recipe {first.name} has {first.parallel.ranks} ranks, recipe {other.name} has {other.parallel.ranks}",
+                "Set the same number with --ranks, or run the recipes one by one.",
             )
     return first.parallel.ranks
 
 
 def folder_for(recipe: Recipe, command: str, recipes: Sequence[Recipe], out: Path | None) -> Path:
-    """Where the run of a recipe goes."""
+    """The run directory of a recipe."""
     if out is None:
         return default_folder(recipe.name, command)
     return out / recipe.name if len(recipes) > 1 else out
 
 
 def reserved(recipe: Recipe, command: str, recipes: Sequence[Recipe], out: Path | None, *, force: bool) -> Path:
-    """The same folder, made now, so that no other launcher takes it meanwhile."""
+    """The run directory of a recipe, created now so that no other launcher takes it."""
     while True:
         folder = folder_for(recipe, command, recipes, out)
         if out is not None:
@@ -150,18 +150,18 @@ def reserved(recipe: Recipe, command: str, recipes: Sequence[Recipe], out: Path 
         try:
             folder.mkdir()
         except FileExistsError:
-            continue  # another one was faster: the next name
+            continue  # another launcher took it: try the next name
         return folder
 
 
 @contextmanager
 def ended_at_once(group: Group) -> Iterator[None]:
-    """Ends a rank that fails without asking the others, who would not answer; alone, an error goes its usual way."""
+    """Ends a failing rank at once, because other ranks would not answer its collectives; a single rank raises as usual."""
     if group.alone:
         yield
         return
     end_with_launcher()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the launcher's way to end a rank: the run is kept
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how the launcher ends a rank: the run is kept
     try:
         yield
     except BaseException as error:
@@ -174,7 +174,7 @@ def ended_at_once(group: Group) -> Iterator[None]:
 
 
 def report(failure: Failure) -> None:
-    """To the launcher where there is one of ours; to the user otherwise, with the place of a defect."""
+    """Reports a failure to our launcher, or to the user if there is none; a bug comes with its traceback."""
     if launched_folders():
         tell(failure, folder_for_failures())
         return
@@ -184,6 +184,6 @@ def report(failure: Failure) -> None:
 
 
 def write_reports(run: Run) -> None:
-    """`report.md` and `report.html` beside the numbers."""
+    """Writes `report.md` and `report.html` to the run directory."""
     for name, form in (("report.md", "markdown"), ("report.html", "html")):
         (run.path / name).write_text(render(run, form), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`moeprof train`: the small checkpoints that come with the package, made again."""
+"""`moeprof train`: trains the small checkpoints that ship with the package."""
 
 import json
 from dataclasses import asdict
@@ -20,24 +20,30 @@ SUFFIX = ".safetensors"
 
 
 class TrainingBar(Bar):
-    """A bar that also shows the loss and the held-out quality."""
+    """A progress bar that also shows the loss and the held-out quality."""
 
-    def told(self, text: str) -> None:
-        """Shown beside the title until the next one."""
+    def show_quality(self, text: str) -> None:
+        """Shows `text` beside the title until the next call."""
         if self.task is not None:
             self.progress.update(self.task, description=f"{self.title}  {text}")
             self.progress.refresh()
 
 
-@click.command(name="train", short_help="Train a recipe's checkpoint.")
+@click.command(name="train")
 @click.argument("recipe")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The checkpoint, FILE.safetensors.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key.")
-@click.option("--data", multiple=True, metavar="NAME=PATH", help="Your own text; MT: NAME=SOURCE,TARGET. Repeat for several.")
-@click.option("--twin", is_flag=True, help="Train the dense twin of hidden width k x F instead, for comparison in the card.")
-@click.option("--card-only", is_flag=True, help="Measure the checkpoint FILE again and write its card, without training.")
-@click.option("--force", is_flag=True, help="Replace FILE, and begin anew where a training was interrupted.")
-@click.option("--json", "as_json", is_flag=True, help="The card as one JSON document.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Checkpoint to write, FILE.safetensors."
+)
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable.")
+@click.option(
+    "--data", multiple=True, metavar="NAME=PATH", help="Use your own text (translation: NAME=SOURCE,TARGET); repeatable."
+)
+@click.option(
+    "--twin", is_flag=True, help="Train the dense twin of hidden width k x F instead, for the comparison in the model card."
+)
+@click.option("--card-only", is_flag=True, help="Do not train: measure the checkpoint FILE again and write its model card.")
+@click.option("--force", is_flag=True, help="Replace FILE, and restart an interrupted training from the beginning.")
+@click.option("--json", "as_json", is_flag=True, help="Print the model card as one JSON document.")
 @click.pass_obj
 def command(
     settings: dict[str, bool],
@@ -51,10 +57,10 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Train RECIPE's model as its section [train] says, and write the checkpoint FILE with a model card beside it.
+    """Train the model of RECIPE as its [train] section says, and write the checkpoint FILE with a model card beside it.
 
-    Interrupted, the same command goes on where it was, to the same weights. The card compares with the dense twin where
-    `<FILE>-twin.safetensors`, made with --twin, lies beside FILE.
+    After an interruption the same command continues and ends with the same weights. If FILE-twin.safetensors (made with
+    --twin) exists beside FILE, the card compares the checkpoint with it.
     """
     resolved = with_options(load_recipe(recipe, overrides), list(data), None, 1, None)
     check_output(out, twin=twin, card_only=card_only, force=force)
@@ -68,15 +74,15 @@ def command(
 
 
 def check_output(out: Path, *, twin: bool, card_only: bool, force: bool) -> None:
-    """UsageError where FILE cannot be written, or is there already; --force clears the way."""
+    """UsageError if FILE cannot be written or already exists; --force removes the state of an interrupted training."""
     from moeprof.studies.train.state import state_path
 
     if twin and card_only:
-        raise UsageError("--twin --card-only: a twin has no card of its own", "Write the card of the checkpoint beside it.")
+        raise UsageError("--twin --card-only: a twin has no model card", "Remove --twin to write the card of the checkpoint.")
     if out.suffix != SUFFIX:
-        raise UsageError(f"--out {out}: not named {SUFFIX}", f"Example: --out {out.with_suffix(SUFFIX)}")
+        raise UsageError(f"--out {out}: the name does not end with {SUFFIX}", f"Example: --out {out.with_suffix(SUFFIX)}")
     if not out.parent.is_dir():
-        raise UsageError(f"--out {out}: there is no folder {out.parent}", "Make it, or give another --out.")
+        raise UsageError(f"--out {out}: the folder {out.parent} does not exist", "Create it, or give another --out.")
     if card_only:
         return
     if force:
@@ -84,11 +90,11 @@ def check_output(out: Path, *, twin: bool, card_only: bool, force: bool) -> None
         return
     written = [out] if twin else [out, out.with_suffix(".md")]
     if not state_path(out).exists() and (there := [path for path in written if path.exists()]):
-        raise UsageError(f"--out {there[0]}: it exists already", "Give another --out, or --force to replace it.")
+        raise UsageError(f"--out {there[0]}: the file already exists", "Give another --out, or --force to replace it.")
 
 
 def train_one(recipe: Recipe, out: Path, *, twin: bool, quiet: bool) -> float:
-    """CPU seconds of the training, which may have begun earlier."""
+    """Trains and returns the CPU seconds, including those before an interruption."""
     from moeprof.studies.train.state import state_path
     from moeprof.studies.train.study import train
 
@@ -97,12 +103,14 @@ def train_one(recipe: Recipe, out: Path, *, twin: bool, quiet: bool) -> float:
             return train(recipe, out, bar, twin=twin).cpu_seconds
     except KeyboardInterrupt:
         if state_path(out).exists():
-            click.echo(f"moeprof: the state is in {state_path(out)}; the same command goes on from there", err=True)
+            click.echo(
+                f"moeprof: interrupted; the state is in {state_path(out)}, and the same command continues from it", err=True
+            )
         raise
 
 
 def write_card(recipe: Recipe, out: Path, cpu_seconds: float | None) -> "ModelCard":
-    """Measures the checkpoint and writes `<FILE>.md`."""
+    """Measures the checkpoint and writes its model card, `FILE.md`."""
     from moeprof.reporters.documents.model_card import render
     from moeprof.studies.train.appraisal import appraise
     from moeprof.studies.train.checkpoint import writing
@@ -114,7 +122,7 @@ def write_card(recipe: Recipe, out: Path, cpu_seconds: float | None) -> "ModelCa
 
 
 def show(card: "ModelCard", name: str, *, as_json: bool) -> None:
-    """The card on stdout."""
+    """Prints the model card as markdown or JSON."""
     from moeprof.reporters.documents.model_card import render
 
     click.echo(json.dumps(asdict(card), indent=1) if as_json else render(card, name), nl=as_json)

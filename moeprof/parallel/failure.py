@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moeprof.records.errors import MoeprofError
+from moeprof.records.errors import MoeprofError, described
 
 FILE = "failure.json"
-REMEDY = "This is a defect of moeprof; the rank's log shows where."
+REMEDY = "This is a bug in moeprof; the log of the rank has a traceback."
 
 
 class LostRankError(MoeprofError):
@@ -47,9 +47,8 @@ class Failure:
 def failure_of(error: BaseException) -> Failure:
     """What a rank has to say of the error that ends it."""
     trace = "".join(traceback.format_exception(error))
-    if isinstance(error, MoeprofError):
-        return Failure(error.what, error.remedy, error.exit_code, isinstance(error, LostRankError), time.time_ns(), trace)
-    return Failure(f"{type(error).__name__}: {error}".splitlines()[0], REMEDY, 1, False, time.time_ns(), trace)
+    found = described(error, REMEDY)
+    return Failure(found.what, found.remedy, found.exit_code, isinstance(error, LostRankError), time.time_ns(), trace)
 
 
 def tell(failure: Failure, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Two sides measured in turns, each in fresh processes: what a shared, noisy machine still lets one compare.
+"""An A/B measurement: two sides in interleaved rounds, each in fresh processes, so that a shared, noisy machine can compare them.
 
-A pair of processes, one a side, plays every phase and variant round by round, A B, B A, A B ...; then both end, and the next pair
-starts. Drift of the machine hits both sides alike, and what a process got by chance is drawn anew for every pair.
+A pair of processes, one per side, runs every phase and variant round by round (A B, B A, A B, ...). Then both end, and the next pair
+starts. Drift of the machine affects both sides alike, and properties of a single process (memory layout, chosen kernel) vary over pairs.
 """
 
 import json
@@ -25,14 +25,18 @@ from moeprof.records.metrics.registry import KEYS, METRICS
 from moeprof.studies.progress import Progress
 
 COMMAND = "turns"
-TURN_S = 2.0
-"""For how long at least a process plays a turn: short rounds are many, so that what disturbs a few of them is outvoted."""
+"""How baseline files name this kind of measurement."""
 
-MOST_ROUNDS = 200
-ANSWER_S = 600.0
-"""A process that has not answered by then never will."""
+WORKERS = ("ab_worker", "worker")
+"""Names of the worker module in moeprof/studies/, newest first: an older checkout has an older one."""
 
-Turn = tuple[str, str]
+MIN_SIDE_S = 2.0
+"""Each side runs a case for at least this long: short rounds are repeated, so that a few disturbed ones do not decide."""
+
+MAX_ROUNDS = 200
+ANSWER_TIMEOUT_S = 600.0
+
+Case = tuple[str, str]
 """A phase and a variant."""
 
 
@@ -46,71 +50,71 @@ class Side:
     """Overrides, `section.key=value`."""
     variants: Sequence[str]
     checkout: Path | None = None
-    """Whose code runs; None is the code that is running now."""
+    """Root of the checkout whose code runs; None is the code that is running now."""
 
 
 @dataclass
 class SideSamples:
-    """What one side's processes have said so far."""
+    """What the processes of one side have answered so far."""
 
-    introduction: dict[str, Any]
-    samples: dict[Turn, list[list[float]]] = field(default_factory=dict)
+    handshake: dict[str, Any]
+    samples: dict[Case, list[list[float]]] = field(default_factory=dict)
+    """Tokens per second, by case and process."""
 
-    def subject(self, turns: str) -> Measurement:
-        """As it would come from as many runs."""
-        told = self.introduction
-        kept = {name: told[name] for name in ("recipe", "settings", "machine", "packages", "texts", "weights")}
-        numbers = [number(told["workload"], turn, processes) for turn, processes in self.samples.items()]
-        return Measurement(command=COMMAND, turns=turns, numbers=tuple(numbers), **kept)
+    def measurement(self, pairing: str) -> Measurement:
+        """One measurement whose processes count as separate runs; `pairing` is equal for two sides that were interleaved."""
+        kept = {name: self.handshake[name] for name in ("recipe", "settings", "machine", "packages", "texts", "weights")}
+        numbers = [throughput(self.handshake["workload"], case, processes) for case, processes in self.samples.items()]
+        return Measurement(command=COMMAND, turns=pairing, numbers=tuple(numbers), **kept)
 
 
-def in_turns(sides: tuple[Side, Side], pairs: int, progress: Progress) -> tuple[Measurement, Measurement]:
-    """Both sides measured by `pairs` pairs of processes.
+def measure_interleaved(sides: tuple[Side, Side], pairs: int, progress: Progress) -> tuple[Measurement, Measurement]:
+    """Measures both sides with `pairs` pairs of processes; every process has ended when this returns or raises.
 
-    UsageError where a side cannot run as asked; MoeprofError where one fails or falls silent. No process is left behind.
+    UsageError if a side cannot run as requested; MoeprofError if a process fails or does not answer.
     """
     progress.stage("pairs of processes", pairs)
-    tallies: list[SideSamples] = []
+    collected: list[SideSamples] = []
     for pair in range(pairs):
         with ExitStack() as stack:
-            players = [stack.enter_context(WorkerProcess(side)) for side in sides]
-            introductions = [player.introduction() for player in players]
-            tallies = tallies or [SideSamples(introduction) for introduction in introductions]
-            play(players, tallies, first=pair % 2)
+            workers = [stack.enter_context(WorkerProcess(side)) for side in sides]
+            handshakes = [worker.handshake() for worker in workers]
+            collected = collected or [SideSamples(handshake) for handshake in handshakes]
+            run_cases(workers, collected, first=pair % 2)
         progress.advance()
-    name = secrets.token_hex(8)
-    before, after = (tally.subject(name) for tally in tallies)
+    pairing = secrets.token_hex(8)
+    before, after = (side.measurement(pairing) for side in collected)
     return before, after
 
 
-def play(players: Sequence["WorkerProcess"], tallies: Sequence[SideSamples], first: int) -> None:
-    """Every turn that both can play; side `first` begins."""
-    told = [tally.introduction for tally in tallies]
-    for turn in (tuple(turn) for turn in told[0]["turns"] if turn in told[1]["turns"]):
-        order = [first, 1 - first]
-        for _ in range(max(each["warmup"] for each in told)):
+def run_cases(workers: Sequence["WorkerProcess"], collected: Sequence[SideSamples], first: int) -> None:
+    """Runs every case that both sides have; side `first` begins."""
+    ours, theirs = (side.handshake for side in collected)
+    order = [first, 1 - first]
+    for case in (tuple(case) for case in ours["turns"] if case in theirs["turns"]):
+        for _ in range(max(ours["warmup"], theirs["warmup"])):
             for side in order:
-                players[side].round(turn)
-        kept = played(players, turn, order, min(each["rounds"] for each in told))
-        for tally, samples in zip(tallies, kept, strict=True):
-            tally.samples.setdefault(turn, []).append(samples)
+                workers[side].run_round(case)
+        samples = run_rounds(workers, case, order, min(ours["rounds"], theirs["rounds"]))
+        for side_samples, throughputs in zip(collected, samples, strict=True):
+            side_samples.samples.setdefault(case, []).append(throughputs)
 
 
-def played(players: Sequence["WorkerProcess"], turn: Turn, order: Sequence[int], rounds: int) -> list[list[float]]:
-    """Rounds of both sides, A B, B A, A B ...: as many as asked for, and more where these are short."""
-    kept: list[list[float]] = [[], []]
+def run_rounds(workers: Sequence["WorkerProcess"], case: Case, order: Sequence[int], rounds: int) -> list[list[float]]:
+    """Throughputs of both sides in the order A B, B A, A B, ...: `rounds` per side, and more if rounds are short."""
+    samples: list[list[float]] = [[], []]
     seconds = 0.0
-    while len(kept[0]) < rounds or (seconds < 2 * TURN_S and len(kept[0]) < MOST_ROUNDS):
-        for side in order if len(kept[0]) % 2 == 0 else order[::-1]:
-            throughput, lasted = players[side].round(turn)
-            kept[side].append(throughput)
-            seconds += lasted
-    return kept
+    while len(samples[0]) < rounds or (seconds < 2 * MIN_SIDE_S and len(samples[0]) < MAX_ROUNDS):
+        for side in order if len(samples[0]) % 2 == 0 else order[::-1]:
+            tokens_per_s, round_s = workers[side].run_round(case)
+            samples[side].append(tokens_per_s)
+            seconds += round_s
+    return samples
 
 
-def number(workload: str, turn: Turn, processes: list[list[float]]) -> Number:
-    """A throughput with the rounds of all processes."""
-    cells = {"workload": workload, "phase": turn[0], "variant": turn[1], "metric": GATED}
+def throughput(workload: str, case: Case, processes: list[list[float]]) -> Number:
+    """The throughput of a case with the rounds of all processes; its value is the median of the processes' medians."""
+    cells = {"workload": workload, "phase": case[0], "variant": case[1], "metric": GATED}
     return Number(
         address=tuple(cells.get(key, "") for key in KEYS),
         unit=METRICS[GATED].unit,
@@ -121,15 +125,15 @@ def number(workload: str, turn: Turn, processes: list[list[float]]) -> Number:
 
 
 class WorkerProcess:
-    """A process that plays one side's rounds, from the `with` to its end."""
+    """A process that runs the rounds of one side; it starts with the `with` block and is killed at its end."""
 
     def __init__(self, side: Side) -> None:
         self.side = side
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         environment = os.environ | ({"PYTHONPATH": str(side.checkout)} if side.checkout else {})
-        # -P: what lies in the current folder must not hide the code that is meant
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "moeprof.studies.ab_worker"],
+        # -P: a moeprof/ in the current folder must not shadow the requested code
+        self.process = subprocess.Popen(  # noqa: S603  the arguments are our own
+            [sys.executable, "-P", "-m", f"moeprof.studies.{worker_module(side.checkout)}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -139,7 +143,7 @@ class WorkerProcess:
         )
 
     def __enter__(self) -> Self:
-        self.say({"recipe": self.side.recipe, "settings": list(self.side.settings), "variants": list(self.side.variants)})
+        self.send({"recipe": self.side.recipe, "settings": list(self.side.settings), "variants": list(self.side.variants)})
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -150,67 +154,78 @@ class WorkerProcess:
                 with suppress(BrokenPipeError):
                     pipe.close()
 
-    def introduction(self) -> dict[str, Any]:
-        """What the process says of itself, once it is ready; UsageError where it runs other code than was asked for."""
-        told = self.heard()
-        if self.side.checkout is not None and Path(told["code"]).resolve() != self.side.checkout.resolve():
+    def handshake(self) -> dict[str, Any]:
+        """What the process runs, received once it is ready; UsageError if it runs other code than the checkout's."""
+        answer = self.receive()
+        if self.side.checkout is not None and Path(answer["code"]).resolve() != self.side.checkout.resolve():
             raise UsageError(
-                f"checkout {self.side.checkout}: {told['code']} ran in its place", "Give the folder that holds moeprof/."
+                f"checkout {self.side.checkout}: the code of {answer['code']} ran instead",
+                "Give the folder that contains moeprof/.",
             )
-        return told
+        return answer
 
-    def round(self, turn: Turn) -> tuple[float, float]:
-        """Tokens per second of one round, and the seconds it took."""
-        self.say({"phase": turn[0], "variant": turn[1]})
-        told = self.heard()
-        return float(told["throughput"]), float(told["seconds"])
+    def run_round(self, case: Case) -> tuple[float, float]:
+        """Tokens per second of one round, and its duration in seconds."""
+        self.send({"phase": case[0], "variant": case[1]})
+        answer = self.receive()
+        return float(answer["throughput"]), float(answer["seconds"])
 
-    def say(self, line: dict[str, Any]) -> None:
-        """A process that is gone is noticed when its answer is missing."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Writes one line of JSON; `receive` reports a process that has ended."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(line) + "\n")
+            self.process.stdin.write(json.dumps(message) + "\n")
 
-    def heard(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """The next answer; an error of the other process is raised here."""
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], ANSWER_S)[0]:
-            raise MoeprofError(f"side {self.side.name}: no answer for {ANSWER_S:.0f} s", "Try a smaller load.")
+        if not select.select([self.process.stdout], [], [], ANSWER_TIMEOUT_S)[0]:
+            raise MoeprofError(f"side {self.side.name}: no answer for {ANSWER_TIMEOUT_S:.0f} s", "Try a smaller load.")
         line = self.process.stdout.readline()
         if not line:
             raise MoeprofError(
-                f"side {self.side.name}: its process ended: {self.last_words()}", "Run that side alone to see why."
+                f"side {self.side.name}: its process ended: {self.last_error_line()}",
+                "Run that side alone (`moeprof characterize`) to see the whole error.",
             )
-        told: dict[str, Any] = json.loads(line)
-        if "what" in told:
-            kind = UsageError if told["usage"] else MoeprofError
-            raise kind(f"side {self.side.name}: {told['what']}", told["remedy"])
-        return told
+        answer: dict[str, Any] = json.loads(line)
+        if "what" in answer:
+            kind = UsageError if answer["usage"] else MoeprofError
+            raise kind(f"side {self.side.name}: {answer['what']}", answer["remedy"])
+        return answer
 
-    def last_words(self) -> str:
-        """The last line on stderr."""
+    def last_error_line(self) -> str:
+        """The last line on stderr, or the exit status if there is none."""
         self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {self.process.returncode}")
 
 
-def sides_of(
-    recipe: str, shared: Iterable[str], a: Iterable[str], b: Iterable[str], variants: Sequence[str], checkout: Path | None
-) -> tuple[Side, Side]:
-    """A, of `checkout` where there is one, and B, always of the code that is running."""
-    common, ours, theirs = list(shared), list(a), list(b)
-    if checkout is not None and not (checkout / "moeprof" / "studies" / "ab_worker.py").is_file():
-        raise UsageError(
-            f"checkout {checkout}: no moeprof that can measure in turns lies in it", "Give the root of a checkout."
-        )
-    return (
-        Side(named("A", checkout, ours), recipe, common + ours, variants, checkout),
-        Side(named("B", None, theirs), recipe, common + theirs, variants),
+def worker_module(checkout: Path | None) -> str:
+    """The name of the worker module in a checkout; UsageError if it has none."""
+    if checkout is None:
+        return WORKERS[0]
+    for name in WORKERS:
+        if (checkout / "moeprof" / "studies" / f"{name}.py").is_file():
+            return name
+    raise UsageError(
+        f"checkout {checkout}: it contains no moeprof with interleaved measurements", "Give the root of a checkout of moeprof."
     )
 
 
-def named(letter: str, checkout: Path | None, settings: Sequence[str]) -> str:
-    """`A (load.batch_size=8)`."""
-    told = ", ".join([*([str(checkout)] if checkout else []), *settings])
-    return f"{letter} ({told})" if told else letter
+def sides_of(
+    recipe: str, shared: Iterable[str], a: Iterable[str], b: Iterable[str], variants: Sequence[str], checkout: Path | None
+) -> tuple[Side, Side]:
+    """Side A, which runs the code of `checkout` if one is given, and side B, which runs the current code."""
+    common, ours, theirs = list(shared), list(a), list(b)
+    worker_module(checkout)
+    return (
+        Side(side_name("A", checkout, ours), recipe, common + ours, variants, checkout),
+        Side(side_name("B", None, theirs), recipe, common + theirs, variants),
+    )
+
+
+def side_name(letter: str, checkout: Path | None, settings: Sequence[str]) -> str:
+    """The letter with what is particular to this side: `A (load.batch_size=8)`."""
+    details = ", ".join([*([str(checkout)] if checkout else []), *settings])
+    return f"{letter} ({details})" if details else letter

@@ -1,8 +1,8 @@
-"""One side of an A/B measurement in a process of its own: `python -m moeprof.studies.ab_worker`, spoken to in lines of JSON.
+"""The worker process of one side of an A/B measurement: `python -m moeprof.studies.ab_worker`, which exchanges lines of JSON.
 
-The first line asks for a recipe, `{"recipe": ..., "settings": [...], "variants": [...]}`, and is answered by what the rounds will
-depend on. Every further line asks for one round, `{"phase": ..., "variant": ...}`, and is answered by its
-tokens per second and its seconds.
+The first request names a recipe, `{"recipe": ..., "settings": [...], "variants": [...]}`; the answer is the handshake. Every further
+request names one round, `{"phase": ..., "variant": ...}`; the answer is its tokens per second and its duration in seconds.
+Other versions of moeprof use the same keys (`compare --against-checkout`): do not rename them.
 """
 
 import json
@@ -33,26 +33,26 @@ from moeprof.studies.session import calibrate, first_of_each_domain, load_models
 from moeprof.workloads.episodes import Round, num_tokens
 from moeprof.workloads.registry import Workload, make_workload
 
-Play = Callable[[], int]
-"""One round, one batch of every domain; its nanoseconds."""
+RunRound = Callable[[], int]
+"""Runs one round, one batch of every domain, and returns its nanoseconds."""
 
 
 def main() -> None:
-    """Answers lines until there are no more; an error is an answer too."""
+    """Answers requests until stdin ends; an error is sent as an answer."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the answers
     try:
         with torch.inference_mode(), collector_paused():
-            for answer in conversation(sys.stdin):
+            for answer in answers_to(sys.stdin):
                 answers.write(json.dumps(answer) + "\n")
     except MoeprofError as error:
         answers.write(json.dumps({"what": error.what, "remedy": error.remedy, "usage": isinstance(error, UsageError)}) + "\n")
 
 
-def conversation(lines: TextIO) -> Iterator[dict[str, Any]]:
-    """The answer to every line."""
-    asked = json.loads(lines.readline())
-    recipe = load_recipe(asked["recipe"], asked["settings"])
+def answers_to(requests: TextIO) -> Iterator[dict[str, Any]]:
+    """The handshake, then one answer per requested round."""
+    first = json.loads(requests.readline())
+    recipe = load_recipe(first["recipe"], first["settings"])
     check_ranks(recipe, ALONE)
     check_device(recipe)
     check_weights(recipe)
@@ -60,19 +60,19 @@ def conversation(lines: TextIO) -> Iterator[dict[str, Any]]:
     if recipe.measure.device == "cpu":
         keep_freed_memory()
     workload = make_workload(recipe)
-    plays = plays_of(
-        recipe, workload, [timed_variants()[name] for name in asked["variants"]], synchronized(recipe.measure.device)
+    cases = cases_of(
+        recipe, workload, [timed_variants()[name] for name in first["variants"]], synchronized(recipe.measure.device)
     )
-    yield introduction(recipe, workload, list(plays))
-    for line in lines:
-        turn = json.loads(line)
-        tokens, play = plays[turn["phase"], turn["variant"]]
-        seconds = play() / 1e9
+    yield handshake(recipe, workload, list(cases))
+    for line in requests:
+        request = json.loads(line)
+        tokens, run_round = cases[request["phase"], request["variant"]]
+        seconds = run_round() / 1e9
         yield {"throughput": tokens / seconds, "seconds": seconds}
 
 
-def introduction(recipe: Recipe, workload: Workload, turns: list[tuple[str, str]]) -> dict[str, Any]:
-    """What the numbers depend on, and which turns can be asked for."""
+def handshake(recipe: Recipe, workload: Workload, cases: list[tuple[str, str]]) -> dict[str, Any]:
+    """Everything that the numbers depend on, and the phases and variants that can be requested."""
     found = environment(recipe.measure.device)
     return {
         "code": str(Path(moeprof.__file__).resolve().parents[1]),
@@ -85,17 +85,17 @@ def introduction(recipe: Recipe, workload: Workload, turns: list[tuple[str, str]
         "weights": weights_hash(recipe),
         "warmup": recipe.measure.warmup,
         "rounds": recipe.measure.rounds,
-        "turns": turns,
+        "turns": cases,
     }
 
 
-def plays_of(
+def cases_of(
     recipe: Recipe, workload: Workload, variants: list[Variant], clock: Clock
-) -> dict[tuple[str, str], tuple[int, Play]]:
-    """A round of every phase and variant, ready to be played, and its tokens, padding left out."""
+) -> dict[tuple[str, str], tuple[int, RunRound]]:
+    """A prepared round of every phase and variant, with its number of tokens (without padding)."""
     models = load_models(recipe, variants, Silent())
     calibrate(models)
-    plays: dict[tuple[str, str], tuple[int, Play]] = {}
+    cases: dict[tuple[str, str], tuple[int, RunRound]] = {}
     for phase in recipe.phases:
         episodes = first_of_each_domain(workload.episodes(phase))
         for episode in episodes:
@@ -105,21 +105,21 @@ def plays_of(
         for variant in variants if tokens else []:
             use_variant(models[variant], variant)
             rounds = [episode.ready(models[variant]) for episode in episodes]
-            plays[phase, variant.label] = tokens, player(models[variant], variant, rounds, clock)
-    return plays
+            cases[phase, variant.label] = tokens, timed_round(models[variant], variant, rounds, clock)
+    return cases
 
 
-def player(model: torch.nn.Module, variant: Variant, rounds: list[Round], clock: Clock) -> Play:
-    """Every batch once; nothing but the batches is on the clock."""
+def timed_round(model: torch.nn.Module, variant: Variant, batches: list[Round], clock: Clock) -> RunRound:
+    """A function that runs every batch once and times nothing but the batches."""
 
-    def play() -> int:
+    def run_round() -> int:
         use_variant(model, variant)
         started = clock()
-        for batch in rounds:
+        for batch in batches:
             batch()
         return clock() - started
 
-    return play
+    return run_round
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moeprof.cli.group import COMMANDS
 from moeprof.records.recipe.files import builtin_names
 from moeprof.records.run.run import Run
 
@@ -160,12 +161,26 @@ def test_debug_shows_the_traceback_wherever_it_stands(moeprof: Call) -> None:
         assert "Traceback" in stderr
 
 
-def test_a_defect_is_reported_as_one(moeprof: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_as_one(moeprof: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moeprof.cli.recipes.builtin_names", lambda: 1 / 0)
     code, _, stderr = moeprof("recipes", "list")
     assert code == 1
-    assert "ZeroDivisionError" in stderr
-    assert len(stderr.splitlines()) == 2
+    assert stderr.splitlines() == [
+        "Error: ZeroDivisionError: division by zero",
+        "This is a bug in moeprof; rerun with --debug for a traceback.",
+    ]
+
+
+def test_a_dependency_that_is_not_installed_is_named(moeprof: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    code, _, stderr = moeprof("recipes", "list")
+    assert (code, stderr.splitlines()[1]) == (1, "Install it: pip install rich")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_line_of_help_fits_80_columns(moeprof: Call, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, moeprof(*filter(None, [command]), "--help")[1].splitlines())) <= 80
 
 
 def test_recipes_list_names_all_seven(moeprof: Call) -> None:

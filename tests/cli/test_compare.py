@@ -133,7 +133,7 @@ def test_an_unfinished_run_is_not_compared(moeprof: Call, run: Path, tmp_path: P
     assert moeprof("baseline", "save", str(tmp_path / "b.json"), copy)[0] == 2
 
 
-# Measuring in turns
+# Measuring in interleaved rounds
 
 
 def test_both_sides_are_measured_in_fresh_processes_and_kept(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
@@ -155,18 +155,22 @@ def test_both_sides_are_measured_in_fresh_processes_and_kept(moeprof: Call, micr
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        ((), "compare: two sides are needed"),
-        (("reports/old",), "compare: two sides are needed"),
-        (("reports/old", "--run-both", "lm-tiny"), "compare reports/old: recorded runs cannot be measured in turns"),
+        ((), "compare: two sides are required"),
+        (("reports/old",), "compare: two sides are required"),
+        (
+            ("reports/old", "--run-both", "lm-tiny"),
+            "compare reports/old: recorded runs cannot be combined with --run-both",
+        ),
         (
             ("reports/old", "reports/new", "--a", "load.batch_size=1"),
-            "compare: load.batch_size=1 changes nothing in recorded runs",
+            "compare: load.batch_size=1 has no effect on recorded runs",
         ),
     ],
 )
 def test_recorded_sides_and_measured_ones_are_not_mixed(moeprof: Call, words: tuple[str, ...], what: str) -> None:
     code, _, stderr = moeprof("compare", *words)
-    assert (code, stderr.splitlines()[0]) == (2, f"Error: {what}")
+    assert code == 2
+    assert stderr.startswith(f"Error: {what}")
 
 
 def test_a_recipe_that_is_not_there_is_said_by_the_side_that_misses_it(moeprof: Call, tmp_path: Path) -> None:
@@ -178,4 +182,4 @@ def test_a_recipe_that_is_not_there_is_said_by_the_side_that_misses_it(moeprof: 
 def test_an_older_measurement_is_not_overwritten(moeprof: Call, tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("precious")
     code, _, stderr = moeprof("compare", "--run-both", "lm-tiny", "--out", tmp_path)
-    assert (code, stderr.splitlines()[0]) == (2, f"Error: {tmp_path}/b.json: it exists already")
+    assert (code, stderr.splitlines()[0]) == (2, f"Error: {tmp_path}/b.json: the file already exists")

@@ -30,7 +30,7 @@ Timer = Callable[[], float]
 class Listener(Progress, Protocol):
     """A progress that also shows one line on how it goes."""
 
-    def told(self, text: str) -> None:
+    def show_quality(self, text: str) -> None:
         """Loss and held-out quality."""
         ...
 
@@ -84,7 +84,7 @@ class Training:
             heldout = cross_entropies(self.model, self.heldout)
             course.curve.append(Point(course.step, course.tokens, mean(course.recent), heldout))
             course.recent = []
-            listener.told(f"loss {course.curve[-1].loss:.3f}, held out {quality_text(heldout)}")
+            listener.show_quality(f"loss {course.curve[-1].loss:.3f}, held out {quality_text(heldout)}")
         before, course.cpu_seconds = course.cpu_seconds, self.spent_before + self.timer() - self.started
         if before // SAVE_SECONDS != course.cpu_seconds // SAVE_SECONDS:
             self.save()

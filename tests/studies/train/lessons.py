@@ -39,7 +39,7 @@ class Quiet:
         if self.done == self.stop_after:
             raise KeyboardInterrupt
 
-    def told(self, text: str) -> None:
+    def show_quality(self, text: str) -> None:
         self.lines.append(text)
 
 
