@@ -14,7 +14,8 @@ import torch
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import dispatch_function
-from moeprof.moe.dispatch.static import MaskedSent
+from moeprof.moe.dispatch.static import MaskedDispatched
+from moeprof.moe.exchange import LOCAL
 from moeprof.moe.layer import MoELayer
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
@@ -68,8 +69,8 @@ def dispatched_bytes(recipe: Recipe, variant: Variant, num_tokens: int) -> tuple
         routing = layer.router(x_TD, Step(None))
         tracker = MemoryTracker(layer)
         with tracker.observing():
-            sent = dispatch_function(variant.dispatch)(x_TD, routing, recipe.gating.capacity_fraction, None)
-    return tracker.bytes.total, sent.combine_weights_TR.nbytes if isinstance(sent, MaskedSent) else 0
+            dispatched = dispatch_function(variant.dispatch)(x_TD, routing, recipe.gating.capacity_fraction, LOCAL)
+    return tracker.bytes.total, dispatched.combine_weights_TR.nbytes if isinstance(dispatched, MaskedDispatched) else 0
 
 
 def layer_bytes(recipe: Recipe, variant: Variant, num_tokens: int) -> int:

@@ -74,8 +74,8 @@ BANDWIDTH_BYTES = 2**28
 def contenders(layer: MoELayer, x_TD: Tensor, step: Step) -> dict[str, Callable[[], object]]:
     """The layer, the gate in it, each bare GEMM with its output in place, and a copy that measures bandwidth."""
     weights = layer.experts.weights
-    sent = static.dispatch(x_TD, layer.router(x_TD, step), layer.capacity_fraction)
-    mask_TR, rows_RD = sent.combine_weights_TR, sent.rows.rows_RD
+    dispatched = static.dispatch(x_TD, layer.router(x_TD, step), layer.capacity_fraction)
+    mask_TR, rows_RD = dispatched.combine_weights_TR, dispatched.rows.rows_RD
     rows_PCD = rows_RD.view(len(weights.w1_EDF), -1, x_TD.shape[1])
     hidden_PCF, outputs_PCD = torch.bmm(rows_PCD, weights.w1_EDF), torch.empty_like(rows_PCD)
     dispatched_RD, y_TD = torch.empty_like(rows_RD), torch.empty_like(x_TD)
@@ -93,8 +93,8 @@ def contenders(layer: MoELayer, x_TD: Tensor, step: Step) -> dict[str, Callable[
 
 def buffer_bytes(layer: MoELayer, x_TD: Tensor, step: Step) -> int:
     """Mask, combine weights, expert rows, hidden before and behind the activation, outputs."""
-    sent = static.dispatch(x_TD, layer.router(x_TD, step), layer.capacity_fraction)
-    rows, mask = sent.rows.rows_RD, sent.combine_weights_TR
+    dispatched = static.dispatch(x_TD, layer.router(x_TD, step), layer.capacity_fraction)
+    rows, mask = dispatched.rows.rows_RD, dispatched.combine_weights_TR
     hidden = rows.shape[0] * layer.experts.w1.shape[2] * rows.element_size()
     return 2 * mask.nbytes + 2 * rows.nbytes + 2 * hidden
 

@@ -1,10 +1,11 @@
-"""The exchange between dispatch and experts: rows travel to the ranks of their experts, and the outputs back.
+"""The exchange between dispatch and experts: rows go to the ranks of their experts, and the outputs return.
 
-N ranks, P physical experts, L = P / N experts of each rank (contiguous), R rows, c slots per expert, D width.
+N ranks, P physical experts, L = P / N experts of each rank (contiguous), R rows, c capacity slots per expert, D width.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,17 +18,60 @@ from moeprof.parallel.group import Group
 from moeprof.store.resident import Offsets
 
 Splits = Sequence[int] | None
-"""Rows for, or from, every rank; None where all get as many."""
+"""Rows for, or from, each rank; None if all ranks get equally many."""
 
-Return = Callable[[Tensor], Tensor]
-"""Takes the outputs of this rank's experts, and gives those of the rows that this rank sent, in their order."""
+ReturnOutputs = Callable[[Tensor], Tensor]
+"""Takes the outputs of this rank's experts; gives the outputs of the rows that this rank dispatched, in their order."""
 
 Expect = Callable[[Offsets], None]
 """Takes the bounds of the rows of this rank's experts."""
 
 
-class Travel:
-    """One all-to-all from its start to its end; tells the probe that asks for it, and looks at no clock otherwise."""
+class Exchange(Protocol):
+    """What ranks do for each other in one step of one layer."""
+
+    def largest(self, slots: int) -> int:
+        """The most capacity slots that any rank needs: Tutel's all-reduce of the dropless capacity."""
+        ...
+
+    def announce(self, offsets: Tensor) -> None:
+        """Starts the all-to-all of sizes; `offsets` (P + 1,) bound the rows of every expert."""
+        ...
+
+    def send_to_experts(self, rows: ExpertRows, expect: Expect) -> tuple[ExpertRows, ReturnOutputs]:
+        """The rows of this rank's experts from all ranks, expert by expert and rank 0 first; and how outputs return.
+
+        `expect` is called with the bounds of these rows as soon as they are known, before the rows arrive.
+        """
+        ...
+
+
+class LocalExchange:
+    """The exchange of one rank: its rows and outputs are where they are needed already."""
+
+    def largest(self, slots: int) -> int:
+        """This rank's own slots."""
+        return slots
+
+    def announce(self, offsets: Tensor) -> None:
+        """Does nothing: no other rank needs the sizes."""
+
+    def send_to_experts(self, rows: ExpertRows, expect: Expect) -> tuple[ExpertRows, ReturnOutputs]:
+        """The rows themselves, not copied."""
+        expect(rows.offsets)
+        return rows, unchanged
+
+
+def unchanged(outputs_RD: Tensor) -> Tensor:
+    """The outputs themselves, not copied."""
+    return outputs_RD
+
+
+LOCAL = LocalExchange()
+
+
+class AllToAll:
+    """One all-to-all from its start to its end; it reads a clock only if a probe records collectives."""
 
     def __init__(self, name: str, layer: str, group: Group, rows: Tensor, sent: Splits = None, received: Splits = None) -> None:
         self.name, self.layer = name, layer
@@ -40,7 +84,7 @@ class Travel:
             self.arriving.when_done(lambda: self.done_ns.append(wall_clock()))
 
     def end(self, *, at_once: bool = False) -> Tensor:
-        """What arrived, source by source; `at_once` where the rank has waited for it since it started."""
+        """The rows that arrived, source by source; `at_once` if the rank has waited for them since the start."""
         probe = collective_probe()
         if probe is None:
             return self.arriving.wait()
@@ -52,52 +96,49 @@ class Travel:
         return rows
 
 
-class Exchange:
-    """One layer's all-to-alls in one step.
+class RankExchange:
+    """The exchange of several ranks: the all-to-alls of one layer in one step.
 
-    Of padded slots (static, Tutel): one there and one back, equal for all ranks. Of tokens (dynamic gating): first the sizes, P
-    whole numbers of every rank, on their way while the tokens are still reordered; then the tokens, and back (paper.md 4).
+    Capacity slots (static, Tutel): one all-to-all to the experts and one back, equal for all ranks. Tokens (dynamic gating): first
+    the sizes, P whole numbers of every rank, sent while the tokens are still reordered; then the tokens, and back (paper.md 4).
     """
 
     def __init__(self, layer: str, group: Group) -> None:
         self.layer, self.group = layer, group
-        self.sizes: Travel | None = None
+        self.sizes: AllToAll | None = None
 
-    def agreed(self, slots: int) -> int:
-        """The most slots that any rank needs: Tutel's all-reduce of the dropless capacity."""
+    def largest(self, slots: int) -> int:
+        """The most capacity slots that any rank needs, from an all-reduce."""
         return largest(self.group, [slots])[0]
 
     def announce(self, offsets: Tensor) -> None:
         """Starts the all-to-all of sizes; `offsets` (P + 1,) bound the rows of every expert."""
-        self.sizes = Travel("a2a_sizes", self.layer, self.group, offsets.diff().long())
+        self.sizes = AllToAll("a2a_sizes", self.layer, self.group, offsets.diff().long())
 
-    def there(self, rows: ExpertRows, expect: Expect = lambda _: None) -> tuple[ExpertRows, Return]:
-        """The rows of this rank's experts from all ranks, expert by expert and those of rank 0 first; and their way back.
-
-        `expect` is told the bounds of these rows as soon as they are known, before the rows travel.
-        """
+    def send_to_experts(self, rows: ExpertRows, expect: Expect) -> tuple[ExpertRows, ReturnOutputs]:
+        """Sends padded buffers, whose bounds are a `range`, in equal shares, and other rows by their sizes."""
         if isinstance(rows.offsets, range):
-            return self.slots_there(rows.rows_RD, rows.offsets.step, expect)
-        return self.tokens_there(rows, expect)
+            return self.send_slots(rows.rows_RD, rows.offsets.step, expect)
+        return self.send_tokens(rows, expect)
 
-    def slots_there(self, rows_RD: Tensor, slots: int, expect: Expect) -> tuple[ExpertRows, Return]:
-        """Full or not, all of them."""
+    def send_slots(self, rows_RD: Tensor, slots: int, expect: Expect) -> tuple[ExpertRows, ReturnOutputs]:
+        """Sends all capacity slots, filled or not."""
         num_ranks = self.group.size
         mine = range(0, len(rows_RD) + 1, num_ranks * slots)
         expect(mine)
-        arrived_RD = self.travelled("a2a_dispatch", rows_RD)
+        arrived_RD = self.all_to_all("a2a_dispatch", rows_RD)
         with region("dispatch", self.layer):
-            mine_RD = swapped(arrived_RD, num_ranks, slots)
+            mine_RD = swap_blocks(arrived_RD, num_ranks, slots)
 
-        def back(outputs_RD: Tensor) -> Tensor:
+        def return_outputs(outputs_RD: Tensor) -> Tensor:
             with region("combine", self.layer):
-                leaving_RD = swapped(outputs_RD, len(outputs_RD) // (num_ranks * slots), slots)
-            return self.travelled("a2a_combine", leaving_RD)
+                leaving_RD = swap_blocks(outputs_RD, len(outputs_RD) // (num_ranks * slots), slots)
+            return self.all_to_all("a2a_combine", leaving_RD)
 
-        return ExpertRows(mine_RD, mine), back
+        return ExpertRows(mine_RD, mine), return_outputs
 
-    def tokens_there(self, rows: ExpertRows, expect: Expect) -> tuple[ExpertRows, Return]:
-        """As many as there are: the sizes must be known here before a token can be received."""
+    def send_tokens(self, rows: ExpertRows, expect: Expect) -> tuple[ExpertRows, ReturnOutputs]:
+        """Sends as many rows as there are: this rank must know the sizes before it can receive a token."""
         assert self.sizes is not None
         with region("a2a_sizes", self.layer):
             sizes_NL = self.sizes.end().view(self.group.size, -1)
@@ -106,41 +147,54 @@ class Exchange:
             ends_L = sizes_NL.sum(dim=0).cumsum(0, dtype=torch.int32)
             offsets = torch.cat([ends_L.new_zeros(1), ends_L])
         expect(offsets)
-        arrived_RD = self.travelled("a2a_dispatch", rows.rows_RD, sent, received)
+        arrived_RD = self.all_to_all("a2a_dispatch", rows.rows_RD, sent, received)
         with region("dispatch", self.layer):
             order_R = expert_order(sizes_NL, len(arrived_RD))
             mine_RD = arrived_RD.index_select(0, order_R)
 
-        def back(outputs_RD: Tensor) -> Tensor:
+        def return_outputs(outputs_RD: Tensor) -> Tensor:
             with region("combine", self.layer):
                 leaving_RD = torch.empty_like(outputs_RD).index_copy_(0, order_R, outputs_RD)
-            return self.travelled("a2a_combine", leaving_RD, received, sent)
+            return self.all_to_all("a2a_combine", leaving_RD, received, sent)
 
-        return ExpertRows(mine_RD, offsets), back
+        return ExpertRows(mine_RD, offsets), return_outputs
 
-    def travelled(self, name: str, rows_RD: Tensor, sent: Splits = None, received: Splits = None) -> Tensor:
+    def all_to_all(self, name: str, rows_RD: Tensor, sent: Splits = None, received: Splits = None) -> Tensor:
         """One all-to-all that nothing overlaps."""
         with region(name, self.layer):
-            return Travel(name, self.layer, self.group, rows_RD, sent, received).end(at_once=True)
+            return AllToAll(name, self.layer, self.group, rows_RD, sent, received).end(at_once=True)
 
 
-def swapped(rows_RD: Tensor, outer: int, slots: int) -> Tensor:
-    """Blocks of c slots from (outer, inner) order to (inner, outer): from sources to experts, or back."""
+def exchange_of(layer: str, group: Group) -> Exchange:
+    """A new exchange for one step of a layer."""
+    return LOCAL if group.alone else RankExchange(layer, group)
+
+
+def swap_blocks(rows_RD: Tensor, outer: int, slots: int) -> Tensor:
+    """Blocks of c rows from (outer, inner) order to (inner, outer) order: from ranks to experts, or back.
+
+    With c = 1, two ranks and two experts, and rows named by rank and expert:
+        arrived   0a 0b 1a 1b   (outer = 2)
+        result    0a 1a 0b 1b
+    """
     num_rows, dim = rows_RD.shape
     return rows_RD.view(outer, -1, slots, dim).transpose(0, 1).reshape(num_rows, dim)
 
 
 def rank_shares(rows: ExpertRows, local_experts: int) -> list[int]:
-    """How many rows each rank's experts get, (N,)."""
+    """How many rows go to the experts of each rank, (N,)."""
     bounds = torch.as_tensor(rows.offsets)[::local_experts]
     shares: list[int] = bounds.diff().tolist()
     return shares
 
 
 def expert_order(sizes_NL: Tensor, num_rows: int) -> Tensor:
-    """Where each row of (expert, source) order stands among rows of (source, expert) order, (R,).
+    """For each row in (expert, source) order, its index in (source, expert) order, (R,).
 
-    `sizes_NL` counts the rows of every source and expert.
+    `sizes_NL` counts the rows of every source and expert. With sizes [[2, 1], [1, 2]], and rows named by source and expert:
+        arrived   0a 0a 0b 1a 1b 1b
+        order     0  1  3  2  4  5
+        selected  0a 0a 1a 0b 1b 1b
     """
     sizes_LN = sizes_NL.t().flatten()
     begins_LN = (sizes_NL.flatten().cumsum(0) - sizes_NL.flatten()).view_as(sizes_NL).t().flatten()

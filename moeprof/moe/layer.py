@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from moeprof.instrument.probe import active, region
 from moeprof.instrument.step import Step
-from moeprof.moe.dispatch import Sent, dispatch_function
-from moeprof.moe.exchange import Exchange
+from moeprof.moe.dispatch import Dispatched, dispatch_function
+from moeprof.moe.exchange import exchange_of
 from moeprof.moe.experts import ACTIVATIONS, Experts, run_experts
 from moeprof.moe.kernels import KERNELS
-from moeprof.moe.placed import PhysicalExperts
+from moeprof.moe.physical_experts import PhysicalExperts
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.router import ForcedDecisions, Router
 from moeprof.moe.routing import Routing
@@ -65,22 +65,16 @@ class MoELayer(nn.Module):
             routing = self.router(x_TD, step)
         if self.variant is None:
             return reference_layer(x_TD, routing, self.experts.weights, self.activation, self.scale)
-        exchange = None if self.group.alone else Exchange(self.name, self.group)
+        exchange = exchange_of(self.name, self.group)
         with region("dispatch", self.name):
             physical = routing if self.placement is None else self.placement.routed(routing, step.index)
-            sent = dispatch_function(self.variant.dispatch)(x_TD, physical, self.capacity_fraction, exchange)
+            dispatched = dispatch_function(self.variant.dispatch)(x_TD, physical, self.capacity_fraction, exchange)
         store = self.store or ResidentStore(self.experts.weights)
-        if exchange is None:
-            rows, back = sent.rows, None
-            store.expect(rows.offsets)
-        else:
-            rows, back = exchange.there(sent.rows, store.expect)
-        outputs_RD = run_experts(KERNELS[self.variant.kernel], rows, store, self.activation, self.name)
-        if back is not None:
-            outputs_RD = back(outputs_RD)
+        rows, return_outputs = exchange.send_to_experts(dispatched.rows, store.expect)
+        outputs_RD = return_outputs(run_experts(KERNELS[self.variant.kernel], rows, store, self.activation, self.name))
         with region("combine", self.name):
-            y_TD = sent.combine(outputs_RD, self.scale)
-        self.report(step, routing, sent)
+            y_TD = dispatched.combine(outputs_RD, self.scale)
+        self.report(step, routing, dispatched)
         return y_TD
 
     def weights_under(self, variant: Variant) -> ExpertWeights:
@@ -88,12 +82,12 @@ class MoELayer(nn.Module):
         store = self.stores.get(variant)
         return self.experts.weights if store is None else store.weights
 
-    def report(self, step: Step, routing: Routing, sent: Sent) -> None:
-        """Tells the probe, if there is one, what was decided and what became of it."""
+    def report(self, step: Step, routing: Routing, dispatched: Dispatched) -> None:
+        """Gives the active probe, if any, the decisions, what was dropped, and the number of rows."""
         if (probe := active()) is not None:
             nothing = torch.zeros_like(routing.experts_TK, dtype=torch.bool)
-            dropped_TK = nothing if sent.dropped_TK is None else sent.dropped_TK
-            probe.routed(self.name, step, routing.experts_TK, routing.probs_TK, dropped_TK, len(sent.rows.rows_RD))
+            dropped_TK = nothing if dispatched.dropped_TK is None else dispatched.dropped_TK
+            probe.routed(self.name, step, routing.experts_TK, routing.probs_TK, dropped_TK, len(dispatched.rows.rows_RD))
 
 
 def moe_layers(model: nn.Module) -> list[MoELayer]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.initialise import initialise
-from moeprof.moe.exchange import Travel, expert_order
+from moeprof.moe.exchange import AllToAll, expert_order
 from moeprof.moe.layer import MoELayer, connect
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.dispatch import DISPATCHES
@@ -173,9 +173,9 @@ def occupied(group: Group) -> tuple[int, int, int]:
     """When an exchange was started, waited for and done by a rank that has half a second of other work meanwhile."""
     mail = Postmark()
     with observed_by(mail):
-        travel = Travel("a2a_sizes", "3", group, torch.arange(2 * group.size))
+        all_to_all = AllToAll("a2a_sizes", "3", group, torch.arange(2 * group.size))
         time.sleep(0.5)
-        assert travel.end().tolist() == [2 * group.rank, 2 * group.rank + 1] * group.size
+        assert all_to_all.end().tolist() == [2 * group.rank, 2 * group.rank + 1] * group.size
     return mail.times[0]
 
 

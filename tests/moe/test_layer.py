@@ -133,12 +133,14 @@ def test_statement_3_with_the_papers_numbers(dispatch: str, fraction: float, slo
     layer = make_layer(make_recipe(experts=16, capacity_fraction=fraction, dim=DIM))
     layer.router.forced = Decided(torch.tensor(experts), torch.tensor(probs))
     x_TD = tokens(256, DIM)
-    sent, needed = (dispatch_function(name)(x_TD, layer.router(x_TD, ALL_REAL), fraction) for name in (dispatch, "dynamic"))
-    assert (len(sent.rows.rows_RD), len(needed.rows.rows_RD)) == (slots, 512)
+    dispatched, needed = (
+        dispatch_function(name)(x_TD, layer.router(x_TD, ALL_REAL), fraction) for name in (dispatch, "dynamic")
+    )
+    assert (len(dispatched.rows.rows_RD), len(needed.rows.rows_RD)) == (slots, 512)
     losers = plain.gated(experts, probs, [True] * 256, 16, slots // 16).losers
     assert len(losers) == lost
-    assert sent.dropped_TK is not None
-    assert set(sent.dropped_TK.any(dim=1).nonzero().flatten().tolist()) == losers
+    assert dispatched.dropped_TK is not None
+    assert set(dispatched.dropped_TK.any(dim=1).nonzero().flatten().tolist()) == losers
     capped_TD, dynamic_TD = (under(layer, x_TD, ALL_REAL, variant) for variant in (Variant(dispatch), DYNAMIC))
     assert rows_that_differ(capped_TD, dynamic_TD) == losers
 

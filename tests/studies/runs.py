@@ -10,8 +10,8 @@ from torch import Tensor
 
 from moeprof.models.build import Model, build_model
 from moeprof.models.checkpoint import save_checkpoint
-from moeprof.moe.dispatch import FUNCTIONS, DispatchFunction, Sent, dispatch_function
-from moeprof.moe.exchange import Exchange
+from moeprof.moe.dispatch import FUNCTIONS, Dispatched, DispatchFunction, dispatch_function
+from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
 from moeprof.records.metrics.registry import KEYS
@@ -69,7 +69,7 @@ def early_ends(model: Model) -> None:
 class Spoiled:
     """A dispatch whose outputs come back changed."""
 
-    sent: Sent
+    sent: Dispatched
     change: Callable[[Tensor], Tensor]
 
     @property
@@ -90,7 +90,7 @@ def spoil(
     """Changes what a registered dispatch gives back for steps of `smallest` to `largest` rows."""
     usual = dispatch_function(name)
 
-    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None) -> Sent:
+    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange = LOCAL) -> Dispatched:
         sent = usual(x_TD, routing, capacity_fraction, exchange)
         return Spoiled(sent, change) if smallest <= len(x_TD) <= largest else sent
 
@@ -115,8 +115,8 @@ class DispatchClock:
         x_TD: Tensor,
         routing: Routing,
         capacity_fraction: float,
-        exchange: Exchange | None = None,
-    ) -> Sent:
+        exchange: Exchange = LOCAL,
+    ) -> Dispatched:
         """What the usual dispatch gives, some time later."""
         self.now += cost(len(x_TD))
         return usual(x_TD, routing, capacity_fraction, exchange)

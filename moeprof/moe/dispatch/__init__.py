@@ -12,8 +12,8 @@ from moeprof.moe.routing import Routing
 from moeprof.records.recipe.dispatch import DISPATCHES
 
 
-class Sent(Protocol):
-    """What left for the experts, and how it comes back."""
+class Dispatched(Protocol):
+    """The rows for the experts, and how their outputs become outputs of tokens."""
 
     @property
     def rows(self) -> ExpertRows:
@@ -22,7 +22,7 @@ class Sent(Protocol):
 
     @property
     def dropped_TK(self) -> Tensor | None:
-        """Choices that found their expert full; None where nothing can be."""
+        """Choices over the capacity of their expert, (T, K) bool; None if the dispatch drops nothing."""
         ...
 
     def combine(self, outputs_RD: Tensor, scale: float) -> Tensor:
@@ -30,8 +30,8 @@ class Sent(Protocol):
         ...
 
 
-DispatchFunction = Callable[[Tensor, Routing, float, Exchange | None], Sent]
-"""Takes tokens (T, D), their routing, the capacity fraction C, and the exchange between ranks; None on a single rank."""
+DispatchFunction = Callable[[Tensor, Routing, float, Exchange], Dispatched]
+"""Takes tokens (T, D), their routing, the capacity fraction C, and the exchange between ranks."""
 
 FUNCTIONS: dict[str, DispatchFunction] = {}
 """Functions that were imported already, by the name of their dispatch."""

@@ -7,21 +7,20 @@ drop. Every size is known on the host beforehand, so that nothing waits for the 
 import torch
 from torch import Tensor
 
-from moeprof.moe.dispatch.indexed import IndexedSent
-from moeprof.moe.exchange import Exchange
+from moeprof.moe.dispatch.indexed import IndexedDispatched
+from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
 
 
-def dispatch(x_TD: Tensor, routing: Routing, _capacity_fraction: float, exchange: Exchange | None = None) -> IndexedSent:
+def dispatch(x_TD: Tensor, routing: Routing, _capacity_fraction: float, exchange: Exchange = LOCAL) -> IndexedDispatched:
     """Stable sort of the choices by expert, then one gather (paper section IV; the search counts as bincount does)."""
     top_k, device = routing.experts_TK.shape[1], x_TD.device
     num_rows = top_k * routing.num_real
     sorted_N, order_N = torch.sort(routing.queues().flatten(), stable=True)  # padding comes last
     offsets = torch.searchsorted(sorted_N, torch.arange(routing.num_experts + 1, device=device), out_int32=True)
-    if exchange is not None:
-        exchange.announce(offsets)  # before the tokens are reordered, so that the sizes travel meanwhile
+    exchange.announce(offsets)  # before the tokens are reordered, so that the sizes are sent meanwhile
     ranks_N = torch.arange(len(order_N), device=device).clamp_(max=max(num_rows - 1, 0))
     row_TK = torch.empty_like(order_N).scatter_(0, order_N, ranks_N).view(-1, top_k)
     rows_RD = x_TD.index_select(0, order_N[:num_rows] // top_k)
-    return IndexedSent(ExpertRows(rows_RD, offsets), None, row_TK, routing.weights().to(x_TD.dtype))
+    return IndexedDispatched(ExpertRows(rows_RD, offsets), None, row_TK, routing.weights().to(x_TD.dtype))

@@ -12,7 +12,7 @@ from moeprof.moe.experts import ExpertRows
 
 
 @dataclass(frozen=True, eq=False)
-class IndexedSent:
+class IndexedDispatched:
     """What left for the experts, and which row answers which choice."""
 
     rows: ExpertRows

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moeprof.moe.exchange import Exchange
+from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing, positions_in_expert
 from moeprof.records.recipe.gating import capacity
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedSent:
+class MaskedDispatched:
     """What left for the experts, and the weights that bring it back."""
 
     rows: ExpertRows
@@ -28,7 +28,7 @@ class MaskedSent:
         return (self.combine_weights_TR @ outputs_RD).mul_(scale)
 
 
-def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, _exchange: Exchange | None = None) -> MaskedSent:
+def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, _exchange: Exchange = LOCAL) -> MaskedDispatched:
     """Einsum dispatch (fairseq MOELayer): mask (T, E, C) in the dtype of x, then mask^T @ x. S is the same on every rank."""
     num_tokens, num_experts = x_TD.shape[0], routing.num_experts
     slots = capacity(capacity_fraction, num_tokens)
@@ -39,7 +39,7 @@ def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, _exchange
     mask_TR = scattered(cell_TK, routing.kept(dropped_TK).to(x_TD.dtype), num_experts * slots)
     weights_TR = scattered(cell_TK, routing.weights(dropped_TK).to(x_TD.dtype), num_experts * slots)
     rows = ExpertRows(mask_TR.t() @ x_TD, range(0, (num_experts + 1) * slots, slots))
-    return MaskedSent(rows, dropped_TK, weights_TR)
+    return MaskedDispatched(rows, dropped_TK, weights_TR)
 
 
 def scattered(cell_TK: Tensor, values_TK: Tensor, num_rows: int) -> Tensor:

@@ -6,29 +6,27 @@ T tokens, K choices, E experts, c slots per expert, R = E x c rows, D width.
 import torch
 from torch import Tensor
 
-from moeprof.moe.dispatch.indexed import IndexedSent
-from moeprof.moe.exchange import Exchange
+from moeprof.moe.dispatch.indexed import IndexedDispatched
+from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing, positions_in_expert
 from moeprof.records.recipe.gating import capacity
 
 
 def dispatch_dropless(
-    x_TD: Tensor, routing: Routing, _capacity_fraction: float, exchange: Exchange | None = None
-) -> IndexedSent:
+    x_TD: Tensor, routing: Routing, _capacity_fraction: float, exchange: Exchange = LOCAL
+) -> IndexedDispatched:
     """Tutel with capacity factor 0: the largest load of any rank is the capacity, so that no choice is dropped."""
     return dispatch(x_TD, routing, 1.0, exchange, dropless=True)
 
 
 def dispatch(
-    x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None, *, dropless: bool = False
-) -> IndexedSent:
+    x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange = LOCAL, *, dropless: bool = False
+) -> IndexedDispatched:
     """Each slot gathers its token, or zeros; `dropless` takes the largest load of any rank as capacity (Tutel with factor 0)."""
     num_tokens, top_k = routing.experts_TK.shape
     place_TK = positions_in_expert(routing)
-    slots = largest_load(place_TK, routing) if dropless else capacity(capacity_fraction, num_tokens)
-    if dropless and exchange is not None:
-        slots = exchange.agreed(slots)
+    slots = exchange.largest(largest_load(place_TK, routing)) if dropless else capacity(capacity_fraction, num_tokens)
     num_rows = routing.num_experts * slots
     dropped_TK = (place_TK >= slots) & routing.kept()
     cell_TK = routing.experts_TK * slots + place_TK.clamp(max=slots - 1)
@@ -38,7 +36,7 @@ def dispatch(
     source_R1.scatter_(0, target_TK.flatten(), torch.arange(num_tokens, device=x_TD.device).repeat_interleave(top_k))
     rows_RD = torch.cat([x_TD, x_TD.new_zeros(1, x_TD.shape[1])]).index_select(0, source_R1[:-1])
     rows = ExpertRows(rows_RD, range(0, num_rows + 1, slots))
-    return IndexedSent(rows, None if dropless else dropped_TK, cell_TK, routing.weights(dropped_TK).to(x_TD.dtype))
+    return IndexedDispatched(rows, None if dropless else dropped_TK, cell_TK, routing.weights(dropped_TK).to(x_TD.dtype))
 
 
 def largest_load(place_TK: Tensor, routing: Routing) -> int:

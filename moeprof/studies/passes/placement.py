@@ -5,9 +5,9 @@ from pathlib import Path
 
 from moeprof.analysis.placement.deployed_rows import placed_rows, trial_over_ranks
 from moeprof.analysis.placement.trial import Trial, cluster_for
+from moeprof.moe.deployment import deploy_placement
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.layer import MoELayer, moe_layers
-from moeprof.moe.moving import move
 from moeprof.parallel.collectives import all_gather_json, barrier, largest, total
 from moeprof.records.metrics.registry import Address, MetricRow
 from moeprof.records.placement import Placement
@@ -89,7 +89,7 @@ def deployed(session: Session, phase: str, variant: Variant, placement: Placemen
 def moved(session: Session, layer: MoELayer, variant: Variant, ranks: Sequence[Sequence[int]]) -> int:
     """One layer; the bytes that this rank got from others: none where its experts lie behind slots, and come when they are used."""
     if layer.name not in session.recipe.buffered_layers(variant):
-        return move(layer, variant, ranks)
+        return deploy_placement(layer, variant, ranks)
     assert session.buffers is not None
     session.buffers.fit_layer(layer, variant, layer.place(variant, ranks).held)
     return 0

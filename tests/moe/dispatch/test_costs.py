@@ -9,7 +9,7 @@ from torch import nn
 
 from moeprof.instrument.memory import Allocations, MemoryTracker, key_of
 from moeprof.instrument.probe import region
-from moeprof.moe.dispatch import Sent, dispatch_function, dynamic, static, tutel
+from moeprof.moe.dispatch import Dispatched, dispatch_function, dynamic, static, tutel
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe.dispatch import DISPATCHES
 from moeprof.records.recipe.gating import capacity
@@ -24,7 +24,7 @@ def routing_of(num_tokens: int, num_experts: int) -> Routing:
         return Routing(torch.zeros(num_tokens, 2, dtype=torch.int64), torch.zeros(num_tokens, 2), None, num_experts)
 
 
-def sent_by(name: str, num_tokens: int, num_experts: int, fraction: float, dim: int = 1024) -> Sent:
+def dispatched_by(name: str, num_tokens: int, num_experts: int, fraction: float, dim: int = 1024) -> Dispatched:
     """In 16 bits."""
     x_TD = torch.zeros(num_tokens, dim, dtype=torch.bfloat16, device="meta")
     return dispatch_function(name)(x_TD, routing_of(num_tokens, num_experts), fraction)
@@ -57,14 +57,14 @@ def test_the_registry_names_the_dispatches() -> None:
 def test_statement_1_rows_sent_over_rows_needed_are_the_papers_waste(
     name: str, shape: tuple[int, float], num_tokens: int, slots: int, waste: float
 ) -> None:
-    assert len(sent_by(name, num_tokens, *shape).rows.rows_RD) == slots
+    assert len(dispatched_by(name, num_tokens, *shape).rows.rows_RD) == slots
     assert slots / (2 * num_tokens) == waste
 
 
 @pytest.mark.parametrize("shape", [LM, MT])
 @pytest.mark.parametrize("num_tokens", [1, 48, 2048])
 def test_statement_1_dynamic_gating_wastes_nothing(shape: tuple[int, float], num_tokens: int) -> None:
-    assert len(sent_by("dynamic", num_tokens, *shape).rows.rows_RD) == 2 * num_tokens
+    assert len(dispatched_by("dynamic", num_tokens, *shape).rows.rows_RD) == 2 * num_tokens
 
 
 def test_statement_2_padding_is_no_row_of_dynamic_gating_and_counts_for_the_slots_of_static() -> None:
@@ -78,12 +78,12 @@ def test_statement_2_padding_is_no_row_of_dynamic_gating_and_counts_for_the_slot
 
 @pytest.mark.parametrize("name", ["static", "tutel"])
 def test_statement_9_doubling_the_capacity_fraction_doubles_the_rows_of_static_and_tutel(name: str) -> None:
-    once, twice = (len(sent_by(name, 640, 512, fraction).rows.rows_RD) for fraction in (0.05, 0.1))
+    once, twice = (len(dispatched_by(name, 640, 512, fraction).rows.rows_RD) for fraction in (0.05, 0.1))
     assert (once, twice) == (16_384, 32_768)
 
 
 def test_statement_9_doubling_the_capacity_fraction_leaves_the_rows_of_dynamic_gating_alone() -> None:
-    assert [len(sent_by("dynamic", 640, 512, fraction).rows.rows_RD) for fraction in (0.05, 0.1)] == [1280, 1280]
+    assert [len(dispatched_by("dynamic", 640, 512, fraction).rows.rows_RD) for fraction in (0.05, 0.1)] == [1280, 1280]
 
 
 def masks_bytes(num_tokens: int) -> list[int]:
@@ -91,7 +91,7 @@ def masks_bytes(num_tokens: int) -> list[int]:
     shape = (num_tokens, 512 * capacity(0.05, num_tokens))
     found: dict[int, int] = {}
     with Allocations(lambda outputs, _: found.update((key_of(o), o.nbytes) for o in outputs if o.shape == shape)):
-        sent_by("static", num_tokens, *LM)
+        dispatched_by("static", num_tokens, *LM)
     return list(found.values())
 
 

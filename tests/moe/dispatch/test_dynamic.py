@@ -24,23 +24,23 @@ def bounds_of(case: Drawn) -> list[int]:
 @unhurried
 @given(drawn(), fractions())
 def test_statement_2_there_are_top_k_rows_of_every_token_that_is_no_padding(case: Drawn, fraction: float) -> None:
-    sent = dynamic.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
-    assert sent.rows.rows_RD.shape == (case.top_k * case.num_real, DIM)
-    assert sent.dropped_TK is None
+    dispatched = dynamic.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+    assert dispatched.rows.rows_RD.shape == (case.top_k * case.num_real, DIM)
+    assert dispatched.dropped_TK is None
 
 
 @unhurried
 @given(drawn())
 def test_rows_stand_in_the_order_of_experts_and_of_tokens_within_an_expert(case: Drawn) -> None:
     marks_TD = torch.arange(float(case.num_tokens))[:, None]
-    sent = dynamic.dispatch(marks_TD, case.routing, 1.0)
+    dispatched = dynamic.dispatch(marks_TD, case.routing, 1.0)
     expected = [
         float(token)
         for expert in range(case.num_experts)
         for token in range(case.num_tokens)
         if case.real[token] and expert in case.experts[token]
     ]
-    assert sent.rows.rows_RD.flatten().tolist() == expected
+    assert dispatched.rows.rows_RD.flatten().tolist() == expected
 
 
 @unhurried
@@ -56,12 +56,12 @@ def test_bounds_are_the_sums_of_the_loads(case: Drawn) -> None:
 @given(drawn())
 def test_every_choice_has_a_row_of_its_own_with_its_token_among_those_of_its_expert(case: Drawn) -> None:
     x_TD = tokens(case.num_tokens, DIM)
-    sent, bounds = dynamic.dispatch(x_TD, case.routing, 1.0), bounds_of(case)
+    dispatched, bounds = dynamic.dispatch(x_TD, case.routing, 1.0), bounds_of(case)
     rows = []
     for token in (token for token in range(case.num_tokens) if case.real[token]):
-        for row, expert in zip(sent.row_TK[token].tolist(), case.experts[token], strict=True):
+        for row, expert in zip(dispatched.row_TK[token].tolist(), case.experts[token], strict=True):
             assert bounds[expert] <= row < bounds[expert + 1]
-            assert torch.equal(sent.rows.rows_RD[row], x_TD[token])
+            assert torch.equal(dispatched.rows.rows_RD[row], x_TD[token])
             rows.append(row)
     assert sorted(rows) == list(range(case.top_k * case.num_real))
 
@@ -69,23 +69,23 @@ def test_every_choice_has_a_row_of_its_own_with_its_token_among_those_of_its_exp
 @unhurried
 @given(drawn())
 def test_padding_points_at_some_row_and_weighs_nothing(case: Drawn) -> None:
-    sent = dynamic.dispatch(tokens(case.num_tokens, DIM), case.routing, 1.0)
+    dispatched = dynamic.dispatch(tokens(case.num_tokens, DIM), case.routing, 1.0)
     padding_T = ~torch.tensor(case.real)
-    assert not sent.weights_TK[padding_T].any()
-    assert sent.row_TK.min() >= 0
-    assert sent.row_TK.max() < max(case.top_k * case.num_real, 1)
+    assert not dispatched.weights_TK[padding_T].any()
+    assert dispatched.row_TK.min() >= 0
+    assert dispatched.row_TK.max() < max(case.top_k * case.num_real, 1)
 
 
 @unhurried
 @given(drawn(), st.sampled_from([1.0, 0.8]))
 def test_what_comes_back_is_the_weighted_sum_over_a_tokens_choices(case: Drawn, scale: float) -> None:
-    sent = dynamic.dispatch(tokens(case.num_tokens, DIM), case.routing, 1.0)
-    outputs_RD = tokens(len(sent.rows.rows_RD), DIM, seed=2)
+    dispatched = dynamic.dispatch(tokens(case.num_tokens, DIM), case.routing, 1.0)
+    outputs_RD = tokens(len(dispatched.rows.rows_RD), DIM, seed=2)
     expected_TD = torch.zeros(case.num_tokens, DIM)
     for token, weights in enumerate(case.dropless.weights):
-        for row, weight in zip(sent.row_TK[token].tolist(), weights, strict=True):
+        for row, weight in zip(dispatched.row_TK[token].tolist(), weights, strict=True):
             expected_TD[token] += scale * weight * outputs_RD[row] if weight else 0
-    torch.testing.assert_close(sent.combine(outputs_RD, scale), expected_TD)
+    torch.testing.assert_close(dispatched.combine(outputs_RD, scale), expected_TD)
 
 
 @unhurried
@@ -106,11 +106,11 @@ def test_the_capacity_fraction_means_nothing() -> None:
 
 def test_three_tokens_of_two_choices_with_padding_between() -> None:
     case = wanting([[2, 0], [1, 0], [0, 2]], 4, mask=[True, False, True])
-    sent = dynamic.dispatch(torch.tensor([[10.0], [20.0], [30.0]]), case.routing, 1.0)
-    assert sent.rows.rows_RD.flatten().tolist() == [10, 30, 10, 30]
-    assert sent.rows.bounds == [0, 2, 2, 4, 4]
-    assert sent.row_TK[[0, 2]].tolist() == [[2, 0], [1, 3]]
-    assert sent.weights_TK.tolist() == [pytest.approx(row) for row in ([2 / 3, 1 / 3], [0, 0], [2 / 3, 1 / 3])]
+    dispatched = dynamic.dispatch(torch.tensor([[10.0], [20.0], [30.0]]), case.routing, 1.0)
+    assert dispatched.rows.rows_RD.flatten().tolist() == [10, 30, 10, 30]
+    assert dispatched.rows.bounds == [0, 2, 2, 4, 4]
+    assert dispatched.row_TK[[0, 2]].tolist() == [[2, 0], [1, 3]]
+    assert dispatched.weights_TK.tolist() == [pytest.approx(row) for row in ([2 / 3, 1 / 3], [0, 0], [2 / 3, 1 / 3])]
 
 
 def test_a_full_sized_layer_is_sorted_like_a_small_one() -> None:
@@ -118,11 +118,11 @@ def test_a_full_sized_layer_is_sorted_like_a_small_one() -> None:
     experts_TK = torch.rand(700, 512, generator=random).argsort(dim=1)[:, :2]
     real_T = torch.rand(700, generator=random) < 0.9
     routing = Routing(experts_TK, torch.full((700, 2), 0.5), real_T, 512)
-    sent = dynamic.dispatch(torch.arange(700.0)[:, None], routing, 0.05)
+    dispatched = dynamic.dispatch(torch.arange(700.0)[:, None], routing, 0.05)
     wanted = sorted((expert, token) for token in real_T.nonzero().flatten().tolist() for expert in experts_TK[token].tolist())
-    assert sent.rows.rows_RD.flatten().tolist() == [token for _, token in wanted]
+    assert dispatched.rows.rows_RD.flatten().tolist() == [token for _, token in wanted]
     assert torch.equal(
-        sent.rows.offsets.diff(),  # type: ignore[union-attr]
+        dispatched.rows.offsets.diff(),  # type: ignore[union-attr]
         torch.bincount(experts_TK[real_T].flatten(), minlength=512).int(),
     )
 
@@ -130,6 +130,6 @@ def test_a_full_sized_layer_is_sorted_like_a_small_one() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_are_copies_of_the_tokens_and_weights_have_their_dtype(dtype: torch.dtype) -> None:
     x_TD = tokens(4, DIM).to(dtype)
-    sent = dynamic.dispatch(x_TD, wanting([[0], [1], [0], [1]], 2).routing, 1.0)
-    assert torch.equal(sent.rows.rows_RD, x_TD[[0, 2, 1, 3]])
-    assert sent.weights_TK.dtype == dtype
+    dispatched = dynamic.dispatch(x_TD, wanting([[0], [1], [0], [1]], 2).routing, 1.0)
+    assert torch.equal(dispatched.rows.rows_RD, x_TD[[0, 2, 1, 3]])
+    assert dispatched.weights_TK.dtype == dtype

@@ -13,8 +13,8 @@ from moeprof.analysis.routing.capacity import StepSize, slot_metrics
 from moeprof.analysis.timing.bottleneck import dominant
 from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import FUNCTIONS, tutel
-from moeprof.moe.dispatch.indexed import IndexedSent
-from moeprof.moe.exchange import Exchange
+from moeprof.moe.dispatch.indexed import IndexedDispatched
+from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe.dispatch import DISPATCHES, Dispatch, register
 from moeprof.records.recipe.files import load_recipe
@@ -32,7 +32,7 @@ calls: list[int] = []
 """Tokens of each step that the made-up dispatch was given."""
 
 
-def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None) -> IndexedSent:
+def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange = LOCAL) -> IndexedDispatched:
     """Tutel's, counted."""
     calls.append(len(x_TD))
     return tutel.dispatch(x_TD, routing, capacity_fraction, exchange)

@@ -37,17 +37,17 @@ def test_what_comes_back_is_what_comes_back_from_static_gating(case: Drawn, frac
 @unhurried
 @given(drawn(), fractions())
 def test_a_choice_is_dropped_where_the_plain_gate_drops_it(case: Drawn, fraction: float) -> None:
-    sent = tutel.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
-    assert sent.dropped_TK is not None
-    assert sent.dropped_TK.tolist() == case.gated(capacity(fraction, case.num_tokens)).dropped
+    dispatched = tutel.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+    assert dispatched.dropped_TK is not None
+    assert dispatched.dropped_TK.tolist() == case.gated(capacity(fraction, case.num_tokens)).dropped
 
 
 @unhurried
 @given(drawn(), fractions())
 def test_an_empty_slot_holds_zeros_and_a_full_one_its_token(case: Drawn, fraction: float) -> None:
     marks_SD = torch.arange(1.0, case.num_tokens + 1)[:, None]
-    sent = tutel.dispatch(marks_SD, case.routing, fraction)
-    for expert, found in enumerate(sent.rows.rows_RD.view(case.num_experts, -1).int().tolist()):
+    dispatched = tutel.dispatch(marks_SD, case.routing, fraction)
+    for expert, found in enumerate(dispatched.rows.rows_RD.view(case.num_experts, -1).int().tolist()):
         queue = [token + 1 for choice in range(case.top_k) for token in case.wants(choice, expert)]
         assert found == (queue + [0] * len(found))[: len(found)]
 
@@ -55,11 +55,11 @@ def test_an_empty_slot_holds_zeros_and_a_full_one_its_token(case: Drawn, fractio
 @unhurried
 @given(drawn())
 def test_dropless_takes_the_largest_load_as_capacity_and_drops_nothing(case: Drawn) -> None:
-    sent = tutel.dispatch(tokens(case.num_tokens, DIM), case.routing, 0.01, dropless=True)
+    dispatched = tutel.dispatch(tokens(case.num_tokens, DIM), case.routing, 0.01, dropless=True)
     slots = max(case.loads)
-    assert len(sent.rows.rows_RD) == case.num_experts * max(slots, 1)
-    assert sent.dropped_TK is None
-    torch.testing.assert_close(sent.weights_TK, torch.tensor(case.dropless.weights), rtol=1e-6, atol=0)
+    assert len(dispatched.rows.rows_RD) == case.num_experts * max(slots, 1)
+    assert dispatched.dropped_TK is None
+    torch.testing.assert_close(dispatched.weights_TK, torch.tensor(case.dropless.weights), rtol=1e-6, atol=0)
 
 
 @unhurried
@@ -76,20 +76,20 @@ def test_dropless_is_static_gating_with_exactly_enough_room(case: Drawn) -> None
 def test_the_waste_of_dropless_is_the_largest_load_over_the_mean() -> None:
     """Loads 5, 2, 1, 0: four times five slots for eight choices."""
     case = wanting([[0], [0], [1], [0], [2], [0], [1], [0]], 4)
-    sent = tutel.dispatch(tokens(8, DIM), case.routing, 1.0, dropless=True)
-    assert (max(case.loads), len(sent.rows.rows_RD)) == (5, 20)
-    assert len(sent.rows.rows_RD) / 8 == max(case.loads) / (sum(case.loads) / 4) == 2.5
+    dispatched = tutel.dispatch(tokens(8, DIM), case.routing, 1.0, dropless=True)
+    assert (max(case.loads), len(dispatched.rows.rows_RD)) == (5, 20)
+    assert len(dispatched.rows.rows_RD) / 8 == max(case.loads) / (sum(case.loads) / 4) == 2.5
 
 
 def test_nothing_but_padding_leaves_dropless_one_slot_each() -> None:
     case = wanting([[0, 1], [2, 0]], 3, mask=[False, False])
-    sent = tutel.dispatch(tokens(2, DIM), case.routing, 1.0, dropless=True)
-    assert sent.rows.rows_RD.tolist() == [[0.0] * DIM] * 3
-    assert sent.combine(torch.ones(3, DIM), 1.0).tolist() == [[0.0] * DIM] * 2
+    dispatched = tutel.dispatch(tokens(2, DIM), case.routing, 1.0, dropless=True)
+    assert dispatched.rows.rows_RD.tolist() == [[0.0] * DIM] * 3
+    assert dispatched.combine(torch.ones(3, DIM), 1.0).tolist() == [[0.0] * DIM] * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_and_weights_have_the_dtype_of_the_tokens(dtype: torch.dtype) -> None:
     routing = Routing(torch.tensor([[0, 1]] * 4), torch.full((4, 2), 0.5), None, 2)
-    sent = tutel.dispatch(torch.ones(4, DIM, dtype=dtype), routing, 0.5)
-    assert {sent.rows.rows_RD.dtype, sent.weights_TK.dtype} == {dtype}
+    dispatched = tutel.dispatch(torch.ones(4, DIM, dtype=dtype), routing, 0.5)
+    assert {dispatched.rows.rows_RD.dtype, dispatched.weights_TK.dtype} == {dtype}

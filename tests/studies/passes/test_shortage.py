@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from moeprof.moe.dispatch import FUNCTIONS, Sent, dispatch_function
-from moeprof.moe.exchange import Exchange
+from moeprof.moe.dispatch import FUNCTIONS, Dispatched, dispatch_function
+from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe.variant import STATIC
 from moeprof.records.run.run import Run
@@ -50,7 +50,7 @@ def failing_from(monkeypatch: pytest.MonkeyPatch, name: str, rows: int, error: B
     """Dispatching so many rows or more raises."""
     usual = dispatch_function(name)
 
-    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange | None = None) -> Sent:
+    def dispatch(x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange = LOCAL) -> Dispatched:
         if len(x_TD) >= rows:
             raise error
         return usual(x_TD, routing, capacity_fraction, exchange)

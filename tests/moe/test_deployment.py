@@ -16,8 +16,8 @@ from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model
+from moeprof.moe.deployment import deploy_placement
 from moeprof.moe.layer import moe_layers, use_variant
-from moeprof.moe.moving import move
 from moeprof.parallel.group import Group
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.records.recipe.recipe import Recipe
@@ -94,7 +94,7 @@ def over_this_rank(group: Group, recipe: Recipe) -> dict[tuple[str, Variant], Fo
     model, workload = build_model(recipe, group=group), make_workload(recipe, group)
     for variant, slots in slots_of(recipe).items():
         for layer in moe_layers(model):
-            move(layer, variant, slots[layer.name])
+            deploy_placement(layer, variant, slots[layer.name])
     found = {}
     for phase in recipe.phases:
         episodes = workload.episodes(phase)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.moe.moving import move, moved, moved_bytes
-from moeprof.moe.placed import PhysicalExperts
+from moeprof.moe.deployment import deploy_placement, moved_bytes, moved_weights
+from moeprof.moe.physical_experts import PhysicalExperts
 from moeprof.parallel.group import ALONE
 from moeprof.records.recipe.variant import Variant
 from tests.moe.drawn import Drawn, drawn, forced_layer, make_layer, make_recipe, tokens, under, unhurried, wanting
@@ -75,7 +75,7 @@ def test_a_placement_leaves_outputs_unchanged(case: Drawn, index: int, data: st.
     ranks = data.draw(holdings(case.num_experts))
     x_TD = tokens(case.num_tokens, 4)
     expected = under(layer, x_TD, case.step, PLACED.unplaced)
-    move(layer, PLACED, [[expert for held in ranks for expert in held]])
+    deploy_placement(layer, PLACED, [[expert for held in ranks for expert in held]])
     torch.testing.assert_close(under(layer, x_TD, case.step, PLACED), expected, rtol=1e-5, atol=1e-5)
     assert layer.placement is not None
     torch.testing.assert_close(under(layer, x_TD, case.step, PLACED.unplaced), expected, rtol=0, atol=0)
@@ -85,7 +85,7 @@ def test_a_placement_leaves_outputs_unchanged(case: Drawn, index: int, data: st.
 def test_the_weights_of_every_slot_are_those_of_its_expert() -> None:
     weights = make_layer(make_recipe(experts=4)).experts.weights
     placed = PhysicalExperts([[3, 0, 3, 1, 2]], 4, rank=0)
-    for whole, found in zip(weights, moved(weights, placed, ALONE), strict=True):
+    for whole, found in zip(weights, moved_weights(weights, placed, ALONE), strict=True):
         assert torch.equal(found, whole[[3, 0, 3, 1, 2]])
     assert moved_bytes(weights, placed) == 0
     expert_bytes = 4 * (2 * 4 * 8 + 8 + 4)

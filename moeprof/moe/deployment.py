@@ -1,4 +1,4 @@
-"""Weights on their way from the ranks that contiguous placement gives them to those that a placement names.
+"""A placement is deployed: expert weights go from the ranks of contiguous placement to the ranks that the placement names.
 
 N ranks, L physical experts of each rank, R experts that leave or arrive.
 """
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from moeprof.moe.layer import MoELayer
-from moeprof.moe.placed import PhysicalExperts
+from moeprof.moe.physical_experts import PhysicalExperts
 from moeprof.parallel.collectives import start_all_to_all
 from moeprof.parallel.group import Group
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.resident import ExpertWeights, ResidentStore
 
 
-def move(layer: MoELayer, variant: Variant, ranks: Sequence[Sequence[int]]) -> int:
-    """Has every rank hold these experts of a layer under `variant`, all of them resident; the bytes that this rank got from others."""
+def deploy_placement(layer: MoELayer, variant: Variant, ranks: Sequence[Sequence[int]]) -> int:
+    """Gives every rank its experts of a layer under `variant`, all resident; returns the bytes that came from other ranks."""
     placed = layer.place(variant, ranks)
-    layer.stores[variant] = ResidentStore(moved(layer.experts.weights, placed, layer.group))
+    layer.stores[variant] = ResidentStore(moved_weights(layer.experts.weights, placed, layer.group))
     return moved_bytes(layer.experts.weights, placed)
 
 
-def moved(weights: ExpertWeights, placed: PhysicalExperts, group: Group) -> ExpertWeights:
+def moved_weights(weights: ExpertWeights, placed: PhysicalExperts, group: Group) -> ExpertWeights:
     """The weights of this rank's physical experts (L, ...), in their order: one all-to-all for each of the four tensors.
 
     Every rank calls this with its own share under contiguous placement, and keeps that.
@@ -31,7 +31,7 @@ def moved(weights: ExpertWeights, placed: PhysicalExperts, group: Group) -> Expe
     share, device = len(weights.w1_EDF), weights.w1_EDF.device
     leaving = [[expert % share for expert in held if expert // share == group.rank] for held in placed.ranks]
     sources = [expert // share for expert in placed.held]
-    in_order = sources == sorted(sources)  # as balancers leave them, whose ids rise on every rank
+    in_order = sources == sorted(sources)  # true for balancers, whose ids rise on every rank
     order_R = torch.tensor(sorted(range(len(sources)), key=sources.__getitem__), device=device)
     leaving_R = torch.tensor([expert for experts in leaving for expert in experts], dtype=torch.int64, device=device)
     sent, received = [len(experts) for experts in leaving], [sources.count(rank) for rank in range(group.size)]
@@ -45,7 +45,7 @@ def moved(weights: ExpertWeights, placed: PhysicalExperts, group: Group) -> Expe
 
 
 def moved_bytes(weights: ExpertWeights, placed: PhysicalExperts) -> int:
-    """What of that comes to this rank from others."""
+    """Bytes of the weights that come to this rank from other ranks."""
     share = len(weights.w1_EDF)
-    strangers = sum(expert // share != placed.rank for expert in placed.held)
-    return strangers * sum(whole[0].nbytes for whole in weights)
+    remote_experts = sum(expert // share != placed.rank for expert in placed.held)
+    return remote_experts * sum(whole[0].nbytes for whole in weights)
