@@ -18,6 +18,7 @@ import numpy as np
 
 from moeprof.analysis.placement.device_load import device_counts
 from moeprof.analysis.routing.load_matrix import layer_matrices, pooled, rank_of_rows
+from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.placement import Placement
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import Variant
@@ -72,22 +73,21 @@ def real(recipe: str, ranks: int, overrides: list[str], out: Path) -> Run:
 
 def told(found: Run, ranks: int) -> Iterator[str]:
     """Speed, load, waiting, move, prediction."""
-    at = {"phase": "score", "domain": "prose", "variant": AFTER}
-    ratio, low, high = (found.value(f"speedup_equal_batch{end}", **at, category=BEFORE) for end in ("", "_low", "_high"))
+    metrics = RunMetrics.of(found).at(phase="score")
+    ratio, low, high = (
+        metrics.or_none(f"speedup_equal_batch{end}", variant=AFTER, category=BEFORE) for end in ("", "_low", "_high")
+    )
     yield f"{found.record.name} on {ranks} ranks, valid {found.record.valid}"
     yield f"  greedy over contiguous, ratio of throughputs and its interval: {shown([ratio, low, high])}"
     for metric in ("avg_max_load", "max_load"):
-        values = [found.value(metric, phase="score", variant=one) for one in (BEFORE, AFTER)]
+        values = [metrics.value(metric, variant=one) for one in (BEFORE, AFTER)]
         yield f"  {metric}: {values[0]:.3f} -> {values[1]:.3f} (ideal {1 / ranks:.3f})"
     for metric in ("rank_tokens", "comm_wait_time", "memory_total_peak"):
-        where = {"phase": "score", "domain": "" if metric == "memory_total_peak" else "prose"}
         before, after = (
-            shown([found.value(metric, **where, variant=one, rank=str(n)) for n in range(ranks)]) for one in (BEFORE, AFTER)
+            shown([metrics.or_none(metric, variant=one, rank=str(n)) for n in range(ranks)]) for one in (BEFORE, AFTER)
         )
         yield f"  {metric} by rank: {before} -> {after}"
-    move, took, paid = (
-        found.value(metric, phase="score", variant=AFTER) for metric in ("moved_bytes", "move_time", "payoff_steps")
-    )
+    move, took, paid = (metrics.or_none(metric, variant=AFTER) for metric in ("moved_bytes", "move_time", "payoff_steps"))
     yield f"  move: bytes, ns, steps until it is paid for: {shown([move, took, paid])}"
     yield f"  every rank was sent the tokens that the trace predicts: {predicted(found)}"
 
@@ -119,19 +119,16 @@ def virtual(recipe: str, source: str, out: Path) -> Iterator[str]:
     study = Study("characterize", (Variant(dispatch=BEFORE),), lambda _: (record_routing,))
     run = study.run(load_recipe(recipe, [f"routing.source={source}"]), out / "run")
     asked = AskedPlacements(balancers=["greedy", "anti-correlation", "eplb-distinct"], devices=[DEVICES])
-    replayed = replay_placements(read_loads(run.path), asked, out / "replay")
+    replayed = of_replay(replay_placements(read_loads(run.path), asked, out / "replay"))
     for phase in ("prefill", "decode"):
-        at = {"phase": phase, "variant": BEFORE}
+        results = replayed.at(phase=phase)
         parts = []
         for name in ("contiguous", *asked.balancers):
             values = [
-                replayed.value(metric, **at, point=f"balancer={name};devices={DEVICES}")
-                for metric in ("max_load", "avg_max_load")
+                results.value(metric, point=f"balancer={name};devices={DEVICES}") for metric in ("max_load", "avg_max_load")
             ]
             parts.append(f"{name} {values[0]:.3f}/{values[1]:.3f}")
-        floors = [
-            replayed.value(f"{metric}_floor", **at, point=f"devices={DEVICES}") for metric in ("max_load", "avg_max_load")
-        ]
+        floors = [results.value(f"{metric}_floor", point=f"devices={DEVICES}") for metric in ("max_load", "avg_max_load")]
         yield f"{recipe} {source} {phase}, max/avg max load: {', '.join(parts)}, floor {floors[0]:.3f}/{floors[1]:.3f}"
 
 

@@ -17,6 +17,7 @@ from statistics import median
 
 import torch
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.intervals import median_interval
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import wall_clock
@@ -107,8 +108,7 @@ def told(run: Run, where: str) -> None:
     print(f"{where}: {read_source(run.path).notes[0]}")
 
     def value(metric: str) -> float:
-        found = (run.value(metric, phase="decode", variant=label, domain=domain) for domain in ("", *domains(run)))
-        return next((number for number in found if number is not None), 0.0)
+        return RunMetrics.of(run).or_none(metric, phase="decode", variant=label) or 0.0
 
     hidden, loading, stall, hideable = map(value, ("hidden_fraction", "load_time", "stall_time", "hideable_time"))
     reached = "nothing to hide" if not hideable else "reached" if hidden >= LEAST_HIDDEN else "NOT REACHED"
@@ -117,13 +117,8 @@ def told(run: Run, where: str) -> None:
         f"at {value('load_bandwidth') / 1e6:.0f} MB/s, could hide {hideable / 1e6:.1f} ms, stands still {stall / 1e6:.1f} ms; "
         f"hidden {hidden:.1%} of what could: {reached}"
     )
-    equal = run.value("output_tokens_differing", phase="decode", variant=label)
+    equal = RunMetrics.of(run).value("output_tokens_differing", phase="decode", variant=label)
     print(f"{where}: outputs that differ from the resident run's: {equal:.0f}; valid {run.record.valid}")
-
-
-def domains(run: Run) -> list[str]:
-    """Of its text."""
-    return list(run.record.text_hashes)
 
 
 def fitted(recipe: Recipe, slots: int) -> tuple[torch.nn.Module, Variant, Buffers, Callable[[], object]]:

@@ -15,13 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.comparison.measurement import Address, Measurement, Number
+from moeprof.analysis.comparison.measurement import Measurement, Number
 from moeprof.analysis.comparison.verdicts import Rules, findings
+from moeprof.records.metrics.row import row_key
 
 NOISE = 0.05
 MISSED = "MISSED"
-METRICS: list[Address] = [
-    ("lm", phase, "", variant, *[""] * 5, "throughput") for phase in ("score", "decode") for variant in ("static", "dynamic")
+METRICS = [
+    row_key("throughput", workload="lm", phase=phase, variant=variant)
+    for phase in ("score", "decode")
+    for variant in ("static", "dynamic")
 ]
 
 HOW = {"separately": "", "in turns": "simulated"}

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.cli.group import run
 from moeprof.records.run.run import Run
 
@@ -35,14 +36,14 @@ def main() -> None:
 
 def told(found: Run) -> Iterator[str]:
     """Both speed-ups of every phase."""
-    recipe = found.record.ran
+    recipe, metrics = found.record.ran, RunMetrics.of(found)
     for phase in recipe.phases:
         aim = AIMS[recipe.workload].get(phase)
         best, equal = (
-            found.value(metric, phase=phase, variant="dynamic", category="static")
+            metrics.or_none(metric, phase=phase, variant="dynamic", category="static")
             for metric in ("speedup_max_throughput", "speedup_equal_batch")
         )
-        batches = [found.value("best_batch", phase=phase, variant=variant) for variant in ("dynamic", "static")]
+        batches = [metrics.or_none("best_batch", phase=phase, variant=variant) for variant in ("dynamic", "static")]
         wanted = "" if aim is None else f", aim {aim}: {'reached' if best is not None and best >= aim else 'NOT REACHED'}"
         yield f"{recipe.name} {phase}: {best} at batches {batches}{wanted}; equal batch {equal}; valid {found.record.valid}"
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.regions import REGIONS
 from moeprof.records.run.run import Run
 
@@ -34,7 +35,9 @@ def main() -> None:
         for turn in range(arguments.turns):
             for ranks in RANKS[:: 1 if turn % 2 == 0 else -1]:
                 found = once(arguments.recipe, ranks, Path(folder) / f"{turn}-{ranks}")
-                gains[ranks].append(found.value("speedup_equal_batch", **AT, variant="dynamic", category="static") or 0.0)
+                gains[ranks].append(
+                    RunMetrics.of(found).or_none("speedup_equal_batch", **AT, variant="dynamic", category="static") or 0.0
+                )
                 print(f"{ranks} ranks: dynamic over static {gains[ranks][-1]:.2f}x, valid {found.record.valid}", flush=True)
                 if ranks == RANKS[-1]:
                     regions = list(differences(found))
@@ -53,9 +56,11 @@ def once(recipe: str, ranks: int, out: Path) -> Run:
 
 def differences(found: Run) -> Iterator[str]:
     """Milliseconds of every region in a step under both gatings, mean over ranks."""
+    metrics = RunMetrics.of(found)
     for region in REGIONS:
         static, dynamic = (
-            (found.value("region_time", **AT, variant=variant, region=region) or 0.0) / 1e6 for variant in ("static", "dynamic")
+            (metrics.or_none("region_time", **AT, variant=variant, region=region) or 0.0) / 1e6
+            for variant in ("static", "dynamic")
         )
         if static or dynamic:
             yield f"{region:>14}: static {static:8.1f} ms, dynamic {dynamic:8.1f} ms, saved {static - dynamic:8.1f} ms"

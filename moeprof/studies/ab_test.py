@@ -21,7 +21,8 @@ from typing import IO, Any, Self
 
 from moeprof.analysis.comparison.measurement import GATED, Measurement, Number
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.metrics.registry import KEYS, METRICS
+from moeprof.records.metrics.registry import METRICS
+from moeprof.records.metrics.row import row_key
 from moeprof.studies.progress import Progress
 
 COMMAND = "turns"
@@ -114,9 +115,8 @@ def run_rounds(workers: Sequence["WorkerProcess"], case: Case, order: Sequence[i
 
 def throughput(workload: str, case: Case, processes: list[list[float]]) -> Number:
     """The throughput of a case with the rounds of all processes; its value is the median of the processes' medians."""
-    cells = {"workload": workload, "phase": case[0], "variant": case[1], "metric": GATED}
     return Number(
-        address=tuple(cells.get(key, "") for key in KEYS),
+        address=row_key(GATED, workload=workload, phase=case[0], variant=case[1]),
         unit=METRICS[GATED].unit,
         kind=METRICS[GATED].kind,
         value=median(median(rounds) for rounds in processes),

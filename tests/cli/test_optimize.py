@@ -8,6 +8,7 @@ import pytest
 
 from moeprof.optimizations.registry import OPTIMIZATIONS
 from moeprof.records.run.run import Run
+from tests.records.run.runs import value_of
 
 Call = Callable[..., tuple[int, str, str]]
 Micro = Callable[[str], Path]
@@ -44,7 +45,7 @@ def test_the_sweep_gives_both_speedups_with_their_intervals(moeprof: Call, micro
     for phase in run.record.recipe.phases:
         for metric in ("speedup_equal_batch", "speedup_max_throughput"):
             value, low, high = (
-                run.value(f"{metric}{end}", phase=phase, variant="dynamic", category="static", domain="")
+                value_of(run, f"{metric}{end}", phase=phase, variant="dynamic", category="static", domain="")
                 for end in ("", "_low", "_high")
             )
             assert value is not None
@@ -91,8 +92,8 @@ def test_a_budget_that_not_even_one_sequence_fits_is_said_and_the_rest_stands(
     assert (code, run.record.valid) == (0, True)
     assert "not even one sequence fits the memory budget of 1 KiB" in stdout
     assert "largest batch that fits" in stdout
-    assert run.value("speedup_max_throughput", phase="score", variant="dynamic", category="static") is None
-    assert run.value("speedup_equal_batch", phase="score", variant="dynamic", category="static") is not None
+    assert value_of(run, "speedup_max_throughput", phase="score", variant="dynamic", category="static") is None
+    assert value_of(run, "speedup_equal_batch", phase="score", variant="dynamic", category="static") is not None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from conftest import MICRO
 
 from moeprof.records.run.run import Run
+from tests.records.run.runs import value_of
 
 FAULTS = Path(__file__).resolve().parents[1] / "parallel" / "faults"
 TIMEOUT_S = 10
@@ -176,8 +177,8 @@ def test_two_ranks_make_one_run_of_which_the_first_reports(ends: Callable[[str],
 
 def test_throughput_counts_the_tokens_of_all_ranks_over_the_slowest(ends: Callable[[str], Ended]) -> None:
     run = ends("whole").run
-    latency = run.value("step_latency", phase="score", variant="static")
-    throughput = run.value("throughput", phase="score", variant="static")
+    latency = value_of(run, "step_latency", phase="score", variant="static")
+    throughput = value_of(run, "throughput", phase="score", variant="static")
     assert latency is not None
     assert throughput is not None
     assert throughput * latency / 1e9 == pytest.approx(2 * 2 * 12)  # ranks x sequences x tokens
@@ -186,9 +187,9 @@ def test_throughput_counts_the_tokens_of_all_ranks_over_the_slowest(ends: Callab
 def test_each_rank_holds_half_of_the_experts(ends: Callable[[str], Ended]) -> None:
     run = ends("whole").run
     whole = 4 * (2 * 16 * 24 + 24 + 16) * 4  # experts x parameters x bytes
-    model = run.value("num_parameters", variant="static")
+    model = value_of(run, "num_parameters", variant="static")
     assert model is not None
-    assert run.value("memory_static", variant="static") == model * 4 - whole / 2
+    assert value_of(run, "memory_static", variant="static") == model * 4 - whole / 2
 
 
 def test_regions_add_up_on_every_rank_and_over_them(ends: Callable[[str], Ended]) -> None:

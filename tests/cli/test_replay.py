@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.run.run import Run
+from tests.records.run.runs import value_of
 from tests.studies.replay.logs import route_log, run_of_shape
 
 Call = Callable[..., tuple[int, str, str]]
@@ -69,7 +70,7 @@ def test_budgets_of_the_real_trace_agree_with_the_published_curve(moeprof: Call,
             if name and row["budget_mib"] in ("250", "500"):
                 at = {"variant": "imported", "point": f"policy={name};budget_bytes={int(row['budget_mib']) * 2**20}"}
                 for phase, column in (("all", "hit_pct_cum"), ("decode", "hit_pct_decode")):
-                    rate = run.value("miss_rate", phase=phase, **at)
+                    rate = value_of(run, "miss_rate", phase=phase, **at)
                     assert rate is not None
                     assert round(100 - 100 * rate, 3) == float(row[column])
                 compared += 1
@@ -87,7 +88,7 @@ def test_decode_alone_of_the_real_trace_agrees_with_an_independent_simulator(
     for slots, misses in known.items():
         for policy, name in (("lru", "lru"), ("min", "belady_forced"), ("lifo", "lifo")):
             at = {"variant": "imported", "point": f"policy={policy};slots={slots}"}
-            assert run.value("misses", phase="decode", **at) == misses[name]
+            assert value_of(run, "misses", phase="decode", **at) == misses[name]
 
 
 def test_a_run_and_a_file_of_it_say_the_same(moeprof: Call, micro: Micro, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC, Variant
@@ -16,7 +17,6 @@ from moeprof.records.traces.expert_loads import COLUMNS, ExpertLoads, joined
 from moeprof.reporters.documents.document import Curves, Details, HeatMap, Paragraph, Table
 from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.formats.registry import FORMATS, render
-from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.buffers import buffer_blocks, residency, residency_map
 
 GIB, MS = 2**30, 10**6
@@ -80,7 +80,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 
 
 def test_the_chosen_slots_and_the_single_slot_are_two_operating_points(run: Run) -> None:
-    paragraph = next(block for block in buffer_blocks(run, Numbers.of(run), "decode") if isinstance(block, Paragraph))
+    paragraph = next(block for block in buffer_blocks(run, RunMetrics.of(run), "decode") if isinstance(block, Paragraph))
     swept = "where 100.0% miss" in paragraph.text
     assert paragraph.text == (
         "Dynamic gating with buffered experts: 10 of a layer's 16 experts on a rank have a slot. That saves 2.25 GiB (12.9% of a "
@@ -91,7 +91,7 @@ def test_the_chosen_slots_and_the_single_slot_are_two_operating_points(run: Run)
 
 def test_latency_over_memory_has_a_point_for_every_number_of_slots_that_was_measured(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", swept=True)
-    blocks = list(buffer_blocks(run, Numbers.of(run), "decode"))
+    blocks = list(buffer_blocks(run, RunMetrics.of(run), "decode"))
     (curves,) = (block for block in blocks if isinstance(block, Curves))
     assert curves.curves == [(LABEL, [(12 * 1024, 400 * MS), (15 * 1024, 90 * MS)])]
     swept = next(block for block in blocks if isinstance(block, Table) and block.columns[0] == "slots")
@@ -102,7 +102,7 @@ def test_the_verdict_says_what_is_saved_what_misses_and_what_that_costs(run: Run
     assert (
         "Buffering (decode): 2.25 GiB of experts less on each rank, 80.0% of accesses miss; layers stand still for 25 ms of a step "
         "of 90 ms, 75.0% of what could be hidden is."
-    ) in verdict(run, Numbers.of(run))
+    ) in verdict(run, RunMetrics.of(run))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -132,9 +132,9 @@ def test_experts_and_steps_that_are_too_many_share_a_cell() -> None:
 
 
 def test_nothing_is_said_where_no_expert_is_loaded(run: Run) -> None:
-    assert list(buffer_blocks(run, Numbers.of(run), "encode")) == []
+    assert list(buffer_blocks(run, RunMetrics.of(run), "encode")) == []
 
 
 def test_the_map_of_every_layer_is_folded(run: Run) -> None:
-    (details,) = (block for block in buffer_blocks(run, Numbers.of(run), "decode") if isinstance(block, Details))
+    (details,) = (block for block in buffer_blocks(run, RunMetrics.of(run), "decode") if isinstance(block, Details))
     assert [type(block) for block in details.blocks] == [Table, HeatMap]

@@ -12,6 +12,7 @@ from rich.console import Console
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
+from moeprof.reporters.cells import percent
 from moeprof.reporters.documents.document import Bullets, Curves, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.documents.report import document_of
 from moeprof.reporters.documents.summary import summary
@@ -19,7 +20,6 @@ from moeprof.reporters.formats.html import render_document as html
 from moeprof.reporters.formats.markdown import render_document as markdown
 from moeprof.reporters.formats.registry import FORMATS, render
 from moeprof.reporters.formats.terminal import render_document as terminal
-from moeprof.reporters.numbers import percent
 from moeprof.reporters.shading import SHADES, folded, letters, segments, shade
 from moeprof.studies.characterize import characterization
 from moeprof.studies.passes.routing import record_routing
@@ -50,11 +50,11 @@ def test_an_invalid_run_says_so_in_every_readable_format(runs: list[Run]) -> Non
 
 
 def test_the_summary_has_at_most_ten_lines(runs: list[Run]) -> None:
-    from moeprof.reporters.numbers import Numbers
+    from moeprof.analysis.run_metrics import RunMetrics
 
     for run in runs:
-        assert len(summary(run, Numbers.of(run))) <= 10
-    assert len(summary(runs[0], Numbers.of(runs[0]))) >= 7
+        assert len(summary(run, RunMetrics.of(run))) <= 10
+    assert len(summary(runs[0], RunMetrics.of(runs[0]))) >= 7
 
 
 def test_a_phase_that_was_not_recorded_says_so(runs: list[Run]) -> None:

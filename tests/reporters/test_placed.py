@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC, Variant
@@ -18,7 +19,6 @@ from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.formats.registry import render
 from moeprof.reporters.formats.terminal import render_document
 from moeprof.reporters.names import name_of
-from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.placement import placement_blocks
 
 MIB = 2**20
@@ -74,7 +74,7 @@ def written(path: Path, rows: list[MetricRow], ranks: int = 2) -> Run:
 
 
 def blocks(run: Run) -> list[object]:
-    return list(placement_blocks(run, Numbers.of(run), "score"))
+    return list(placement_blocks(run, RunMetrics.of(run), "score"))
 
 
 def sentence(run: Run) -> str:
@@ -84,7 +84,7 @@ def sentence(run: Run) -> str:
 
 def test_the_verdict_tells_load_gain_move_and_when_it_is_paid_for(tmp_path: Path) -> None:
     run = written(tmp_path / "run", [*rows_of(2), *speed(1.1, 1.3)])
-    (line,) = [line for line in verdict(run, Numbers.of(run)) if line.startswith("Balance")]
+    (line,) = [line for line in verdict(run, RunMetrics.of(run)) if line.startswith("Balance")]
     assert line == (
         "Balance (score): the busiest rank takes 60.0% of a step's choices instead of 80.0% (ideal 50.0%), a gain of 25.0% (20.0% to "
         "30.0%, 95%) on steps that the placement has not seen: recommended. Moving 3 MiB took 2 ms. It has paid for itself after 40 "

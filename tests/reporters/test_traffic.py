@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from moeprof.analysis.placement.rank_load import imbalance_rows
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.communication import link_rows, share_rows, traffic_rows
 from moeprof.analysis.timing.timing import Timing
 from moeprof.records.link import WITHIN, Link, Links
@@ -21,7 +22,7 @@ from moeprof.reporters.documents.summary import summary
 from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.formats.registry import FORMATS, render
 from moeprof.reporters.formats.terminal import render_document as terminal
-from moeprof.reporters.numbers import Numbers
+from tests.records.run.runs import value_of
 from tests.records.traces.traffics import rows_of, traffic_of
 
 MIB, MS = 2**20, 10**6
@@ -99,8 +100,8 @@ def test_the_result_has_one_line_of_it(tmp_path: Path) -> None:
     line = "Traffic: 2 ranks send each other 6 MiB a step and stand still for 7 ms, 17.5% of it (score)."
     characterized = run_of(tmp_path / "a")
     optimized = run_of(tmp_path / "b", command="optimize", variants=("static", "dynamic"))
-    assert line in summary(characterized, Numbers.of(characterized))
-    assert line in verdict(optimized, Numbers.of(optimized))
+    assert line in summary(characterized, RunMetrics.of(characterized))
+    assert line in verdict(optimized, RunMetrics.of(optimized))
 
 
 def test_weights_are_those_of_each_rank(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_weights_are_those_of_each_rank(tmp_path: Path) -> None:
         MetricRow(name, value, "lm", variant=label) for name, value in metrics.items() for label in ("static", "dense")
     )
     run = writer.finish()
-    assert summary(run, Numbers.of(run))[0].startswith(
+    assert summary(run, RunMetrics.of(run))[0].startswith(
         "The model has 4000 parameters (8 MiB on each rank), 75.0% of them in 32 experts"
     )
 
@@ -189,6 +190,6 @@ def test_ranks_without_the_pass_say_so(tmp_path: Path) -> None:
 
 def test_numbers_of_a_rank_are_its_own(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
-    waiting = [Numbers.of(run, rank).get("comm_wait_time", "score", "prose") for rank in ("", "0", "1")]
+    waiting = [value_of(run, "comm_wait_time", phase="score", variant="static", rank=rank) for rank in ("", "0", "1")]
     assert waiting == [3 * MS, 6 * MS, 0]
     assert io.StringIO(render(run, "csv")).readline().startswith("workload,")

@@ -22,6 +22,7 @@ from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.slots import sweep_slots
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.source import read_source
+from tests.records.run.runs import value_of
 
 from .runs import DYNAMIC, Micro, studied, values
 
@@ -75,11 +76,11 @@ def test_the_misses_told_are_those_of_the_trace_replayed_from_cold_caches(micro:
     keys = np.unique(np.stack([steps, experts]), axis=1)
     accesses = Accesses(keys[1], keys[0], np.zeros(keys.shape[1], np.int64))
     ((expected,),) = misses(accesses, LIFO, [3])
-    assert run.value("misses", phase="decode", variant=LABEL) == expected
-    assert run.value("expert_accesses", phase="decode", variant=LABEL) == keys.shape[1]
+    assert value_of(run, "misses", phase="decode", variant=LABEL) == expected
+    assert value_of(run, "expert_accesses", phase="decode", variant=LABEL) == keys.shape[1]
     size = record_bytes(run.record.ran.model)
-    assert run.value("bytes_loaded", phase="decode", variant=LABEL) == expected * size
-    assert run.value("worst_miss_rate", phase="decode", variant=LABEL) == pytest.approx(expected / keys.shape[1])
+    assert value_of(run, "bytes_loaded", phase="decode", variant=LABEL) == expected * size
+    assert value_of(run, "worst_miss_rate", phase="decode", variant=LABEL) == pytest.approx(expected / keys.shape[1])
 
 
 def test_a_routing_says_whether_its_expert_was_there(micro: Micro, tmp_path: Path) -> None:
@@ -121,14 +122,14 @@ def test_loads_are_timed_beside_what_could_hide_them(micro: Micro, tmp_path: Pat
     run = buffered_run(micro("lm"), tmp_path / "run", 3, passes=(measure_time, measure_loads))
     for phase in ("score", "decode"):
         loading, stall, hideable = (
-            run.value(metric, phase=phase, variant=LABEL) for metric in ("load_time", "stall_time", "hideable_time")
+            value_of(run, metric, phase=phase, variant=LABEL) for metric in ("load_time", "stall_time", "hideable_time")
         )
         assert loading is not None
         assert stall is not None
         assert hideable is not None
         assert 0 < hideable <= loading
         assert stall >= 0
-        pace, size = (run.value(metric, phase=phase, variant=LABEL) for metric in ("load_bandwidth", "step_bytes_loaded"))
+        pace, size = (value_of(run, metric, phase=phase, variant=LABEL) for metric in ("load_bandwidth", "step_bytes_loaded"))
         assert pace == pytest.approx(size * 1e9 / loading, rel=0.5)  # medians of ratios and ratio of medians
         assert values(run, "load_time", "variant", phase=phase).keys() == {(LABEL,)}
 
@@ -138,12 +139,12 @@ def test_slots_count_as_memory_in_the_place_of_experts(micro: Micro, tmp_path: P
     recipe = run.record.ran
     whole, size = weight_bytes(recipe.model), record_bytes(recipe.model)
     expected = whole - 8 * expert_bytes(recipe.model) + 3 * size
-    assert run.value("memory_static", variant=LABEL) == expected == static_bytes(recipe, buffered(3))
-    assert run.value("memory_at_peak", phase="score", variant=LABEL, category="expert_slots") == 3 * size
+    assert value_of(run, "memory_static", variant=LABEL) == expected == static_bytes(recipe, buffered(3))
+    assert value_of(run, "memory_at_peak", phase="score", variant=LABEL, category="expert_slots") == 3 * size
     at_peak = values(run, "memory_at_peak", "category", phase="score", variant=LABEL)
-    assert sum(at_peak.values()) == run.value("memory_total_peak", phase="score", variant=LABEL)
-    assert run.value("memory_saved", variant=LABEL) == whole - expected
-    assert run.value("memory_reduction", variant=LABEL, point="slots=1") == whole / (expected - 2 * size)
+    assert sum(at_peak.values()) == value_of(run, "memory_total_peak", phase="score", variant=LABEL)
+    assert value_of(run, "memory_saved", variant=LABEL) == whole - expected
+    assert value_of(run, "memory_reduction", variant=LABEL, point="slots=1") == whole / (expected - 2 * size)
 
 
 def test_the_papers_two_operating_points_at_the_papers_shape() -> None:
@@ -160,14 +161,14 @@ def test_a_sweep_measures_other_numbers_of_slots(micro: Micro, tmp_path: Path) -
     run = buffered_run(micro("lm"), tmp_path / "run", 3, passes=(sweep_slots,))
     points = [f"slots={slots}" for slots in (1, 2, 3, 4, 8)]
     for phase in ("score", "decode"):
-        rates = [run.value("miss_rate", phase=phase, variant=LABEL, point=point) for point in points]
+        rates = [value_of(run, "miss_rate", phase=phase, variant=LABEL, point=point) for point in points]
         assert None not in rates
-        assert run.value("misses", phase=phase, variant=LABEL, point="slots=8") == run.value(
-            "compulsory_misses", phase=phase, variant=LABEL, point="slots=8"
+        assert value_of(run, "misses", phase=phase, variant=LABEL, point="slots=8") == value_of(
+            run, "compulsory_misses", phase=phase, variant=LABEL, point="slots=8"
         )
         assert rates[0] == max(rates)  # type: ignore[type-var]
         for metric in ("throughput", "step_latency", "stall_time", "step_bytes_loaded"):
-            assert all(run.value(metric, phase=phase, variant=LABEL, point=point) is not None for point in points), metric
+            assert all(value_of(run, metric, phase=phase, variant=LABEL, point=point) is not None for point in points), metric
     assert run.record.valid
 
 
@@ -341,4 +342,4 @@ def test_a_model_whose_experts_are_four_times_the_memory_that_is_left_runs_to_th
     assert run.record.valid
     assert [variant["label"] for variant in run.record.variants] == ["dynamic+buffered"]
     assert "static, dynamic: left out, for all experts at once need" in run.record.notes[0]
-    assert run.value("misses", phase="score", variant="dynamic+buffered") is not None
+    assert value_of(run, "misses", phase="score", variant="dynamic+buffered") is not None

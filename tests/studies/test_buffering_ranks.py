@@ -19,6 +19,7 @@ from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.slots import sweep_slots
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.study import Study
+from tests.records.run.runs import value_of
 
 from .runs import DYNAMIC, values
 
@@ -82,10 +83,10 @@ def test_an_expert_that_is_copied_is_loaded_by_both_of_its_ranks(run: Run) -> No
 def test_numbers_are_those_of_the_loads(run: Run) -> None:
     for phase in ("encode", "decode"):
         own = run.loads.of(phase=phase, variant=LABEL)
-        assert run.value("bytes_loaded", phase=phase, variant=LABEL) == own.column("bytes").sum()
-        assert run.value("miss_rate", phase=phase, variant=LABEL) == (~own.column("hit")).mean()
-        assert run.value("load_time", phase=phase, variant=LABEL, domain="imbari") is not None
-        assert run.value("moved_bytes", phase=phase, variant=GREEDY.label) == 0, "they come from behind the slots"
+        assert value_of(run, "bytes_loaded", phase=phase, variant=LABEL) == own.column("bytes").sum()
+        assert value_of(run, "miss_rate", phase=phase, variant=LABEL) == (~own.column("hit")).mean()
+        assert value_of(run, "load_time", phase=phase, variant=LABEL, domain="imbari") is not None
+        assert value_of(run, "moved_bytes", phase=phase, variant=GREEDY.label) == 0, "they come from behind the slots"
 
 
 def test_each_step_uses_the_experts_that_both_ranks_chose(run: Run) -> None:
@@ -111,4 +112,4 @@ def test_a_sweep_of_slots_leaves_experts_where_the_placement_has_them(run: Run) 
                 cache, mine = Cache(slots, make_eviction(variant.eviction)), own.of(rank=rank)
                 for step in (2, 3):
                     misses += sum(not access.hit for access in cache.batch(mine.of(step=step).column("expert").tolist()))
-            assert run.value("misses", phase="encode", variant=variant.label, point=f"slots={slots}") == misses
+            assert value_of(run, "misses", phase="encode", variant=variant.label, point=f"slots={slots}") == misses

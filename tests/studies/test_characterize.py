@@ -19,6 +19,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
 from moeprof.studies.characterize import characterization
 from moeprof.studies.feasibility import check_memory, check_weights
+from tests.records.run.runs import value_of
 
 Micro = Callable[[str], Path]
 
@@ -58,20 +59,20 @@ def test_slots_do_not_depend_on_the_routing_and_match_the_formula(micro: Micro, 
     forced = run(micro("lm"), tmp_path / "forced", "routing.source=zipf:3,sorted")
     # S = 2 x 12 tokens, c = ceil(0.5 x 24) = 12, E = 4 -> 48 slots for 2 x 24 choices
     for found in (natural, forced):
-        assert found.value("expert_slots", phase="score", variant="static") == 48
-        assert found.value("waste_factor", phase="score", variant="static") == 1.0
+        assert value_of(found, "expert_slots", phase="score", variant="static") == 48
+        assert value_of(found, "waste_factor", phase="score", variant="static") == 1.0
         # one token of each of 2 sequences: c = 1, 4 slots for 4 choices
-        assert found.value("expert_slots", phase="decode", variant="static") == 4
+        assert value_of(found, "expert_slots", phase="decode", variant="static") == 4
 
 
 def test_counts_in_the_table_are_those_of_the_trace(micro: Micro, tmp_path: Path) -> None:
     found = run(micro("lm"), tmp_path / "run")
-    trace = found.trace("score")
+    trace = found.trace("score", "static")
     assert trace is not None
     steps, experts, dropped = (trace.column(name) for name in ("step", "expert", "dropped"))
     active = [len(set(experts[steps == step])) for step in np.unique(steps)]
-    assert found.value("active_experts", phase="score", variant="static", layer="1") == pytest.approx(np.mean(active))
-    assert found.value("dropped_fraction", phase="score", variant="static", layer="1") == pytest.approx(np.mean(dropped))
+    assert value_of(found, "active_experts", phase="score", variant="static", layer="1") == pytest.approx(np.mean(active))
+    assert value_of(found, "dropped_fraction", phase="score", variant="static", layer="1") == pytest.approx(np.mean(dropped))
     kept = [np.bincount(experts[(steps == step) & ~dropped], minlength=4).max() for step in np.unique(steps)]
     assert max(kept) <= 12
 
@@ -102,7 +103,7 @@ def test_a_recorded_trace_replays_to_the_same_decisions_on_other_weights(micro: 
     replayed = run(
         micro("mt"), tmp_path / "replayed", f"routing.source=trace:{first.path}", "measure.seed=7", 'load.phases=["encode"]'
     )
-    experts = [found.trace("encode").column("expert") for found in (first, other, replayed)]
+    experts = [found.trace("encode", "static").column("expert") for found in (first, other, replayed)]
     assert (experts[0] != experts[1]).any()
     assert (experts[0] == experts[2]).all()
 
@@ -111,11 +112,11 @@ def test_time_comes_from_the_injected_clock(micro: Micro, tmp_path: Path) -> Non
     ticks = itertools.count(step=1_000)
     found = characterization().run(load_recipe(str(micro("lm"))), tmp_path / "run", clock=lambda: next(ticks))
     # Every timed piece takes one tick. A score round is one step; a decode round is three.
-    assert found.value("step_latency", phase="score", domain="prose", variant="static") == 1_000
-    assert found.value("step_latency", phase="decode", domain="prose", variant="dense") == pytest.approx(1_000 / 3)
-    assert found.value("slowdown_vs_dense", phase="score", variant="static") == 1.0
+    assert value_of(found, "step_latency", phase="score", domain="prose", variant="static") == 1_000
+    assert value_of(found, "step_latency", phase="decode", domain="prose", variant="dense") == pytest.approx(1_000 / 3)
+    assert value_of(found, "slowdown_vs_dense", phase="score", variant="static") == 1.0
     # 2 sequences of 12 tokens in 1,000 ns
-    assert found.value("throughput", phase="score", domain="prose", variant="static") == pytest.approx(24e6)
+    assert value_of(found, "throughput", phase="score", domain="prose", variant="static") == pytest.approx(24e6)
 
 
 def test_few_rounds_make_a_run_invalid(micro: Micro, tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_text_too_short_for_a_prompt_leaves_out_decoding_and_says_so(micro: Mi
     data = recipe.data.model_copy(update={"files": {"short": str(tmp_path / "short.txt")}})
     found = characterization().run(recipe.model_copy(update={"data": data}), tmp_path / "run")
     assert found.record.valid
-    assert found.trace("decode") is None
+    assert found.trace("decode", "static") is None
     assert "decode" in found.record.notes[0]
 
 
@@ -221,7 +222,8 @@ def test_a_batch_beyond_the_budget_runs_and_is_remarked_upon(micro: Micro, tmp_p
     """The budget bounds a sweep; what the recipe asks for is measured, and the reader told which contenders need more."""
     free = run(micro("lm"), tmp_path / "free")
     needs = {
-        variant: int(free.value("memory_total_peak", phase="score", variant=variant) or 0) for variant in ("static", "dense")
+        variant: int(value_of(free, "memory_total_peak", phase="score", variant=variant) or 0)
+        for variant in ("static", "dense")
     }
     assert not any("budget" in note for note in free.record.notes)
     between = sum(needs.values()) // 2

@@ -28,6 +28,7 @@ from moeprof.studies.replay.placements import AskedPlacements, replay_placements
 from moeprof.studies.session import first_steps, later_half
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
+from tests.records.run.runs import value_of
 
 from .runs import Micro, values
 
@@ -152,27 +153,27 @@ def test_loads_are_those_of_the_later_batches_under_the_placement(run: Run) -> N
                 dealt = served(run, phase, steps, placement_of(run, phase, variant).layers[layer])
                 tops = [max(loads) / sum(loads) for loads in dealt]
                 where = {"phase": phase, "variant": variant, "layer": layer}
-                assert run.value("avg_max_load", **where) == pytest.approx(fmean(tops))
-                assert run.value("max_load", **where) == pytest.approx(max(tops))
+                assert value_of(run, "avg_max_load", **where) == pytest.approx(fmean(tops))
+                assert value_of(run, "max_load", **where) == pytest.approx(max(tops))
                 for rank in range(RANKS):
-                    tokens = run.value("rank_tokens", **where, rank=str(rank))
+                    tokens = value_of(run, "rank_tokens", **where, rank=str(rank))
                     assert tokens == pytest.approx(fmean(loads[rank] for loads in dealt))
                 means.append(fmean(tops))
-            assert run.value("avg_max_load", phase=phase, variant=variant) == pytest.approx(fmean(means))
+            assert value_of(run, "avg_max_load", phase=phase, variant=variant) == pytest.approx(fmean(means))
 
 
 def test_skewed_ranks_become_even_and_nobody_computes_anything_else(run: Run) -> None:
     for phase in phases(run):
-        before, after = (run.value("avg_max_load", phase=phase, variant=one) or 0 for one in ("dynamic+loop", placed(run)))
+        before, after = (value_of(run, "avg_max_load", phase=phase, variant=one) or 0 for one in ("dynamic+loop", placed(run)))
         ideal, floor = (
-            run.value(metric, phase=phase, variant=placed(run)) or 0 for metric in ("ideal_load", "avg_max_load_floor")
+            value_of(run, metric, phase=phase, variant=placed(run)) or 0 for metric in ("ideal_load", "avg_max_load_floor")
         )
         assert (before > 0.7, ideal) == (True, 0.5)
         assert ideal <= floor <= before
         assert after < 0.65
-        gain = run.value("load_gain", phase=phase, variant=placed(run))
+        gain = value_of(run, "load_gain", phase=phase, variant=placed(run))
         assert gain == pytest.approx(1 - after / before)
-        assert run.value("output_tokens_differing", phase=phase, variant=placed(run)) == 0
+        assert value_of(run, "output_tokens_differing", phase=phase, variant=placed(run)) == 0
         assert values(run, "speedup_equal_batch", "category", phase=phase, variant=placed(run)).keys() == {
             ("static",),
             ("dynamic+loop",),
@@ -183,7 +184,7 @@ def test_skewed_ranks_become_even_and_nobody_computes_anything_else(run: Run) ->
 def test_no_placement_without_copies_is_below_the_floor(run: Run) -> None:
     for phase in phases(run):
         after, floor = (
-            run.value(metric, phase=phase, variant=placed(run)) for metric in ("avg_max_load", "avg_max_load_floor")
+            value_of(run, metric, phase=phase, variant=placed(run)) for metric in ("avg_max_load", "avg_max_load_floor")
         )
         assert after is not None
         assert floor is not None
@@ -201,22 +202,22 @@ def test_the_move_is_told_by_experts_bytes_time_and_steps(run: Run) -> None:
             for expert in held
         )
         where = {"phase": phase, "variant": placed(run)}
-        assert run.value("moved_experts", **where) == strangers > 0
-        assert run.value("moved_bytes", **where) == strangers * ffn_parameters(model) * 4
-        took = run.value("move_time", **where)
+        assert value_of(run, "moved_experts", **where) == strangers > 0
+        assert value_of(run, "moved_bytes", **where) == strangers * ffn_parameters(model) * 4
+        took = value_of(run, "move_time", **where)
         assert took
-        before, after = (run.value("step_latency", phase=phase, variant=one) or 0 for one in ("dynamic+loop", placed(run)))
-        paid = run.value("payoff_steps", **where)
+        before, after = (value_of(run, "step_latency", phase=phase, variant=one) or 0 for one in ("dynamic+loop", placed(run)))
+        paid = value_of(run, "payoff_steps", **where)
         assert paid == (pytest.approx(took / (before - after)) if after < before else None)
 
 
 def test_copies_take_memory_and_nothing_else_does(run: Run) -> None:
-    plain, with_copies = (run.value("memory_static", variant=variant) or 0 for variant in ("dynamic+loop", placed(run)))
+    plain, with_copies = (value_of(run, "memory_static", variant=variant) or 0 for variant in ("dynamic+loop", placed(run)))
     model, copies = run.record.ran.model, int(run.record.variants[-1]["replicas"])
     assert with_copies - plain == copies * len(run.record.ran.model.moe_layers_of("all")) * ffn_parameters(model) * 4
     for phase in phases(run):
         peak, dynamic = (
-            run.value(f"memory_{part}_peak", phase=phase, variant=placed(run)) or 0 for part in ("total", "dynamic")
+            value_of(run, f"memory_{part}_peak", phase=phase, variant=placed(run)) or 0 for part in ("total", "dynamic")
         )
         assert peak - dynamic == with_copies
 
@@ -236,7 +237,7 @@ def replay_of(run: Run, phase: str, out: Path) -> Callable[..., float | None]:
     asked = AskedPlacements(balancers=[name], devices=[RANKS], replicas=int(run.record.variants[-1]["replicas"]))
     replayed = replay_placements(loads, asked, out)
     where = {"phase": next(iter(loads.layers)), "variant": "dynamic+loop", "point": f"balancer={name};devices={RANKS}"}
-    return lambda metric, **address: replayed.value(metric, **where, **address)
+    return lambda metric, **address: value_of(replayed, metric, **where, **address)
 
 
 @pytest.mark.parametrize(("folder", "phase"), [("lm", "score"), ("lm", "decode"), ("mt", "encode")], indirect=["folder"])
@@ -244,7 +245,7 @@ def test_a_replay_of_the_run_predicts_its_largest_loads(run: Run, phase: str, tm
     """Not those of decoding in MT: batches end with their sentences, so that half of the steps are not half of the batches."""
     predicted = replay_of(run, phase, tmp_path / "replay")
     for layer in run.record.ran.moe_layers(phase):
-        largest = run.value("avg_max_load", phase=phase, variant=placed(run), layer=layer)
+        largest = value_of(run, "avg_max_load", phase=phase, variant=placed(run), layer=layer)
         assert largest is not None
         assert predicted("avg_max_load", layer=layer) == pytest.approx(largest)
 
@@ -255,7 +256,7 @@ def test_a_replay_of_the_run_predicts_the_load_of_every_rank(run: Run, tmp_path:
     predicted = replay_of(run, "score", tmp_path / "replay")
     for layer in run.record.ran.moe_layers("score"):
         where = {"phase": "score", "variant": placed(run), "layer": layer}
-        tokens = [run.value("rank_tokens", **where, rank=str(rank)) or 0 for rank in range(RANKS)]
+        tokens = [value_of(run, "rank_tokens", **where, rank=str(rank)) or 0 for rank in range(RANKS)]
         shares = [predicted("device_load", layer=layer, rank=str(rank)) for rank in range(RANKS)]
         assert shares == pytest.approx([one / sum(tokens) for one in tokens])
 
@@ -268,7 +269,7 @@ def test_a_file_deploys_what_a_balancer_made(folder: Path, run: Run) -> None:
         assert values(again, metric, "rank", "layer", phase="score", variant=placed(again)) == values(
             run, metric, "rank", "layer", phase="score", variant=placed(run)
         )
-    assert again.value("output_tokens_differing", phase="decode", variant=placed(again)) == 0
+    assert value_of(again, "output_tokens_differing", phase="decode", variant=placed(again)) == 0
 
 
 def test_the_report_says_it(run: Run) -> None:
@@ -307,8 +308,8 @@ def test_passes_after_the_first_see_only_what_no_placement_has_seen(
     run = study.run(recipe_of(micro("lm"), "load.batches=4"), tmp_path / "run", group=ALONE)
     assert found == seen
     assert {trace.header.phase for trace in run.traces} == {"score"}
-    assert len(run.trace("score").column("step")) > 0
-    assert set(run.trace("score").column("step").tolist()) == set(range(8))
+    assert len(run.trace("score", "static").column("step")) > 0
+    assert set(run.trace("score", "static").column("step").tolist()) == set(range(8))
 
 
 def test_weights_that_are_held_twice_are_asked_for_before_anything_is_allocated(micro: Micro) -> None:
@@ -326,5 +327,5 @@ def test_a_single_batch_places_nothing_and_a_remark_says_so(micro: Micro, tmp_pa
     assert [note for note in run.record.notes if "no two batches of a domain" in note]
     layers = Placement.read(run.path / "placements" / "score-dynamic+loop+greedy.json").layers
     assert layers == {"1": ((0, 1, 2, 3),)}
-    assert run.value("moved_bytes", phase="score", variant="dynamic+loop+greedy") == 0
-    assert run.value("load_gain", phase="score", variant="dynamic+loop+greedy") is None
+    assert value_of(run, "moved_bytes", phase="score", variant="dynamic+loop+greedy") == 0
+    assert value_of(run, "load_gain", phase="score", variant="dynamic+loop+greedy") is None

@@ -19,6 +19,7 @@ from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.sweep import measure_sweep
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import Workload
+from tests.records.run.runs import value_of
 
 from .runs import DYNAMIC, Micro, early_ends, values, with_weights
 
@@ -130,7 +131,7 @@ def test_peak_memory_is_that_of_the_worst_rank_and_weights_are_a_share(ways: Way
         assert set(ranks) == {("",), ("0",), ("1",)}
         assert ranks[("",)] == max(ranks[("0",)], ranks[("1",)])
     held = build_model(ways.two.record.recipe, group=Group(1, 2))
-    assert ways.two.value("memory_static", variant="static") == sum(parameter.nbytes for parameter in held.parameters())
+    assert value_of(ways.two, "memory_static", variant="static") == sum(parameter.nbytes for parameter in held.parameters())
 
 
 def test_ranks_find_the_same_batches_in_a_sweep(micro: Micro, tmp_path: Path) -> None:

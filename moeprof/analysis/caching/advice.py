@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from moeprof.analysis.replayed import Replayed
+from moeprof.analysis.caching import replay_results
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.eviction.registry import DEFAULT, needs_future
 
 FLOOR = "min"
@@ -31,21 +32,23 @@ class Advice:
     """The smallest larger one."""
 
 
-def advise(replayed: Replayed, phase: str) -> Advice | None:
+def advise(results: RunMetrics, phase: str) -> Advice | None:
     """The best policy that needs no future, at the knee of the fewest misses online; None where no such policy has numbers.
 
     Of policies that miss alike the paper's choice comes first, then whatever was asked for first.
     """
-    online = [policy for policy in replayed.policies if not needs_future(policy)]
+    online = [policy for policy in replay_results.policies(results) if not needs_future(policy)]
     if not online:
         return None
-    found = replayed.knee(phase)
-    size = found or replayed.replay.sizes[-1]
-    order = sorted(ranked(replayed, phase, size, online), key=lambda one: (one[0], one[1] != DEFAULT))
+    found = replay_results.knee(results, phase)
+    size = found or results.record.replayed.sizes[-1]
+    order = sorted(ranked(results, phase, size, online), key=lambda one: (one[0], one[1] != DEFAULT))
     if not order:
         return None
     (rate, policy), (rival_rate, rival) = order[0], order[1] if len(order) > 1 else (0.0, "")
-    elsewhere = [(other, best) for other in replayed.replay.sizes if (best := better(replayed, phase, other, policy, online))]
+    elsewhere = [
+        (other, best) for other in results.record.replayed.sizes if (best := better(results, phase, other, policy, online))
+    ]
     return Advice(
         phase=phase,
         policy=policy,
@@ -59,19 +62,21 @@ def advise(replayed: Replayed, phase: str) -> Advice | None:
     )
 
 
-def ranked(replayed: Replayed, phase: str, size: int, policies: list[str]) -> list[tuple[float, str]]:
+def ranked(results: RunMetrics, phase: str, size: int, policies: list[str]) -> list[tuple[float, str]]:
     """Miss rates at a size, in the order of the policies."""
-    rates = ((replayed.get("miss_rate", phase, policy, size), policy) for policy in policies)
+    rates = ((replay_results.policy_value(results, "miss_rate", phase, policy, size), policy) for policy in policies)
     return [(rate, policy) for rate, policy in rates if rate is not None]
 
 
-def better(replayed: Replayed, phase: str, size: int, policy: str, online: list[str]) -> str:
+def better(results: RunMetrics, phase: str, size: int, policy: str, online: list[str]) -> str:
     """The policy that misses fewest at a size and fewer than `policy`; empty where none does."""
-    rates = {name: rate for rate, name in ranked(replayed, phase, size, online)}
+    rates = {name: rate for rate, name in ranked(results, phase, size, online)}
     best = min(rates, key=lambda name: rates[name], default="")
     return best if best and rates[best] < rates.get(policy, 1) else ""
 
 
-def size_for(replayed: Replayed, phase: str, policy: str, transfer_ns: float) -> int | None:
+def size_for(results: RunMetrics, phase: str, policy: str, transfer_ns: float) -> int | None:
     """The smallest size at which a step's copies take no longer than this; None where no replayed size does."""
-    return next((size for size, time in replayed.curve("transfer_time", phase, policy) if time <= transfer_ns), None)
+    return next(
+        (size for size, time in replay_results.curve(results, "transfer_time", phase, policy) if time <= transfer_ns), None
+    )

@@ -61,7 +61,7 @@ def compare(
     ]
     for subject, removed in alone:
         for number in subject.numbers:
-            if not rules.only or number.address[-1] in rules.only:
+            if not rules.only or number.address.metric in rules.only:
                 found.append(one_sided(subject, *((number, None) if removed else (None, number))))
     return Comparison(baseline, candidate, found, rules, [remark for pair in pairs for remark in remarks(*pair)])
 

@@ -11,10 +11,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import moeprof
+from moeprof.analysis.run_metrics import RunMetrics, missing_wholes
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, refuse_newer, replacing
 from moeprof.records.metrics.metric import Kind
 from moeprof.records.metrics.registry import KEYS
+from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.run import Environment, Run, RunRecord
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -35,10 +37,6 @@ PARTS = ("domain", "point", "rank", "layer", "region")
 SWEPT = ("policies", "slots", "budgets", "balancers", "devices")
 """What a replay was asked for side by side: numbers of different points stand at different addresses."""
 
-Address = tuple[str, ...]
-"""The key cells of `metrics.csv`, in the order of KEYS."""
-
-Cells = Annotated[tuple[str, ...], Field(min_length=len(KEYS), max_length=len(KEYS))]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -47,7 +45,7 @@ class Number(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    address: Cells
+    address: RowKey
     unit: str
     kind: Kind
     value: Finite
@@ -82,7 +80,7 @@ class Measurement(BaseModel):
         return self
 
     @property
-    def by_address(self) -> dict[Address, Number]:
+    def by_address(self) -> dict[RowKey, Number]:
         """Every number by its key cells."""
         return {number.address: number for number in self.numbers}
 
@@ -106,7 +104,7 @@ def measurement_of(runs: Sequence[Run]) -> Measurement:
             raise UsageError(f"run {run.path}: another {what} than {runs[0].path}", "Compare runs of one recipe at a time.")
         if differing := [a for a, n in numbers[0].items() if n.kind == "exact" and a in others and others[a].value != n.value]:
             raise UsageError(
-                f"run {run.path}: {differing[0][-1]} differs from {runs[0].path}", "Compare them with each other first."
+                f"run {run.path}: {differing[0].metric} differs from {runs[0].path}", "Compare them with each other first."
             )
     return Measurement(
         recipe=first.name,
@@ -166,30 +164,35 @@ def joint(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def numbers_of(run: Run) -> dict[Address, Number]:
-    """The rows of one run; UsageError where one breaks what every run keeps."""
-    table, samples = run.metrics, run.samples
-    raw: dict[Address, list[float]] = {}
-    found: dict[Address, Number] = {}
-    columns = (*KEYS, "unit", "kind", "value")
+def numbers_of(run: Run) -> dict[RowKey, Number]:
+    """The rows of one run; UsageError if one of them breaks a rule of the format."""
     try:
-        gated = samples[samples["metric"] == GATED].sort_values("round", kind="stable")
-        for *cells, value in gated[[*KEYS, "value"]].itertuples(index=False, name=None):
-            raw.setdefault(tuple(str(cell) for cell in cells), []).append(float(value))
-        for *cells, unit, kind, value in table[list(columns)].itertuples(index=False, name=None):
-            address: Address = tuple(str(cell) for cell in cells)
-            if address in found:
-                raise ValueError(f"{address[-1]} stands twice at one address")
-            rounds = tuple(raw.get(address, ())) if is_gated(address) else ()
-            found[address] = Number(address=address, unit=unit, kind=kind, value=value, samples=(rounds,) if rounds else ())
+        raw = gated_samples(run)
+        return {row.key: number_of(row, raw.get(row.key, ())) for row in RunMetrics.of(run).by_key.values()}
     except (ValidationError, ValueError, TypeError) as error:
         raise UsageError(f"run {run.path}: {reason(error)}", "Repeat the run.") from error
-    return found
 
 
-def is_gated(address: Address) -> bool:
-    """Whether a test may be made of its rounds."""
-    return address[-1] == GATED and not any(address[KEYS.index(name)] for name in PARTS)
+def gated_samples(run: Run) -> dict[RowKey, tuple[float, ...]]:
+    """The rounds behind every gated number, in order."""
+    found: dict[RowKey, list[float]] = {}
+    samples = run.samples
+    gated = samples[samples["metric"] == GATED].sort_values("round", kind="stable")
+    for *cells, value in gated[[*KEYS, "value"]].itertuples(index=False, name=None):
+        found.setdefault(RowKey(*map(str, cells)), []).append(float(value))
+    wholes = {whole: found[part] for whole, part in missing_wholes(found).items()}
+    return {key: tuple(values) for key, values in (found | wholes).items() if is_gated(key)}
+
+
+def number_of(row: RecordedRow, rounds: tuple[float, ...]) -> Number:
+    """A row as a baseline keeps it; ValidationError for an unknown kind."""
+    document = {"address": row.key, "unit": row.unit, "kind": row.kind, "value": row.value}
+    return Number.model_validate(document | {"samples": (rounds,) if rounds else ()})
+
+
+def is_gated(key: RowKey) -> bool:
+    """Whether the rounds behind a number are tested."""
+    return key.metric == GATED and not any(getattr(key, name) for name in PARTS)
 
 
 def merged(numbers: Sequence[Number]) -> Number:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from moeprof.analysis.comparison.measurement import Address, Measurement, Number, is_gated
+from moeprof.analysis.comparison.measurement import Measurement, Number, is_gated
 from moeprof.analysis.comparison.significance import (
     ALPHA,
     MIN_PROCESSES,
@@ -19,7 +19,8 @@ from moeprof.analysis.comparison.significance import (
     ratio_interval,
     spread,
 )
-from moeprof.records.metrics.registry import KEYS, METRICS
+from moeprof.records.metrics.registry import METRICS
+from moeprof.records.metrics.row import RowKey
 
 Verdict = Literal["better", "worse", "same", "inconclusive", "not comparable", "new", "removed"]
 
@@ -33,7 +34,7 @@ class Finding:
 
     recipe: str
     command: str
-    address: Address
+    address: RowKey
     unit: str
     kind: str
     verdict: Verdict
@@ -55,21 +56,16 @@ class Finding:
 
     @property
     def metric(self) -> str:
-        """The last of the key cells."""
-        return self.address[-1]
-
-    def key(self, name: str) -> str:
-        """One of the key cells."""
-        return self.address[KEYS.index(name)]
+        """The name of the metric."""
+        return self.address.metric
 
     @property
     def where(self) -> str:
         """`score, static, layer 3`: the cells that are not empty, workload and metric left out."""
-        plain = ("phase", "domain", "variant", "point")
-        cells = [self.key(name) for name in plain] + [
-            f"{name} {self.key(name)}" for name in ("rank", "layer", "region", "category") if self.key(name)
-        ]
-        return ", ".join(cell for cell in cells if cell)
+        key = self.address
+        plain = (key.phase, key.domain, key.variant, key.point)
+        named = {"rank": key.rank, "layer": key.layer, "region": key.region, "category": key.category}
+        return ", ".join(filter(None, [*plain, *(f"{name} {cell}" for name, cell in named.items() if cell)]))
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def described(baseline: Measurement, candidate: Measurement, rules: Rules) -> It
     obstacle = why_not(baseline, candidate, meant=in_turns(baseline, candidate))
     machine = "" if rules.allow_machine_mismatch else another_machine(baseline, candidate)
     for address in [*after, *(address for address in before if address not in after)]:
-        if rules.only and address[-1] not in rules.only:
+        if rules.only and address.metric not in rules.only:
             continue
         ours, theirs = before.get(address), after.get(address)
         if ours is None or theirs is None:
@@ -202,13 +198,11 @@ def another_machine(baseline: Measurement, candidate: Measurement) -> str:
     return f"another machine: {'; '.join(told)}" if told else ""
 
 
-def routing_differs(baseline: Measurement, candidate: Measurement, address: Address) -> bool:
+def routing_differs(baseline: Measurement, candidate: Measurement, key: RowKey) -> bool:
     """Whether the routers decided otherwise where a number comes from."""
-    phase, variant = address[KEYS.index("phase")], address[KEYS.index("variant")]
-    if baseline.command == "replay":  # its caches enter a phase as the one before has left them
-        phase = ""
+    phase = "" if baseline.command == "replay" else key.phase  # a replayed phase starts with the caches of the one before
     wanted = [name for name in {**baseline.routing, **candidate.routing} if phase in ("", name.partition("/")[0])]
-    mine = [name for name in wanted if name.partition("/")[2] == variant] or wanted
+    mine = [name for name in wanted if name.partition("/")[2] == key.variant] or wanted
     return any(baseline.routing.get(name) != candidate.routing.get(name) for name in mine)
 
 
@@ -216,7 +210,7 @@ def number_obstacle(ours: Number, theirs: Number, machine: str, other_routing: b
     """Why this number cannot be compared; empty where it can."""
     if (ours.unit, ours.kind) != (theirs.unit, theirs.kind):
         return f"its unit or kind changed: {ours.unit} ({ours.kind}), {theirs.unit} ({theirs.kind})"
-    if theirs.address[-1] not in METRICS:
+    if theirs.address.metric not in METRICS:
         return "this moeprof does not know the metric"
     if theirs.kind == "timed":
         return machine
@@ -225,7 +219,7 @@ def number_obstacle(ours: Number, theirs: Number, machine: str, other_routing: b
 
 def judged(blank: Finding, ours: Number, theirs: Number, rules: Rules) -> Finding:
     """By value; of timed metrics only what no test is needed for, the gated ones are corrected together later."""
-    gate = theirs.kind != "timed" and METRICS[theirs.address[-1]].better != "neither"
+    gate = theirs.kind != "timed" and METRICS[theirs.address.metric].better != "neither"
     if is_gated(blank.address) and not (ours.samples and theirs.samples):
         return replace(blank, why="a side has no raw samples")
     if theirs.kind == "timed":

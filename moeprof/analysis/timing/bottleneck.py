@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.recipe.dispatch import Dispatch, dispatch_of
-from moeprof.records.regions import MODEL_REGIONS
+from moeprof.records.regions import MODEL_REGIONS, REGIONS
 
 
 @dataclass(frozen=True)
-class Finding:
+class Bottleneck:
     """The region that takes the largest part of a step."""
 
     region: str
@@ -33,7 +34,15 @@ CAUSES = {
 MASK = "it multiplies with a mask that has one column per slot, so it grows with the square of the tokens; {remedy}"
 
 
-def dominant(shares: Mapping[str, float], *, variant: str = "static", waste: float | None = None) -> Finding | None:
+def bottleneck(metrics: RunMetrics, phase: str, variant: str) -> Bottleneck | None:
+    """What dominates a step of a phase; None if the run has no breakdown of it."""
+    here = metrics.at(phase=phase, variant=variant)
+    shares = {region: here.or_none("region_share", region=region) for region in REGIONS}
+    known = {region: share for region, share in shares.items() if share is not None}
+    return dominant(known, variant=variant, waste=here.or_none("waste_factor"))
+
+
+def dominant(shares: Mapping[str, float], *, variant: str, waste: float | None = None) -> Bottleneck | None:
     """The largest share of a step and what it means under a variant (by its label); None without shares.
 
     `waste` is slots processed over slots needed.
@@ -43,7 +52,7 @@ def dominant(shares: Mapping[str, float], *, variant: str = "static", waste: flo
     region = max(shares, key=lambda name: shares[name])
     share, dispatch = shares[region], dispatch_of(variant)
     sentence = f"{share:.0%} of the step goes to {region}: {cause(region, share, dispatch, waste)}."
-    return Finding(region, share, sentence)
+    return Bottleneck(region, share, sentence)
 
 
 def cause(region: str, share: float, dispatch: Dispatch, waste: float | None) -> str:

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from moeprof.analysis.timing.bottleneck import Finding, dominant
 from moeprof.records.metrics.registry import Address, MetricRow
 from moeprof.records.regions import REGIONS
-from moeprof.records.run.run import Run
 
 Key = tuple[str, str]
 """Region and layer."""
@@ -98,11 +96,3 @@ def overhead_row(
     ratio = median(observed) / median(unobserved)
     pairs = [one / other for one, other in zip(observed, unobserved, strict=True)]
     return MetricRow("overhead", ratio, workload=workload, phase=phase, variant=variant, category=instrument), pairs
-
-
-def finding(run: Run, phase: str, *, variant: str = "static", domain: str = "") -> Finding | None:
-    """What dominates a recorded phase; None where the run has no breakdown of it."""
-    address = {"phase": phase, "variant": variant, "domain": domain}
-    found = {region: run.value("region_share", **address, region=region) for region in REGIONS}
-    waste = run.value("waste_factor", **address)
-    return dominant({region: share for region, share in found.items() if share is not None}, variant=variant, waste=waste)

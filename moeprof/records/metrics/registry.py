@@ -11,9 +11,10 @@ from moeprof.records.files import replacing
 from moeprof.records.metrics.buffering import buffer_metrics
 from moeprof.records.metrics.metric import Kind, Metric
 from moeprof.records.metrics.replay import balance_metrics, replay_metrics
+from moeprof.records.metrics.row import RowKey
 
-KEYS = ("workload", "phase", "domain", "variant", "point", "rank", "layer", "region", "category", "metric")
-"""Columns that tell one number from another; empty means over all of them."""
+KEYS = RowKey._fields
+"""The key columns in order."""
 
 COLUMNS = (*KEYS, "unit", "kind", "value")
 
@@ -290,9 +291,9 @@ class MetricRow:
         return "forced" if self.forced and declared == "routed" else declared
 
     @property
-    def address(self) -> tuple[str, ...]:
+    def address(self) -> RowKey:
         """Its key cells."""
-        return tuple(str(getattr(self, key)) for key in KEYS)
+        return RowKey(*(str(getattr(self, key)) for key in KEYS))
 
     def cells(self) -> list[str]:
         """The cells of its line in `metrics.csv`; ValueError for a value that is not finite."""
@@ -306,7 +307,7 @@ class MetricTable:
     """Rows on their way to `metrics.csv`; the same address twice is an error."""
 
     rows: list[MetricRow] = field(default_factory=list)
-    addresses: set[tuple[str, ...]] = field(default_factory=set)
+    addresses: set[RowKey] = field(default_factory=set)
 
     def extend(self, rows: Iterable[MetricRow]) -> None:
         """Adds rows in order."""

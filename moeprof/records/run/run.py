@@ -13,6 +13,7 @@ import moeprof
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, refuse_newer
 from moeprof.records.metrics.registry import COLUMNS, KEYS
+from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.placement import Placement
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
@@ -189,6 +190,12 @@ class Run:
             raise UsageError(f"run {self.path}: metrics.csv is damaged: {reason(error)}", "Repeat the run.") from error
 
     @cached_property
+    def rows(self) -> list[RecordedRow]:
+        """The rows of `metrics.csv` in the order of the file, typed."""
+        lines = self.metrics.itertuples(index=False, name=None)
+        return [RecordedRow(RowKey(*cells), unit, kind, value) for *cells, unit, kind, value in lines]
+
+    @cached_property
     def samples(self) -> "pd.DataFrame":
         """`samples.parquet`: raw timings, one row per round."""
         import pandas as pd
@@ -232,7 +239,7 @@ class Run:
         """The routing traces, one per phase, variant and rank."""
         return list(read_traces(self.path / "routing"))
 
-    def trace(self, phase: str, variant: str = "static") -> RoutingTrace | None:
+    def trace(self, phase: str, variant: str) -> RoutingTrace | None:
         """The decisions of all ranks in one phase under a variant, or None where none were recorded."""
         found = [trace for trace in self.traces if (trace.header.phase, trace.header.variant) == (phase, variant)]
         return routing_trace.joined(found[0].header, [trace.table for trace in found]) if found else None
@@ -244,11 +251,3 @@ class Run:
             return Placement.read(file)
         recipe = self.record.ran
         return Placement.contiguous(recipe.model.moe_layers_of("all"), recipe.model.experts, recipe.parallel.ranks)
-
-    def value(self, metric: str, **keys: str) -> float | None:
-        """The one number at this address (keys not named are empty), or None."""
-        address: dict[str, str] = dict.fromkeys(KEYS, "") | {"workload": self.record.workload, "metric": metric} | keys
-        table = self.metrics
-        for key, wanted in address.items():
-            table = table[table[key] == wanted]
-        return float(table["value"].iloc[0]) if len(table) else None

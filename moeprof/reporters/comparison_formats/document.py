@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
+from moeprof.reporters.cells import MISSING
 from moeprof.reporters.comparison_formats.verdict import ranked, sentence, tally
 from moeprof.reporters.comparison_formats.words import amounts, chance, changed, note, one_line
 from moeprof.reporters.documents.document import Block, Bullets, Details, Document, Heading, Paragraph, Table
-from moeprof.reporters.numbers import MISSING
 
 COLUMNS = ("verdict", "recipe", "where", "metric", "baseline", "candidate", "change [95%]", "p", "note")
 LABELS = 4

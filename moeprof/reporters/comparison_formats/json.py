@@ -6,7 +6,7 @@ from typing import Any
 
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
-from moeprof.records.metrics.registry import KEYS, METRICS
+from moeprof.records.metrics.registry import METRICS
 from moeprof.reporters.comparison_formats.verdict import counts, sentence, word
 
 
@@ -33,7 +33,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
 
 def entry(finding: Finding) -> dict[str, Any]:
     """Key cells that are empty are left out; `better` is the direction that the metric should go."""
-    cells = {key: unicode(cell) for key, cell in zip(KEYS, finding.address, strict=True) if cell}
+    cells = {key: unicode(cell) for key, cell in finding.address._asdict().items() if cell}
     metric = METRICS.get(finding.metric)
     return {
         "verdict": finding.verdict,

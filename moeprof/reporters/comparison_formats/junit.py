@@ -52,7 +52,7 @@ def would_be_gated(finding: Finding) -> bool:
 
 def case(finding: Finding, name: str) -> ET.Element:
     """A test that passes where the metric is better or the same."""
-    classname = one_line(f"{finding.recipe}.{finding.key('phase') or WHOLE}")
+    classname = one_line(f"{finding.recipe}.{finding.address.phase or WHOLE}")
     element = ET.Element("testcase", classname=classname, name=name)
     if outcome := OUTCOMES.get(finding.verdict):
         message = f"{finding.verdict}: {told(finding)}"

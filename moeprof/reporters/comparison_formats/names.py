@@ -26,14 +26,14 @@ class Tracked(NamedTuple):
 
 def tracked(comparison: Comparison) -> Iterator[Tracked]:
     """The gated findings; an interval where the candidate's `_low` and `_high` stand beside them."""
-    ends: dict[tuple[str, ...], float] = {}
+    ends = {}
     for one in comparison.findings:
         if one.metric.endswith(("_low", "_high")) and one.candidate is not None and isfinite(one.candidate):
-            ends[one.recipe, one.command, *one.address] = one.candidate
+            ends[one.recipe, one.command, one.address] = one.candidate
     for one in comparison.gated:
         if one.metric in METRICS and one.candidate is not None and isfinite(one.candidate):
-            place = (one.recipe, one.command, *one.address[:-1])
-            low, high = (ends.get((*place, f"{one.metric}_{end}")) for end in ("low", "high"))
+            keys = (one.address._replace(metric=f"{one.metric}_{end}") for end in ("low", "high"))
+            low, high = (ends.get((one.recipe, one.command, key)) for key in keys)
             yield Tracked(one, one.candidate, None if low is None or high is None else (low, high))
 
 

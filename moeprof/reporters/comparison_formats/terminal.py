@@ -4,10 +4,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from moeprof.analysis.comparison.compare import Comparison
+from moeprof.reporters.cells import MISSING
 from moeprof.reporters.comparison_formats.document import document_of
 from moeprof.reporters.documents.document import Block, Bullets, Details, Document, Paragraph, Table
 from moeprof.reporters.formats.terminal import render_document
-from moeprof.reporters.numbers import MISSING
 
 GAP = 2
 """Between two columns."""

@@ -4,7 +4,7 @@ import math
 
 from moeprof.analysis.comparison.verdicts import Finding
 from moeprof.records.units import format_bytes, format_duration, format_significant
-from moeprof.reporters.numbers import MISSING, percent, times
+from moeprof.reporters.cells import MISSING, percent, times
 
 SMALLEST, LARGEST = 1e-6, 1e15
 """Numbers beyond are written with a power of ten: no metric is so small or large, but a file may say anything."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.document import Block
-from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.experts import expert_blocks
 from moeprof.reporters.sections.locality import locality_blocks
 from moeprof.reporters.sections.memory import memory_blocks
@@ -13,13 +13,13 @@ from moeprof.reporters.sections.speed import breakdown_blocks, speed_table
 from moeprof.reporters.sections.traffic import traffic_section
 
 
-def phase_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
+def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """Speed, time, communication, memory, experts, locality."""
-    trace = run.trace(phase)
-    yield speed_table(numbers, phase)
-    yield from quality_blocks(numbers, phase)
-    yield from breakdown_blocks(run, numbers, phase)
-    yield from traffic_section(run, numbers, phase)
-    yield from memory_blocks(numbers, phase)
-    yield from expert_blocks(trace, numbers, phase, run.record.ran.parallel.ranks)
-    yield from locality_blocks(trace, numbers, phase)
+    trace = run.trace(phase, "static")
+    yield speed_table(metrics, phase)
+    yield from quality_blocks(metrics, phase)
+    yield from breakdown_blocks(run, metrics, phase)
+    yield from traffic_section(run, metrics, phase)
+    yield from memory_blocks(metrics, phase)
+    yield from expert_blocks(trace, metrics, phase, run.record.ran.parallel.ranks)
+    yield from locality_blocks(trace, metrics, phase)

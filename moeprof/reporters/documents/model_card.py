@@ -6,9 +6,9 @@ from statistics import fmean
 
 from moeprof.records.run.model_card import LayerUse, ModelCard, Point
 from moeprof.records.units import format_bytes, format_count, format_duration
+from moeprof.reporters.cells import percent
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph, Table
 from moeprof.reporters.formats.markdown import render_document
-from moeprof.reporters.numbers import percent
 
 CURVE_POINTS = 8
 SIZE_LIMIT = 8_000_000

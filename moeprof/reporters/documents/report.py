@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from moeprof.analysis.balanced import Balanced
-from moeprof.analysis.replayed import Replayed
+from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents import balance, characterization, comparison, replay
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph
 from moeprof.reporters.documents.summary import summary
 from moeprof.reporters.documents.verdict import verdict
-from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.provenance import provenance
 from moeprof.reporters.sections.traffic import link_blocks
 
@@ -26,9 +24,9 @@ class Kind:
     """How the runs of one command are told."""
 
     title: str
-    lines: Callable[[Run, Numbers], list[str]]
+    lines: Callable[[Run, RunMetrics], list[str]]
     """At most ten."""
-    phase_blocks: Callable[[Run, Numbers, str], Iterator[Block]]
+    phase_blocks: Callable[[Run, RunMetrics, str], Iterator[Block]]
 
 
 KINDS = {
@@ -47,7 +45,7 @@ def document_of(run: Run) -> Document:
     document += [Heading(title), Bullets(lines)]
     if run.record.notes:
         document += [Heading("Remarks", 3), Bullets(run.record.notes)]
-    where = [*provenance(run), *link_blocks(run, Numbers.of(run))]
+    where = [*provenance(run), *link_blocks(RunMetrics.of(run))]
     return [*document, *body, Heading("Where the numbers come from"), *where]
 
 
@@ -57,23 +55,20 @@ Parts = tuple[str, list[str], Iterable[Block]]
 
 def replay_parts(run: Run) -> Parts:
     """Of a replay of either kind."""
-    if run.record.balance:
-        balanced = Balanced.of(run)
-        return "Summary", balance.summary(balanced), balance.body(balanced)
-    replayed = Replayed.of(run)
-    return "Summary", replay.summary(replayed), replay.body(replayed)
+    results, kind = of_replay(run), balance if run.record.balance else replay
+    return "Summary", kind.summary(results), kind.body(results)
 
 
 def model_parts(run: Run) -> Parts:
     """Of a run of a model: phase by phase."""
-    numbers = Numbers.of(run)
+    metrics = RunMetrics.of(run)
     kind = KINDS.get(run.record.command, KINDS["characterize"])
-    return kind.title, kind.lines(run, numbers), phases(run, numbers, kind)
+    return kind.title, kind.lines(run, metrics), phases(run, metrics, kind)
 
 
-def phases(run: Run, numbers: Numbers, kind: Kind) -> Iterator[Block]:
+def phases(run: Run, metrics: RunMetrics, kind: Kind) -> Iterator[Block]:
     """Each under its title."""
     for phase in run.record.ran.phases:
         nothing = [Paragraph("Nothing was recorded in this phase.")]
         yield Heading(f"Phase {PHASE_TITLES[phase]}")
-        yield from kind.phase_blocks(run, numbers, phase) if numbers.recorded(phase) else nothing
+        yield from kind.phase_blocks(run, metrics, phase) if phase in metrics.phases else nothing

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
-from moeprof.reporters.numbers import Numbers, count, duration, percent, rate, times
+from moeprof.reporters.cells import count, duration, percent, rate, times
 
 MOST = 10
 """Lines; doubts are never among those that are left out."""
@@ -12,29 +13,32 @@ MOST = 10
 VERBS = {"score": "Scoring", "encode": "Encoding", "decode": "Decoding"}
 
 
-def summary(run: Run, numbers: Numbers) -> list[str]:
+def summary(run: Run, metrics: RunMetrics) -> list[str]:
     """At most ten statements, each with its number."""
-    phases: list[str] = [phase for phase in run.record.ran.phases if numbers.get("throughput", phase) or numbers.domains(phase)]
+    phases: list[str] = [phase for phase in run.record.ran.phases if phase in metrics.phases]
     lines = [
-        *model_lines(run, numbers),
-        *(line for phase in phases for line in speed_line(numbers, phase)),
-        *quality_line(numbers, phases),
-        *waste_line(numbers, phases),
-        *drop_line(numbers, phases),
-        *activity_line(run, numbers, phases),
-        *traffic_line(run, numbers, phases),
-        *balance_line(numbers, phases),
+        *model_lines(run, metrics),
+        *(line for phase in phases for line in speed_line(metrics, phase)),
+        *quality_line(metrics, phases),
+        *waste_line(metrics, phases),
+        *drop_line(metrics, phases),
+        *activity_line(run, metrics, phases),
+        *traffic_line(run, metrics, phases, "static"),
+        *balance_line(metrics, phases),
     ]
     doubts = list(trust_line(run))
     return [*lines[: MOST - len(doubts)], *doubts]
 
 
-def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
+def model_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:
     """The model and its twin by size."""
     model, gating = run.record.ran.model, run.record.ran.gating
-    ours, twin = numbers.get("num_parameters"), numbers.get("num_parameters", variant="dense")
-    experts, size = numbers.get("expert_parameters"), numbers.get("memory_static")
-    flops, twin_flops = numbers.get("flops_per_token"), numbers.get("flops_per_token", variant="dense")
+    ours, twin = metrics.or_none("num_parameters", variant="static"), metrics.or_none("num_parameters", variant="dense")
+    experts, size = metrics.or_none("expert_parameters", variant="static"), metrics.or_none("memory_static", variant="static")
+    flops, twin_flops = (
+        metrics.or_none("flops_per_token", variant="static"),
+        metrics.or_none("flops_per_token", variant="dense"),
+    )
     if not (ours and twin and experts and size and flops and twin_flops):
         return
     whose = " on each rank" if run.record.ran.parallel.ranks > 1 else ""
@@ -45,26 +49,28 @@ def model_lines(run: Run, numbers: Numbers) -> Iterator[str]:
     yield f"Per token the model needs {times(flops / twin_flops)} the arithmetic of the twin; what it takes beyond that is overhead."
 
 
-def speed_line(numbers: Numbers, phase: str) -> Iterator[str]:
+def speed_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
     """How fast, and how much slower than the twin."""
-    domain = numbers.whole(phase)
-    speed, latency = numbers.get("throughput", phase, domain), numbers.get("step_latency", phase, domain)
-    slowdown = numbers.get("slowdown_vs_dense", phase, domain)
+    speed, latency = (
+        metrics.or_none("throughput", phase=phase, variant="static"),
+        metrics.or_none("step_latency", phase=phase, variant="static"),
+    )
+    slowdown = metrics.or_none("slowdown_vs_dense", phase=phase, variant="static")
     if speed and latency and slowdown:
         yield f"{VERBS[phase]}: {rate(speed)} tokens/s, {duration(latency)} a step, {times(slowdown)} the time of the dense twin."
 
 
-def waste_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+def waste_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
     """Slots computed over slots needed."""
-    wastes = {phase: numbers.get("waste_factor", phase, numbers.whole(phase)) for phase in phases}
+    wastes = {phase: metrics.or_none("waste_factor", phase=phase, variant="static") for phase in phases}
     told = [f"{times(waste)} ({phase})" for phase, waste in wastes.items() if waste]
     if told:
         yield f"Waste: static gating computes {', '.join(told)} as many expert slots as the tokens need."
 
 
-def drop_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+def drop_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
     """What capacity loses."""
-    drops = {phase: numbers.get("dropped_tokens", phase, numbers.whole(phase)) for phase in phases}
+    drops = {phase: metrics.or_none("dropped_tokens", phase=phase, variant="static") for phase in phases}
     told = [f"{percent(drop)} ({phase})" for phase, drop in drops.items() if drop is not None]
     if any(drops.values()):
         yield f"Dropped: {', '.join(told)} of the tokens lose at least one of their experts in a layer, because it is full."
@@ -72,12 +78,14 @@ def drop_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
         yield "Dropped: no token loses an expert; the capacity is never reached."
 
 
-def activity_line(run: Run, numbers: Numbers, phases: list[str]) -> Iterator[str]:
+def activity_line(run: Run, metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
     """How many experts a step leaves idle, and how much of that is arithmetic."""
     told = []
     for phase in phases:
-        domain = numbers.whole(phase)
-        idle, bound = numbers.get("inactive_fraction", phase, domain), numbers.get("active_bound", phase, domain)
+        idle, bound = (
+            metrics.or_none("inactive_fraction", phase=phase, variant="static"),
+            metrics.or_none("active_bound", phase=phase, variant="static"),
+        )
         if idle is not None and bound is not None:
             floor = 1 - bound / run.record.ran.model.experts
             why = f", {percent(floor)} because it has so few tokens" if floor > 0 else ""
@@ -86,36 +94,37 @@ def activity_line(run: Run, numbers: Numbers, phases: list[str]) -> Iterator[str
         yield f"Idle: {' and '.join(told)} of the experts have nothing to do in a step."
 
 
-def quality_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+def quality_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
     """How well the model does its work."""
     for phase in phases:
-        bits, chrf = (numbers.get(metric, phase, numbers.whole(phase)) for metric in ("bits_per_byte", "chrf"))
+        bits, chrf = (metrics.or_none(metric, phase=phase, variant="static") for metric in ("bits_per_byte", "chrf"))
         if bits is not None:
             yield f"Quality: {bits:.3f} bits per byte ({phase})."
         if chrf is not None:
             yield f"Quality: chrF {chrf:.1f} against the references ({phase})."
 
 
-def balance_line(numbers: Numbers, phases: list[str]) -> Iterator[str]:
+def balance_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
     """The worst imbalance of any layer."""
     found = [
         (value, phase, layer)
         for phase in phases
-        for layer in numbers.layers(phase)
-        if (value := numbers.get("load_max_over_mean", phase, numbers.whole(phase), layer=layer)) is not None
+        for layer in metrics.layers(phase)
+        if (value := metrics.or_none("load_max_over_mean", phase=phase, variant="static", layer=layer)) is not None
     ]
     if found:
         value, phase, layer = max(found)
         yield f"Balance: the hottest expert takes {times(value)} the mean load of its layer ({phase}, layer {layer})."
 
 
-def traffic_line(run: Run, numbers: Numbers, phases: list[str], variant: str = "static") -> Iterator[str]:
+def traffic_line(run: Run, metrics: RunMetrics, phases: list[str], variant: str) -> Iterator[str]:
     """What ranks send each other, and how long they stand still for it."""
     told = []
     for phase in phases:
-        domain = numbers.whole(phase)
-        crossing = numbers.get("comm_bytes", phase, domain, variant, category="crossing")
-        exposed, part = (numbers.get(metric, phase, domain, variant) for metric in ("comm_exposed_time", "comm_share"))
+        crossing = metrics.or_none("comm_bytes", phase=phase, variant=variant, category="crossing")
+        exposed, part = (
+            metrics.or_none(metric, phase=phase, variant=variant) for metric in ("comm_exposed_time", "comm_share")
+        )
         if crossing is not None and exposed is not None:
             share = f", {percent(part)} of it" if part is not None else ""
             told.append(f"{format_bytes(crossing)} a step and stand still for {duration(exposed)}{share} ({phase})")

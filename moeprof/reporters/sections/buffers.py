@@ -5,54 +5,54 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.units import format_bytes
+from moeprof.reporters.cells import MISSING, Write, cell, count, duration, percent, rate, times
 from moeprof.reporters.documents.document import Block, Curves, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.names import name_of
-from moeprof.reporters.numbers import MISSING, Numbers, Write, cell, count, duration, percent, rate, times
-from moeprof.reporters.sections.contest import curve
 
 MIB = 2**20
 MAX_ROWS, MAX_COLUMNS = 16, 48
 """Of a map of slots: more experts, or steps, share a cell."""
 
 
-def buffered_variants(run: Run, numbers: Numbers, phase: str) -> list[str]:
+def buffered_variants(run: Run, metrics: RunMetrics, phase: str) -> list[str]:
     """Labels of those that had to load experts in a phase."""
     labels = [str(one["label"]) for one in run.record.variants if one.get("store") == "buffered"]
-    return [label for label in labels if numbers.get("expert_accesses", phase, variant=label) is not None]
+    return [label for label in labels if metrics.or_none("expert_accesses", phase=phase, variant=label) is not None]
 
 
-def buffer_blocks(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
+def buffer_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """Nothing where no expert is loaded in the phase."""
-    variants = buffered_variants(run, numbers, phase)
+    variants = buffered_variants(run, metrics, phase)
     if not variants:
         return
     yield Heading("Expert buffering", 3)
     for variant in variants:
-        yield Paragraph(operating_points(run, numbers, phase, variant))
-    yield cost_table(numbers, phase, variants)
+        yield Paragraph(operating_points(run, metrics, phase, variant))
+    yield cost_table(metrics, phase, variants)
     for variant in variants:
-        yield from sweep_blocks(run, phase, variant)
+        yield from sweep_blocks(metrics, phase, variant)
         yield Details(
-            f"misses and slots of {name_of(variant)}, layer by layer", list(layer_blocks(run, numbers, phase, variant))
+            f"misses and slots of {name_of(variant)}, layer by layer", list(layer_blocks(run, metrics, phase, variant))
         )
 
 
-def operating_points(run: Run, numbers: Numbers, phase: str, variant: str) -> str:
+def operating_points(run: Run, metrics: RunMetrics, phase: str, variant: str) -> str:
     """What is saved at the chosen slots, and at the other end: two different things, told apart."""
-    slots, experts = numbers.get("expert_slots_per_layer", variant=variant), run.record.ran.model.experts
+    slots, experts = metrics.or_none("expert_slots_per_layer", variant=variant), run.record.ran.model.experts
     local = experts // run.record.ran.parallel.ranks
-    rate_here = numbers.get("miss_rate", phase, variant=variant)
-    extreme = dict(curve(run, "miss_rate", phase, variant, "slots")).get(1)
+    rate_here = metrics.or_none("miss_rate", phase=phase, variant=variant)
+    extreme = dict(metrics.curve("miss_rate", "slots", phase=phase, variant=variant)).get(1)
     told = f", where {percent(extreme)} miss" if extreme is not None else ""
-    here = saved(numbers.get("memory_saved", variant=variant), numbers.get("memory_saved_share", variant=variant))
-    ratios = [dict(curve(run, name, "", variant, "slots")).get(1) for name in ("memory_saved", "memory_saved_share")]
+    here = saved(metrics.or_none("memory_saved", variant=variant), metrics.or_none("memory_saved_share", variant=variant))
+    ratios = [dict(metrics.curve(name, "slots", variant=variant)).get(1) for name in ("memory_saved", "memory_saved_share")]
     most = saved(*ratios)
     ratio, best = (
-        numbers.get("memory_reduction", variant=variant),
-        dict(curve(run, "memory_reduction", "", variant, "slots")).get(1),
+        metrics.or_none("memory_reduction", variant=variant),
+        dict(metrics.curve("memory_reduction", "slots", variant=variant)).get(1),
     )
     return (
         f"{name_of(variant).capitalize()}: {cell(slots, count)} of a layer's {local} experts"
@@ -67,7 +67,7 @@ def saved(size: float | None, share: float | None) -> str:
     return f"{cell(size, format_bytes)} ({cell(share, percent)} of a rank's weights)"
 
 
-def cost_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Table:
+def cost_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> Table:
     """Misses counted from a cold start, and times per step in the steady state."""
     rows: dict[str, tuple[str, Write, str]] = {
         "slots per layer": ("expert_slots_per_layer", count, ""),
@@ -86,7 +86,7 @@ def cost_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Table:
     }
 
     cells = [
-        [title, *(cell(over_all(numbers, metric, where, variant), write) for variant in variants)]
+        [title, *(cell(metrics.or_none(metric, phase=where, variant=variant), write) for variant in variants)]
         for title, (metric, write, where) in rows.items()
     ]
     told = [row for row in cells if any(text != MISSING for text in row[1:])]
@@ -97,15 +97,9 @@ def cost_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Table:
     return Table(["", *variants], told, caption=caption)
 
 
-def over_all(numbers: Numbers, metric: str, phase: str, variant: str, layer: str = "") -> float | None:
-    """Of all domains together; a single domain is all."""
-    whole = numbers.get(metric, phase, "", variant, layer=layer)
-    return numbers.get(metric, phase, numbers.whole(phase), variant, layer=layer) if whole is None else whole
-
-
-def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
+def sweep_blocks(metrics: RunMetrics, phase: str, variant: str) -> Iterator[Block]:
     """Every number of slots that was measured; nothing without --sweep-slots."""
-    latencies = dict(curve(run, "step_latency", phase, variant, "slots"))
+    latencies = dict(metrics.curve("step_latency", "slots", phase=phase, variant=variant))
     if not latencies:
         return
     columns: dict[str, tuple[str, str, Write]] = {
@@ -119,7 +113,10 @@ def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
         "tokens/s": ("throughput", phase, rate),
         "energy/token": ("energy", phase, lambda value: f"{value:.3g} mJ"),
     }
-    curves = {title: dict(curve(run, metric, where, variant, "slots")) for title, (metric, where, _) in columns.items()}
+    curves = {
+        title: dict(metrics.curve(metric, "slots", phase=where, variant=variant))
+        for title, (metric, where, _) in columns.items()
+    }
     told = [title for title, points in curves.items() if points]
     rows = [[str(slots), *(cell(curves[title].get(slots), columns[title][2]) for title in told)] for slots in sorted(latencies)]
     caption = (
@@ -127,7 +124,7 @@ def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
         "bytes loaded and stalls of a step."
     )
     yield Table(["slots", *told], rows, caption=caption)
-    sizes = dict(curve(run, "memory_static", "", variant, "slots"))
+    sizes = dict(metrics.curve("memory_static", "slots", variant=variant))
     points = sorted((sizes[slots] / MIB, latency) for slots, latency in latencies.items() if slots in sizes)
     yield Curves(
         f"Latency over memory, {phase}",
@@ -139,9 +136,9 @@ def sweep_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
     )
 
 
-def layer_blocks(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator[Block]:
+def layer_blocks(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[Block]:
     """Miss rates, and which experts were in a slot over the steps."""
-    layers = numbers.distinct("layer", phase, "miss_rate")
+    layers = metrics.distinct("layer", "miss_rate", phase=phase)
     columns: dict[str, tuple[str, Write]] = {
         "accesses": ("expert_accesses", lambda value: f"{value:,.0f}"),
         "miss rate": ("miss_rate", percent),
@@ -150,7 +147,13 @@ def layer_blocks(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterat
         "stands still/step": ("stall_time", duration),
     }
     rows = [
-        [layer, *(cell(over_all(numbers, metric, phase, variant, layer), write) for metric, write in columns.values())]
+        [
+            layer,
+            *(
+                cell(metrics.or_none(metric, phase=phase, variant=variant, layer=layer), write)
+                for metric, write in columns.values()
+            ),
+        ]
         for layer in layers
     ]
     yield Table(["layer", *columns], rows, caption="Of every buffered layer, over all domains and ranks.")

@@ -1,12 +1,12 @@
 """The table of a comparison: one column per variant, one row per measure."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from moeprof.records.metrics.point import parse_point
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
+from moeprof.reporters.cells import MISSING, Write, cell, percent, rate, times
 from moeprof.reporters.documents.document import Table
-from moeprof.reporters.numbers import MISSING, Numbers, Write, cell, percent, rate, times
 
 Cells = Callable[[str], str]
 """A variant's cell in one row."""
@@ -22,17 +22,17 @@ def baseline_of(run: Run) -> str:
     return next((str(one["label"]) for one in run.record.variants if not one.get("dense")), "static")
 
 
-def baselines(run: Run, numbers: Numbers, phase: str) -> list[str]:
+def baselines(run: Run, metrics: RunMetrics, phase: str) -> list[str]:
     """Variants that speed-ups were told against, in the order of the report."""
-    metrics = ("speedup_equal_batch", "speedup_max_throughput")
-    told = {name for metric in metrics for name in numbers.distinct("category", phase, metric)}
+    speedups = ("speedup_equal_batch", "speedup_max_throughput")
+    told = {name for metric in speedups for name in metrics.distinct("category", metric, phase=phase)}
     return [variant for variant in variants_of(run) if variant in told]
 
 
-def contest_table(run: Run, numbers: Numbers, phase: str) -> Table:
+def contest_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
     """Speed, memory, waste, quality and outputs of every variant."""
     variants = variants_of(run)
-    rows = [[title, *(cells(variant) for variant in variants)] for title, cells in measures(run, numbers, phase)]
+    rows = [[title, *(cells(variant) for variant in variants)] for title, cells in measures(run, metrics, phase)]
     told = [row for row in rows if any(value != MISSING for value in row[1:])]
     return Table(
         ["", *variants],
@@ -42,41 +42,39 @@ def contest_table(run: Run, numbers: Numbers, phase: str) -> Table:
     )
 
 
-def measures(run: Run, numbers: Numbers, phase: str) -> Iterator[tuple[str, Cells]]:
+def measures(run: Run, metrics: RunMetrics, phase: str) -> Iterator[tuple[str, Cells]]:
     """Every row's title and cells."""
-    domain, size = numbers.whole(phase), run.record.ran.load.batch_size
+    size = run.record.ran.load.batch_size
 
-    def plain(metric: str, write: Write, domain: str = "") -> Cells:
-        return lambda variant: cell(numbers.get(metric, phase, domain, variant), write)
+    def plain(metric: str, write: Write) -> Cells:
+        return lambda variant: cell(metrics.or_none(metric, phase=phase, variant=variant), write)
 
-    def sure(metric: str, write: Write, domain: str = "", category: str = "") -> Cells:
-        return lambda variant: with_interval(numbers, metric, phase, domain, variant, category, write)
+    def sure(metric: str, write: Write, category: str = "") -> Cells:
+        return lambda variant: with_interval(metrics.at(phase=phase, variant=variant, category=category), metric, write)
 
-    yield f"tokens/s, batch {size}", sure("throughput", rate, domain)
-    for against in baselines(run, numbers, phase):
-        yield f"over {against}, batch {size}", sure("speedup_equal_batch", times, domain, against)
+    yield f"tokens/s, batch {size}", sure("throughput", rate)
+    for against in baselines(run, metrics, phase):
+        yield f"over {against}, batch {size}", sure("speedup_equal_batch", times, against)
     yield "tokens/s, best batch", sure("max_throughput", rate)
-    for against in baselines(run, numbers, phase):
-        yield f"over {against}, best batch", sure("speedup_max_throughput", times, "", against)
+    for against in baselines(run, metrics, phase):
+        yield f"over {against}, best batch", sure("speedup_max_throughput", times, against)
     yield "best batch", plain("best_batch", batch_cell)
-    yield "largest batch that fits", lambda variant: max_batch_cell(run, numbers, phase, variant)
+    yield "largest batch that fits", lambda variant: max_batch_cell(run, metrics, phase, variant)
     yield f"peak memory, batch {size}", plain("memory_total_peak", format_bytes)
-    yield "of it static", lambda variant: cell(numbers.get("memory_static", variant=variant), format_bytes)
+    yield "of it static", lambda variant: cell(metrics.or_none("memory_static", variant=variant), format_bytes)
     yield "of it dynamic", plain("memory_dynamic_peak", format_bytes)
-    yield "waste", plain("waste_factor", times, domain)
-    yield "tokens that lose an expert", plain("dropped_tokens", percent, domain)
-    yield "bits per byte", plain("bits_per_byte", lambda bits: f"{bits:.4f}", domain)
-    yield "perplexity", plain("perplexity", lambda perplexity: f"{perplexity:.4f}", domain)
-    yield "chrF", plain("chrf", lambda points: f"{points:.2f}", domain)
+    yield "waste", plain("waste_factor", times)
+    yield "tokens that lose an expert", plain("dropped_tokens", percent)
+    yield "bits per byte", plain("bits_per_byte", lambda bits: f"{bits:.4f}")
+    yield "perplexity", plain("perplexity", lambda perplexity: f"{perplexity:.4f}")
+    yield "chrF", plain("chrf", lambda points: f"{points:.2f}")
     yield "same next token", plain("token_agreement", percent)
-    yield "outputs equal?", lambda variant: outputs_cell(run, numbers, phase, variant)
+    yield "outputs equal?", lambda variant: outputs_cell(run, metrics, phase, variant)
 
 
-def with_interval(numbers: Numbers, metric: str, phase: str, domain: str, variant: str, category: str, write: Write) -> str:
+def with_interval(metrics: RunMetrics, metric: str, write: Write) -> str:
     """`7,297 [7,287-7,436]`, and `7.12x [6.92-7.18]`: the unit stands once."""
-    value, low, high = (
-        numbers.get(f"{metric}{end}", phase, domain, variant, category=category) for end in ("", "_low", "_high")
-    )
+    value, low, high = (metrics.or_none(f"{metric}{end}") for end in ("", "_low", "_high"))
     interval = "" if low is None or high is None else f" [{write(low).rstrip('x')}-{write(high).rstrip('x')}]"
     return cell(value, write) + interval
 
@@ -86,33 +84,22 @@ def batch_cell(batch: float | None) -> str:
     return cell(batch, lambda size: f"{size:,.0f}" if size else "none")
 
 
-def max_batch_cell(run: Run, numbers: Numbers, phase: str, variant: str) -> str:
+def max_batch_cell(run: Run, metrics: RunMetrics, phase: str, variant: str) -> str:
     """The largest batch that fits; `>= 256` where the search ended before it met one that does not."""
-    met = any(not fits for _, fits in curve(run, "fits", phase, variant))
-    found = batch_cell(numbers.get("max_batch", phase, variant=variant))
+    met = any(not fits for _, fits in metrics.curve("fits", "batch", phase=phase, variant=variant))
+    found = batch_cell(metrics.or_none("max_batch", phase=phase, variant=variant))
     return found if met or found == MISSING else f">= {found}"
 
 
-def curve(run: Run, metric: str, phase: str, variant: str, swept: str = "batch") -> Sequence[tuple[int, float]]:
-    """A metric over what was swept alone, such as the batches of a sweep, in order; over all layers, domains and ranks."""
-    table = run.metrics
-    rows = table[(table["metric"] == metric) & (table["phase"] == phase) & (table["variant"] == variant)]
-    rows = rows[(rows["layer"] == "") & (rows["domain"] == "") & (rows["rank"] == "")]
-    points = [
-        (int(size), float(value))
-        for point, value in zip(map(parse_point, rows["point"]), rows["value"], strict=True)
-        if list(point) == [swept] and (size := point[swept]).isdecimal()
-    ]
-    return sorted(points)
-
-
-def outputs_cell(run: Run, numbers: Numbers, phase: str, variant: str) -> str:
+def outputs_cell(run: Run, metrics: RunMetrics, phase: str, variant: str) -> str:
     """What the comparison with the baseline's outputs said."""
     if variant == baseline_of(run):
         return "reference"
     if variant == "dense":
         return "another model"
-    differing, compared = (numbers.get(f"output_tokens_{name}", phase, variant=variant) for name in ("differing", "compared"))
+    differing, compared = (
+        metrics.or_none(f"output_tokens_{name}", phase=phase, variant=variant) for name in ("differing", "compared")
+    )
     if differing is None or compared is None:
         return MISSING
     if differing:

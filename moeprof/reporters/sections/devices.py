@@ -2,38 +2,40 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from moeprof.analysis.balanced import Balanced
+from moeprof.analysis.placement import balance_results
+from moeprof.analysis.placement.balance_results import balancer_point, balancer_value
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.run.replay import ALL
 from moeprof.records.units import format_bytes, format_significant
+from moeprof.reporters.cells import MISSING, cell, duration, percent
 from moeprof.reporters.documents.document import Block, Curves, Details, HeatMap, Table
-from moeprof.reporters.numbers import MISSING, cell, duration, percent
 
 LAYERS = 12
 """Lines of a map of devices."""
 
 
-def phase_blocks(balanced: Balanced, phase: str) -> Iterator[Block]:
+def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
     """Everything about one phase."""
-    devices = balanced.balance.focus
-    judged = balanced.get("test_steps", phase) is not None
+    devices = results.record.balanced.focus
+    judged = results.or_none("test_steps", phase=phase) is not None
     if judged:
-        yield balancer_table(balanced, phase, devices)
-        yield cost_table(balanced, phase, devices)
-        yield load_curves(balanced, phase)
-        yield from device_maps(balanced, phase, devices)
-    if balanced.crosses(phase):
-        yield from (cross_table(balanced, phase, number) for number in balanced.balance.devices[: 1 if judged else None])
-    if balanced.drifts(phase):
-        yield drift_table(balanced, phase)
+        yield balancer_table(results, phase, devices)
+        yield cost_table(results, phase, devices)
+        yield load_curves(results, phase)
+        yield from device_maps(results, phase, devices)
+    if balance_results.domain_pairs(results, phase):
+        yield from (cross_table(results, phase, number) for number in results.record.balanced.devices[: 1 if judged else None])
+    if balance_results.drift_pairs(results, phase):
+        yield drift_table(results, phase)
     if judged:
-        parts: list[Block] = [layer_table(balanced, phase, devices), curve_table(balanced, phase)]
+        parts: list[Block] = [layer_table(results, phase, devices), curve_table(results, phase)]
         yield Details(f"every layer, and every number of devices, {phase}", parts)
 
 
-def balancer_table(balanced: Balanced, phase: str, devices: int) -> Table:
+def balancer_table(results: RunMetrics, phase: str, devices: int) -> Table:
     """Loads and gains, a row per balancer."""
-    floors = (balanced.get(f"{metric}_floor", phase, devices=devices) for metric in ("max_load", "avg_max_load"))
+    floors = (balance_results.floor(results, metric, phase, devices) for metric in ("max_load", "avg_max_load"))
     caption = (
         f"{devices} devices, test steps only. Share of a step's choices on the busiest device: the largest of all steps (max load, "
         "memory) and the mean (avg max, latency), means over layers; worst: avg max of the worst layer; "
@@ -48,10 +50,10 @@ def balancer_table(balanced: Balanced, phase: str, devices: int) -> Table:
         "from": ("load_gain_low", signed),
         "to": ("load_gain_high", signed),
     }
-    return table_of(balanced, phase, devices, columns, caption)
+    return table_of(results, phase, devices, columns, caption)
 
 
-def cost_table(balanced: Balanced, phase: str, devices: int) -> Table:
+def cost_table(results: RunMetrics, phase: str, devices: int) -> Table:
     """What a placement takes, and what devices then send each other."""
     columns = {
         "slots": ("device_slots", format_significant),
@@ -64,16 +66,16 @@ def cost_table(balanced: Balanced, phase: str, devices: int) -> Table:
         "Slots: experts of a layer on a device. Moved: experts that change their device. Tokens: leaving their device, per step, all "
         "layers, one way; bytes: of them, both ways; waiting of the mean device: modelled."
     )
-    return table_of(balanced, phase, devices, columns, caption)
+    return table_of(results, phase, devices, columns, caption)
 
 
 def table_of(
-    balanced: Balanced, phase: str, devices: int, columns: Mapping[str, tuple[str, Callable[[float], str]]], caption: str
+    results: RunMetrics, phase: str, devices: int, columns: Mapping[str, tuple[str, Callable[[float], str]]], caption: str
 ) -> Table:
     """A row per balancer; what is known of none has no column."""
-    names = balanced.balancers(phase, devices)
+    names = balance_results.balancers(results, phase, devices)
     cells = {
-        title: [cell(balanced.get(metric, phase, name, devices), write) for name in names]
+        title: [cell(balancer_value(results, metric, phase, name, devices), write) for name in names]
         for title, (metric, write) in columns.items()
     }
     told = {title: column for title, column in cells.items() if any(text != MISSING for text in column)}
@@ -85,15 +87,15 @@ def signed(fraction: float) -> str:
     return percent(0.0 if -0.0005 < fraction < 0 else fraction)
 
 
-def load_curves(balanced: Balanced, phase: str) -> Curves:
+def load_curves(results: RunMetrics, phase: str) -> Curves:
     """Avg max load over devices, a curve per balancer, with the floor."""
-    numbers = balanced.balance.devices
+    numbers = results.record.balanced.devices
 
     def points(metric: str, name: str) -> list[tuple[float, float]]:
-        found = ((devices, balanced.get(metric, phase, name, devices)) for devices in numbers)
+        found = ((devices, balancer_value(results, metric, phase, name, devices)) for devices in numbers)
         return [(devices, value) for devices, value in found if value]
 
-    curves = [(name, points("avg_max_load", name)) for name in balanced.balance.balancers]
+    curves = [(name, points("avg_max_load", name)) for name in results.record.balanced.balancers]
     curves.append(("floor", points("avg_max_load_floor", "")))
     return Curves(
         f"Avg max load over devices, {phase}",
@@ -105,26 +107,26 @@ def load_curves(balanced: Balanced, phase: str) -> Curves:
     )
 
 
-def curve_table(balanced: Balanced, phase: str) -> Table:
+def curve_table(results: RunMetrics, phase: str) -> Table:
     """The same as numbers."""
-    numbers = balanced.balance.devices
+    numbers = results.record.balanced.devices
     rows = [
-        [name, *(cell(balanced.get("avg_max_load", phase, name, devices), percent) for devices in numbers)]
-        for name in balanced.balance.balancers
+        [name, *(cell(balancer_value(results, "avg_max_load", phase, name, devices), percent) for devices in numbers)]
+        for name in results.record.balanced.balancers
     ]
-    floors = (cell(balanced.get("avg_max_load_floor", phase, devices=devices), percent) for devices in numbers)
+    floors = (cell(balance_results.floor(results, "avg_max_load", phase, devices), percent) for devices in numbers)
     rows.append(["floor without copies", *floors])
     return Table(["avg max load", *map(str, numbers)], rows, caption="By number of devices.")
 
 
-def device_maps(balanced: Balanced, phase: str, devices: int) -> Iterator[Block]:
+def device_maps(results: RunMetrics, phase: str, devices: int) -> Iterator[Block]:
     """Mean load of every device in each layer, before and after."""
-    best = balanced.best(phase, devices, copies=False)
-    layers = balanced.layers(phase)[:LAYERS]
+    best = balance_results.best(results, phase, devices, copies=False)
+    layers = balance_results.layers(results, phase)[:LAYERS]
     for name in [CONTIGUOUS.name, *([best[0]] if best else [])]:
+        here = results.at(phase=phase, point=balancer_point(name, devices))
         values = [
-            [balanced.get("device_load", phase, name, devices, layer=layer, rank=str(rank)) or 0.0 for rank in range(devices)]
-            for layer in layers
+            [here.or_none("device_load", layer=layer, rank=str(rank)) or 0.0 for rank in range(devices)] for layer in layers
         ]
         top = max((max(line) for line in values), default=0.0)
         if top:
@@ -137,35 +139,34 @@ def device_maps(balanced: Balanced, phase: str, devices: int) -> Iterator[Block]
             )
 
 
-def layer_table(balanced: Balanced, phase: str, devices: int) -> Table:
+def layer_table(results: RunMetrics, phase: str, devices: int) -> Table:
     """Avg max load of every layer under every balancer."""
-    names = balanced.balancers(phase, devices)
+    names = balance_results.balancers(results, phase, devices)
     rows = [
         [
             f"layer {layer}",
-            cell(balanced.get("avg_max_load_floor", phase, devices=devices, layer=layer), percent),
-            *(cell(balanced.get("avg_max_load", phase, name, devices, layer=layer), percent) for name in names),
+            cell(here.or_none("avg_max_load_floor", point=balancer_point("", devices)), percent),
+            *(cell(here.or_none("avg_max_load", point=balancer_point(name, devices)), percent) for name in names),
         ]
-        for layer in balanced.layers(phase)
+        for layer in balance_results.layers(results, phase)
+        for here in [results.at(phase=phase, layer=layer)]
     ]
     return Table(["", "floor", *names], rows, caption=f"Avg max load of each layer on {devices} devices.")
 
 
-def cross_table(balanced: Balanced, phase: str, devices: int) -> Table:
+def cross_table(results: RunMetrics, phase: str, devices: int) -> Table:
     """History of one domain, test of another; beside contiguous placement the best balancers with and without copies."""
-    found = (balanced.best_elsewhere(phase, devices, copies=copies) for copies in (False, True))
+    found = (balance_results.best_elsewhere(results, phase, devices, copies=copies) for copies in (False, True))
     names = [CONTIGUOUS.name, *(name for name in found if name)]
     rows = [
         [
             past,
             future,
-            cell(balanced.get("avg_max_load_floor", phase, devices=devices, domain=future, category=past), percent),
-            *(
-                cell(balanced.get("avg_max_load", phase, name, devices, domain=future, category=past), percent)
-                for name in names
-            ),
+            cell(here.or_none("avg_max_load_floor", point=balancer_point("", devices)), percent),
+            *(cell(here.or_none("avg_max_load", point=balancer_point(name, devices)), percent) for name in names),
         ]
-        for past, future in balanced.crosses(phase)
+        for past, future in balance_results.domain_pairs(results, phase)
+        for here in [results.at(phase=phase, domain=future, category=past)]
     ]
     what = "all choices of the domain as one step" if phase == ALL else "means over layers and test steps"
     caption = (
@@ -175,11 +176,11 @@ def cross_table(balanced: Balanced, phase: str, devices: int) -> Table:
     return Table(["history", "test", "floor", *names], rows, labels=2, caption=caption)
 
 
-def drift_table(balanced: Balanced, phase: str) -> Table:
+def drift_table(results: RunMetrics, phase: str) -> Table:
     """How far apart loads are, mean over layers."""
     rows = [
-        [pair, *(cell(balanced.get(metric, phase, category=pair)) for metric in ("load_divergence", "hot_jaccard"))]
-        for pair in balanced.drifts(phase)
+        [pair, *(cell(results.or_none(metric, phase=phase, category=pair)) for metric in ("load_divergence", "hot_jaccard"))]
+        for pair in balance_results.drift_pairs(results, phase)
     ]
     caption = (
         "Drift, mean over layers: Jensen-Shannon divergence of the loads in bits (0 the same, 1 nothing in common), and Jaccard of "

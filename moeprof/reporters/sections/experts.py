@@ -3,21 +3,22 @@
 from collections.abc import Iterator
 
 from moeprof.analysis.routing.load_matrix import LoadMatrix, load_matrices, pooled
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.units import format_count
+from moeprof.reporters.cells import percent, times
 from moeprof.reporters.documents.document import Block, Details, Heading, HeatMap, Paragraph, Table
-from moeprof.reporters.numbers import Numbers, percent, times
 from moeprof.reporters.sections.tables import domain_rows, layer_rows, metric_table, scope_name
 
 MAX_BATCHES = 24
 """Lines of a map over batches."""
 
 
-def gating_table(numbers: Numbers, phase: str, ranks: int) -> Table:
+def gating_table(metrics: RunMetrics, phase: str, ranks: int) -> Table:
     """Slots computed beside slots needed, and what is dropped."""
     whose = " Tokens are those of all ranks; S, capacity and slots those of each, mean over ranks." if ranks > 1 else ""
     return metric_table(
-        numbers,
+        metrics,
         ["domain"],
         {
             "tokens/step": "step_tokens",
@@ -28,15 +29,15 @@ def gating_table(numbers: Numbers, phase: str, ranks: int) -> Table:
             "dropped choices": ("dropped_fraction", percent),
             "tokens hit": ("dropped_tokens", percent),
         },
-        domain_rows(numbers, phase),
+        domain_rows(metrics, phase, "static"),
         f"Static gating, per layer and step: E x ceil(C x S) slots are computed where k x tokens are needed.{whose}",
     )
 
 
-def layer_table(numbers: Numbers, phase: str) -> Table:
+def layer_table(metrics: RunMetrics, phase: str) -> Table:
     """Sparsity and balance of every layer."""
     return metric_table(
-        numbers,
+        metrics,
         ["layer", "domain"],
         {
             "active": "active_experts",
@@ -49,24 +50,24 @@ def layer_table(numbers: Numbers, phase: str) -> Table:
             "dropped": ("dropped_fraction", percent),
             "entropy": "gate_entropy",
         },
-        layer_rows(numbers, phase),
+        layer_rows(metrics, phase, "static"),
         "Experts of a layer: active in a step (mean), beside the bound min(E, k x tokens); dead in every step; load of the "
         "hottest over the mean; variation of loads; largest share of one step's choices; entropy of the gate in nats.",
     )
 
 
-def expert_blocks(trace: RoutingTrace | None, numbers: Numbers, phase: str, ranks: int) -> Iterator[Block]:
+def expert_blocks(trace: RoutingTrace | None, metrics: RunMetrics, phase: str, ranks: int) -> Iterator[Block]:
     """The tables, and the maps that the trace gives."""
     yield Heading("Gating and experts", 3)
-    yield gating_table(numbers, phase, ranks)
-    yield layer_table(numbers, phase)
+    yield gating_table(metrics, phase, ranks)
+    yield layer_table(metrics, phase)
     if trace is None or not len(trace):
         yield Paragraph("This run has no routing trace of the phase, so there is no map of the experts' loads.")
         return
     matrices = load_matrices(trace)
     yield load_map(trace, matrices)
     yield Details("loads over batches, layer by layer", [batch_map(layer, matrices) for layer in trace.header.layers])
-    yield Details("fairseq's counters", [fairseq_table(numbers, phase)])
+    yield Details("fairseq's counters", [fairseq_table(metrics, phase)])
 
 
 def load_map(trace: RoutingTrace, matrices: list[LoadMatrix]) -> HeatMap:
@@ -101,11 +102,11 @@ def batch_map(layer: str, matrices: list[LoadMatrix]) -> HeatMap:
     )
 
 
-def fairseq_table(numbers: Numbers, phase: str) -> Table:
+def fairseq_table(metrics: RunMetrics, phase: str) -> Table:
     """The counters that fairseq logs, under its names."""
     names = ("overflow_expert1", "overflow_expert2", "unused_expert1_count", "unused_expert2_count", "entropy_gating")
     balance = [f"expert{choice}_balance_{end}" for choice in (1, 2) for end in ("top", "bottom")]
     caption = "overflow and balance in percent of tokens, entropy in nats; means over steps."
     return metric_table(
-        numbers, ["layer", "domain"], {name: name for name in (*names, *balance)}, layer_rows(numbers, phase), caption
+        metrics, ["layer", "domain"], {name: name for name in (*names, *balance)}, layer_rows(metrics, phase, "static"), caption
     )

@@ -4,20 +4,21 @@ from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.routing.correlation import correlation, strongest_pairs
 from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices, pooled
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.reporters.cells import cell, percent
 from moeprof.reporters.documents.document import Block, Details, Heading, Paragraph, Table
-from moeprof.reporters.numbers import Numbers, cell, percent
 from moeprof.reporters.sections.tables import layer_rows, metric_table
 from moeprof.reporters.sections.together import correlation_maps
 
 PAIRS = 3
 
 
-def locality_blocks(trace: RoutingTrace | None, numbers: Numbers, phase: str) -> Iterator[Block]:
+def locality_blocks(trace: RoutingTrace | None, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """Reuse from step to step, correlated experts, and drift between domains."""
     yield Heading("Locality and drift", 3)
-    if numbers.distinct("layer", phase, "active_jaccard"):
-        yield reuse_table(numbers, phase)
+    if metrics.distinct("layer", "active_jaccard", phase=phase):
+        yield reuse_table(metrics, phase)
     else:
         yield Paragraph("Locality needs two steps of a domain one after the other; this phase has none.")
     if trace is not None and len(trace):
@@ -25,13 +26,13 @@ def locality_blocks(trace: RoutingTrace | None, numbers: Numbers, phase: str) ->
         yield correlation_table(layers)
         if maps := list(correlation_maps(layers)):
             yield Details("which experts are busy together, layer by layer", maps)
-    yield from drift_blocks(numbers, phase)
+    yield from drift_blocks(metrics, phase)
 
 
-def reuse_table(numbers: Numbers, phase: str) -> Table:
+def reuse_table(metrics: RunMetrics, phase: str) -> Table:
     """How much of a step's active set was active before."""
     return metric_table(
-        numbers,
+        metrics,
         ["layer", "domain"],
         {
             "Jaccard": "active_jaccard",
@@ -39,7 +40,7 @@ def reuse_table(numbers: Numbers, phase: str) -> Table:
             "by chance": ("active_overlap_by_chance", percent),
             "reuse distance": "reuse_distance",
         },
-        layer_rows(numbers, phase),
+        layer_rows(metrics, phase, "static"),
         "Active experts of consecutive steps: Jaccard of the two sets; share of a step's experts that the step before used, and "
         "what chance would give; steps until an expert is used again (median).",
     )
@@ -56,9 +57,11 @@ def correlation_table(layers: Sequence[Sequence[LoadMatrix]]) -> Table:
     return Table(["layer", "experts that vary", "strongest pairs"], rows, caption=caption)
 
 
-def drift_blocks(numbers: Numbers, phase: str) -> Iterator[Block]:
+def drift_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """How differently two domains use a layer."""
-    pairs = numbers.distinct("category", phase, "hot_jaccard") or numbers.distinct("category", phase, "load_divergence")
+    pairs = metrics.distinct("category", "hot_jaccard", phase=phase) or metrics.distinct(
+        "category", "load_divergence", phase=phase
+    )
     if not pairs:
         yield Paragraph("Drift needs two domains or languages; this run has one.")
         return
@@ -66,10 +69,10 @@ def drift_blocks(numbers: Numbers, phase: str) -> Iterator[Block]:
         [
             layer,
             pair,
-            cell(numbers.get("hot_jaccard", phase, layer=layer, category=pair)),
-            cell(numbers.get("load_divergence", phase, layer=layer, category=pair)),
+            cell(metrics.or_none("hot_jaccard", phase=phase, variant="static", layer=layer, category=pair)),
+            cell(metrics.or_none("load_divergence", phase=phase, variant="static", layer=layer, category=pair)),
         ]
-        for layer in numbers.layers(phase)
+        for layer in metrics.layers(phase)
         for pair in pairs
     ]
     caption = (

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.reporters.documents.document import Block
-from moeprof.reporters.numbers import Numbers
 from moeprof.reporters.sections.tables import Column, domain_rows, metric_table
 
 MEASURES: dict[str, tuple[dict[str, Column], str]] = {
@@ -15,8 +15,8 @@ MEASURES: dict[str, tuple[dict[str, Column], str]] = {
 }
 
 
-def quality_blocks(numbers: Numbers, phase: str) -> Iterator[Block]:
+def quality_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """The table of a phase whose quality was measured; nothing for random weights."""
     for metric, (columns, caption) in MEASURES.items():
-        if numbers.distinct("domain", phase, metric):
-            yield metric_table(numbers, ["domain"], columns, domain_rows(numbers, phase), caption)
+        if metrics.or_none(metric, phase=phase, variant="static") is not None:
+            yield metric_table(metrics, ["domain"], columns, domain_rows(metrics, phase, "static"), caption)

@@ -1,25 +1,32 @@
 """Tables of metrics: a row per address, a column per metric."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.metrics.registry import Address
 from moeprof.records.units import format_significant
+from moeprof.reporters.cells import Write, cell
 from moeprof.reporters.documents.document import Table
-from moeprof.reporters.numbers import Numbers, Write, cell
 
 Column = str | tuple[str, Write]
 """A metric, shown with three digits or as the function writes it."""
 
-Row = tuple[Sequence[str], Mapping[str, str]]
-"""What a row is called, and its address."""
+
+class Row(NamedTuple):
+    """The labels of a row, and the address of its numbers."""
+
+    labels: Sequence[str]
+    address: Address
 
 
 def metric_table(
-    numbers: Numbers, labels: Sequence[str], columns: Mapping[str, Column], rows: Sequence[Row], caption: str
+    metrics: RunMetrics, labels: Sequence[str], columns: Mapping[str, Column], rows: Sequence[Row], caption: str
 ) -> Table:
     """A dash stands where the run has no such number."""
     written = {title: (column, format_significant) if isinstance(column, str) else column for title, column in columns.items()}
     cells = [
-        [*names, *(cell(numbers.get(metric, **address), write) for metric, write in written.values())]
+        [*names, *(cell(metrics.or_none(metric, **address), write) for metric, write in written.values())]
         for names, address in rows
     ]
     return Table([*labels, *columns], cells, labels=len(labels), caption=caption)
@@ -30,15 +37,23 @@ def scope_name(domain: str) -> str:
     return domain or "all"
 
 
-def domain_rows(numbers: Numbers, phase: str) -> list[Row]:
+def scopes(metrics: RunMetrics, phase: str) -> list[str]:
+    """All domains together, and each of them if there are several."""
+    domains = metrics.domains(phase)
+    return ["", *domains] if len(domains) > 1 else [""]
+
+
+def domain_rows(metrics: RunMetrics, phase: str, variant: str) -> list[Row]:
     """A row for all domains together and for each."""
-    return [([scope_name(domain)], {"phase": phase, "domain": domain}) for domain in numbers.scopes(phase)]
+    return [
+        Row([scope_name(domain)], Address(phase=phase, domain=domain, variant=variant)) for domain in scopes(metrics, phase)
+    ]
 
 
-def layer_rows(numbers: Numbers, phase: str) -> list[Row]:
+def layer_rows(metrics: RunMetrics, phase: str, variant: str) -> list[Row]:
     """A row for every layer and domain."""
     return [
-        ([layer, scope_name(domain)], {"phase": phase, "domain": domain, "layer": layer})
-        for layer in numbers.layers(phase)
-        for domain in numbers.scopes(phase)
+        Row([layer, scope_name(domain)], Address(phase=phase, domain=domain, layer=layer, variant=variant))
+        for layer in metrics.layers(phase)
+        for domain in scopes(metrics, phase)
     ]

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.communication import bytes_by_pair
+from moeprof.records.metrics.registry import Address
 from moeprof.records.regions import REGIONS
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_duration, format_significant
+from moeprof.reporters.cells import cell, percent, times
 from moeprof.reporters.documents.document import Block, Bullets, Details, Heading, HeatMap, Paragraph, Table
-from moeprof.reporters.numbers import Numbers, cell, percent, times
 from moeprof.reporters.sections.tables import Column, Row, metric_table
-
-MESSAGE = "message="
-"""Before a size in `point`."""
 
 MATRIX_RANKS = 6
 """More of them make a map, not a table."""
@@ -27,34 +26,33 @@ COSTS: dict[str, Column] = {
 }
 
 
-def traffic_section(run: Run, numbers: Numbers, phase: str) -> Iterator[Block]:
+def traffic_section(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """What a characterization says of static gating's traffic; nothing of a single rank."""
     if run.record.ran.parallel.ranks == 1:
         return
     yield Heading("What ranks send each other", 3)
-    if told := list(traffic_blocks(run, numbers, phase, "static")):
+    if told := list(traffic_blocks(run, metrics, phase, "static")):
         yield from told
     else:
         yield Paragraph("This run has no pass `traffic`, so what ranks send each other is not known.")
 
 
-def traffic_blocks(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator[Block]:
+def traffic_blocks(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[Block]:
     """One variant's collectives by region, by pair of ranks and by layer, and its ranks side by side."""
-    regions = [region for region in REGIONS if numbers.get("collectives", phase, numbers.whole(phase), variant, region=region)]
+    regions = [region for region in REGIONS if metrics.or_none("collectives", phase=phase, variant=variant, region=region)]
     if regions:
-        yield from sentence(run, numbers, phase, variant)
-        yield region_table(numbers, phase, variant, regions)
+        yield from sentence(run, metrics, phase, variant)
+        yield region_table(metrics, phase, variant, regions)
         yield from pair_blocks(run, phase, variant)
-        yield rank_table(run, numbers, phase, variant)
-        yield Details("communication per layer", [layer_table(numbers, phase, variant)])
+        yield rank_table(run, metrics, phase, variant)
+        yield Details("communication per layer", [layer_table(metrics, phase, variant)])
 
 
-def sentence(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator[Block]:
+def sentence(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[Block]:
     """What crosses, how long that takes, and how much of a step ranks stand still for it."""
-    domain = numbers.whole(phase)
-    size, crossing = (numbers.get("comm_bytes", phase, domain, variant, category=which) for which in ("", "crossing"))
+    size, crossing = (metrics.or_none("comm_bytes", phase=phase, variant=variant, category=which) for which in ("", "crossing"))
     moving, waiting, exposed, over, part = (
-        numbers.get(metric, phase, domain, variant)
+        metrics.or_none(metric, phase=phase, variant=variant)
         for metric in ("comm_time", "comm_wait_time", "comm_exposed_time", "time_over_floor", "comm_share")
     )
     if size is None or crossing is None or moving is None or waiting is None or exposed is None:
@@ -68,12 +66,12 @@ def sentence(run: Run, numbers: Numbers, phase: str, variant: str) -> Iterator[B
     )
 
 
-def region_table(numbers: Numbers, phase: str, variant: str, regions: Sequence[str]) -> Table:
+def region_table(metrics: RunMetrics, phase: str, variant: str, regions: Sequence[str]) -> Table:
     """Every kind of collective, and all of them."""
-    address = {"phase": phase, "domain": numbers.whole(phase), "variant": variant}
-    rows: list[Row] = [([region or "all"], address | {"region": region}) for region in (*regions, "")]
+    address = Address(phase=phase, variant=variant)
+    rows = [Row([region or "all"], address | Address(region=region)) for region in (*regions, "")]
     return metric_table(
-        numbers,
+        metrics,
         ["collective"],
         COSTS,
         rows,
@@ -98,23 +96,23 @@ def pair_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
         yield HeatMap("From rank to rank", ranks, bytes_NN.tolist(), top, f"{caption} Full shade: {format_bytes(top)}.")
 
 
-def rank_table(run: Run, numbers: Numbers, phase: str, variant: str) -> Table:
+def rank_table(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Table:
     """Tokens, memory and waiting of every rank, and how uneven they are."""
-    domain, rows = numbers.whole(phase), []
+    rows = []
     for rank in range(run.record.ran.parallel.ranks):
-        own = Numbers.of(run, str(rank))
+        own = metrics.at(rank=str(rank))
         rows.append(
             [
                 str(rank),
-                cell(own.get("rank_tokens", phase, domain, variant)),
-                cell(own.get("memory_total_peak", phase, "", variant), format_bytes),
-                cell(own.get("comm_bytes", phase, domain, variant, category="crossing"), format_bytes),
-                cell(own.get("comm_wait_time", phase, domain, variant), format_duration),
-                cell(own.get("comm_exposed_time", phase, domain, variant), format_duration),
+                cell(own.or_none("rank_tokens", phase=phase, variant=variant)),
+                cell(own.or_none("memory_total_peak", phase=phase, variant=variant), format_bytes),
+                cell(own.or_none("comm_bytes", phase=phase, variant=variant, category="crossing"), format_bytes),
+                cell(own.or_none("comm_wait_time", phase=phase, variant=variant), format_duration),
+                cell(own.or_none("comm_exposed_time", phase=phase, variant=variant), format_duration),
             ]
         )
-    uneven = {name: numbers.get(f"rank_{name}_max_over_mean", phase, domain, variant) for name in ("load", "wait")}
-    memory = numbers.get("rank_memory_max_over_mean", phase, "", variant)
+    uneven = {name: metrics.or_none(f"rank_{name}_max_over_mean", phase=phase, variant=variant) for name in ("load", "wait")}
+    memory = metrics.or_none("rank_memory_max_over_mean", phase=phase, variant=variant)
     rows.append(["max/mean", cell(uneven["load"], times), cell(memory, times), "", cell(uneven["wait"], times), ""])
     return Table(
         ["rank", "tokens", "peak memory", "to others", "waiting", "exposed"],
@@ -124,24 +122,23 @@ def rank_table(run: Run, numbers: Numbers, phase: str, variant: str) -> Table:
     )
 
 
-def layer_table(numbers: Numbers, phase: str, variant: str) -> Table:
+def layer_table(metrics: RunMetrics, phase: str, variant: str) -> Table:
     """Every layer's collectives, and how uneven its ranks are."""
-    address = {"phase": phase, "domain": numbers.whole(phase), "variant": variant}
+    address = Address(phase=phase, variant=variant)
     columns: dict[str, Column] = COSTS | {
         "tokens max/mean": ("rank_load_max_over_mean", times),
         "waiting max/mean": ("rank_wait_max_over_mean", times),
     }
-    rows: list[Row] = [([layer], address | {"layer": layer}) for layer in numbers.distinct("layer", phase, "comm_bytes")]
-    return metric_table(numbers, ["layer"], columns, rows, "Per step, all collectives of a layer.")
+    rows = [Row([layer], address | Address(layer=layer)) for layer in metrics.distinct("layer", "comm_bytes", phase=phase)]
+    return metric_table(metrics, ["layer"], columns, rows, "Per step, all collectives of a layer.")
 
 
-def traffic_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Table:
+def traffic_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> Table:
     """What communication costs under every variant, side by side."""
-    domain = numbers.whole(phase)
 
     def row(title: str, column: Column, category: str = "") -> list[str]:
         metric, write = column if isinstance(column, tuple) else (column, format_significant)
-        return [title, *(cell(numbers.get(metric, phase, domain, one, category=category), write) for one in variants)]
+        return [title, *(cell(metrics.or_none(metric, phase=phase, variant=one, category=category), write) for one in variants)]
 
     rows = [
         row("collectives", "collectives"),
@@ -160,27 +157,20 @@ def traffic_table(numbers: Numbers, phase: str, variants: Sequence[str]) -> Tabl
     return Table(["per step", *variants], rows, caption=caption)
 
 
-def link_blocks(run: Run, numbers: Numbers) -> Iterator[Block]:
+def link_blocks(metrics: RunMetrics) -> Iterator[Block]:
     """What was measured between ranks; nothing where it was not."""
-    for kind in numbers.distinct("category", "", "link_latency"):
-        latency, best = (numbers.get(metric, variant="", category=kind) for metric in ("link_latency", "link_bandwidth"))
+    for kind in metrics.distinct("category", "link_latency", phase=""):
+        latency, best = (metrics.or_none(metric, category=kind) for metric in ("link_latency", "link_bandwidth"))
         if latency is not None and best is not None:
             yield Bullets([f"Link {kind}: {format_duration(latency)} for a small message, {format_bytes(best)}/s at best"])
-            yield Details(f"link {kind}, by size of message", [link_table(run, kind)])
+            yield Details(f"link {kind}, by size of message", [link_table(metrics, kind)])
 
 
-def link_table(run: Run, kind: str) -> Table:
+def link_table(metrics: RunMetrics, kind: str) -> Table:
     """Time and bandwidth of every message that was measured."""
-    table = run.metrics
-    rows = table[(table["metric"] == "link_bandwidth") & (table["category"] == kind)]
-    measured = [
-        (int(point.removeprefix(MESSAGE)), float(bandwidth))
-        for point, bandwidth in zip(rows["point"], rows["value"], strict=True)
-        if point.removeprefix(MESSAGE).isdecimal()
-    ]
     cells = [
         [format_bytes(size), format_duration(size * 1e9 / rate), f"{format_bytes(rate)}/s"]
-        for size, rate in measured
+        for size, rate in metrics.curve("link_bandwidth", "message", category=kind)
         if rate > 0
     ]
     return Table(["message", "time", "bandwidth"], cells, caption="The shortest of many, one way, nothing else going on.")

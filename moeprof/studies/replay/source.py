@@ -10,6 +10,7 @@ from moeprof.analysis.caching.reproduction import DifferenceError, buffered_of, 
 from moeprof.analysis.comparison.measurement import decisions_of
 from moeprof.analysis.model_size import ffn_parameters
 from moeprof.analysis.routing.load_matrix import distinct
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, Choice, TraceSource
 from moeprof.records.run.run import Run
@@ -142,13 +143,9 @@ def found_in(run: Run, traces: list[RoutingTrace], name: str) -> Found:
 
 
 def step_times(run: Run, variant: str, traces: dict[str, list[RoutingTrace]]) -> dict[str, float]:
-    """Of the phases that are replayed, as the run measured them over all domains; a single domain is all."""
-    found = {}
-    for phase, ranks in traces.items():
-        domains = ranks[0].names("domain")
-        scopes = ["", *domains] if len(domains) == 1 else [""]
-        times = (run.value("step_latency", phase=ranks[0].header.phase, variant=variant, domain=domain) for domain in scopes)
-        found[phase] = next((time for time in times if time is not None), None)
+    """Latency of a step in each replayed phase, in ns over all domains; phases that the run did not time are left out."""
+    timed = RunMetrics.of(run).at(variant=variant)
+    found = {phase: timed.or_none("step_latency", phase=ranks[0].header.phase) for phase, ranks in traces.items()}
     return {phase: time for phase, time in found.items() if time is not None}
 
 

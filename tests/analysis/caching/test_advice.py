@@ -3,23 +3,32 @@
 import pytest
 
 from moeprof.analysis.caching.advice import advise, size_for
-from moeprof.analysis.replayed import Key, Replayed
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.eviction.registry import DEFAULT
+from moeprof.records.metrics.row import RecordedRow, row_key
 from moeprof.records.run.replay import ReplayRequest, TraceSource
+from moeprof.records.run.run import RunRecord
 
 
-def replayed(rates: dict[str, dict[int, float]], knee: int | None = None, **other: float) -> Replayed:
+def replayed(rates: dict[str, dict[int, float]], knee: int | None = None, **other: float) -> RunMetrics:
     """A replay whose miss rates in decode are these; `other` metrics stand at every size of lru."""
     sizes = sorted(next(iter(rates.values())))
     trace = TraceSource(name="talk", path="", workload="lm", num_experts=16, top_k=2, layers=["1"], decisions={})
     replay = ReplayRequest(trace=trace, policies=list(rates), slots=sizes, access="sequential", phase="decode", bandwidth=1)
-    values: dict[Key, float] = {
-        ("miss_rate", "decode", "", "", policy, size): rate for policy, curve in rates.items() for size, rate in curve.items()
-    }
-    if knee:
-        values["knee_slots", "decode", "", "", "", 0] = knee
-    values |= {(metric, "decode", "", "", "lru", size): value / size for metric, value in other.items() for size in sizes}
-    return Replayed(replay, values)
+    curves = {("miss_rate", policy): curve for policy, curve in rates.items()}
+    curves |= {(metric, "lru"): {size: value / size for size in sizes} for metric, value in other.items()}
+    rows = [
+        recorded(metric, value, point=f"policy={policy};slots={size}")
+        for (metric, policy), curve in curves.items()
+        for size, value in curve.items()
+    ]
+    rows += [recorded("knee_slots", knee)] if knee else []
+    return RunMetrics.from_rows(RunRecord(command="replay", replay=replay), rows)
+
+
+def recorded(metric: str, value: float, point: str = "") -> RecordedRow:
+    """A number of the phase decode."""
+    return RecordedRow(row_key(metric, workload="lm", phase="decode", point=point), "", "routed", value)
 
 
 def test_the_best_policy_that_needs_no_future_is_recommended_at_the_knee() -> None:

@@ -18,7 +18,8 @@ from moeprof.analysis.comparison.measurement import (
     settings_of,
     write_baseline,
 )
-from moeprof.records.metrics.registry import KEYS, METRICS
+from moeprof.records.metrics.registry import METRICS
+from moeprof.records.metrics.row import row_key
 from moeprof.records.recipe.files import load_recipe
 from tests.records.run.runs import fault, run_of
 
@@ -46,14 +47,12 @@ def synthetic(numbers: int, gated: int, rounds: int) -> Measurement:
     rows = []
     for index in range(numbers - gated):
         metric = exact[index % len(exact)]
-        keys = {"workload": "lm", "phase": "decode", "variant": "dynamic", "layer": str(index), "metric": metric.name}
-        cells = tuple(keys.get(key, "") for key in KEYS)
-        rows.append(Number(address=cells, unit=metric.unit, kind="routed", value=float(generator.random() * 100)))
+        key = row_key(metric.name, workload="lm", phase="decode", variant="dynamic", layer=str(index))
+        rows.append(Number(address=key, unit=metric.unit, kind="routed", value=float(generator.random() * 100)))
     for index in range(gated):
-        keys = {"workload": "lm", "phase": "decode", "variant": f"variant-{index}", "metric": "throughput"}
+        key = row_key("throughput", workload="lm", phase="decode", variant=f"variant-{index}")
         samples = (tuple((1e5 * generator.random(rounds)).tolist()),)
-        cells = tuple(keys.get(key, "") for key in KEYS)
-        rows.append(Number(address=cells, unit="tokens/s", kind="timed", value=samples[0][0], samples=samples))
+        rows.append(Number(address=key, unit="tokens/s", kind="timed", value=samples[0][0], samples=samples))
     return Measurement(
         recipe="lm-tiny",
         command="optimize",
@@ -146,7 +145,7 @@ def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
         (lambda _, subject, number: number.update(samples=[[0]]), "subjects.0.numbers.0.samples.0.0: input should be greater"),
         (lambda _, subject, number: number.update(samples=[[float("inf")]]), "subjects.0.numbers.0.samples.0.0: "),
         (lambda _, subject, number: number.update(samples=[5, 6]), "subjects.0.numbers.0.samples.0: "),
-        (lambda _, subject, number: number["address"].pop(), "subjects.0.numbers.0.address: "),
+        (lambda _, subject, number: number["address"].pop(), "subjects.0.numbers.0.address.9: field required"),
         (lambda _, subject, number: number["address"].append(""), "subjects.0.numbers.0.address: "),
         (lambda _, subject, number: number.update(address="abcdefghij"), "subjects.0.numbers.0.address: "),
         (lambda _, subject, number: number.update(address=None), "subjects.0.numbers.0.address: "),

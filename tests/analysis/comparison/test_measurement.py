@@ -90,7 +90,7 @@ def test_rounds_that_are_no_numbers_are_refused(tmp_path: Path, value: Any) -> N
     ("old", "new", "what"),
     [
         (",exact,", ",guessed,", "kind: input should be 'exact'"),
-        ("memory_static,bytes,exact", "step_latency,ns,timed", "step_latency stands twice at one address"),
+        ("memory_static,bytes,exact", "step_latency,ns,timed", "step_latency is recorded twice at one address"),
     ],
 )
 def test_a_table_that_breaks_what_every_run_keeps_is_refused(tmp_path: Path, old: str, new: str, what: str) -> None:

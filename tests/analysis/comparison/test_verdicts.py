@@ -228,4 +228,4 @@ def test_a_finding_says_where() -> None:
     one = number("region_time", 7, phase="score", domain="<script>", variant="static", layer="3", region="gate")
     found = of(one, one)
     assert found.where == "score, <script>, static, layer 3, region gate"
-    assert (found.recipe, found.key("workload"), found.unit) == ("lm-tiny", "lm", "ns")
+    assert (found.recipe, found.address.workload, found.unit) == ("lm-tiny", "lm", "ns")

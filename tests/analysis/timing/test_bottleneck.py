@@ -2,12 +2,16 @@
 
 import pytest
 
-from moeprof.analysis.timing.bottleneck import CAUSES, dominant
+from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.analysis.timing.bottleneck import CAUSES, bottleneck, dominant
+from moeprof.records.metrics.row import RecordedRow, row_key
+from moeprof.records.recipe.files import load_recipe
 from moeprof.records.regions import MODEL_REGIONS, REGIONS
+from moeprof.records.run.run import RunRecord
 
 
 def test_experts_under_static_gating_are_slots_that_nobody_needs() -> None:
-    found = dominant({"gate": 0.1, "experts": 0.61, "attention": 0.29}, waste=12.8)
+    found = dominant({"gate": 0.1, "experts": 0.61, "attention": 0.29}, variant="static", waste=12.8)
     assert found is not None
     assert (found.region, found.share) == ("experts", 0.61)
     assert found.sentence == (
@@ -39,4 +43,17 @@ def test_every_region_has_a_sentence_under_every_variant(region: str, variant: s
 
 
 def test_without_shares_nothing_dominates() -> None:
-    assert dominant({}) is None
+    assert dominant({}, variant="static") is None
+
+
+def test_what_dominates_is_read_back_from_a_run() -> None:
+    shares = {"gate": 0.2, "experts": 0.7, "other": 0.1}
+    at = {"workload": "lm", "phase": "score", "variant": "static"}
+    rows = [RecordedRow(row_key("region_share", region=r, **at), "fraction", "timed", share) for r, share in shares.items()]
+    rows.append(RecordedRow(row_key("waste_factor", **at), "ratio", "routed", 12.8))
+    metrics = RunMetrics.from_rows(RunRecord(command="characterize", recipe=load_recipe("lm-tiny")), rows)
+    found = bottleneck(metrics, "score", "static")
+    assert found is not None
+    assert (found.region, found.share) == ("experts", 0.7)
+    assert "12.8 slots per slot needed" in found.sentence
+    assert bottleneck(metrics, "decode", "static") is None

@@ -1,17 +1,11 @@
 """From the time of every region to shares, rows, and the run's own overhead."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.timing.breakdown import Breakdown, averaged, breakdown_rows, finding, overhead_row, shares, summed
-from moeprof.records.metrics.registry import MetricRow
-from moeprof.records.recipe.files import load_recipe
+from moeprof.analysis.timing.breakdown import Breakdown, averaged, breakdown_rows, overhead_row, shares, summed
 from moeprof.records.regions import REGIONS
-from moeprof.records.run.run import RunRecord
-from moeprof.records.run.writer import RunWriter
 
 KEYS = [("attention", "0"), ("gate", "1"), ("experts", "1"), ("experts", "3"), ("other", "")]
 
@@ -72,18 +66,6 @@ def test_the_overhead_is_a_ratio_of_medians_beside_the_ratios_of_pairs() -> None
     row, pairs = overhead_row("lm", "score", "static", "breakdown", [103, 102, 206], [100, 100, 100])
     assert (row.metric, row.category, row.value) == ("overhead", "breakdown", 1.03)
     assert pairs == [1.03, 1.02, 2.06]
-
-
-def test_what_dominates_is_read_back_from_a_run(tmp_path: Path) -> None:
-    writer = RunWriter(tmp_path / "run", RunRecord(command="characterize", recipe=load_recipe("lm-tiny")))
-    writer.add_metrics(row for row, _ in breakdown_rows("lm", "score", [make("prose", (10, 2, 30, 40, 8))]))
-    writer.add_metrics([MetricRow("waste_factor", 12.8, workload="lm", phase="score", domain="prose", variant="static")])
-    run = writer.finish()
-    found = finding(run, "score", domain="prose")
-    assert found is not None
-    assert (found.region, found.share) == ("experts", 70 / 90)
-    assert "12.8 slots per slot needed" in found.sentence
-    assert finding(run, "decode", domain="prose") is None
 
 
 def test_over_ranks_every_region_is_the_mean_of_its_round_and_regions_still_add_up() -> None:

@@ -21,6 +21,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import DENSE, Variant, baselines, timed_variants
 from moeprof.records.run.run import Run
 from moeprof.reporters.names import name_of
+from tests.records.run.runs import value_of
 from tests.studies.runs import studied
 
 from ..drawn import make_layer, make_recipe, tokens, under
@@ -95,9 +96,9 @@ def test_it_is_timed_swept_and_reported_as_a_baseline_then_replayed_and_forced(
     assert (code, stderr) == (0, "")
     assert "the speed of gating by halves" in report
     run = Run.open(out)
-    assert run.value("best_batch", phase="score", variant="halves")
-    assert run.value("speedup_max_throughput", phase="score", variant="dynamic+loop", category="halves")
-    assert run.value("capacity", phase="score", variant="halves") == 12  # ceil(0.5 x 2 x 12)
+    assert value_of(run, "best_batch", phase="score", variant="halves")
+    assert value_of(run, "speedup_max_throughput", phase="score", variant="dynamic+loop", category="halves")
+    assert value_of(run, "capacity", phase="score", variant="halves") == 12  # ceil(0.5 x 2 x 12)
 
     assert moeprof("replay", out, "--cache", "--variant", "halves", "--slots", "2", "--out", tmp_path / "replay")[0] == 0
     assert "halves" in (tmp_path / "replay" / "report.md").read_text()

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 import pytest
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
-from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.metrics.registry import Address, MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Environment, Run, RunRecord
 from moeprof.records.run.writer import RunWriter
@@ -56,6 +57,11 @@ def run_of(
     for trace in [trace_of()] if traces is None else traces:
         writer.add_trace(trace)
     return writer.finish(*reasons)
+
+
+def value_of(run: Run, metric: str, **keys: Unpack[Address]) -> float | None:
+    """The number at this address, or None."""
+    return RunMetrics.of(run).or_none(metric, **keys)
 
 
 def fault(call: Any) -> str:

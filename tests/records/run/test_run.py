@@ -13,7 +13,7 @@ from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.run.replay import ReplayRequest
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
-from tests.records.run.runs import CHOICES, edited, empty_trace, fault, finished, record, run_of, trace_of
+from tests.records.run.runs import CHOICES, edited, empty_trace, fault, finished, record, run_of, trace_of, value_of
 from tests.records.traces.traffics import rows_of, traffic_of
 
 # run.json
@@ -93,7 +93,7 @@ def test_an_older_table_without_a_column_has_it_empty(tmp_path: Path) -> None:
     (path / "metrics.csv").write_text("".join(",".join(cells[:point] + cells[point + 1 :]) + "\n" for cells in lines))
     run = Run.open(path)
     assert run.metrics["point"].tolist() == ["", ""]
-    assert run.value("waste_factor", layer="1") == 12.8
+    assert value_of(run, "waste_factor", layer="1") == 12.8
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_traces_are_found_by_phase_and_variant(tmp_path: Path) -> None:
         writer.add_trace(part)
     run = writer.finish()
     assert len(run.traces) == 4
-    found = [run.trace("score"), run.trace("decode", "dynamic"), run.trace("encode")]
+    found = [run.trace("score", "static"), run.trace("decode", "dynamic"), run.trace("encode", "static")]
     assert [part.file_name if part is not None else None for part in found] == [
         "score-static-rank0.parquet",
         "decode-dynamic-rank0.parquet",
@@ -170,7 +170,7 @@ def test_traces_are_found_by_phase_and_variant(tmp_path: Path) -> None:
 
 def test_the_trace_of_a_phase_holds_the_decisions_of_all_ranks(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", traces=[trace_of(CHOICES[:2]), trace_of(CHOICES[2:], rank=1), trace_of(phase="decode")])
-    found = run.trace("score")
+    found = run.trace("score", "static")
     assert found is not None
     assert found.column("expert").tolist() == [expert for *_, expert in CHOICES]
     assert found.names("layer") == ["1", "3"]
@@ -191,7 +191,7 @@ def test_a_replay_is_a_run_without_a_recipe(tmp_path: Path) -> None:
     run = writer.finish()
     assert (run.record.name, run.record.workload, run.record.recipe) == ("talk", "lm", None)
     assert run.record.replayed == replay()
-    assert run.value("misses", phase="decode", point="policy=lru;slots=2") == 3
+    assert value_of(run, "misses", phase="decode", point="policy=lru;slots=2") == 3
 
 
 def test_the_sizes_of_a_replay_are_slots_or_budgets() -> None:

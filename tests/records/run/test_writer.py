@@ -12,7 +12,7 @@ from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import RunWriter, UnwrittenRun, default_folder, end_in_its_place
-from tests.records.run.runs import empty_trace, fault, finished, record
+from tests.records.run.runs import empty_trace, fault, finished, record, value_of
 from tests.records.traces.traffics import rows_of, traffic_of
 
 # Writing
@@ -24,9 +24,9 @@ def test_a_finished_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert (run.record.command, run.record.text_hashes) == ("characterize", {"wiki": "abc"})
     assert run.record.recipe == load_recipe("lm-tiny")
     assert run.record.started <= run.record.finished
-    assert run.value("throughput", phase="score", variant="static") == 0.1 + 0.2
-    assert run.value("waste_factor", layer="1") == 12.8
-    assert run.value("waste_factor", layer="2") is None
+    assert value_of(run, "throughput", phase="score", variant="static") == 0.1 + 0.2
+    assert value_of(run, "waste_factor", layer="1") == 12.8
+    assert value_of(run, "waste_factor", layer="2") is None
     assert run.samples[["metric", "round", "value"]].to_numpy().tolist() == [["throughput", 0, 0.25], ["throughput", 1, 0.5]]
     assert [path.name for path in sorted((tmp_path / "run").rglob("*"))] == [
         "metrics.csv",
@@ -44,7 +44,7 @@ def test_a_run_is_invalid_until_it_is_finished(tmp_path: Path) -> None:
     assert (begun.record.valid, begun.record.reasons, begun.record.finished) == (False, ["not finished"], "")
     assert begun.record.started
     assert (len(begun.metrics), len(begun.samples), begun.traces) == (0, 0, [])
-    assert begun.value("capacity") is None
+    assert value_of(begun, "capacity") is None
 
 
 def test_a_record_that_claims_to_be_valid_is_still_invalid_until_finished(tmp_path: Path) -> None:

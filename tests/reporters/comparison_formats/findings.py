@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding, Rules, Verdict
 from moeprof.records.metrics.registry import KEYS, METRICS
+from moeprof.records.metrics.row import RowKey, row_key
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -42,7 +43,7 @@ def found(verdict: Verdict = "worse", metric: str = "throughput", **changes: Any
         "gated": verdict in ("worse", "better", "same", "inconclusive"),
         "change": None if verdict in ("new", "removed") else -0.12,
     }
-    return Finding(address=tuple({**cells, "metric": metric}.get(key, "") for key in KEYS), verdict=verdict, **fields | changes)
+    return Finding(address=row_key(metric, **cells), verdict=verdict, **fields | changes)
 
 
 def comparison(*findings: Finding, baseline: str = "old", candidate: str = "new") -> Comparison:
@@ -85,7 +86,7 @@ number = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False), 
 any_finding = st.builds(
     Finding,
     recipe=text,
-    address=st.tuples(*[text] * (len(KEYS) - 1), st.one_of(text, st.sampled_from(sorted(METRICS)))),
+    address=st.builds(RowKey, *[text] * (len(KEYS) - 1), st.one_of(text, st.sampled_from(sorted(METRICS)))),
     unit=st.one_of(text, st.sampled_from(sorted({metric.unit for metric in METRICS.values()}))),
     kind=st.sampled_from(["exact", "routed", "timed", "modelled", "forced"]),
     verdict=st.sampled_from(["better", "worse", "same", "inconclusive", "not comparable", "new", "removed"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run, RunRecord
@@ -16,7 +17,6 @@ from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.formats.registry import FORMATS, render
 from moeprof.reporters.formats.terminal import render_document as terminal
 from moeprof.reporters.names import name_of
-from moeprof.reporters.numbers import Numbers
 
 MIB = 2**20
 LABELS = ("static", "tutel", "dynamic")
@@ -93,7 +93,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def lines_of(run: Run) -> list[str]:
-    return verdict(run, Numbers.of(run))
+    return verdict(run, RunMetrics.of(run))
 
 
 def cells(run: Run) -> dict[str, list[str]]:

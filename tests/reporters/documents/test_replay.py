@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from moeprof.analysis.replayed import Replayed
+from moeprof.analysis.run_metrics import of_replay
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import RunWriter
 from moeprof.reporters.documents.document import Curves, Table
@@ -52,7 +52,7 @@ def test_every_format_renders_every_replay(tmp_path: Path, asked: Asked) -> None
         text = render(run, form)
         assert text
         assert not {"nan", "none"} & set(text.lower().split())
-    assert 3 <= len(summary(Replayed.of(run))) <= 10
+    assert 3 <= len(summary(of_replay(run))) <= 10
 
 
 def test_a_replay_that_was_stopped_at_once_is_rendered_as_invalid(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_report_fits_its_terminal(paper: Run) -> None:
 
 
 def test_the_papers_two_operating_points_are_never_one(paper: Run) -> None:
-    line = next(line for line in summary(Replayed.of(paper)) if line.startswith("Memory: "))
+    line = next(line for line in summary(of_replay(paper)) if line.startswith("Memory: "))
     assert "The largest saving is another operating point" in line
     assert "5.63 GiB (32.2% of a device's weights, 1.47x) with 1 slot" in line  # paper 5.5: 5.6267 GiB, 32.17%, 1.474
     table = next(block for block in document_of(paper) if isinstance(block, Table) and block.columns[:2] == ["slots", "saved"])
@@ -90,11 +90,11 @@ def test_the_papers_two_operating_points_are_never_one(paper: Run) -> None:
 
 
 def test_one_miss_costs_what_the_paper_says(paper: Run) -> None:
-    assert "5.59 ms per miss" in next(line for line in summary(Replayed.of(paper)) if line.startswith("Time (modelled)"))
+    assert "5.59 ms per miss" in next(line for line in summary(of_replay(paper)) if line.startswith("Time (modelled)"))
 
 
 def test_the_recommendation_names_the_floor_the_worst_layer_and_what_would_change_it(tmp_path: Path) -> None:
-    lines = summary(Replayed.of(replayed(tmp_path)))
+    lines = summary(of_replay(replayed(tmp_path)))
     assert lines[0].startswith("Recommendation: ")
     assert "min, which knows the future: " in lines[0]
     assert "worst, layer " in lines[0]
@@ -122,11 +122,11 @@ def test_a_phase_in_which_nothing_comes_back_has_no_plot(tmp_path: Path) -> None
 
 
 def test_where_every_expert_has_a_slot_nothing_need_be_chosen(tmp_path: Path) -> None:
-    assert summary(Replayed.of(replayed(tmp_path, Asked(slots=[8]))))[0].startswith("Recommendation: keep all experts. ")
+    assert summary(of_replay(replayed(tmp_path, Asked(slots=[8]))))[0].startswith("Recommendation: keep all experts. ")
 
 
 def test_only_the_future_is_no_recommendation(tmp_path: Path) -> None:
-    lines = summary(Replayed.of(replayed(tmp_path, Asked(policies=["min"]))))
+    lines = summary(of_replay(replayed(tmp_path, Asked(policies=["min"]))))
     assert lines[-1].startswith("No policy was replayed that could run")
 
 

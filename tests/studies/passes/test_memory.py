@@ -17,6 +17,7 @@ from moeprof.studies.passes.memory import Footprint, footprint, measure_memory, 
 from moeprof.studies.progress import Silent
 from moeprof.studies.session import Session, load_models
 from moeprof.workloads.registry import make_workload
+from tests.records.run.runs import value_of
 
 SETS = ("load.decode_steps=3", "load.batch_size=4", "load.batches=1", "load.prompt_length=4")
 
@@ -47,18 +48,20 @@ def parameter_bytes(recipe: Recipe, *, dense: bool) -> int:
 @pytest.mark.parametrize("phase", ["encode", "decode"])
 @pytest.mark.parametrize("variant", ["static", "dense"])
 def test_the_total_is_the_parameters_and_the_dynamic_peak(run: Run, phase: str, variant: str) -> None:
-    total, dynamic = (run.value(f"memory_{name}_peak", phase=phase, variant=variant) or 0.0 for name in ("total", "dynamic"))
+    total, dynamic = (
+        value_of(run, f"memory_{name}_peak", phase=phase, variant=variant) or 0.0 for name in ("total", "dynamic")
+    )
     assert total - dynamic == parameter_bytes(run.record.recipe, dense=variant == "dense")
     assert dynamic > 0
 
 
 @pytest.mark.parametrize("phase", ["encode", "decode"])
 def test_the_ratio_to_the_dense_twin_is_that_of_the_total_peaks(run: Run, phase: str) -> None:
-    static, dense = (run.value("memory_total_peak", phase=phase, variant=variant) for variant in ("static", "dense"))
+    static, dense = (value_of(run, "memory_total_peak", phase=phase, variant=variant) for variant in ("static", "dense"))
     assert static is not None
     assert dense is not None
-    assert run.value("memory_vs_dense", phase=phase, variant="static") == static / dense
-    assert run.value("memory_vs_dense", phase=phase, variant="dense") is None
+    assert value_of(run, "memory_vs_dense", phase=phase, variant="static") == static / dense
+    assert value_of(run, "memory_vs_dense", phase=phase, variant="dense") is None
 
 
 @pytest.mark.parametrize("phase", ["encode", "decode"])
@@ -67,8 +70,8 @@ def test_categories_at_the_peak_add_up_to_it_and_the_highest_region_is_the_peak(
     rows = run.metrics[(run.metrics["phase"] == phase) & (run.metrics["variant"] == variant)]
     at_peak = rows[rows["metric"] == "memory_at_peak"]["value"].sum()
     regions = rows[(rows["metric"] == "memory_peak") & (rows["region"] != "")]["value"].max()
-    assert at_peak == run.value("memory_total_peak", phase=phase, variant=variant)
-    assert regions == run.value("memory_dynamic_peak", phase=phase, variant=variant)
+    assert at_peak == value_of(run, "memory_total_peak", phase=phase, variant=variant)
+    assert regions == value_of(run, "memory_dynamic_peak", phase=phase, variant=variant)
 
 
 def test_only_decoding_has_a_cache_and_only_the_mixture_has_dispatch_buffers(run: Run) -> None:
@@ -88,7 +91,7 @@ def test_only_decoding_has_a_cache_and_only_the_mixture_has_dispatch_buffers(run
 
 def test_the_cache_weighs_the_same_in_both_contenders(run: Run) -> None:
     static, dense = (
-        run.value("memory_peak", phase="decode", variant=variant, category="kv_cache") for variant in ("static", "dense")
+        value_of(run, "memory_peak", phase="decode", variant=variant, category="kv_cache") for variant in ("static", "dense")
     )
     assert static == dense
 
@@ -97,7 +100,7 @@ def test_the_course_has_every_phase_and_contender_and_reaches_the_peaks(run: Run
     totals = run.memory.groupby(["phase", "variant", "time_ns"])["bytes"].sum().groupby(["phase", "variant"]).max()
     assert set(totals.index) == set(itertools.product(("encode", "decode"), ("static", "dense")))
     for phase, variant in totals.index:
-        assert totals[phase, variant] == run.value("memory_total_peak", phase=phase, variant=variant)
+        assert totals[phase, variant] == value_of(run, "memory_total_peak", phase=phase, variant=variant)
 
 
 def test_static_memory_is_left_to_who_writes_it_for_the_whole_run(run: Run) -> None:

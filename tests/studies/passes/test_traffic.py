@@ -16,6 +16,7 @@ from moeprof.studies.passes.traffic import measure_traffic
 from moeprof.studies.study import Study
 from tests.conftest import MICRO
 from tests.parallel.ranks import over_ranks
+from tests.records.run.runs import value_of
 from tests.studies.runs import DYNAMIC, Micro, studied
 
 ROW_BYTES = 16 * 4
@@ -59,7 +60,7 @@ def sent(run: Run, phase: str, variant: str, region: str) -> float:
 @pytest.mark.parametrize("phase", ["score", "decode"])
 def test_dynamic_gating_sends_what_its_tokens_need_and_static_gating_the_waste_factor_of_it(run: Run, phase: str) -> None:
     needed = tokens_of(run, phase, "dynamic+loop") * TOP_K * ROW_BYTES
-    waste = run.value("waste_factor", phase=phase, variant="static")
+    waste = value_of(run, "waste_factor", phase=phase, variant="static")
     assert waste is not None
     assert waste > 1
     for region in ("a2a_dispatch", "a2a_combine"):
@@ -70,10 +71,10 @@ def test_dynamic_gating_sends_what_its_tokens_need_and_static_gating_the_waste_f
 @pytest.mark.parametrize("phase", ["score", "decode"])
 def test_static_gating_has_two_collectives_in_a_layer_and_dynamic_gating_three(run: Run, phase: str) -> None:
     at = {"phase": phase, "layer": "1"}
-    assert run.value("collectives", variant="static", **at) == 2
-    assert run.value("collectives", variant="dynamic+loop", **at) == 3
-    assert run.value("collectives", variant="dense", **at) is None
-    sizes = run.value("comm_bytes", variant="dynamic+loop", region="a2a_sizes", **at)
+    assert value_of(run, "collectives", variant="static", **at) == 2
+    assert value_of(run, "collectives", variant="dynamic+loop", **at) == 3
+    assert value_of(run, "collectives", variant="dense", **at) is None
+    sizes = value_of(run, "comm_bytes", variant="dynamic+loop", region="a2a_sizes", **at)
     assert sizes == 2 * EXPERTS * 8
 
 
@@ -85,10 +86,10 @@ def test_what_a_rank_receives_is_what_the_routers_sent_to_its_experts(run: Run) 
     steps = len(np.unique(found.step_C)) * ROUNDS
     received = found.bytes_CNN[here_C].sum(axis=(0, 1)) / steps
     for rank in (0, 1):
-        tokens = run.value("rank_tokens", phase="decode", variant="dynamic+loop", rank=str(rank))
+        tokens = value_of(run, "rank_tokens", phase="decode", variant="dynamic+loop", rank=str(rank))
         assert tokens is not None
         assert received[rank] == pytest.approx(tokens * ROW_BYTES)
-    assert bytes_by_pair(found).sum() == pytest.approx(run.value("comm_bytes", phase="decode", variant="dynamic+loop"))
+    assert bytes_by_pair(found).sum() == pytest.approx(value_of(run, "comm_bytes", phase="decode", variant="dynamic+loop"))
 
 
 def test_every_number_over_ranks_and_of_each_is_there(run: Run) -> None:
@@ -96,17 +97,17 @@ def test_every_number_over_ranks_and_of_each_is_there(run: Run) -> None:
         for variant in ("static", "dynamic+loop"):
             at = {"phase": phase, "variant": variant}
             for metric in ("comm_time", "comm_wait_time", "comm_exposed_time", "floor_time", "time_over_floor"):
-                assert run.value(metric, **at) is not None
+                assert value_of(run, metric, **at) is not None
             for metric in ("comm_bytes", "comm_wait_time", "comm_exposed_time", "rank_tokens", "memory_total_peak"):
-                assert None not in [run.value(metric, rank=rank, **at) for rank in ("0", "1")]
+                assert None not in [value_of(run, metric, rank=rank, **at) for rank in ("0", "1")]
             for metric in ("rank_load_max_over_mean", "rank_wait_max_over_mean", "rank_memory_max_over_mean"):
-                ratio = run.value(metric, **at)
+                ratio = value_of(run, metric, **at)
                 assert ratio is not None
                 assert 1 <= ratio <= 2
-            share = run.value("comm_share", **at)
+            share = value_of(run, "comm_share", **at)
             assert share is not None
             assert 0 < share < 1
-    assert run.value("link_latency", category="within a machine") is not None
+    assert value_of(run, "link_latency", category="within a machine") is not None
 
 
 def test_raw_rounds_are_kept_for_times_over_all_layers(run: Run) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moeprof.analysis.balanced import Balanced
+from moeprof.analysis.placement import balance_results
 from moeprof.analysis.routing.load_matrix import Counts
+from moeprof.analysis.run_metrics import of_replay
 from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
@@ -15,7 +16,7 @@ from moeprof.records.run.run import Run
 from moeprof.studies.replay.loads import Loads, read_loads
 from moeprof.studies.replay.placements import AskedPlacements, replay_placements
 from tests.analysis.traces import Row, trace_of
-from tests.records.run.runs import fault
+from tests.records.run.runs import fault, value_of
 from tests.studies.replay.logs import route_log, run_of_shape
 
 LAYERS = ("1", "3")
@@ -63,35 +64,33 @@ def test_numbers_stand_at_their_points(loads: Loads, tmp_path: Path) -> None:
     }
     for name, top_B in tops.items():
         at = {"phase": "decode", "variant": "static", "point": f"balancer={name};devices=4"}
-        assert run.value("avg_max_load", layer="1", **at) == pytest.approx(top_B.mean())
-        assert run.value("max_load", layer="1", **at) == pytest.approx(top_B.max())
-        values = [run.value("avg_max_load", layer=layer, **at) or 0.0 for layer in LAYERS]
-        assert run.value("avg_max_load", **at) == pytest.approx(np.mean(values))
-        assert run.value("avg_max_load_worst", **at) == pytest.approx(max(values))
+        assert value_of(run, "avg_max_load", layer="1", **at) == pytest.approx(top_B.mean())
+        assert value_of(run, "max_load", layer="1", **at) == pytest.approx(top_B.max())
+        values = [value_of(run, "avg_max_load", layer=layer, **at) or 0.0 for layer in LAYERS]
+        assert value_of(run, "avg_max_load", **at) == pytest.approx(np.mean(values))
+        assert value_of(run, "avg_max_load_worst", **at) == pytest.approx(max(values))
     hottest = table[:, 20:].max(axis=0) / 64
     floor = {"phase": "decode", "variant": "static", "point": "devices=4", "layer": "1"}
-    assert run.value("avg_max_load_floor", **floor) == pytest.approx(np.maximum(hottest, 0.25).mean())
-    assert run.value("max_load_floor", **floor) == pytest.approx(hottest.max())
-    assert run.value("test_steps", phase="decode", variant="static") == 20
+    assert value_of(run, "avg_max_load_floor", **floor) == pytest.approx(np.maximum(hottest, 0.25).mean())
+    assert value_of(run, "max_load_floor", **floor) == pytest.approx(hottest.max())
+    assert value_of(run, "test_steps", phase="decode", variant="static") == 20
     moved = {"phase": "decode", "variant": "static", "point": "balancer=greedy;devices=4"}
     elsewhere = sum(expert // 2 != device for device, pair in enumerate(greedy.tolist()) for expert in pair)
-    assert run.value("moved_experts", layer="1", **moved) == elsewhere > 0
+    assert value_of(run, "moved_experts", layer="1", **moved) == elsewhere > 0
     assert run.record.valid
 
 
 def test_a_skewed_text_is_recommended_for_greedy(loads: Loads, tmp_path: Path) -> None:
-    balanced = Balanced.of(replayed(loads, tmp_path / "run", devices=[2, 4]))
-    best = balanced.best("decode", 4, copies=False)
+    results = of_replay(replayed(loads, tmp_path / "run", devices=[2, 4]))
+    best = balance_results.best(results, "decode", 4, copies=False)
     assert best is not None
     assert best[1].verdict == "recommended"
-    assert balanced.phases == ["decode"]
-    assert balanced.layers("decode") == ["1", "3"]
-    for name in balanced.balancers("decode", 4):
-        mean, most = (balanced.get(metric, "decode", name, 4) for metric in ("avg_max_load", "max_load"))
-        assert mean is not None
-        assert most is not None
-        assert 1 / 4 <= mean <= most <= 1  # statement 23
-        shares = [balanced.get("device_load", "decode", name, 4, layer="1", rank=str(device)) or 0 for device in range(4)]
+    assert balance_results.phases(results) == ["decode"]
+    assert balance_results.layers(results, "decode") == ["1", "3"]
+    for name in balance_results.balancers(results, "decode", 4):
+        at = results.at(phase="decode", point=f"balancer={name};devices=4")
+        assert 1 / 4 <= at.value("avg_max_load") <= at.value("max_load") <= 1  # statement 23
+        shares = [at.value("device_load", layer="1", rank=str(device)) for device in range(4)]
         assert sum(shares) == pytest.approx(1)
 
 
@@ -110,35 +109,40 @@ def test_bytes_are_both_ways_and_pairs_add_up(tmp_path: Path) -> None:
     run = replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[4], nodes=2)
     at = {"phase": "decode", "variant": "static", "point": "balancer=greedy;devices=4"}
     tokens = {
-        category: run.value("virtual_comm_tokens", category=category, **at) or 0.0
+        category: value_of(run, "virtual_comm_tokens", category=category, **at) or 0.0
         for category in ("", "same node", "other nodes")
     }
     assert tokens[""] == pytest.approx(tokens["same node"] + tokens["other nodes"])
-    pairs = [run.value("virtual_comm_tokens", category=f"{a}>{b}", **at) or 0.0 for a in range(4) for b in range(4) if a != b]
+    pairs = [
+        value_of(run, "virtual_comm_tokens", category=f"{a}>{b}", **at) or 0.0 for a in range(4) for b in range(4) if a != b
+    ]
     assert sum(pairs) == pytest.approx(tokens[""])
-    assert run.value("virtual_comm_bytes", **at) == pytest.approx(200 * tokens[""])
-    nodes = [run.value("virtual_comm_tokens", category=f"node {pair}", **at) or 0.0 for pair in ("0>1", "1>0")]
+    assert value_of(run, "virtual_comm_bytes", **at) == pytest.approx(200 * tokens[""])
+    nodes = [value_of(run, "virtual_comm_tokens", category=f"node {pair}", **at) or 0.0 for pair in ("0>1", "1>0")]
     assert sum(nodes) == pytest.approx(tokens["other nodes"])
 
 
 def test_domains_place_for_each_other(tmp_path: Path) -> None:
     loads = read_loads(skewed(tmp_path / "t.parquet", domains=("prose", "code")))
-    balanced = Balanced.of(replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[2]))
-    assert balanced.crosses("decode") == [("prose", "prose"), ("prose", "code"), ("code", "prose"), ("code", "code")]
-    assert balanced.drifts("decode") == ["history vs test", "prose vs code"]
-    own = balanced.get("avg_max_load", "decode", "greedy", 2, domain="code", category="code", layer="1")
+    results = of_replay(replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[2]))
+    assert balance_results.domain_pairs(results, "decode") == [
+        ("prose", "prose"),
+        ("prose", "code"),
+        ("code", "prose"),
+        ("code", "code"),
+    ]
+    assert balance_results.drift_pairs(results, "decode") == ["history vs test", "prose vs code"]
+    at = results.at(phase="decode", point="balancer=greedy;devices=2")
+    own = at.value("avg_max_load", domain="code", category="code", layer="1")
     matrix = loads.layers["decode"][0][1]
     halves = matrix.counts_EB[:, :10], matrix.counts_EB[:, 10:]
     placement = by_hand(halves[0].sum(axis=1), 2)
     expected = np.max([halves[1][rows].sum(axis=0) for rows in placement], axis=0).mean() / 64
     assert own == pytest.approx(expected)
-    across = [
-        balanced.get("avg_max_load", "decode", "greedy", 2, domain=future, category=past) or 0
-        for past, future in (("prose", "code"), ("code", "prose"))
-    ]
-    assert balanced.elsewhere("decode", "greedy", 2) == pytest.approx(sum(across) / 2)
-    assert balanced.best_elsewhere("decode", 2, copies=False) == "greedy"
-    assert balanced.best_elsewhere("decode", 2, copies=True) is None
+    across = [at.value("avg_max_load", domain=future, category=past) for past, future in (("prose", "code"), ("code", "prose"))]
+    assert balance_results.load_elsewhere(results, "decode", "greedy", 2) == pytest.approx(sum(across) / 2)
+    assert balance_results.best_elsewhere(results, "decode", 2, copies=False) == "greedy"
+    assert balance_results.best_elsewhere(results, "decode", 2, copies=True) is None
 
 
 def test_published_counts_place_one_domain_for_another(shared_data: Path, tmp_path: Path) -> None:
@@ -147,28 +151,29 @@ def test_published_counts_place_one_domain_for_another(shared_data: Path, tmp_pa
     counts = {domain: np.array(rows) for domain, rows in json.loads(path.read_text())["counts"].items()}
     at = {"phase": "all", "variant": "counts", "layer": "7", "domain": "wikipedia", "category": "github"}
     contiguous = counts["wikipedia"][1].reshape(8, 8).sum(axis=1).max() / counts["wikipedia"][1].sum()
-    assert run.value("max_load", point="balancer=contiguous;devices=8", **at) == pytest.approx(contiguous)
+    assert value_of(run, "max_load", point="balancer=contiguous;devices=8", **at) == pytest.approx(contiguous)
     hottest = counts["wikipedia"][1].max() / counts["wikipedia"][1].sum()
-    assert run.value("max_load_floor", point="devices=8", **at) == pytest.approx(max(hottest, 1 / 8))
+    assert value_of(run, "max_load_floor", point="devices=8", **at) == pytest.approx(max(hottest, 1 / 8))
     assert not run.metrics["metric"].eq("load_gain").any()
-    assert run.value("load_divergence", phase="all", variant="counts", category="github vs wikipedia") == pytest.approx(
+    assert value_of(run, "load_divergence", phase="all", variant="counts", category="github vs wikipedia") == pytest.approx(
         0.176, abs=1e-3
     )
 
 
 def test_published_counts_of_five_domains_place_for_each_other(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "loads" / "mixtral_8x7b_counts.json"
-    balanced = Balanced.of(replayed(read_loads(path), tmp_path / "run", balancers=["greedy"], devices=[2, 4]))
+    results = of_replay(replayed(read_loads(path), tmp_path / "run", balancers=["greedy"], devices=[2, 4]))
     document = json.loads(path.read_text())
     counts = {domain: np.array(rows) for domain, rows in document["counts"].items()}
     pairs = [(past, future) for past in counts for future in counts if past != future]
-    assert balanced.crosses("all") == pairs
+    at = results.at(phase="all", point="balancer=greedy;devices=4")
+    assert balance_results.domain_pairs(results, "all") == pairs
     assert len(pairs) == 5 * 4
     for past, future in pairs:
         for row, layer in enumerate(document["layers"]):
             placement = by_hand(counts[past][row], 4)
             expected = max(int(counts[future][row][held].sum()) for held in placement) / counts[future][row].sum()
-            found = balanced.get("max_load", "all", "greedy", 4, layer=str(layer), domain=future, category=past)
+            found = at.value("max_load", layer=str(layer), domain=future, category=past)
             assert found == pytest.approx(expected)
 
 
@@ -189,8 +194,8 @@ def test_a_placement_of_a_run_bears_its_model_and_layers_without_loads_are_said(
     assert placement.model_hash == Run.open(source).record.weights_hash
     assert all(len(rank) == 17 for ranks in placement.layers.values() for rank in ranks)
     assert loads.trace.token_bytes == 256 * 4
-    assert run.value(
-        "virtual_comm_bytes", workload="mt", phase="decode", variant="static", point="balancer=contiguous;devices=8"
+    assert value_of(
+        run, "virtual_comm_bytes", workload="mt", phase="decode", variant="static", point="balancer=contiguous;devices=8"
     )
 
 
@@ -244,7 +249,7 @@ def test_prefill_of_a_log_is_one_step_and_cannot_judge_itself(tmp_path: Path) ->
     assert [matrix.num_steps for (matrix,) in loads.layers["decode"]] == [4, 4]
     run = replayed(loads, tmp_path / "run", devices=[2])
     assert "prefill: a single step of layer 0, 1 cannot both place and judge, so it has no placement" in run.record.notes
-    assert Balanced.of(run).phases == ["decode"]
+    assert balance_results.phases(of_replay(run)) == ["decode"]
 
 
 def test_by_itself_a_replay_tries_every_balancer_that_needs_no_nodes(loads: Loads, tmp_path: Path) -> None:

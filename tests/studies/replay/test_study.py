@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from moeprof.analysis.replayed import Replayed
+from moeprof.analysis.caching import replay_results
+from moeprof.analysis.run_metrics import of_replay
 from moeprof.policies.eviction.registry import DEFAULT
 from moeprof.records.run.run import Run
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.replay.study import POLICIES, Asked, replay_caches, resolved
-from tests.records.run.runs import fault
+from tests.records.run.runs import fault, value_of
 from tests.studies.replay.logs import route_log, run_of_shape
 
 GIB = 2**30
@@ -34,19 +35,19 @@ def test_every_number_stands_at_its_point(log: Path, tmp_path: Path) -> None:
     # One layer by hand. Prefill loads 2, 1, 3 and keeps 1, 3; decode: 0 misses, 1 misses; 2 misses, 1 hits; 0, 3; 0 hits, 1.
     hand = {"prefill": 3, "decode": 6, "all": 9}
     for phase, count in hand.items():
-        assert run.value("misses", phase=phase, **at) == 2 * count
-        assert run.value("miss_rate", phase=phase, **at) == count / {"prefill": 3, "decode": 8, "all": 11}[phase]
-        assert run.value("bytes_loaded", phase=phase, **at) == count * 1000 + count * 2000
-        assert run.value("worst_miss_rate", phase=phase, **at) == run.value("miss_rate", phase=phase, **at)
-        assert run.value("misses", phase=phase, layer="1", **at) == count
-    assert run.value("transfer_time", phase="decode", **at) == 6 * 3000 / 4
-    assert run.value("transfer_time", phase="all", **at) is None
-    assert run.value("copy_time", layer="1", variant="imported") == 2000
-    assert run.value("copy_time", variant="imported") == 2000
-    assert run.value("compulsory_misses", phase="decode", variant="imported") == 2  # expert 0 of both layers
-    assert run.value("expert_accesses", phase="all", variant="imported") == 22
-    assert run.value("memory_saved", variant="imported", point="slots=3") == 1000 + 2000
-    assert run.value("memory_saved", variant="imported", point="slots=3", layer="1") == 2000
+        assert value_of(run, "misses", phase=phase, **at) == 2 * count
+        assert value_of(run, "miss_rate", phase=phase, **at) == count / {"prefill": 3, "decode": 8, "all": 11}[phase]
+        assert value_of(run, "bytes_loaded", phase=phase, **at) == count * 1000 + count * 2000
+        assert value_of(run, "worst_miss_rate", phase=phase, **at) == value_of(run, "miss_rate", phase=phase, **at)
+        assert value_of(run, "misses", phase=phase, layer="1", **at) == count
+    assert value_of(run, "transfer_time", phase="decode", **at) == 6 * 3000 / 4
+    assert value_of(run, "transfer_time", phase="all", **at) is None
+    assert value_of(run, "copy_time", layer="1", variant="imported") == 2000
+    assert value_of(run, "copy_time", variant="imported") == 2000
+    assert value_of(run, "compulsory_misses", phase="decode", variant="imported") == 2  # expert 0 of both layers
+    assert value_of(run, "expert_accesses", phase="all", variant="imported") == 22
+    assert value_of(run, "memory_saved", variant="imported", point="slots=3") == 1000 + 2000
+    assert value_of(run, "memory_saved", variant="imported", point="slots=3", layer="1") == 2000
     assert run.record.valid
 
 
@@ -62,35 +63,36 @@ def test_decode_alone_starts_cold(log: Path, tmp_path: Path) -> None:
     run = replayed(log, tmp_path / "run", Asked(policies=["lru"], slots=[2], phase="decode"))
     assert set(run.metrics["phase"]) == {"decode", ""}
     # 0, 1 miss; 2 misses, 1 hits; 0, 3 miss; 0 hits, 1 misses
-    assert run.value("misses", phase="decode", variant="imported", point="policy=lru;slots=2") == 2 * 6
-    assert run.value("compulsory_misses", phase="decode", variant="imported") == 2 * 4
+    assert value_of(run, "misses", phase="decode", variant="imported", point="policy=lru;slots=2") == 2 * 6
+    assert value_of(run, "compulsory_misses", phase="decode", variant="imported") == 2 * 4
 
 
 def test_a_budget_is_shared_by_all_layers(log: Path, tmp_path: Path) -> None:
     run = replayed(log, tmp_path / "run", Asked(policies=["lru"], budgets=[12000, 3000]))
     at = {"phase": "all", "variant": "imported"}
-    assert run.value("misses", **at, point="policy=lru;budget_bytes=12000") == 8  # all experts of both layers fit
-    assert run.value("misses", **at, point="policy=lru;budget_bytes=3000") == 22
-    assert run.value("memory_saved", variant="imported", point="budget_bytes=3000") == 9000
+    assert value_of(run, "misses", **at, point="policy=lru;budget_bytes=12000") == 8  # all experts of both layers fit
+    assert value_of(run, "misses", **at, point="policy=lru;budget_bytes=3000") == 22
+    assert value_of(run, "memory_saved", variant="imported", point="budget_bytes=3000") == 9000
 
 
 def test_everything_is_replayed_where_nothing_is_asked(log: Path, tmp_path: Path) -> None:
-    view = Replayed.of(replayed(log, tmp_path / "run", Asked()))
-    assert view.policies == list(POLICIES)
-    assert view.policies[:2] == ["min", DEFAULT]
-    assert view.replay.sizes == [1, 2, 3, 4]
-    assert view.phases == ["decode", "prefill", "all"]
+    results = of_replay(replayed(log, tmp_path / "run", Asked()))
+    assert replay_results.policies(results) == list(POLICIES)
+    assert replay_results.policies(results)[:2] == ["min", DEFAULT]
+    assert results.record.replayed.sizes == [1, 2, 3, 4]
+    assert replay_results.phases(results) == ["decode", "prefill", "all"]
 
 
 def test_the_worst_layer_is_no_better_than_the_mean(tmp_path: Path) -> None:
     run = replayed(run_of_shape(tmp_path / "made", "mt-54b"), tmp_path / "run", Asked(slots=[8, 32, 100]))
-    view = Replayed.of(run)
-    for policy in view.policies:
-        for size in view.replay.sizes:
-            found = view.worst("decode", policy, size)
+    results = of_replay(run)
+    for policy in replay_results.policies(results):
+        for size in results.record.replayed.sizes:
+            found = replay_results.worst(results, "decode", policy, size)
             assert found is not None
-            assert found[0] == view.get("worst_miss_rate", "decode", policy, size)
-            assert found[0] > (view.get("miss_rate", "decode", policy, size) or 0)
+            at = results.at(phase="decode", point=f"policy={policy};slots={size}")
+            assert found[0] == at.value("worst_miss_rate")
+            assert found[0] > at.value("miss_rate")
 
 
 def test_the_papers_table_of_savings_stands_in_the_run(tmp_path: Path) -> None:
@@ -103,10 +105,10 @@ def test_the_papers_table_of_savings_stands_in_the_run(tmp_path: Path) -> None:
         (1, 5.6267, 0.3217, 1.474),
     ):
         at = {"variant": "static", "point": f"slots={slots}"}
-        assert run.value("memory_saved", **at) == pytest.approx(saved * GIB, abs=0.001 * GIB)
-        assert run.value("memory_saved_share", **at) == pytest.approx(share, abs=0.0005)
-        assert run.value("memory_reduction", **at) == pytest.approx(ratio, abs=0.0005)
-    assert run.value("copy_time", variant="static") == pytest.approx(5.59e6, rel=0.001)
+        assert value_of(run, "memory_saved", **at) == pytest.approx(saved * GIB, abs=0.001 * GIB)
+        assert value_of(run, "memory_saved_share", **at) == pytest.approx(share, abs=0.0005)
+        assert value_of(run, "memory_reduction", **at) == pytest.approx(ratio, abs=0.0005)
+    assert value_of(run, "copy_time", variant="static") == pytest.approx(5.59e6, rel=0.001)
 
 
 def test_forced_routing_makes_forced_misses(tmp_path: Path) -> None:
