@@ -14,14 +14,14 @@ def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
 
 DYNAMIC_GATING = Optimization(
     name="dynamic-gating",
-    help="Send experts their own tokens only: no capacity, no mask, no padding, no drop.",
+    help="Send each expert only its own tokens: no capacity, no mask, no padding, no drops.",
     apply=apply,
     options=(
         Option(
             name="kernel",
             choices=("auto", "loop", "grouped_mm"),
             default="auto",
-            help="How experts compute under dynamic gating; auto takes the cheapest by calibrated cost.",
+            help="Expert kernel under dynamic gating; auto takes the cheapest by calibrated cost.",
         ),
     ),
 )

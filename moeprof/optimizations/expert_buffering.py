@@ -18,12 +18,12 @@ def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
     eviction = make_eviction(str(settings["eviction"]))
     if eviction.needs_future:
         raise UsageError(
-            f"--eviction {eviction.name}: it knows the future, which no running model does",
-            "Choose another policy, or look at it with moeprof replay --cache.",
+            f"--eviction {eviction.name}: this policy needs future accesses, which a running model does not know",
+            "Choose another policy, or replay this one with `moeprof replay --cache`.",
         )
     buffered = str(settings["buffer"])
     if not recipe.model.moe_layers_of(buffered):
-        raise UsageError(f"--buffer {buffered}: {recipe.name} has no MoE layer there", "Use --buffer all.")
+        raise UsageError(f"--buffer {buffered}: the {buffered} of {recipe.name} has no MoE layer", "Use --buffer all.")
     slots = slots_of(settings, recipe, buffered)
     return replace(variant, store="buffered", slots=slots, eviction=eviction.name, buffered=buffered)
 
@@ -32,20 +32,22 @@ def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
     """Of each layer on each rank; UsageError where there would be none, or more than experts."""
     most, slots, memory = local_experts(recipe), settings["slots"], settings["fast-memory"]
     if slots is not None and memory is not None:
-        raise UsageError("--slots and --fast-memory: both are given", "Give slots of each layer, or bytes of all of them.")
+        raise UsageError("--slots and --fast-memory: both are given", "Give slots per layer, or bytes for all layers.")
     if memory is not None:
         layers, size = len(recipe.model.moe_layers_of(buffered)), record_bytes(recipe.model)
         found = int(parsed(f"--fast-memory {memory}", str(memory)) // (layers * size))
         if not found:
             raise UsageError(
                 f"--fast-memory {memory}: {layers} layers need {format_bytes(layers * size)} for one slot each",
-                "Give at least that.",
+                "Give at least that size.",
             )
         return min(found, most)
     if slots is None:
         return (most + 1) // 2
     if not str(slots).isdecimal() or not 1 <= int(str(slots)) <= most:
-        raise UsageError(f"--slots {slots}: a layer of {recipe.name} has {most} experts on a rank", f"Give 1 to {most}.")
+        raise UsageError(
+            f"--slots {slots}: a layer of {recipe.name} has {most} experts per rank", f"Give a number from 1 to {most}."
+        )
     return int(str(slots))
 
 
@@ -60,34 +62,32 @@ def parsed(option: str, text: str) -> int:
 def obstacle(recipe: Recipe) -> str:
     """A single expert has nobody to make room for, and on a CPU experts need a disk to lie on."""
     if local_experts(recipe) == 1:
-        return "a rank holds a single expert of each layer"
+        return "each rank holds a single expert per layer"
     return why_no_slow_tier(cache_folder()) if recipe.measure.device == "cpu" else ""
 
 
 EXPERT_BUFFERING = Optimization(
     name="expert-buffering",
-    help="Keep some experts of a layer in slots of fast memory and load the others when a step uses them.",
+    help="Keep some experts of a layer in cache slots in fast memory and load the others when a step uses them.",
     apply=apply,
     options=(
+        Option(name="slots", metavar="N", help="Cache slots per buffered layer and rank; default: half of its experts."),
         Option(
-            name="slots", metavar="N", help="Expert slots of each buffered layer on each rank; default: half of its experts."
-        ),
-        Option(
-            name="fast-memory", metavar="SIZE", help="Instead of slots: bytes of each rank for the slots of all its layers."
+            name="fast-memory", metavar="SIZE", help="Instead of --slots: bytes per rank for the cache slots of all layers."
         ),
         Option(
             name="eviction",
             default=DEFAULT,
             metavar="POLICY",
-            help="Who leaves a full buffer; as in moeprof replay --policy, but none that knows the future.",
+            help="Eviction policy, named as in `replay --policy`; not min or min-bypass, which need future accesses.",
         ),
         Option(
             name="buffer",
             choices=("decoder", "encoder", "all"),
             default="decoder",
-            help="Whose MoE layers are buffered; a language model is a decoder.",
+            help="MoE layers to buffer; a language model is a decoder.",
         ),
-        Option(name="sweep-slots", is_flag=True, help="Also measure other numbers of slots, from one to all."),
+        Option(name="sweep-slots", is_flag=True, help="Also measure other numbers of cache slots, from one to all experts."),
     ),
     needs=("dynamic-gating",),
     obstacle=obstacle,

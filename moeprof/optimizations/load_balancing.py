@@ -17,7 +17,7 @@ def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
     """The variant with a balancer's placement, or a file's; UsageError where the recipe's experts cannot lie so."""
     copies, balancer, path = number(settings["replicas"]), settings["balancer"], settings["placement"]
     if path and (balancer or copies):
-        raise UsageError("--placement: --balancer and --replicas have no say in a file", "Give either of them.")
+        raise UsageError("--placement: cannot be combined with --balancer or --replicas", "Remove --placement or the others.")
     if path:
         return from_file(variant, Path(str(path)), recipe)
     name = str(balancer or (COPYING if copies else PLAIN))
@@ -29,7 +29,7 @@ def number(replicas: str | bool | None) -> int:
     """UsageError where it is none."""
     text = str(replicas or 0)
     if not text.isdecimal():
-        raise UsageError(f"--replicas {text}: no number of slots", "Give 0 or more.")
+        raise UsageError(f"--replicas {text}: not a number of slots", "Give a number of at least 0.")
     return int(text)
 
 
@@ -41,9 +41,12 @@ def check(name: str, copies: int, recipe: Recipe) -> None:
 
     balancer = registry.find_balancer(name)
     if balancer is CONTIGUOUS:
-        raise UsageError(f"--balancer {name}: experts lie so without it", "Name one that moves them.")
+        raise UsageError(f"--balancer {name}: this is the default placement", "Choose an algorithm that moves experts.")
     if copies and balancer.replicates and balancer.repeats:
-        raise UsageError(f"--balancer {name}: it may put a copy beside a copy, which helps no rank", f"Use {COPYING}.")
+        raise UsageError(
+            f"--balancer {name}: it may place two copies of an expert on one rank, which does not reduce its load",
+            f"Use {COPYING}.",
+        )
     experts, ranks = recipe.model.experts, recipe.parallel.ranks
     registry.check(balancer, experts, Cluster(ranks, experts // ranks + copies))
 
@@ -59,21 +62,21 @@ def from_file(variant: Variant, path: Path, recipe: Recipe) -> Variant:
 
 def obstacle(recipe: Recipe) -> str:
     """A rank that is alone."""
-    return "" if recipe.parallel.ranks > 1 else "one rank has nothing to balance; --ranks N gives more"
+    return "" if recipe.parallel.ranks > 1 else "a single rank has nothing to balance (use --ranks N)"
 
 
 LOAD_BALANCING = Optimization(
     name="load-balancing",
-    help="Let experts lie where they load all ranks alike, by the loads of earlier batches.",
+    help="Place experts so that all ranks get equal load, based on earlier batches.",
     apply=apply,
     options=(
         Option(
             name="balancer",
             metavar="NAME",
-            help=f"Who places the experts; default: {PLAIN}, or {COPYING} where there are --replicas.",
+            help=f"Placement algorithm; default: {PLAIN}, with --replicas {COPYING}.",
         ),
-        Option(name="replicas", metavar="N", help="Slots of each layer on each rank for copies of hot experts; default: 0."),
-        Option(name="placement", metavar="FILE", help="Deploy this placement instead of making one."),
+        Option(name="replicas", metavar="N", help="Extra slots per layer and rank for copies of hot experts; default: 0."),
+        Option(name="placement", metavar="FILE", help="Deploy the placement in FILE instead of making one."),
     ),
     needs=("dynamic-gating",),
     obstacle=obstacle,

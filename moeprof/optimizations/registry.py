@@ -28,7 +28,7 @@ def optimized(names: Sequence[str], settings: Settings, recipe: Recipe, *, alone
     variants: list[Variant] = []
     for name in with_needs(names):
         if why := OPTIMIZATIONS[name].obstacle(recipe):
-            raise UsageError(f"--{name}: {why}", "Leave it away, or choose another recipe or setting.")
+            raise UsageError(f"--{name}: {why}", "Remove it, or choose another recipe or setting.")
         steps = with_needs([name]) if alone else [name]
         variant = STATIC if alone or not variants else variants[-1]
         for step in steps:

@@ -1,4 +1,4 @@
-"""What a folder lies on: a disk whose files can be read past the page cache, or something that is memory itself."""
+"""The file system of a folder: whether its files can be read from a disk, without the page cache."""
 
 import os
 import tempfile
@@ -7,14 +7,14 @@ from pathlib import Path
 from moeprof.records.files import reason
 
 RAM = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
-"""File systems that are memory themselves."""
+"""File systems that keep files in memory."""
 
 DIRECT: int = getattr(os, "O_DIRECT", 0)
-"""Reads past the page cache; 0 where the system does not know it."""
+"""Open flag for reads that bypass the page cache; 0 if the system has none."""
 
 
 def file_system(folder: Path) -> str:
-    """The type of the one that the folder lies on, as Linux calls it; empty where nobody says."""
+    """The type of the file system of a folder, named as in Linux; empty if unknown."""
     device = folder.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
@@ -26,15 +26,15 @@ def file_system(folder: Path) -> str:
 
 
 def why_no_slow_tier(folder: Path) -> str:
-    """Why no file in the folder, which need not exist yet, could be slower than memory; empty where one can."""
+    """Why a file in the folder (which need not exist) cannot serve as a tier slower than memory; empty if it can."""
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     if (kind := file_system(there)) in RAM:
-        return f"{there} is on {kind}, which is memory"
+        return f"{there} is on {kind}, which keeps files in memory"
     if not DIRECT:
-        return "this system reads no file past its page cache"
+        return "this system has no direct I/O"
     try:
         with tempfile.NamedTemporaryFile(dir=there) as file:
             os.close(os.open(file.name, os.O_RDONLY | DIRECT))
     except OSError as error:
-        return f"no file in {there} can be read past the page cache ({reason(error)})"
+        return f"files in {there} do not support direct I/O ({reason(error)})"
     return ""

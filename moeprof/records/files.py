@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and one line for what is wrong with one."""
+"""Atomic replacement of files, and one-line descriptions of what is wrong with one."""
 
 import os
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from moeprof.records.errors import UsageError
 
 PARTIAL = ".partial"
 PAGE = 4096
-"""What direct I/O moves at least: an expert on disk and in a slot takes whole pages."""
+"""Alignment of direct I/O: an expert on disk and in a cache slot takes whole pages of this many bytes."""
 
 
 def cache_folder() -> Path:
-    """Where moeprof keeps what can be made again; XDG_CACHE_HOME is respected."""
+    """The folder of files that moeprof can create again; XDG_CACHE_HOME is respected."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moeprof"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` only when the block ends well."""
+    """A temporary path to write to, which replaces `path` only if the block succeeds."""
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial
@@ -32,18 +32,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def refuse_newer(what: str, document: object, schema: int) -> None:
-    """UsageError where a document that moeprof wrote has a schema above the one that is known here."""
+    """UsageError if a document was written by a newer moeprof with a schema that is not known here."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(document, dict) and isinstance(version, int) and version > schema:
         raise UsageError(
-            f"{what}: written by moeprof {document.get('moeprof_version')} with schema {version}, "
-            f"this is {moeprof.__version__} with schema {schema}",
+            f"{what}: written by moeprof {document.get('moeprof_version')} with schema {version}; "
+            f"moeprof {moeprof.__version__} reads up to schema {schema}",
             "Upgrade moeprof to read it.",
         )
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line and without the file's path."""
+    """The cause of an error in one line, without the path of the file."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].lower())))

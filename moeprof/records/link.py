@@ -1,4 +1,4 @@
-"""How long a message takes from one rank to another where nothing else goes on: measured once per machine, and kept."""
+"""The time of a message between two ranks on an idle link: measured once per machine, and kept in a file."""
 
 import hashlib
 import json
@@ -15,49 +15,49 @@ from moeprof.records.files import cache_folder, replacing
 
 SCHEMA = 1
 WITHIN, BETWEEN = "within a machine", "between machines"
-"""The two kinds of links: ranks share a machine, or they do not."""
+"""The two kinds of links: between ranks of one machine, and between ranks of two."""
 
 
 class Link(BaseModel):
-    """The shortest time of a message, by its size."""
+    """The shortest time of a message as a function of its size."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     schema_version: int = SCHEMA
     about: dict[str, str] = {}
-    """Machines, backend and software that it was measured with."""
+    """Machines, backend and software that the link was measured with."""
     sizes_bytes: list[int]
-    """Ascending."""
+    """Message sizes in ascending order."""
     times_ns: list[float]
 
     @model_validator(mode="after")
     def plausible(self) -> "Link":
-        """ValueError where the two lists are no curve."""
+        """ValueError if the two lists do not describe a curve."""
         sizes, times = self.sizes_bytes, self.times_ns
         if not sizes or len(sizes) != len(times):
-            raise ValueError("there is not one time for every size")
+            raise ValueError("sizes_bytes and times_ns must have equal lengths of at least 1")
         if sizes[0] < 1 or any(after <= before for before, after in pairwise(sizes)):
-            raise ValueError("sizes do not ascend from at least 1")
+            raise ValueError("sizes_bytes must ascend and be at least 1")
         if not all(0 < time < float("inf") for time in times):
-            raise ValueError("a time is not above 0")
+            raise ValueError("times_ns must be above 0")
         if self.schema_version != SCHEMA:
             raise ValueError(f"schema {self.schema_version} is not {SCHEMA}")
         return self
 
     @property
     def latency_ns(self) -> float:
-        """Of the smallest message."""
+        """The time of the smallest message."""
         return min(self.times_ns)
 
     @property
     def bandwidths(self) -> list[float]:
-        """Bytes per second at every size."""
+        """Bytes per second, by message size."""
         return [size * 1e9 / time for size, time in zip(self.sizes_bytes, self.times_ns, strict=True)]
 
     def time_ns(self, size_bytes: Ints) -> Floats:
-        """The least that messages of these sizes take; nothing takes no time, and no message more than a larger one.
+        """The least time of messages of these sizes: 0 for 0 bytes, and never more than that of a larger message.
 
-        Between two measured sizes it is a line, above all of them the largest one's bandwidth.
+        Interpolated linearly between measured sizes; above the largest one its bandwidth holds.
         """
         times = np.minimum.accumulate(np.array(self.times_ns)[::-1])[::-1]
         inside = np.interp(size_bytes, self.sizes_bytes, times)
@@ -65,14 +65,14 @@ class Link(BaseModel):
         return np.where(size_bytes > 0, inside * above, 0.0)
 
     def write(self, path: Path) -> None:
-        """Keeps it."""
+        """Writes the link to a JSON file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def kept(cls, about: Mapping[str, str]) -> "Link | None":
-        """The one measured before under the same circumstances; None where there is none that can be used."""
+        """The link measured earlier with the same machines and software; None if no usable file exists."""
         try:
             link = cls.model_validate_json(link_file(about).read_bytes())
         except (OSError, ValidationError):
@@ -81,22 +81,24 @@ class Link(BaseModel):
 
 
 def link_file(about: Mapping[str, str]) -> Path:
-    """Where a link is kept; deleting it has it measured again."""
+    """The file of a link; if it is deleted, the link is measured again."""
     name = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "links" / f"{name}.json"
 
 
 @dataclass(frozen=True)
 class Links:
-    """What lies between the ranks of a run."""
+    """The links between the ranks of a run."""
 
     hosts: Sequence[int]
-    """Of every rank, the number of its machine."""
+    """The index of each rank's machine."""
     by_kind: Mapping[str, Link]
 
     def floors_ns(self, bytes_CNN: Ints) -> Floats:
-        """The least that collectives can take, (C,): each rank has one link of each kind, which carries both ways at once, and
-        what stays on a rank needs none."""
+        """The least time of each of C collectives, (C,), from the bytes between ranks, (C, N, N).
+
+        Each rank has one full-duplex link of each kind; bytes that stay on a rank take no time.
+        """
         host_N = np.array(self.hosts)
         same_NN = host_N[:, None] == host_N
         kinds = {WITHIN: same_NN & ~np.eye(len(host_N), dtype=bool), BETWEEN: ~same_NN}

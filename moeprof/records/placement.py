@@ -1,4 +1,4 @@
-"""Which rank holds which expert of which layer: a plain JSON file that people can read, edit and diff."""
+"""Placements: which rank holds which experts of each layer, as a JSON file that can be read, edited and diffed."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 class PlacementFile(BaseModel):
-    """The file's form: per layer one list of experts for every rank."""
+    """The format of the file: for each layer, a list of experts for every rank."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -29,7 +29,7 @@ class PlacementFile(BaseModel):
 
 
 class Move(NamedTuple):
-    """An expert that two placements have on different ranks."""
+    """An expert that is on different ranks in two placements."""
 
     layer: str
     expert: int
@@ -39,10 +39,11 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """Physical slots of every layer, rank by rank.
+    """The physical experts of every layer, rank by rank.
 
-    `layers[layer][rank]` lists the experts in that rank's slots. Physical expert ids count through the ranks in order, so
-    there are P = sum of the lengths >= E of them; an expert that stands on several ranks is replicated.
+    `layers[layer][rank]` lists the experts on that rank. Physical expert ids are numbered through the ranks in order, so there
+    are P = sum of the lengths >= E of them; an expert on several ranks is replicated. Example, E = 2: `((0, 1), (0,))` has the
+    physical experts 0, 1 (rank 0) and 2 (rank 1), of which 0 and 2 are copies of expert 0.
     """
 
     num_experts: int
@@ -57,23 +58,23 @@ class Placement:
             if missing:
                 raise ValueError(f"layer {layer}: expert {missing[0]} is on no rank")
             if foreign:
-                raise ValueError(f"layer {layer}: expert {foreign[0]} is not one of the {self.num_experts}")
+                raise ValueError(f"layer {layer}: there is no expert {foreign[0]} among {self.num_experts}")
             for number, rank in enumerate(ranks):
                 if twice := sorted(expert for expert, times in Counter(rank).items() if times > 1):
-                    raise ValueError(f"layer {layer}: expert {twice[0]} stands twice on rank {number}")
+                    raise ValueError(f"layer {layer}: expert {twice[0]} is listed twice on rank {number}")
 
     @classmethod
     def contiguous(cls, layers: list[str], num_experts: int, num_ranks: int) -> "Placement":
-        """E/N consecutive experts on every rank, as fairseq places them."""
+        """The placement of fairseq: E/N consecutive experts on every rank."""
         if num_experts % num_ranks:
-            raise ValueError(f"{num_experts} experts do not divide over {num_ranks} ranks")
+            raise ValueError(f"{num_experts} experts cannot be divided evenly over {num_ranks} ranks")
         share = num_experts // num_ranks
         ranks = tuple(tuple(range(rank * share, (rank + 1) * share)) for rank in range(num_ranks))
         return cls(num_experts, dict.fromkeys(layers, ranks))
 
     @property
     def num_ranks(self) -> int:
-        """Of the layer that has most; 0 without layers."""
+        """The largest number of ranks of any layer; 0 without layers."""
         return max(map(len, self.layers.values()), default=0)
 
     def logical(self, layer: str) -> tuple[int, ...]:
@@ -81,7 +82,7 @@ class Placement:
         return tuple(expert for rank in self.layers[layer] for expert in rank)
 
     def homes(self, layer: str) -> dict[int, tuple[int, ...]]:
-        """The ranks of every expert of `layer`, ascending."""
+        """The ranks that hold each expert of `layer`, ascending."""
         found: dict[int, tuple[int, ...]] = dict.fromkeys(range(self.num_experts), ())
         for number, rank in enumerate(self.layers[layer]):
             for expert in rank:
@@ -89,7 +90,7 @@ class Placement:
         return found
 
     def moves(self, other: "Placement") -> Iterator[Move]:
-        """What differs in `other`, layer by layer and expert by expert; a layer that one of them lacks has no ranks there."""
+        """The differences to `other` by layer and expert; a layer that one of them lacks has no ranks there."""
         for layer in dict.fromkeys([*self.layers, *other.layers]):
             before, after = (one.homes(layer) if layer in one.layers else {} for one in (self, other))
             for expert in range(max(self.num_experts, other.num_experts)):
@@ -98,33 +99,37 @@ class Placement:
                     yield Move(layer, expert, old, new)
 
     def check(self, layers: Sequence[str], num_experts: int, num_ranks: int, model_hash: str = "") -> None:
-        """ValueError where this model cannot run with it on so many ranks; a hash that one side lacks is not compared."""
+        """ValueError if a model cannot run with this placement; a hash that one side lacks is not compared."""
         if self.model_hash and model_hash and self.model_hash != model_hash:
-            raise ValueError(f"it is for another model: weights {self.model_hash[:12]}, not {model_hash[:12]}")
+            raise ValueError(f"made for another model: weights {self.model_hash[:12]}, not {model_hash[:12]}")
         if self.num_experts != num_experts:
-            raise ValueError(f"it is for {self.num_experts} experts, the model has {num_experts}")
+            raise ValueError(f"made for {self.num_experts} experts, but the model has {num_experts}")
         for layer in layers:
             if layer not in self.layers:
-                raise ValueError(f"it leaves out layer {layer}")
+                raise ValueError(f"layer {layer} is missing")
             if len(self.layers[layer]) != num_ranks:
-                raise ValueError(f"layer {layer}: it is for {len(self.layers[layer])} ranks, not {num_ranks}")
+                raise ValueError(f"layer {layer}: made for {len(self.layers[layer])} ranks, not {num_ranks}")
             sizes = [len(rank) for rank in self.layers[layer]]
             if len(set(sizes)) > 1:
-                raise ValueError(f"layer {layer}: its ranks hold {min(sizes)} to {max(sizes)} experts, not equally many")
+                raise ValueError(
+                    f"layer {layer}: its ranks hold between {min(sizes)} and {max(sizes)} experts, which must be equal"
+                )
 
     def fits(self, path: Path, recipe: Recipe) -> None:
-        """UsageError where the placement, which came from `path`, is not for this recipe and its weights."""
+        """UsageError if the placement, read from `path`, does not match the recipe or its weights."""
         model, ranks = recipe.model, recipe.parallel.ranks
-        known = self.model_hash and (not model.checkpoint or Path(model.checkpoint).is_file())  # a lost one is told elsewhere
+        known = self.model_hash and (
+            not model.checkpoint or Path(model.checkpoint).is_file()
+        )  # a missing one is reported elsewhere
         try:
             self.check(recipe.model.moe_layers_of("all"), model.experts, ranks, weights_hash(recipe) if known else "")
         except ValueError as error:
             raise UsageError(
-                f"placement {path}: {error}", f"Give one that was made for recipe {recipe.name} on {ranks} ranks."
+                f"placement {path}: {error}", f"Give a placement that was made for recipe {recipe.name} on {ranks} ranks."
             ) from error
 
     def write(self, path: Path) -> None:
-        """Writes the JSON file, one rank per line."""
+        """Writes the JSON file with one line per rank."""
         head = {"schema_version": SCHEMA, "model_hash": self.model_hash, "num_experts": self.num_experts}
         layers = ",\n".join(
             f"  {json.dumps(layer)}: [\n" + ",\n".join(f"   {[int(expert) for expert in rank]}" for rank in ranks) + "\n  ]"
@@ -135,7 +140,7 @@ class Placement:
 
     @classmethod
     def read(cls, path: Path) -> "Placement":
-        """UsageError where the file is missing, is no placement, or leaves out an expert."""
+        """UsageError if the file is missing or not a valid placement."""
         try:
             document = PlacementFile.model_validate_json(path.read_bytes())
             if document.schema_version > SCHEMA:
@@ -145,5 +150,5 @@ class Placement:
         except (OSError, ValidationError, ValueError) as error:
             raise UsageError(
                 f"placement {path}: {reason(error)}",
-                "Save a new placement, or mend the file: every expert of every layer belongs to at least one rank, and to none twice.",
+                "Save a new placement, or fix the file: each layer must have every expert on at least one rank, and on no rank twice.",
             ) from error

@@ -1,4 +1,4 @@
-"""The names under which a step's time, memory and traffic are booked; regions never overlap."""
+"""The regions of a step, to which time, memory and traffic are attributed; regions never overlap."""
 
 LAYER_REGIONS = (
     "gate",
@@ -11,12 +11,12 @@ LAYER_REGIONS = (
     "a2a_combine",
     "combine",
 )
-"""Inside an MoE layer, in the order in which they happen."""
+"""The regions inside an MoE layer, in order of execution."""
 
 MODEL_REGIONS = ("embed", "attention", "cross_attention", "dense_ffn", "head")
-"""Outside the MoE layers."""
+"""The regions outside the MoE layers."""
 
 OTHER = "other"
-"""The remainder of the step."""
+"""The part of a step that belongs to no other region."""
 
 REGIONS = (*LAYER_REGIONS, *MODEL_REGIONS, OTHER)

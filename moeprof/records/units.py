@@ -1,4 +1,4 @@
-"""Sizes and durations as people write and read them; everything stored stays in bytes and nanoseconds."""
+"""Parses and formats sizes, rates and durations; stored values stay in bytes and nanoseconds."""
 
 import re
 from fractions import Fraction
@@ -15,7 +15,7 @@ NS_PER_S = DURATIONS["s"]
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes in `1.5GiB`, `200 MB` or `4096`; ValueError where it is no size."""
+    """Bytes in `1.5GiB`, `200 MB` or `4096`; ValueError if it is not a size."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if not match or match[2] not in FACTORS:
         raise ValueError(f"{text!r} is not a size such as 512MiB or 2GiB")
@@ -23,7 +23,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_bandwidth(text: str) -> int:
-    """Bytes per second in `12GB/s`; ValueError where it is no rate, or none at all."""
+    """Bytes per second in `12GB/s`; ValueError if it is not a rate above 0."""
     size, slash, second = text.strip().partition("/")
     rate = parse_bytes(size) if (slash, second.strip()) in (("", ""), ("/", "s")) else 0
     if not rate:
@@ -32,7 +32,7 @@ def parse_bandwidth(text: str) -> int:
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds in `2ms` or `1.5 s`; ValueError where it is no duration."""
+    """Nanoseconds in `2ms` or `1.5 s`; ValueError if it is not a duration."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s)\s*", text)
     if not match:
         raise ValueError(f"{text!r} is not a duration such as 2ms or 350us")
@@ -48,7 +48,7 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_duration(duration_ns: float) -> str:
-    """`3.21 ms`: three significant digits in the unit that suits."""
+    """`3.21 ms`: three significant digits in ns, us, ms or s."""
     for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
         if abs(duration_ns) >= 0.9995 * factor:
             return f"{format_significant(duration_ns / factor)} {unit}"
@@ -64,7 +64,7 @@ def format_count(count: float) -> str:
 
 
 def format_significant(value: float) -> str:
-    """Three significant digits, never in scientific notation, whole numbers whole."""
+    """Three significant digits without scientific notation; integers keep all digits."""
     if value == int(value):
         return f"{int(value)}"
     exponent = int(f"{value:.2e}".partition("e")[2])

@@ -1,4 +1,4 @@
-"""Whether a recipe can run here at all, asked before anything is allocated."""
+"""Checks whether a recipe can run here, before anything is allocated."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,39 +17,39 @@ from moeprof.records.units import format_bytes
 
 
 def check_ranks(recipe: Recipe, group: Group) -> None:
-    """UsageError where the recipe is not for so many ranks as there are."""
+    """UsageError if the recipe's number of ranks is not that of the group."""
     if recipe.parallel.ranks != group.size:
         raise UsageError(
-            f"recipe {recipe.name}: {recipe.parallel.ranks} ranks asked for, {group.size} started",
-            f"Use --ranks {group.size}, or start {recipe.parallel.ranks}.",
+            f"recipe {recipe.name}: {recipe.parallel.ranks} ranks requested, but {group.size} started",
+            f"Use --ranks {group.size}, or start {recipe.parallel.ranks} ranks.",
         )
 
 
 def check_device(recipe: Recipe) -> None:
-    """MoeprofError where the recipe's device cannot be had."""
+    """MoeprofError if the recipe's device is not available."""
     if recipe.measure.device == "cuda" and not torch.cuda.is_available():
         raise MoeprofError(
             f"recipe {recipe.name}: device cuda, but torch {torch.__version__} finds no CUDA device here",
-            "Use --device cpu, or run it on a machine with a GPU; `moeprof doctor` says what is missing.",
+            "Use --device cpu, or a machine with a GPU; `moeprof doctor` reports what is missing.",
         )
 
 
 def check_weights(recipe: Recipe) -> None:
-    """UsageError where the recipe's checkpoint is missing, damaged or of another shape."""
+    """UsageError if the recipe's checkpoint is missing, damaged or of another shape."""
     if recipe.model.checkpoint:
         check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint), Group(0, recipe.parallel.ranks))
 
 
 def memory_for_a_rank(recipe: Recipe, neighbours: int) -> int:
-    """Free bytes of the recipe's device; ranks on one CPU have equal shares."""
+    """Free bytes of the recipe's device; ranks on one CPU get equal shares."""
     available_bytes = available_memory(recipe.measure.device)
     return available_bytes // neighbours if recipe.measure.device == "cpu" else available_bytes
 
 
 def affordable(recipe: Recipe, variants: Sequence[Variant], neighbours: int) -> tuple[list[Variant], list[str]]:
-    """The contenders that there is memory for on one of `neighbours` ranks, and a remark on those that were left out.
+    """The variants that fit the memory of one of `neighbours` ranks, and a remark on those that were omitted.
 
-    Where not all of them fit together, those that keep some experts behind slots go on without those that keep all.
+    If they do not all fit together, buffered variants run without those that keep all experts in memory.
     """
     buffered = [variant for variant in variants if variant.store == "buffered"]
     if not buffered:
@@ -60,13 +60,13 @@ def affordable(recipe: Recipe, variants: Sequence[Variant], neighbours: int) -> 
         return list(variants), []
     names = ", ".join(variant.label for variant in variants if variant not in buffered)
     return buffered, [
-        f"{names}: left out, for all experts at once need {format_bytes(need.total)} and {format_bytes(available_bytes)} are free; "
-        "so there is nothing to hold outputs and speed against"
+        f"{names}: omitted, because all experts at once need {format_bytes(need.total)} and {format_bytes(available_bytes)} are free; "
+        "outputs and speed have no baseline"
     ]
 
 
 def check_memory(recipe: Recipe, available_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> None:
-    """MoeprofError where a rank needs more than there is for it, with what would fit."""
+    """MoeprofError if a rank needs more memory than it has; the remedy is what would fit."""
     need = memory_need(recipe, variants=variants)
     if need.total <= available_bytes:
         return
@@ -80,6 +80,6 @@ def check_memory(recipe: Recipe, available_bytes: int, variants: Sequence[Varian
         remedy = "Not even one sequence fits: use a smaller recipe, or a shorter --set load.sequence_length."
     raise MoeprofError(
         f"recipe {recipe.name}: needs {format_bytes(need.total)} on {recipe.measure.device}, "
-        f"of which {format_bytes(available_bytes)} are free",
+        f"but {format_bytes(available_bytes)} are free",
         remedy,
     )

@@ -175,7 +175,7 @@ def test_recorded_sides_and_measured_ones_are_not_mixed(moeprof: Call, words: tu
 
 def test_a_recipe_that_is_not_there_is_said_by_the_side_that_misses_it(moeprof: Call, tmp_path: Path) -> None:
     code, _, stderr = moeprof("compare", "--run-both", "lm-tinny", "--out", tmp_path / "kept")
-    assert (code, stderr.splitlines()[0]) == (2, "Error: side A: recipe 'lm-tinny': there is no such built-in recipe")
+    assert (code, stderr.splitlines()[0]) == (2, "Error: side A: recipe 'lm-tinny': unknown built-in recipe")
     assert not (tmp_path / "kept").exists()
 
 

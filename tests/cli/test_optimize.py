@@ -100,10 +100,10 @@ def test_a_budget_that_not_even_one_sequence_fits_is_said_and_the_rest_stands(
     ("layers", "num_experts", "what"),
     [
         ({"1": [[0, 1], [2]]}, 4, "layer 1: expert 3 is on no rank"),
-        ({"1": [[0, 1, 1], [2, 3, 0]]}, 4, "layer 1: expert 1 stands twice on rank 0"),
-        ({"1": [[0, 1, 2, 3]]}, 4, "layer 1: it is for 1 ranks, not 2"),
-        ({"1": [[0], [1]]}, 2, "it is for 2 experts, the model has 4"),
-        ({"3": [[0, 1], [2, 3]]}, 4, "it leaves out layer 1"),
+        ({"1": [[0, 1, 1], [2, 3, 0]]}, 4, "layer 1: expert 1 is listed twice on rank 0"),
+        ({"1": [[0, 1, 2, 3]]}, 4, "layer 1: made for 1 ranks, not 2"),
+        ({"1": [[0], [1]]}, 2, "made for 2 experts, but the model has 4"),
+        ({"3": [[0, 1], [2, 3]]}, 4, "layer 1 is missing"),
     ],
 )
 def test_a_placement_that_does_not_fit_is_refused_before_a_rank_starts(
@@ -120,4 +120,4 @@ def test_a_placement_that_does_not_fit_is_refused_before_a_rank_starts(
 def test_one_rank_has_no_use_for_load_balancing(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
     code, _, stderr = moeprof("optimize", micro("lm"), "--load-balancing", "--out", tmp_path / "run")
     assert code == 2
-    assert stderr.startswith("Error: --load-balancing: one rank has nothing to balance; --ranks N gives more\n")
+    assert stderr.startswith("Error: --load-balancing: a single rank has nothing to balance (use --ranks N)\n")

@@ -56,18 +56,18 @@ def test_it_checks_a_file_against_a_recipe(moeprof: Call, file: Path, micro: Mic
     code, stdout, _ = moeprof("placement", "check", file, "--recipe", micro("lm"))
     assert (code, stdout) == (
         0,
-        f"{file}: recipe lm-micro can run with it on 2 ranks; whose weights it was made for, it does not say\n",
+        f"{file}: fits recipe lm-micro on 2 ranks; the file has no weights hash, so the weights were not checked\n",
     )
     told = moeprof("placement", "check", file, "--recipe", micro("lm"), "--ranks", 2, "--json")[1]
     assert json.loads(told) == {"fits": True, "recipe": "lm-micro", "ranks": 2}
     code, stdout, stderr = moeprof("placement", "check", file, "--recipe", micro("lm"), "--ranks", 4)
     assert (code, stdout) == (2, "")
     assert stderr.startswith(
-        f"Error: placement {file}: layer 1: it is for 2 ranks, not 4\nGive one that was made for recipe lm-"
+        f"Error: placement {file}: layer 1: made for 2 ranks, not 4\nGive a placement that was made for recipe lm-"
     )
     code, _, stderr = moeprof("placement", "check", file, "--recipe", micro("mt"))
     assert code == 2
-    assert "it leaves out layer enc.1" in stderr
+    assert "layer enc.1 is missing" in stderr
 
 
 @pytest.mark.parametrize("verb", [("show",), ("diff",), ("check", "--recipe", "lm-tiny")])

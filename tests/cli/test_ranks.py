@@ -259,7 +259,7 @@ def test_recipes_of_different_ranks_are_not_run_together(
     mt.write_text(mt.read_text() + "[parallel]\nranks = 2\n")
     code, _, stderr = moeprof("characterize", micro("lm"), mt, "--out", tmp_path / "run")
     assert code == 2
-    assert stderr.startswith("Error: recipe lm-micro: 1 ranks, recipe mt-micro: 2\nUse --ranks")
+    assert stderr.startswith("Error: recipe lm-micro has 1 ranks, recipe mt-micro has 2\nSet the same number with --ranks")
 
 
 def test_a_folder_that_is_taken_is_refused_before_any_rank_starts(

@@ -94,7 +94,7 @@ def test_a_package_that_is_absent_is_named_with_what_is_lost(monkeypatch: pytest
     ]
 
 
-@pytest.mark.parametrize("obstacle", ["", "/cache is on tmpfs, which is memory"])
+@pytest.mark.parametrize("obstacle", ["", "/cache is on tmpfs, which keeps files in memory"])
 def test_the_doctor_says_whether_experts_can_lie_on_a_disk(monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
     monkeypatch.setattr(module, "why_no_slow_tier", lambda folder: obstacle)
     monkeypatch.setattr(module, "cache_folder", lambda: Path("/cache/moeprof"))

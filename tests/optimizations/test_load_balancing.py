@@ -68,11 +68,11 @@ def test_every_balancer_can_be_asked_for(name: str) -> None:
     ("given", "what"),
     [
         ({"balancer": "gredy"}, "balancer 'gredy' is not known\nDid you mean 'greedy'? "),
-        ({"balancer": "contiguous"}, "--balancer contiguous: experts lie so without it\n"),
-        ({"replicas": "two"}, "--replicas two: no number of slots\n"),
-        ({"replicas": "-1"}, "--replicas -1: no number of slots\n"),
+        ({"balancer": "contiguous"}, "--balancer contiguous: this is the default placement\n"),
+        ({"replicas": "two"}, "--replicas two: not a number of slots\n"),
+        ({"replicas": "-1"}, "--replicas -1: not a number of slots\n"),
         ({"replicas": "1", "balancer": "greedy"}, "greedy: 32 experts do not fill 2 devices with 17 slots each"),
-        ({"replicas": "1", "balancer": "eplb"}, "--balancer eplb: it may put a copy beside a copy"),
+        ({"replicas": "1", "balancer": "eplb"}, "--balancer eplb: it may place two copies of an expert on one rank"),
         ({"replicas": "17"}, "eplb-distinct: 33 slots of a device, but only 32 experts to tell apart\n"),
     ],
 )
@@ -81,8 +81,8 @@ def test_what_cannot_be_placed_is_refused(given: dict[str, str], what: str) -> N
 
 
 def test_one_rank_has_nothing_to_balance() -> None:
-    assert refused(recipe(1)).startswith("--load-balancing: one rank has nothing to balance")
-    assert useful(recipe(1))[1] == ["load-balancing was left out: one rank has nothing to balance; --ranks N gives more"]
+    assert refused(recipe(1)).startswith("--load-balancing: a single rank has nothing to balance")
+    assert useful(recipe(1))[1] == ["load-balancing was left out: a single rank has nothing to balance (use --ranks N)"]
     assert "load-balancing" in useful(recipe(2))[0]
 
 
@@ -98,17 +98,17 @@ def test_a_file_is_deployed_and_its_copies_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layers", "changes", "what"),
     [
-        ({"1": halves()}, {}, "it leaves out layer 3"),
+        ({"1": halves()}, {}, "layer 3 is missing"),
         ({"1": halves(), "3": [list(range(16)), list(range(16, 31))]}, {}, "layer 3: expert 31 is on no rank"),
-        ({"1": halves(), "3": [[*range(16), 15], [*range(16, 32), 0]]}, {}, "layer 3: expert 15 stands twice on rank 0"),
+        ({"1": halves(), "3": [[*range(16), 15], [*range(16, 32), 0]]}, {}, "layer 3: expert 15 is listed twice on rank 0"),
         (
             {"1": halves(), "3": [[*range(16), 31], list(range(16, 32))]},
             {},
-            "layer 3: its ranks hold 16 to 17 experts, not equally",
+            "layer 3: its ranks hold between 16 and 17 experts",
         ),
-        ({"1": halves(), "3": halves()}, {"model_hash": "a" * 64}, "it is for another model: weights aaaaaaaaaaaa, not "),
-        ({"1": [[0], [1]], "3": [[0], [1]]}, {"num_experts": 2}, "it is for 2 experts, the model has 32"),
-        ({"1": [halves()[0] + halves()[1]], "3": halves()}, {}, "layer 1: it is for 1 ranks, not 2"),
+        ({"1": halves(), "3": halves()}, {"model_hash": "a" * 64}, "made for another model: weights aaaaaaaaaaaa, not "),
+        ({"1": [[0], [1]], "3": [[0], [1]]}, {"num_experts": 2}, "made for 2 experts, but the model has 32"),
+        ({"1": [halves()[0] + halves()[1]], "3": halves()}, {}, "layer 1: made for 1 ranks, not 2"),
     ],
 )
 def test_a_file_of_something_else_is_refused(
@@ -121,7 +121,7 @@ def test_a_file_of_something_else_is_refused(
 def test_a_file_that_is_not_there_and_one_beside_a_balancer_are_refused(tmp_path: Path) -> None:
     assert refused(recipe(), placement=str(tmp_path / "none.json")).startswith(f"placement {tmp_path}/none.json: no such file")
     for other in ({"balancer": "greedy"}, {"replicas": "1"}):
-        assert refused(recipe(), placement="p.json", **other).startswith("--placement: --balancer and --replicas have no say")
+        assert refused(recipe(), placement="p.json", **other).startswith("--placement: cannot be combined")
 
 
 def test_random_weights_have_a_hash_too(tmp_path: Path) -> None:
@@ -132,4 +132,4 @@ def test_random_weights_have_a_hash_too(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     Placement(placement.num_experts, placement.layers, weights_hash(small)).write(path)
     assert balanced(small, placement=str(path)).placement == "file"
-    assert "it is for another model" in refused(recipe(name="lm-small", **{"measure.seed": 1}), placement=str(path))
+    assert "made for another model" in refused(recipe(name="lm-small", **{"measure.seed": 1}), placement=str(path))

@@ -26,5 +26,5 @@ def test_a_recipe_for_another_number_of_ranks_is_refused(asked: int, started: in
     recipe = load_recipe("lm-tiny", [f"parallel.ranks={asked}"])
     with pytest.raises(UsageError) as caught:
         check_ranks(recipe, Group(0, started))
-    assert caught.value.what == f"recipe lm-tiny: {asked} ranks asked for, {started} started"
+    assert caught.value.what == f"recipe lm-tiny: {asked} ranks requested, but {started} started"
     check_ranks(recipe, Group(0, asked))

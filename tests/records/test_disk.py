@@ -1,4 +1,4 @@
-"""What a folder lies on, told by the system itself."""
+"""The file system of a folder, as the operating system reports it."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def test_the_file_system_is_the_one_that_the_system_names(tmp_path: Path) -> Non
 def test_a_folder_in_memory_is_no_slow_tier() -> None:
     if file_system(Path("/dev/shm")) != "tmpfs":
         pytest.skip("no tmpfs at /dev/shm")
-    assert why_no_slow_tier(Path("/dev/shm/not/yet/there")) == "/dev/shm is on tmpfs, which is memory"
+    assert why_no_slow_tier(Path("/dev/shm/not/yet/there")) == "/dev/shm is on tmpfs, which keeps files in memory"
 
 
 def test_a_folder_on_a_disk_is_one_and_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -38,6 +38,6 @@ def test_a_file_system_or_a_system_without_direct_io_is_none(tmp_path: Path, mon
         return usual(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", refusing)
-    assert why_no_slow_tier(tmp_path) == f"no file in {tmp_path} can be read past the page cache (invalid argument)"
+    assert why_no_slow_tier(tmp_path) == f"files in {tmp_path} do not support direct I/O (invalid argument)"
     monkeypatch.setattr(disk, "DIRECT", 0)
-    assert why_no_slow_tier(tmp_path) == "this system reads no file past its page cache"
+    assert why_no_slow_tier(tmp_path) == "this system has no direct I/O"

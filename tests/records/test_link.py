@@ -53,13 +53,13 @@ def test_bandwidth_is_bytes_per_second() -> None:
 @pytest.mark.parametrize(
     ("sizes", "times", "expected"),
     [
-        ([], [], "not one time for every size"),
-        ([8], [1, 2], "not one time for every size"),
-        ([8, 8], [1, 2], "do not ascend"),
-        ([0, 8], [1, 2], "do not ascend from at least 1"),
-        ([8], [0], "not above 0"),
-        ([8], [float("nan")], "not above 0"),
-        ([8], [float("inf")], "not above 0"),
+        ([], [], "equal lengths"),
+        ([8], [1, 2], "equal lengths"),
+        ([8, 8], [1, 2], "must ascend"),
+        ([0, 8], [1, 2], "at least 1"),
+        ([8], [0], "must be above 0"),
+        ([8], [float("nan")], "must be above 0"),
+        ([8], [float("inf")], "must be above 0"),
     ],
 )
 def test_what_is_no_curve_is_refused(sizes: list[int], times: list[float], expected: str) -> None:

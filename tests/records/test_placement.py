@@ -1,4 +1,4 @@
-"""A placement is a file that people read and edit: what it leaves out is noticed."""
+"""A placement is a file that people read and edit: missing and repeated experts are noticed."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_contiguous_gives_each_rank_its_share_in_order() -> None:
 
 
 def test_experts_that_do_not_divide_over_the_ranks_are_refused() -> None:
-    with pytest.raises(ValueError, match="8 experts do not divide over 3 ranks"):
+    with pytest.raises(ValueError, match="8 experts cannot be divided evenly over 3 ranks"):
         Placement.contiguous(["1"], 8, 3)
 
 
@@ -45,14 +45,14 @@ def test_physical_ids_count_through_the_ranks() -> None:
 def test_a_missing_and_a_foreign_expert_are_named() -> None:
     with pytest.raises(ValueError, match=r"layer dec\.3: expert 2 is on no rank"):
         Placement(4, {"dec.3": ((0, 1), (3,))})
-    with pytest.raises(ValueError, match="layer 1: expert 4 is not one of the 4"):
+    with pytest.raises(ValueError, match="layer 1: there is no expert 4 among 4"):
         Placement(4, {"1": ((0, 1), (2, 3, 4))})
-    with pytest.raises(ValueError, match="layer 1: expert -1 is not one of the 2"):
+    with pytest.raises(ValueError, match="layer 1: there is no expert -1 among 2"):
         Placement(2, {"1": ((0, 1), (-1,))})
 
 
 def test_an_expert_stands_on_a_rank_once_however_many_ranks_have_it() -> None:
-    with pytest.raises(ValueError, match=r"layer 1: expert 2 stands twice on rank 1"):
+    with pytest.raises(ValueError, match=r"layer 1: expert 2 is listed twice on rank 1"):
         Placement(3, {"1": ((0, 1), (2, 2))})
     assert Placement(3, {"1": ((0, 2), (2, 1))}).homes("1") == {0: (0,), 1: (1,), 2: (0, 1)}
 
@@ -77,10 +77,10 @@ def test_two_placements_are_told_apart_expert_by_expert() -> None:
 @pytest.mark.parametrize(
     ("asked", "what"),
     [
-        ((["1"], 4, 2, "b" * 64), f"it is for another model: weights {'a' * 12}, not {'b' * 12}"),
-        ((["1"], 8, 2, ""), "it is for 4 experts, the model has 8"),
-        ((["1", "3"], 4, 2, ""), "it leaves out layer 3"),
-        ((["1"], 4, 4, "a" * 64), "layer 1: it is for 2 ranks, not 4"),
+        ((["1"], 4, 2, "b" * 64), f"made for another model: weights {'a' * 12}, not {'b' * 12}"),
+        ((["1"], 8, 2, ""), "made for 4 experts, but the model has 8"),
+        ((["1", "3"], 4, 2, ""), "layer 3 is missing"),
+        ((["1"], 4, 4, "a" * 64), "layer 1: made for 2 ranks, not 4"),
     ],
 )
 def test_a_placement_of_something_else_is_refused(asked: tuple[list[str], int, int, str], what: str) -> None:

@@ -204,9 +204,9 @@ def test_fast_memory_is_shared_by_the_slots_of_all_buffered_layers() -> None:
         ({"slots": "2", "fast-memory": "1GiB"}, "--slots and --fast-memory: both are given"),
         ({"fast-memory": "1KiB"}, "--fast-memory 1KiB: 2 layers need"),
         ({"fast-memory": "much"}, "--fast-memory much: "),
-        ({"eviction": "min"}, "--eviction min: it knows the future"),
+        ({"eviction": "min"}, "--eviction min: this policy needs future accesses"),
         ({"eviction": "lifoo"}, "unknown eviction policy 'lifoo'"),
-        ({"buffer": "encoder"}, "--buffer encoder: lm-tiny has no MoE layer there"),
+        ({"buffer": "encoder"}, "--buffer encoder: the encoder of lm-tiny has no MoE layer"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_allocated(settings: dict[str, object], what: str) -> None:
@@ -217,7 +217,7 @@ def test_what_cannot_be_is_refused_before_anything_is_allocated(settings: dict[s
 
 
 def test_a_rank_with_a_single_expert_has_no_use_for_it() -> None:
-    with pytest.raises(UsageError, match="a rank holds a single expert of each layer"):
+    with pytest.raises(UsageError, match="each rank holds a single expert per layer"):
         variants("lm-tiny", "model.experts=2", "parallel.ranks=2", "model.checkpoint=", "gating.top_k=2")
 
 
@@ -341,5 +341,5 @@ def test_a_model_whose_experts_are_four_times_the_memory_that_is_left_runs_to_th
     run = Run.open(out)
     assert run.record.valid
     assert [variant["label"] for variant in run.record.variants] == ["dynamic+buffered"]
-    assert "static, dynamic: left out, for all experts at once need" in run.record.notes[0]
+    assert "static, dynamic: omitted, because all experts at once need" in run.record.notes[0]
     assert value_of(run, "misses", phase="score", variant="dynamic+buffered") is not None

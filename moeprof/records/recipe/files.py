@@ -1,4 +1,4 @@
-"""Finds, reads and overrides recipes: built-in names, or paths to TOML files."""
+"""Finds recipes by built-in name or path, reads them and applies overrides."""
 
 import os
 import tomllib
@@ -18,10 +18,10 @@ from moeprof.records.recipe.recipe import Recipe
 PACKAGE = Path(moeprof.__file__).parent
 TRACE = "trace:"
 UNION_MEMBERS = ("str", "list[str]")
-"""Where pydantic names the alternatives of a value as if they were keys."""
+"""Alternatives of a value that pydantic reports as if they were keys."""
 
 RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
-"""The wheel's copy, else the checkout's: an editable install has only the latter."""
+"""The folder inside the wheel, then that of the checkout; an editable install has only the latter."""
 
 
 def recipe_folder(candidates: Sequence[Path] = RECIPE_FOLDERS) -> Path:
@@ -30,13 +30,13 @@ def recipe_folder(candidates: Sequence[Path] = RECIPE_FOLDERS) -> Path:
         if folder.is_dir():
             return folder
     raise UsageError(
-        f"no built-in recipes: neither {' nor '.join(map(str, candidates))} exists",
-        "Install moeprof again, or give the path of a recipe file.",
+        f"built-in recipes are missing: neither {' nor '.join(map(str, candidates))} exists",
+        "Reinstall moeprof, or give the path of a recipe file.",
     )
 
 
 def builtin_names() -> list[str]:
-    """Names of the built-in recipes: LM before MT, small before big."""
+    """The names of the built-in recipes: LM before MT, small before large."""
     paths = sorted(recipe_folder().glob("*.toml"))
     sizes = {path.stem: load_recipe(path.stem) for path in paths}
     return sorted(sizes, key=lambda name: (sizes[name].workload, sizes[name].model.dim, sizes[name].model.experts))
@@ -52,7 +52,7 @@ def find_recipe(reference: str) -> Path:
         return builtin
     known = sorted(path.stem for path in folder.glob("*.toml"))
     raise UsageError(
-        f"recipe {reference!r}: there is no such built-in recipe",
+        f"recipe {reference!r}: unknown built-in recipe",
         f"{suggestion(reference, known)}Use one of {', '.join(known)}, or the path of a .toml file.",
     )
 
@@ -60,7 +60,7 @@ def find_recipe(reference: str) -> Path:
 def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
     """The validated recipe, with `section.key=value` overrides applied.
 
-    Paths become absolute: those in the file start at its folder, those in overrides at the working directory.
+    Paths become absolute: in the file relative to its folder, in overrides relative to the working directory.
     """
     path = find_recipe(reference)
     try:
@@ -68,7 +68,7 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe {path}: {reason(error)}", "Give a built-in name or a readable .toml file.") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"recipe {path}: not valid TOML: {error}", "Mend the file at that line.") from error
+        raise UsageError(f"recipe {path}: not valid TOML: {error}", "Fix that line.") from error
     document.setdefault("name", path.stem)
     anchor_paths(document, path.parent)
     for override in overrides:
@@ -78,7 +78,7 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def validated(document: dict[str, Any], where: str) -> Recipe:
-    """The recipe in a plain document; UsageError names the file, the key and the nearest known key."""
+    """Validates a document as a recipe; UsageError names the file, the key and the most similar known key."""
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
@@ -92,18 +92,20 @@ def validated(document: dict[str, Any], where: str) -> Recipe:
                 f"{suggestion(location[-1], known)}Known here: {', '.join(known)}.",
             ) from error
         if first["type"] == "value_error" and len(location) < 2:  # a section's own check: its message names the keys
-            raise UsageError(f"recipe {where}: {first['ctx']['error']!s}", "Change it in the file or with --set.") from error
+            raise UsageError(
+                f"recipe {where}: {first['ctx']['error']!s}", "Change the value in the file or with --set."
+            ) from error
         raise UsageError(
             f"recipe {where}: {key}: {complaint(first)}",
-            f"`moeprof recipes show lm-tiny` prints a recipe that is valid; --set {key}=VALUE overrides one key.",
+            f"Change it in the file or with --set {key}=VALUE; `moeprof recipes show lm-tiny` prints a valid recipe.",
         ) from error
 
 
 def complaint(error: ErrorDetails) -> str:
-    """What is wrong with a value, and the value."""
+    """What is wrong with a value, followed by the value."""
     messages = {
-        "missing": "field required",
-        "model_type": "should be a section",
+        "missing": "required key is missing",
+        "model_type": "must be a section",
         "value_error": str(error.get("ctx", {}).get("error")),
     }
     message = messages.get(error["type"], error["msg"].lower())
@@ -111,11 +113,11 @@ def complaint(error: ErrorDetails) -> str:
 
 
 def apply_override(document: dict[str, Any], override: str) -> None:
-    """Sets one key from `section.key=value`; the value is read as TOML, or else as a bare string."""
+    """Sets one key from `section.key=value`; the value is read as TOML if possible, else as a string."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UsageError(f"--set {override}: not of the form section.key=value", "Example: --set gating.top_k=1")
+        raise UsageError(f"--set {override}: not of the form SECTION.KEY=VALUE", "Example: --set gating.top_k=1")
     value: Any = text
     with suppress(tomllib.TOMLDecodeError, RecursionError):
         read = tomllib.loads(f"value = {text}")
@@ -124,12 +126,12 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     for part in parts[:-1]:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
-            raise UsageError(f"--set {override}: {part!r} is a value, not a section", "Name a key, as in load.batch_size=4.")
+            raise UsageError(f"--set {override}: {part!r} is a value, not a section", "Example: --set load.batch_size=4")
     section[parts[-1]] = value
 
 
 def anchor_paths(document: dict[str, Any], folder: Path) -> None:
-    """Makes the checkpoint, the data files and the routing trace, written relative to `folder`, absolute."""
+    """Makes the paths of checkpoint, data files and routing trace, which are relative to `folder`, absolute."""
     model, data, routing = (document.get(section) for section in ("model", "data", "routing"))
     if isinstance(model, dict) and isinstance(model.get("checkpoint"), str):
         model["checkpoint"] = anchored(model["checkpoint"], folder) if model["checkpoint"] else None
@@ -147,7 +149,7 @@ def anchored(path: Any, folder: Path) -> Any:
 
 
 def known_keys(location: Sequence[str]) -> list[str]:
-    """Keys of the section at `location`."""
+    """The known keys of the section at `location`."""
     section: Any = Recipe
     for part in location:
         section = section.model_fields[part].annotation

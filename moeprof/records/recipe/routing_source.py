@@ -1,4 +1,4 @@
-"""The text of `[routing] source`: who decides where tokens go."""
+"""Parses `[routing] source`: the model's router, or forced routing decisions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ class RoutingSource:
 
     kind: str
     exponent: float = 0.0
-    """Expert of rank r is chosen with a weight of 1 / r^exponent; 0 is uniform."""
+    """The r-th hottest expert is chosen with a weight of 1 / r^exponent; 0 is uniform."""
     sorted: bool = False
-    """Ids in order of heat; otherwise a seeded permutation per layer."""
+    """Whether expert ids are in order of heat; otherwise each layer has a seeded permutation."""
     sticky: float = 0.0
-    """Probability that a token keeps the experts of the one before it in its sequence."""
+    """Probability that a token keeps the experts of the previous token of its sequence."""
     seed: int = 0
     path: Path | None = None
 
 
 def parse_routing_source(text: str) -> RoutingSource:
-    """ValueError where `text` has none of the forms."""
+    """The parsed source; ValueError if `text` has none of the forms."""
     kind, _, rest = text.partition(":")
     try:
         if kind == "trace" and rest:
@@ -38,12 +38,12 @@ def parse_routing_source(text: str) -> RoutingSource:
                 raise ValueError(exponent)
             return RoutingSource("zipf", float(exponent), **options(words, {"sorted", "sticky", "seed"}))
     except ValueError as error:
-        raise ValueError(f"routing.source {text!r} is none of: {FORMS}") from error
-    raise ValueError(f"routing.source {text!r} is none of: {FORMS}")
+        raise ValueError(f"routing.source {text!r}: must be one of {FORMS}") from error
+    raise ValueError(f"routing.source {text!r}: must be one of {FORMS}")
 
 
 def options(words: list[str], known: set[str]) -> dict[str, Any]:
-    """Keyword arguments of a RoutingSource."""
+    """The options as keyword arguments of a RoutingSource; ValueError if one is unknown, repeated or out of range."""
     found: dict[str, Any] = {}
     for word in words:
         key, _, value = word.partition("=")

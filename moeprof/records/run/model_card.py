@@ -1,4 +1,4 @@
-"""What a trained checkpoint tells about itself: where it comes from, and what it can do."""
+"""The contents of a model card: the origin of a trained checkpoint, its quality and its routing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +10,19 @@ class Point:
 
     step: int
     tokens: int
-    """Read so far, padding left out."""
+    """Tokens read so far, without padding."""
     loss: float
-    """Mean cross-entropy of the lessons since the point before, nats per predicted token."""
+    """Mean cross-entropy of the training text since the previous point, nats per predicted token."""
     heldout: dict[str, float]
     """Cross-entropy by domain, nats per predicted token."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint was made from; it lies in the checkpoint, and is the same on every run on one machine."""
+    """What a checkpoint was made from; it is stored in the checkpoint, and is the same for every run on one machine."""
 
     recipe: dict[str, Any]
-    """The sections that decide the weights."""
+    """The recipe's sections that determine the weights."""
     twin: bool
     """Whether it is the dense twin of hidden width k x F."""
     text_hashes: dict[str, str]
@@ -38,42 +38,42 @@ class Twin:
     num_parameters: int
     tokens: int
     heldout: dict[str, float]
-    """Nats per predicted token, by domain."""
+    """Cross-entropy by domain, nats per predicted token."""
 
 
 @dataclass(frozen=True)
 class LayerUse:
-    """What one MoE layer does with the held-out text of the default corpora."""
+    """How one MoE layer routes the held-out text of the default corpora."""
 
     phase: str
     layer: str
     dead_experts: int
-    """That no token of the phase uses."""
+    """Number of experts that no token of the phase uses."""
     hot_jaccard: dict[str, float]
-    """Of the hottest quarters of the experts, by pair of domains."""
+    """Jaccard index of the hottest quarters of the experts, by pair of domains."""
     inactive: dict[str, float]
-    """Decode: share of the experts that a step with every sequence running leaves idle, by domain."""
+    """Decode: mean share of idle experts in steps in which every sequence is running, by domain."""
     inactive_bound: float
-    """What of that follows from the number of tokens alone: 1 - min(E, k x tokens) / E."""
+    """The least share that the number of tokens allows: 1 - min(E, k x tokens) / E."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A checkpoint as its card shows it; cross-entropies are those of the stored, rounded weights."""
+    """The measurements of a checkpoint; cross-entropies are those of the stored, rounded weights."""
 
     origin: Origin
     file_bytes: int
     sha256: str
     num_parameters: int
     cpu_seconds: float | None
-    """Of the training; None where the state that knew is gone."""
+    """CPU time of the training; None if its state file no longer exists."""
     heldout: dict[str, float]
-    """Nats per predicted token, by domain."""
+    """Cross-entropy by domain, nats per predicted token."""
     chrf: dict[str, float]
-    """MT: of greedy translations, by language."""
+    """MT: chrF of greedy translations, by language."""
     twin: Twin | None
     decode_batch: int
-    """Sequences that were decoded together."""
+    """Number of sequences that were decoded together."""
     uses: list[LayerUse]
     answers: dict[str, dict[str, float]]
-    """Held-out cross-entropy, nats by domain, when the model is changed as the key says."""
+    """Held-out cross-entropy by domain, in nats, of the model changed as the key says."""

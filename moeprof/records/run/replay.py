@@ -1,4 +1,4 @@
-"""What a replay was made from and how, for runs that no recipe decides."""
+"""The source and the settings of a replay, which has no recipe."""
 
 from math import log2
 from typing import Annotated, Literal
@@ -10,19 +10,19 @@ Choice = Literal["all", "prefill", "decode"]
 
 PREFILL, DECODE, ALL = "prefill", "decode", "all"
 PHASES = (PREFILL, DECODE)
-"""What is replayed: steps of many tokens, and steps of one token per sequence; `all` is both, one after the other."""
+"""The replayed phases: steps of many tokens, and steps of one token per sequence; `all` is one after the other."""
 
 Positive = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
-    """Unknown keys and infinite numbers are errors."""
+    """A model that refuses unknown keys and infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TraceSource(Strict):
-    """Whose routing was replayed."""
+    """The trace whose routing was replayed."""
 
     name: str
     path: str
@@ -30,77 +30,77 @@ class TraceSource(Strict):
     num_experts: Positive
     top_k: Positive
     layers: list[str]
-    """In order of execution."""
+    """Layers in order of execution."""
     decisions: dict[str, str]
-    """SHA-256 of the routers' decisions, by phase and variant as recorded."""
+    """SHA-256 of the routing decisions, by recorded phase and variant."""
     forced: bool = False
     expert_bytes: dict[str, Positive] = {}
-    """Of one expert in each layer; empty where nobody said."""
+    """Size of one expert in each layer; empty if unknown."""
     weight_bytes: int | None = None
-    """Of all weights of the model, where its shape is known."""
+    """Size of all weights of the model; None if its shape is unknown."""
     routed_bytes: int = 0
-    """Of them those of routed experts, the layers included that were not replayed."""
+    """The part of `weight_bytes` in routed experts, including layers that were not replayed."""
     step_ns: dict[str, float] = {}
-    """How long a step took in each phase of the replay, where the run that recorded the trace was timed."""
+    """Duration of a step by replayed phase, if the run that recorded the trace was timed."""
     token_bytes: Positive | None = None
-    """Of one token on its way to an expert; None where nobody says."""
+    """Size of one token that is sent to an expert; None if unknown."""
     weights_hash: str = ""
-    """Of the model that was recorded; empty where nobody says."""
+    """Hash of the recorded model's weights; empty if unknown."""
 
 
 class BalanceRequest(Strict):
-    """What was asked of a replay of placements."""
+    """The settings of a replay of placements."""
 
     trace: TraceSource
     balancers: list[str]
     devices: list[Positive]
-    """Rising."""
+    """Numbers of devices in ascending order."""
     nodes: Positive = 1
-    """Over which the devices are spread, in blocks of equal size."""
+    """Number of nodes that the devices are spread over, in blocks of equal size."""
     replicas: Annotated[int, Field(ge=0)] = 1
-    """Slots of each layer on each device beyond its share of the experts, for balancers that replicate."""
+    """Extra slots per layer and device for copies of experts, for balancers that replicate."""
     phase: Choice
     bandwidth: Positive
-    """Of each device's link to others of its node, bytes per second."""
+    """Bandwidth of a device to others of its node, bytes per second."""
     node_bandwidth: Positive
-    """The same to other nodes."""
+    """Bandwidth of a device to other nodes, bytes per second."""
 
     @property
     def focus(self) -> int:
-        """The number of devices that the report speaks for: the one nearest to a machine's usual eight."""
+        """The number of devices that the verdict is about: the one nearest to 8, the usual size of a machine."""
         return min(self.devices, key=lambda devices: abs(log2(devices / 8)))
 
 
 class ReplayRequest(Strict):
-    """What was asked of a replay of caches."""
+    """The settings of a replay of caches."""
 
     trace: TraceSource
     policies: list[str]
     slots: list[Positive] = []
-    """Expert slots of each layer on each device; one of these two is empty."""
+    """Cache slots per layer and device; empty if `budgets` is not."""
     budgets: list[Positive] = []
-    """Bytes of each device for the experts of all layers together."""
+    """Cache bytes per device for all layers together; empty if `slots` is not."""
     access: Access
     phase: Choice
     devices: Positive = 1
-    """Over which the experts of a layer are spread, in contiguous blocks of equal size."""
+    """Number of devices that the experts of a layer are spread over, in contiguous blocks of equal size."""
     bandwidth: Positive
-    """Of the link over which a device loads experts, bytes per second."""
+    """Bandwidth at which a device loads experts, bytes per second."""
     overlap_ns: Annotated[int, Field(ge=0)] = 0
-    """Of every layer's step, behind which loading hides."""
+    """Compute time per layer and step that expert copies can overlap with."""
 
     @model_validator(mode="after")
     def sizes_rise(self) -> "ReplayRequest":
         if bool(self.slots) == bool(self.budgets) or self.sizes != sorted(set(self.sizes)):
-            raise ValueError("it needs rising slots or rising budgets")
+            raise ValueError("either slots or budgets must be given, in ascending order")
         return self
 
     @property
     def swept(self) -> str:
-        """What the sizes are: `slots` or `budget_bytes`."""
+        """The key of the sizes in a point: `slots` or `budget_bytes`."""
         return "budget_bytes" if self.budgets else "slots"
 
     @property
     def sizes(self) -> list[int]:
-        """Those that were replayed."""
+        """The replayed cache sizes, in slots or bytes."""
         return self.budgets or self.slots

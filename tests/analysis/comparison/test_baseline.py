@@ -167,7 +167,7 @@ def test_a_file_that_was_edited_into_something_else_is_refused_with_the_place(sa
 def test_a_newer_schema_asks_for_a_newer_moeprof(saved: Path) -> None:
     edited(saved, lambda document, *_: document.update(schema_version=2, moeprof_version="9.0", news=1))
     assert fault(lambda: read_baseline(saved)) == (
-        f"baseline {saved}: written by moeprof 9.0 with schema 2, this is {moeprof.__version__} with schema 1"
+        f"baseline {saved}: written by moeprof 9.0 with schema 2; moeprof {moeprof.__version__} reads up to schema 1"
     )
 
 

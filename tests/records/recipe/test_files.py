@@ -74,7 +74,7 @@ def test_the_two_places_are_beside_the_code() -> None:
 
 
 def test_an_installation_without_recipes_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no built-in recipes: neither .* nor .* exists"):
+    with pytest.raises(UsageError, match=r"built-in recipes are missing: neither .* nor .* exists"):
         recipe_folder([tmp_path / "a", tmp_path / "b"])
 
 
@@ -151,7 +151,7 @@ def test_the_last_override_wins_and_top_level_keys_can_be_set(valid: Path) -> No
 @pytest.mark.parametrize("override", ["", "load.batch_size", "=4", "load.=4", ".batch_size=4", "load..batch_size=4"])
 def test_an_override_without_key_or_value_shows_the_form(valid: Path, override: str) -> None:
     what, remedy = fault(valid, override)
-    assert what == f"--set {override}: not of the form section.key=value"
+    assert what == f"--set {override}: not of the form SECTION.KEY=VALUE"
     assert remedy == "Example: --set gating.top_k=1"
 
 
@@ -186,7 +186,7 @@ def test_files_start_at_the_recipe_and_overrides_at_the_working_directory(valid:
 
 def test_an_unknown_built_in_name_gets_the_nearest_one() -> None:
     what, remedy = fault("lm-tny")
-    assert what == "recipe 'lm-tny': there is no such built-in recipe"
+    assert what == "recipe 'lm-tny': unknown built-in recipe"
     assert remedy.startswith("Did you mean 'lm-tiny'? Use one of ")
 
 
@@ -217,7 +217,7 @@ def test_an_unknown_key_of_an_override_is_named_too(valid: Path, override: str, 
         ("top_k = 2", "top_k = true", "gating.top_k: input should be a valid integer, got True"),
         ("experts = 8", "experts = 8.0", "model.experts: input should be a valid integer, got 8.0"),
         ('activation = "gelu"', 'activation = "swish"', "model.activation: input should be 'gelu' or 'relu', got 'swish'"),
-        ("experts = 8\n", "", "model.experts: field required"),
+        ("experts = 8\n", "", "model.experts: required key is missing"),
         (
             "capacity_fraction = 0.5",
             "capacity_fraction = 0.0",
@@ -261,7 +261,7 @@ def test_what_is_no_toml_is_refused_with_its_place(valid: Path, content: bytes) 
     valid.write_bytes(content)
     what, remedy = fault(valid)
     assert what.startswith(f"recipe {valid}: not valid TOML: ")
-    assert remedy == "Mend the file at that line."
+    assert remedy == "Fix that line."
 
 
 def test_toml_that_nests_without_end_is_refused(valid: Path) -> None:
@@ -271,7 +271,7 @@ def test_toml_that_nests_without_end_is_refused(valid: Path) -> None:
 
 def test_an_empty_recipe_lacks_its_first_section(valid: Path) -> None:
     valid.write_text("")
-    assert fault(valid)[0] == f"recipe {valid}: workload: field required"
+    assert fault(valid)[0] == f"recipe {valid}: workload: required key is missing"
 
 
 def test_a_recipe_that_is_not_utf8_is_refused(valid: Path) -> None:

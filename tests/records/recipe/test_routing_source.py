@@ -45,6 +45,6 @@ def test_each_form_is_read(text: str, source: RoutingSource) -> None:
     ],
 )
 def test_everything_else_is_refused_with_the_forms(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is none of: model, uniform\[:sticky=P\]\[,seed=N\], zipf:S") as caught:
+    with pytest.raises(ValueError, match=r"must be one of model, uniform\[:sticky=P\]\[,seed=N\], zipf:S") as caught:
         parse_routing_source(text)
     assert repr(text) in str(caught.value)

@@ -44,7 +44,7 @@ def test_the_key_that_is_wrong_in_a_run_file_is_named(tmp_path: Path) -> None:
 
 def test_a_run_of_a_newer_moeprof_is_refused_with_both_versions(tmp_path: Path) -> None:
     path = edited(finished(tmp_path / "run"), schema_version=2, moeprof_version="9.0", unheard_of={"x": 1})
-    with pytest.raises(UsageError, match=r"written by moeprof 9\.0 with schema 2, this is .* with schema 1") as caught:
+    with pytest.raises(UsageError, match=r"written by moeprof 9\.0 with schema 2; moeprof .* reads up to schema 1") as caught:
         Run.open(path)
     assert caught.value.remedy == "Upgrade moeprof to read it."
 

@@ -238,7 +238,7 @@ def test_a_copy_beside_a_copy_is_not_saved(tmp_path: Path) -> None:
     loads = read_loads(skewed(tmp_path / "t.parquet", num_experts=4))
     with pytest.raises(UsageError) as caught:
         replayed(loads, tmp_path / "run", balancers=["eplb"], devices=[2], replicas=3, save=tmp_path / "p.json")
-    assert "stands twice on rank" in caught.value.what
+    assert "is listed twice on rank" in caught.value.what
     assert "eplb-distinct" in caught.value.remedy
 
 
