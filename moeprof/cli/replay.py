@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moeprof.records.run.replay import TraceSource
     from moeprof.records.run.run import Run
 
-Value = TypeVar("Value")
+Parsed = TypeVar("Parsed")
 
 OWN = {
     "cache": ("policies", "slots", "budget", "access", "overlap"),
@@ -197,17 +197,17 @@ def positive(text: str) -> int:
     return number
 
 
-def optional(option: str, text: str | None, parse: Callable[[str], Value]) -> Value | None:
+def optional(option: str, text: str | None, parse: Callable[[str], Parsed]) -> Parsed | None:
     """The parsed value, or None if the option is not given."""
     return None if text is None else one(option, text, parse)
 
 
-def listed(option: str, text: str | None, parse: Callable[[str], Value]) -> Sequence[Value]:
+def listed(option: str, text: str | None, parse: Callable[[str], Parsed]) -> Sequence[Parsed]:
     """The comma-separated values; () if the option is not given."""
     return () if text is None else [one(option, part, parse) for part in text.split(",")]
 
 
-def one(option: str, text: str, parse: Callable[[str], Value]) -> Value:
+def one(option: str, text: str, parse: Callable[[str], Parsed]) -> Parsed:
     """The parsed value; UsageError if it is not valid."""
     try:
         if not text.strip():

@@ -111,7 +111,7 @@ class LiveBytes:
 
 
 @dataclass(frozen=True)
-class Block:
+class LiveStorage:
     """A live storage; the weak reference calls back when it is freed."""
 
     category: str
@@ -144,7 +144,7 @@ class MemoryTracker(Probe):
         }
         self.static_bytes = sum(self.static_by_category.values())
         self.device = static["weights"][0].device.type
-        self.blocks: dict[int, Block] = {}
+        self.blocks: dict[int, LiveStorage] = {}
         self.bytes = LiveBytes(clock)
         self.limit_bytes, self.begun = limit_bytes, False
 
@@ -180,7 +180,7 @@ class MemoryTracker(Probe):
         """Counts the tensor's storage until it is freed."""
         key, storage = key_of(tensor), tensor.untyped_storage()
         reference = weakref.ref(storage, lambda _: self.freed(key))
-        self.blocks[key] = Block(category, size_bytes, tensor.is_floating_point(), reference)
+        self.blocks[key] = LiveStorage(category, size_bytes, tensor.is_floating_point(), reference)
         self.bytes.add(category, size_bytes)
         if self.begun and self.limit_bytes is not None and self.static_bytes + self.bytes.total > self.limit_bytes:
             raise OverLimitError(self.static_bytes + self.bytes.total)
@@ -196,7 +196,7 @@ class MemoryTracker(Probe):
             if block.is_float and self.blocks.get(key) is block:
                 self.bytes.add(block.category, -block.size_bytes)
                 self.bytes.add("kv_cache", block.size_bytes)
-                self.blocks[key] = Block("kv_cache", block.size_bytes, block.is_float, block.reference)
+                self.blocks[key] = LiveStorage("kv_cache", block.size_bytes, block.is_float, block.reference)
         self.bytes.restart()
         self.begun = True
 

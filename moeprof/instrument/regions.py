@@ -9,10 +9,7 @@ import torch
 
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.probe import Probe, observed_by
-from moeprof.records.regions import OTHER
-
-Key = tuple[str, str]
-"""Region and layer."""
+from moeprof.records.regions import OTHER, RegionKey
 
 Mark = Any
 """A moment: nanoseconds on a CPU, an event on CUDA."""
@@ -76,9 +73,9 @@ class RegionTimer(Probe):
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self.stopwatch = stopwatch
-        self.rounds: list[dict[Key, int]] = []
+        self.rounds: list[dict[RegionKey, int]] = []
         """Nanoseconds of every settled round; `other` is what no region took, so that they add up to the round."""
-        self.keys: list[Key] = []
+        self.keys: list[RegionKey] = []
         self.marks: list[Mark] = []
         """Beginning and end of every region entered since the last round was settled."""
         self.whole: list[Mark] = []

@@ -13,7 +13,7 @@ from moeprof.models.positions import Positions
 
 
 @dataclass(eq=False)
-class Cache:
+class KeyValueCache:
     """Keys and values of one attention, filled from the left; room for `keys_BHMW.shape[2]` positions."""
 
     keys_BHMW: Tensor
@@ -48,7 +48,7 @@ class Attention(nn.Module):
         *,
         causal: bool,
         keys_real_BM: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Self-attention; `keys_real_BM` is False where a key is padding."""
         first = cache.length if cache else 0
@@ -67,15 +67,15 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, is_causal=triangular)
         return self.project(y)
 
-    def cross(self, x_BLD: Tensor, memory: Cache, keys_real_BM: Tensor | None) -> Tensor:
+    def cross(self, x_BLD: Tensor, memory: KeyValueCache, keys_real_BM: Tensor | None) -> Tensor:
         """Attention over an encoder's output, whose keys and values are in `memory`."""
         mask = None if keys_real_BM is None else keys_real_BM[:, None, None]
         y = F.scaled_dot_product_attention(self.heads(self.q(x_BLD)), memory.keys_BHMW, memory.values_BHMW, attn_mask=mask)
         return self.project(y)
 
-    def remember(self, memory_BMD: Tensor) -> Cache:
+    def remember(self, memory_BMD: Tensor) -> KeyValueCache:
         """Keys and values of an encoder's output, computed once per sentence."""
-        return Cache(self.heads(self.k(memory_BMD)), self.heads(self.v(memory_BMD)), memory_BMD.shape[1])
+        return KeyValueCache(self.heads(self.k(memory_BMD)), self.heads(self.v(memory_BMD)), memory_BMD.shape[1])
 
     def project(self, y_BHLW: Tensor) -> Tensor:
         projected: Tensor = self.out(y_BHLW.transpose(1, 2).flatten(2))

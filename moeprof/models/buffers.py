@@ -25,7 +25,7 @@ from moeprof.store.tier import Fill, HostTier, Tier
 WEIGHTS = ("w1", "b1", "w2", "b2")
 """Names of an expert's parameters, in the order of ExpertWeights."""
 
-Held = Mapping[str, Sequence[int]]
+HeldExperts = Mapping[str, Sequence[int]]
 """By layer, the logical numbers of the experts that a rank holds, in physical order."""
 
 
@@ -64,7 +64,7 @@ class Buffers:
         self.ledger.close()
 
 
-def contiguous(recipe: Recipe, group: Group) -> Held:
+def contiguous(recipe: Recipe, group: Group) -> HeldExperts:
     """E/N neighbours on every rank."""
     share = recipe.model.experts // group.size
     mine = range(group.rank * share, (group.rank + 1) * share)

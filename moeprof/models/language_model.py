@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from moeprof.instrument.step import Step
-from moeprof.models.attention import Cache
+from moeprof.models.attention import KeyValueCache
 from moeprof.models.transformer import Embedding, Layer, empty_caches, make_layers
 from moeprof.records.recipe.recipe import Recipe
 
@@ -22,7 +22,7 @@ class LanguageModel(nn.Module):
         self.layers = make_layers("", recipe.model.decoder_layers, recipe, dense=dense)
         self.norm = nn.LayerNorm(recipe.model.dim)
 
-    def forward(self, tokens_BL: Tensor, step: Step, caches: Sequence[Cache] | None = None) -> Tensor:
+    def forward(self, tokens_BL: Tensor, step: Step, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
         """Logits (B, L, V); with caches the tokens continue what those hold."""
         x_BLD = self.embedding(tokens_BL, caches[0].length if caches else 0)
         for index, layer in enumerate(self.layers):
@@ -31,6 +31,6 @@ class LanguageModel(nn.Module):
             x_BLD = layer.feed_forward(x_BLD, step)
         return self.embedding.head(x_BLD, self.norm)
 
-    def empty_caches(self, batch_size: int, num_positions: int) -> list[Cache]:
+    def empty_caches(self, batch_size: int, num_positions: int) -> list[KeyValueCache]:
         """Room to decode."""
         return empty_caches(self.layers, batch_size, num_positions)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moeprof.instrument.probe import region
 from moeprof.instrument.step import Step
-from moeprof.models.attention import Attention, Cache
+from moeprof.models.attention import Attention, KeyValueCache
 from moeprof.models.positions import Positions, make_positions
 from moeprof.moe.experts import ACTIVATIONS
 from moeprof.moe.layer import MoELayer
@@ -44,7 +44,13 @@ class Layer(nn.Module):
         self.ffn = MoELayer(name, recipe) if sparse else DenseFFN(model.dim, model.ffn_dim, model.activation)
 
     def attend(
-        self, x_BLD: Tensor, positions: Positions, *, causal: bool, real_BL: Tensor | None = None, cache: Cache | None = None
+        self,
+        x_BLD: Tensor,
+        positions: Positions,
+        *,
+        causal: bool,
+        real_BL: Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """The first sublayer."""
         with region("attention", self.name):
@@ -52,7 +58,7 @@ class Layer(nn.Module):
             attended_BLD: Tensor = self.attention(normed, positions, causal=causal, keys_real_BM=real_BL, cache=cache)
             return x_BLD + attended_BLD
 
-    def attend_across(self, x_BLD: Tensor, memory: Cache, memory_real_BM: Tensor | None) -> Tensor:
+    def attend_across(self, x_BLD: Tensor, memory: KeyValueCache, memory_real_BM: Tensor | None) -> Tensor:
         """The sublayer that reads the encoder's output."""
         assert self.cross_norm is not None
         assert self.cross_attention is not None
@@ -98,12 +104,12 @@ def make_layers(stack: str, num_layers: int, recipe: Recipe, *, dense: bool, cro
     )
 
 
-def empty_caches(layers: nn.ModuleList, batch_size: int, num_positions: int) -> list[Cache]:
+def empty_caches(layers: nn.ModuleList, batch_size: int, num_positions: int) -> list[KeyValueCache]:
     """Room for the keys and values of every layer's self-attention."""
     caches = []
     for layer in layers:
         assert isinstance(layer, Layer)
         weight, num_heads = layer.attention.k.weight, layer.attention.num_heads
         shape = (batch_size, num_heads, num_positions, weight.shape[0] // num_heads)
-        caches.append(Cache(weight.new_zeros(shape), weight.new_zeros(shape)))
+        caches.append(KeyValueCache(weight.new_zeros(shape), weight.new_zeros(shape)))
     return caches

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moeprof.instrument.probe import region
 from moeprof.instrument.step import Step
-from moeprof.models.attention import Cache
+from moeprof.models.attention import KeyValueCache
 from moeprof.models.transformer import Embedding, Layer, empty_caches, make_layers
 from moeprof.records.recipe.recipe import Recipe
 
@@ -19,7 +19,7 @@ from moeprof.records.recipe.recipe import Recipe
 class Memory:
     """What the decoder keeps of the encoded sentences: keys and values per decoder layer, and where they are padding."""
 
-    caches: list[Cache]
+    caches: list[KeyValueCache]
     real_BM: Tensor | None
 
 
@@ -56,7 +56,7 @@ class TranslationModel(nn.Module):
                 caches.append(layer.cross_attention.remember(encoded_BMD))
         return Memory(caches, None if step.real_T is None else step.real_T.view(encoded_BMD.shape[:2]))
 
-    def forward(self, target_BL: Tensor, memory: Memory, step: Step, caches: Sequence[Cache] | None = None) -> Tensor:
+    def forward(self, target_BL: Tensor, memory: Memory, step: Step, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
         """Logits (B, L, V); with caches the tokens continue what those hold."""
         x_BLD = self.embedding(target_BL, caches[0].length if caches else 0)
         for index, layer in enumerate(self.decoder):
@@ -66,6 +66,6 @@ class TranslationModel(nn.Module):
             x_BLD = layer.feed_forward(x_BLD, step)
         return self.embedding.head(x_BLD, self.norm)
 
-    def empty_caches(self, batch_size: int, num_positions: int) -> list[Cache]:
+    def empty_caches(self, batch_size: int, num_positions: int) -> list[KeyValueCache]:
         """Room to decode."""
         return empty_caches(self.decoder, batch_size, num_positions)

@@ -22,7 +22,7 @@ from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
 
 Words = npt.NDArray[np.uint64]
 Decisions = tuple[Ints, npt.NDArray[np.float32] | None]
-Table = tuple[Ints, Ints, npt.NDArray[np.float32]]
+DecisionTable = tuple[Ints, Ints, npt.NDArray[np.float32]]
 """Sorted token keys (N,), their experts (N, K) and softmax values (N, K); the last row stands for a token that is not there."""
 
 NO_TOKEN = np.iinfo(np.int64).max
@@ -30,7 +30,7 @@ BEGINNINGS = {"prefill": "score"}
 """Prompts are read before anything is recorded; they are the beginnings of the sequences that `score` recorded."""
 
 
-class Source(Protocol):
+class DecisionSource(Protocol):
     """Where decisions come from, on the host."""
 
     def draw(self, layer: str, step: Step) -> Decisions:
@@ -41,7 +41,7 @@ class Source(Protocol):
 class ForcedRouting:
     """Keeps what was drawn for a layer and step on the device, so that timed rounds only look it up."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DecisionSource) -> None:
         self.source = source
         self.drawn: dict[tuple[str, Step], tuple[Tensor, Tensor | None]] = {}
 
@@ -95,11 +95,11 @@ class ZipfSource:
         return origin_T
 
 
-class TraceSource:
+class RecordedSource:
     """The decisions of a recorded trace, found by layer, phase, sequence and position."""
 
     def __init__(self, traces: list[RoutingTrace], num_experts: int, top_k: int) -> None:
-        self.tables: dict[tuple[str, str], Table] = {}
+        self.tables: dict[tuple[str, str], DecisionTable] = {}
         self.empty = with_no_token([], np.empty((0, top_k), np.int64), np.empty((0, top_k), np.float32))
         for trace in traces:
             header = trace.header
@@ -131,7 +131,7 @@ class TraceSource:
         return experts_NK[index_T], weights_NK[index_T]
 
 
-def lookup_table(trace: RoutingTrace, top_k: int) -> Table:
+def lookup_table(trace: RoutingTrace, top_k: int) -> DecisionTable:
     """The decisions of one layer; unknown softmax values count alike. UsageError unless a token has K distinct choices once."""
     keys = token_keys(trace.column("sequence"), trace.column("position"))
     order = np.lexsort((trace.column("slot"), keys))
@@ -147,7 +147,7 @@ def lookup_table(trace: RoutingTrace, top_k: int) -> Table:
     return with_no_token(keys_NK[:, 0], experts_NK, np.where(np.isfinite(weights_NK), weights_NK, np.float32(1 / top_k)))
 
 
-def with_no_token(keys_N: npt.ArrayLike, experts_NK: Ints, weights_NK: npt.NDArray[np.float32]) -> Table:
+def with_no_token(keys_N: npt.ArrayLike, experts_NK: Ints, weights_NK: npt.NDArray[np.float32]) -> DecisionTable:
     """The table with its last row, so that every search ends at one."""
     top_k = experts_NK.shape[1]
     return (
@@ -175,7 +175,7 @@ def make_forced_routing(recipe: Recipe) -> ForcedRouting | None:
         return None
     if source.path is None:
         return ForcedRouting(ZipfSource(source, num_experts, top_k))
-    return ForcedRouting(TraceSource(read_trace_path(source.path), num_experts, top_k))
+    return ForcedRouting(RecordedSource(read_trace_path(source.path), num_experts, top_k))
 
 
 def read_trace_path(path: Path) -> list[RoutingTrace]:

@@ -14,8 +14,8 @@ from moeprof.parallel.collectives import all_gather_json, answered
 from moeprof.parallel.group import Group
 from moeprof.records.link import BETWEEN, WITHIN, Link, Links, link_file
 
-Clock = Callable[[], int]
-Pair = tuple[int, int]
+ReadClock = Callable[[], int]
+RankPair = tuple[int, int]
 
 SIZES_BYTES = [8 * 4**power for power in range(11)]
 """8 bytes to 8 MiB."""
@@ -27,7 +27,7 @@ MIN_TURNS, MAX_TURNS = 5, 50
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def measured_links(group: Group, about: Mapping[str, str], device: str, clock: Clock) -> Links:
+def measured_links(group: Group, about: Mapping[str, str], device: str, clock: ReadClock) -> Links:
     """What lies between the ranks; to be called on all of them alike.
 
     `about` says what else than the machines' names a measurement depends on; what rank 0 kept of the same is used again.
@@ -53,15 +53,15 @@ def numbered(names: list[str]) -> list[int]:
     return [order.index(name) for name in names]
 
 
-def pairs_by_kind(hosts: list[int]) -> dict[str, Pair]:
+def pairs_by_kind(hosts: list[int]) -> dict[str, RankPair]:
     """The first two ranks that share a machine, and the first two that do not."""
-    pairs: dict[str, Pair] = {}
+    pairs: dict[str, RankPair] = {}
     for one, other in combinations(range(len(hosts)), 2):
         pairs.setdefault(WITHIN if hosts[one] == hosts[other] else BETWEEN, (one, other))
     return pairs
 
 
-def link(group: Group, about: Mapping[str, str], pair: Pair, device: str, clock: Clock) -> Link:
+def link(group: Group, about: Mapping[str, str], pair: RankPair, device: str, clock: ReadClock) -> Link:
     """Between two ranks: kept from before, or measured now while all others wait."""
     kept = Link.kept(about) if group.first else None
     times = all_gather_json(group, kept.times_ns if kept and kept.sizes_bytes == SIZES_BYTES else None)[0]
@@ -82,7 +82,7 @@ def keep(found: Link) -> None:
         return
 
 
-def there_and_back_ns(group: Group, pair: Pair, size_bytes: int, device: str, clock: Clock) -> int:
+def there_and_back_ns(group: Group, pair: RankPair, size_bytes: int, device: str, clock: ReadClock) -> int:
     """The shortest of several turns, as one rank of the pair sees it."""
     message = torch.zeros(size_bytes, dtype=torch.uint8, device=device)
     turns = max(MIN_TURNS, min(MAX_TURNS, BUDGET_BYTES // size_bytes))
@@ -90,7 +90,7 @@ def there_and_back_ns(group: Group, pair: Pair, size_bytes: int, device: str, cl
         return min(turn_ns(group, pair, message, clock) for _ in range(turns))
 
 
-def turn_ns(group: Group, pair: Pair, message: Tensor, clock: Clock) -> int:
+def turn_ns(group: Group, pair: RankPair, message: Tensor, clock: ReadClock) -> int:
     """One message from the pair's first rank to the other and back."""
     started = clock()
     if group.rank == pair[0]:

@@ -19,4 +19,7 @@ MODEL_REGIONS = ("embed", "attention", "cross_attention", "dense_ffn", "head")
 OTHER = "other"
 """The part of a step that belongs to no other region."""
 
+RegionKey = tuple[str, str]
+"""Region and layer."""
+
 REGIONS = (*LAYER_REGIONS, *MODEL_REGIONS, OTHER)

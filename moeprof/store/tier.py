@@ -11,7 +11,7 @@ from moeprof.policies.eviction.eviction import Eviction
 from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
 
-Key = tuple[str, int]
+ExpertKey = tuple[str, int]
 """A layer, and the logical number of one of its experts."""
 
 Fill = Callable[[str, int, ExpertWeights], None]
@@ -29,17 +29,17 @@ class Tier(Protocol):
 class HostTier:
     """All records in memory beside the device, pinned where a GPU is to copy from it while it computes."""
 
-    def __init__(self, records: Mapping[Key, Tensor], *, pinned: bool = False) -> None:
+    def __init__(self, records: Mapping[ExpertKey, Tensor], *, pinned: bool = False) -> None:
         self.records, self.pinned = dict(records), pinned
 
     @classmethod
-    def filled(cls, layout: RecordLayout, keys: list[Key], fill: Fill, *, pinned: bool) -> "HostTier":
+    def filled(cls, layout: RecordLayout, keys: list[ExpertKey], fill: Fill, *, pinned: bool) -> "HostTier":
         """With the weights of these experts."""
         tier = cls({}, pinned=pinned)
         tier.add(layout, keys, fill)
         return tier
 
-    def add(self, layout: RecordLayout, keys: list[Key], fill: Fill) -> None:
+    def add(self, layout: RecordLayout, keys: list[ExpertKey], fill: Fill) -> None:
         """The weights of these experts, as far as they are not there."""
         for layer, expert in [key for key in keys if key not in self.records]:
             record_B = torch.zeros(layout.record_bytes, dtype=torch.uint8, pin_memory=self.pinned)
@@ -59,7 +59,7 @@ class CachedTier:
         if pinned:
             self.slab_SB = self.slab_SB.pin_memory()
         self.cache, self.slower = Cache(num_slots, eviction), slower
-        self.numbers: dict[Key, int] = {}
+        self.numbers: dict[ExpertKey, int] = {}
         self.slots: dict[int, int] = {}
         self.free = list(range(num_slots))
 

@@ -84,7 +84,7 @@ class ForwardEpisode:
         yield self.ready(model)().flatten(0, 1)
 
 
-class Session(Protocol):
+class Generation(Protocol):
     """A model in the middle of generating."""
 
     first_B: Tensor
@@ -110,7 +110,7 @@ class DecodeEpisode:
     stop: int | None
     """A sequence that generates this token is padding from then on."""
     device: str
-    begin: Callable[[Any], Session]
+    begin: Callable[[Any], Generation]
     group: Group = ALONE
     """Ranks that decode together: all do as many steps."""
     references: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ class ParallelText:
 
 
 @dataclass(frozen=True)
-class Source:
+class TextFile:
     """One file, read in blocks; what is wrong with it becomes a UsageError that names the text and the file."""
 
     name: str
@@ -146,7 +146,7 @@ def kind(path: Path) -> str:
 def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
     """The documents of a file or a folder, in order, up to `max_chars` characters; blank ones are left out."""
     digest = hashlib.sha256()
-    sources = [Source(name, file, digest.update) for file in text_files(name, path)]
+    sources = [TextFile(name, file, digest.update) for file in text_files(name, path)]
     documents: list[str] = []
     left, cut = max_chars, False
     for document in chain.from_iterable(source.documents(max_chars) for source in sources):
@@ -157,7 +157,7 @@ def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
         left = None if left is None else left - len(document)
     documents = [document for document in documents if document.strip()]
     if not documents:
-        raise Source(name, path).fault("holds no text, or only white space", LM_REMEDY)
+        raise TextFile(name, path).fault("holds no text, or only white space", LM_REMEDY)
     return Text(name, documents, hash_of(documents) if cut else digest.hexdigest())
 
 
@@ -184,7 +184,7 @@ def text_files(name: str, path: Path) -> list[Path]:
         and file.resolve().is_relative_to(root)
     ]
     if not files:
-        raise Source(name, path).fault("the folder holds no .txt, .jsonl or .gz file that can be read", LM_REMEDY)
+        raise TextFile(name, path).fault("the folder holds no .txt, .jsonl or .gz file that can be read", LM_REMEDY)
     return sorted(files, key=lambda file: file.relative_to(path).as_posix())
 
 
@@ -193,7 +193,7 @@ def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = No
 
     Pairs with an empty side are left out. Line counts are compared to the end of both files, whatever the bound.
     """
-    sources = [Source(name, Path(path)) for path in ([paths] if isinstance(paths, str) else paths)]
+    sources = [TextFile(name, Path(path)) for path in ([paths] if isinstance(paths, str) else paths)]
     if len(sources) == 2:
         sides = aligned_lines(*sources)
         pairs = list(islice(filled(name, sides), max_pairs))
@@ -218,7 +218,7 @@ def filled(name: str, sides: Iterator[tuple[str, str]]) -> Iterator[tuple[str, s
             silent = True
 
 
-def aligned_lines(source: Source, target: Source) -> Iterator[tuple[str, str]]:
+def aligned_lines(source: TextFile, target: TextFile) -> Iterator[tuple[str, str]]:
     """Line by line; UsageError with both counts where one file is longer."""
     counts = [0, 0]
     for left, right in zip_longest(source.lines(), target.lines()):
@@ -232,7 +232,7 @@ def aligned_lines(source: Source, target: Source) -> Iterator[tuple[str, str]]:
         )
 
 
-def translations(source: Source) -> Iterator[tuple[str, str]]:
+def translations(source: TextFile) -> Iterator[tuple[str, str]]:
     """Pairs of one JSONL file: in the order that NAME `src-tgt` says, else in that of the first line."""
     order: tuple[str, ...] = ()
     for number, sides in source.objects("translation"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moeprof.models.attention import Attention, Cache
+from moeprof.models.attention import Attention, KeyValueCache
 from moeprof.models.positions import make_positions
 
 from .shapes import POSITIONS, real_up_to
@@ -44,10 +44,10 @@ def by_hand(attention: Attention, x_BLD: Tensor, memory_BMD: Tensor, visible_BLM
     return result
 
 
-def room(batch_size: int, num_positions: int) -> Cache:
+def room(batch_size: int, num_positions: int) -> KeyValueCache:
     """An empty cache in which nothing may be read before it was written."""
     keys, values = torch.full((2, batch_size, HEADS, num_positions, WIDTH), torch.nan)
-    return Cache(keys, values)
+    return KeyValueCache(keys, values)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -15,7 +15,7 @@ from scipy import stats
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step
-from moeprof.moe.forced import TraceSource, ZipfSource, make_forced_routing
+from moeprof.moe.forced import RecordedSource, ZipfSource, make_forced_routing
 from moeprof.records.arrays import Ints
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.routing_source import parse_routing_source
@@ -246,7 +246,7 @@ def recorded(case: Drawn, *, phase: str = "score") -> RoutingTrace:
 @unhurried
 @given(drawn())
 def test_the_replay_of_a_trace_gives_the_decisions_it_was_recorded_with(case: Drawn) -> None:
-    source = TraceSource([recorded(case)], case.num_experts, case.top_k)
+    source = RecordedSource([recorded(case)], case.num_experts, case.top_k)
     experts_TK, probs_TK = source.draw("0", at_places(case))
     assert probs_TK is not None
     for token in range(case.num_tokens):
@@ -273,14 +273,14 @@ def test_a_replayed_layer_gives_the_same_bits_as_the_recorded_one(tmp_path: Path
 
 def test_a_replay_finds_tokens_in_batches_of_another_shape() -> None:
     case = Drawn([[float(token == expert) for expert in range(12)] for token in range(12)], None, 2)
-    source = TraceSource([recorded(case)], 12, 2)
+    source = RecordedSource([recorded(case)], 12, 2)
     experts_TK, _ = source.draw("0", step_of([(2, 1), (0, 3), (2, 1)], index=5))
     assert experts_TK.tolist() == [case.experts[9], case.experts[3], case.experts[9]]
 
 
 def test_padding_needs_no_decision_in_the_trace() -> None:
     case = Drawn([[0.5, 0.25, 1.0]] * 4, [True, True, True, False], 2)
-    experts_TK, _ = TraceSource([recorded(case)], 3, 2).draw("0", at_places(case))
+    experts_TK, _ = RecordedSource([recorded(case)], 3, 2).draw("0", at_places(case))
     assert experts_TK[:3].tolist() == [[2, 0]] * 3
     assert len(experts_TK) == 4
 
@@ -289,7 +289,7 @@ def test_probabilities_that_a_trace_does_not_know_count_alike() -> None:
     case = Drawn([[0.5, 0.25]], None, 2)
     trace = recorded(case)
     unknown = trace.table.set_column(7, "weight", pa.array([float("nan")] * 2, pa.float32()))
-    _, probs_TK = TraceSource([RoutingTrace(trace.header, unknown)], 2, 2).draw("0", at_places(case))
+    _, probs_TK = RecordedSource([RoutingTrace(trace.header, unknown)], 2, 2).draw("0", at_places(case))
     assert probs_TK is not None
     assert probs_TK.tolist() == [[0.5, 0.5]]
 
@@ -307,19 +307,19 @@ CASE = Drawn([[0.5, 0.25, 1.0]] * 4, None, 2)
 )
 def test_a_token_that_the_trace_does_not_hold_is_named(step: Step, where: str) -> None:
     with pytest.raises(MoeprofError, match=f"no decision for {where}\n") as caught:
-        TraceSource([recorded(CASE)], 3, 2).draw("0", step)
+        RecordedSource([recorded(CASE)], 3, 2).draw("0", step)
     assert str(caught.value).count("\n") == 1
 
 
 def test_a_layer_that_the_trace_does_not_hold_is_named() -> None:
     with pytest.raises(MoeprofError, match="no decision for layer 5, phase score, sequence 0, position 0"):
-        TraceSource([recorded(CASE)], 3, 2).draw("5", grid(1, 1))
+        RecordedSource([recorded(CASE)], 3, 2).draw("5", grid(1, 1))
 
 
 @pytest.mark.parametrize(("num_experts", "top_k"), [(4, 2), (3, 1), (128, 8)])
 def test_a_trace_of_another_gating_is_refused_with_both_numbers(num_experts: int, top_k: int) -> None:
     with pytest.raises(UsageError, match=f"3 experts and top_k 2, the recipe {num_experts} and {top_k}") as caught:
-        TraceSource([recorded(CASE)], num_experts, top_k)
+        RecordedSource([recorded(CASE)], num_experts, top_k)
     assert str(caught.value).count("\n") == 1
 
 
@@ -327,7 +327,7 @@ def test_a_trace_with_half_of_a_tokens_choices_is_refused() -> None:
     trace = recorded(CASE)
     for rows in (trace.table.slice(1), trace.table.slice(1, 6)):
         with pytest.raises(UsageError, match="choices"):
-            TraceSource([RoutingTrace(trace.header, rows)], 3, 2)
+            RecordedSource([RoutingTrace(trace.header, rows)], 3, 2)
 
 
 @pytest.mark.parametrize("top_k", [1, 2])
@@ -336,7 +336,7 @@ def test_a_trace_that_holds_a_token_twice_is_refused(top_k: int) -> None:
     one, other = (recorded(Drawn([gates] * 4, None, top_k)) for gates in ([0.5, 0.25, 1.0], [1.0, 0.25, 0.5]))
     twice = RoutingTrace(one.header, pa.concat_tables([one.table, other.table]).unify_dictionaries())
     with pytest.raises(UsageError, match="choices"):
-        TraceSource([twice], 3, top_k)
+        RecordedSource([twice], 3, top_k)
 
 
 def test_a_trace_whose_token_chose_one_expert_twice_is_refused() -> None:
@@ -344,7 +344,7 @@ def test_a_trace_whose_token_chose_one_expert_twice_is_refused() -> None:
     trace = recorded(CASE)
     repeated = trace.table.set_column(6, "expert", pa.array([0] * 8, pa.int32()))
     with pytest.raises(UsageError, match="choices"):
-        TraceSource([RoutingTrace(trace.header, repeated)], 3, 2)
+        RecordedSource([RoutingTrace(trace.header, repeated)], 3, 2)
 
 
 def test_a_folder_without_a_trace_and_a_missing_file_are_usage_errors(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
-from moeprof.workloads.text import BLOCK_BYTES, Source, parse_data_option, read_documents, read_pairs
+from moeprof.workloads.text import BLOCK_BYTES, TextFile, parse_data_option, read_documents, read_pairs
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -244,16 +244,16 @@ def test_the_file_of_a_folder_that_is_wrong_is_named(tmp_path: Path) -> None:
 def test_lines_end_at_line_feeds_only(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     lines = [line.replace("\ufeff", "") for line in lines]
     path = write(tmp_path_factory.mktemp("lines") / "a", "".join(line + "\r\n" for line in lines))
-    assert list(Source("x", path).lines()) == lines
+    assert list(TextFile("x", path).lines()) == lines
 
 
 def test_the_last_line_needs_no_end(tmp_path: Path) -> None:
-    assert list(Source("x", write(tmp_path / "a", "one\u2028still one\n\ntwo")).lines()) == ["one\u2028still one", "", "two"]
+    assert list(TextFile("x", write(tmp_path / "a", "one\u2028still one\n\ntwo")).lines()) == ["one\u2028still one", "", "two"]
 
 
 def test_a_line_longer_than_many_blocks_is_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a", "x" * (4 * BLOCK_BYTES + 1) + "\ny\n")
-    assert [len(line) for line in Source("x", path).lines()] == [4 * BLOCK_BYTES + 1, 1]
+    assert [len(line) for line in TextFile("x", path).lines()] == [4 * BLOCK_BYTES + 1, 1]
 
 
 # Pairs

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-Side = Sequence[Sequence[float]]
+ProcessRounds = Sequence[Sequence[float]]
 """The rounds of every process."""
 
 ALPHA = 0.01
@@ -30,7 +30,7 @@ MIN_PROCESSES = 3
 """A side of fewer does not show what differs from one process to the next."""
 
 
-def p_value(baseline: Side, candidate: Side, *, paired: bool = False) -> float:
+def p_value(baseline: ProcessRounds, candidate: ProcessRounds, *, paired: bool = False) -> float:
     """The larger p value of the two tests: rounds must differ, and processes must, each beyond its own chance.
 
     Of fewer than MIN_PROCESSES a side, that of the rounds alone: what nobody should decide by. `paired`: round i of process j
@@ -40,7 +40,7 @@ def p_value(baseline: Side, candidate: Side, *, paired: bool = False) -> float:
     return max(of_rounds, processes_p(parts_of(baseline, candidate, paired))) if enough(baseline, candidate) else of_rounds
 
 
-def enough(*sides: Side) -> bool:
+def enough(*sides: ProcessRounds) -> bool:
     """Whether every side has processes to tell their spread from."""
     return min(map(len, sides)) >= MIN_PROCESSES
 
@@ -59,7 +59,7 @@ def rounds_p(baseline: Sequence[float], candidate: Sequence[float]) -> float:
     return float(test.pvalue)
 
 
-def parts_of(baseline: Side, candidate: Side, paired: bool) -> list[Side]:
+def parts_of(baseline: ProcessRounds, candidate: ProcessRounds, paired: bool) -> list[ProcessRounds]:
     """Sides in logarithms whose means over processes of medians over rounds add up to the log of the ratio.
 
     Rounds that ran beside each other become their ratio, in which what slowed both down cancels out; else the candidate's rounds
@@ -73,7 +73,7 @@ def parts_of(baseline: Side, candidate: Side, paired: bool) -> list[Side]:
     ]
 
 
-def processes_p(parts: Sequence[Side]) -> float:
+def processes_p(parts: Sequence[ProcessRounds]) -> float:
     """Two-sided t test that the processes' medians add up to 0: Student's of one part, Welch's of two."""
     from scipy.stats import ttest_1samp, ttest_ind
 
@@ -95,18 +95,18 @@ def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     return {name: corrected[name] for name in p_values}
 
 
-def effect(parts: Sequence[Side]) -> float:
+def effect(parts: Sequence[ProcessRounds]) -> float:
     """The log of the ratio."""
     return sum(fmean(medians(part)) for part in parts)
 
 
-def ratio(baseline: Side, candidate: Side, *, paired: bool = False) -> float:
+def ratio(baseline: ProcessRounds, candidate: ProcessRounds, *, paired: bool = False) -> float:
     """Candidate over baseline: medians over rounds, geometric mean over processes."""
     return math.exp(effect(parts_of(baseline, candidate, paired)))
 
 
 def ratio_interval(
-    baseline: Side, candidate: Side, *, paired: bool = False, confidence: float = 0.95, seed: int = 0
+    baseline: ProcessRounds, candidate: ProcessRounds, *, paired: bool = False, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
     """Bootstrap interval (percentiles) of `ratio`, the same on every call: processes are drawn anew, then their rounds."""
     import numpy as np
@@ -117,7 +117,7 @@ def ratio_interval(
     return float(low), float(high)
 
 
-def resampled(part: Side, seed: int) -> Any:
+def resampled(part: ProcessRounds, seed: int) -> Any:
     """Means (RESAMPLES,) over drawn processes of medians over drawn rounds."""
     import numpy as np
 
@@ -137,17 +137,17 @@ def middles(num_values: int, *seed: int) -> Any:
     return drawn[:, [(num_values - 1) // 2, num_values // 2]]
 
 
-def pooled(side: Side) -> list[float]:
+def pooled(side: ProcessRounds) -> list[float]:
     """The rounds of all processes."""
     return list(chain.from_iterable(side))
 
 
-def medians(part: Side) -> list[float]:
+def medians(part: ProcessRounds) -> list[float]:
     """One value per process."""
     return [median(rounds) for rounds in part]
 
 
-def spread(side: Side) -> float | None:
+def spread(side: ProcessRounds) -> float | None:
     """Relative standard deviation from process to process; None where there is only one."""
     return stdev(math.log(value) for value in medians(side)) if len(side) > 1 else None
 
@@ -157,7 +157,9 @@ def fewest_rounds(family: int) -> int:
     return next(rounds for rounds in count(2) if 2 / math.comb(2 * rounds, rounds) < ALPHA / family)
 
 
-def processes_needed(baseline: Side, candidate: Side, threshold: float, family: int = 1, *, paired: bool = False) -> int:
+def processes_needed(
+    baseline: ProcessRounds, candidate: ProcessRounds, threshold: float, family: int = 1, *, paired: bool = False
+) -> int:
     """Processes per side after which the tests would find a change of `threshold` with POWER, given the spread that was seen.
 
     The usual size of a sample for a test of means: normal quantiles, and one more for the degrees of freedom.

@@ -8,7 +8,7 @@ from moeprof.analysis.comparison.measurement import Measurement, Number, is_gate
 from moeprof.analysis.comparison.significance import (
     ALPHA,
     MIN_PROCESSES,
-    Side,
+    ProcessRounds,
     enough,
     fewest_rounds,
     holm,
@@ -72,8 +72,8 @@ class Finding:
 class Rounds:
     """Raw samples of both sides, a list per process."""
 
-    baseline: Side
-    candidate: Side
+    baseline: ProcessRounds
+    candidate: ProcessRounds
     paired: bool
     """Whether round i of process j of one side ran beside that of the other."""
 
@@ -265,7 +265,7 @@ def tested(finding: Finding, p: float, family: int, rules: Rules) -> Finding:
     return replace(whole, why=undecided(finding.rounds, threshold or abs(size), family))
 
 
-def few_processes(before: Side, after: Side) -> str:
+def few_processes(before: ProcessRounds, after: ProcessRounds) -> str:
     """What a side lacks that was recorded once."""
     fewest = min(len(before), len(after))
     return f"recorded in {fewest} process{'' if fewest == 1 else 'es'} a side, {MIN_PROCESSES} or more show how much two of them differ"

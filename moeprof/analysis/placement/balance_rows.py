@@ -13,6 +13,7 @@ from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed
 from moeprof.analysis.placement.virtual_parallel import Choices, choices_of
 from moeprof.analysis.placement.virtual_rows import virtual_rows
 from moeprof.analysis.routing.drift import domain_pairs, drift_metrics
+from moeprof.analysis.routing.layer_rows import Values
 from moeprof.analysis.routing.layer_rows import over_layers as mean_of_layers
 from moeprof.analysis.routing.load_matrix import LoadMatrix
 from moeprof.policies.balancing.balancer import Cluster
@@ -23,7 +24,6 @@ from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.run.replay import BalanceRequest
 from moeprof.records.traces.routing_trace import RoutingTrace
 
-Values = Mapping[str, float]
 Advance = Callable[[], None]
 
 HALVES = "history vs test"
@@ -34,7 +34,7 @@ MOST_DEVICES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Phase:
+class PhaseLoads:
     """One phase's loads, and what was asked."""
 
     name: str
@@ -73,7 +73,7 @@ class Phase:
         return (self.row(metric, value, **address) for metric, value in values.items())
 
 
-def balance_rows(phase: Phase, advance: Advance) -> Iterator[MetricRow]:
+def balance_rows(phase: PhaseLoads, advance: Advance) -> Iterator[MetricRow]:
     """All of a phase; `advance` is called after every balancer and number of devices."""
     yield from drift_rows(phase)
     crosses = crossed_trials(phase.layers)
@@ -103,13 +103,13 @@ def at(name: str, devices: int) -> str:
     return format_point({"balancer": name, "devices": devices})
 
 
-def load_rows(phase: Phase, tops: Mapping[str, Floats], point: str, **address: str) -> Iterator[MetricRow]:
+def load_rows(phase: PhaseLoads, tops: Mapping[str, Floats], point: str, **address: str) -> Iterator[MetricRow]:
     """Of every layer, and over them."""
     layers = {layer: load_values(top_B) for layer, top_B in tops.items()}
     yield from every_layer(phase, layers, point=point, **address)
 
 
-def floor_rows(phase: Phase, trial: Trial, devices: int, **address: str) -> Iterator[MetricRow]:
+def floor_rows(phase: PhaseLoads, trial: Trial, devices: int, **address: str) -> Iterator[MetricRow]:
     """What no placement without copies can pass."""
     layers = {
         layer: {f"{name}_floor": value for name, value in load_values(floor_shares(halves.test, devices)).items()}
@@ -118,7 +118,7 @@ def floor_rows(phase: Phase, trial: Trial, devices: int, **address: str) -> Iter
     yield from every_layer(phase, layers, point=format_point({"devices": devices}), **address)
 
 
-def every_layer(phase: Phase, layers: Mapping[str, Values], **address: str) -> Iterator[MetricRow]:
+def every_layer(phase: PhaseLoads, layers: Mapping[str, Values], **address: str) -> Iterator[MetricRow]:
     """Each, and all of them."""
     for layer, values in layers.items():
         yield from phase.rows(values, layer=layer, **address)
@@ -127,7 +127,7 @@ def every_layer(phase: Phase, layers: Mapping[str, Values], **address: str) -> I
 
 
 def placement_rows(
-    phase: Phase, name: str, devices: int, placements: Placed, tops: Mapping[str, Floats], before: Mapping[str, Floats]
+    phase: PhaseLoads, name: str, devices: int, placements: Placed, tops: Mapping[str, Floats], before: Mapping[str, Floats]
 ) -> Iterator[MetricRow]:
     """What one balancer brings, and what it costs."""
     point = at(name, devices)
@@ -144,7 +144,7 @@ def placement_rows(
         yield from phase_virtual_rows(phase, name, devices, placements)
 
 
-def move_rows(phase: Phase, placements: Placed, point: str) -> Iterator[MetricRow]:
+def move_rows(phase: PhaseLoads, placements: Placed, point: str) -> Iterator[MetricRow]:
     """Weights that devices must fetch."""
     trace = phase.balance.trace
     moved = {layer: num_moved(slots_DS, trace.num_experts) for layer, slots_DS in placements.items()}
@@ -155,7 +155,7 @@ def move_rows(phase: Phase, placements: Placed, point: str) -> Iterator[MetricRo
         yield phase.row("moved_bytes", sum(number * trace.expert_bytes[layer] for layer, number in moved.items()), point=point)
 
 
-def device_rows(phase: Phase, placements: Placed, point: str) -> Iterator[MetricRow]:
+def device_rows(phase: PhaseLoads, placements: Placed, point: str) -> Iterator[MetricRow]:
     """Of every device, as `rank`, in each layer."""
     for layer, slots_DS in placements.items():
         test = phase.trial.halves[layer].test
@@ -164,13 +164,13 @@ def device_rows(phase: Phase, placements: Placed, point: str) -> Iterator[Metric
             yield phase.row("device_load", load, point=point, layer=layer, rank=str(device))
 
 
-def phase_virtual_rows(phase: Phase, name: str, devices: int, placements: Placed) -> Iterator[MetricRow]:
+def phase_virtual_rows(phase: PhaseLoads, name: str, devices: int, placements: Placed) -> Iterator[MetricRow]:
     """Traffic and waiting, over the whole trace."""
     for metric, value, address in virtual_rows(phase.balance, phase.choices, placements, phase.cluster(name, devices)):
         yield phase.row(metric, value, point=at(name, devices), **address)
 
 
-def drift_rows(phase: Phase) -> Iterator[MetricRow]:
+def drift_rows(phase: PhaseLoads) -> Iterator[MetricRow]:
     """How far the test is from the history, and domains from each other; over layers their mean."""
     found: dict[str, list[Values]] = {}
     for layer, halves in phase.trial.halves.items():

@@ -24,7 +24,7 @@ WORTH = 0.05
 FEWEST = 10
 """Test steps below which nothing is said."""
 
-Word = Literal["recommended", "not recommended", "too little evidence"]
+Recommendation = Literal["recommended", "not recommended", "too little evidence"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Gain:
     steps: int
 
     @property
-    def verdict(self) -> Word:
+    def verdict(self) -> Recommendation:
         """Whether the interval lies on one side of WORTH."""
         if self.steps >= FEWEST and self.low > WORTH:
             return "recommended"

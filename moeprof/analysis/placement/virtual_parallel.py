@@ -116,7 +116,7 @@ def flows(choices: Choices, slots_DS: Counts, cluster: Cluster) -> Flows:
 
 
 @dataclass(frozen=True)
-class Links:
+class DeviceLinks:
     """Bytes per second of each device."""
 
     near: int
@@ -125,7 +125,7 @@ class Links:
     """Between nodes."""
 
 
-def times_ns(found: Flows, token_bytes: int, links: Links) -> tuple[float, float]:
+def times_ns(found: Flows, token_bytes: int, links: DeviceLinks) -> tuple[float, float]:
     """Of a step, mean over steps, both ways: until the slowest device is done, and what the mean device waits for it."""
     own_BD = np.maximum(found.near_BD / links.near, found.far_BD / links.far) * (WAYS * token_bytes * NS_PER_S)
     slowest_B = own_BD.max(axis=1)

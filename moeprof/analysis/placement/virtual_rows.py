@@ -6,7 +6,7 @@ Shape suffixes: D devices, V nodes.
 from collections.abc import Iterator, Mapping
 
 from moeprof.analysis.placement.trial import Placed
-from moeprof.analysis.placement.virtual_parallel import WAYS, Choices, Flows, Links, flows, times_ns
+from moeprof.analysis.placement.virtual_parallel import WAYS, Choices, DeviceLinks, Flows, flows, times_ns
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.records.run.replay import BalanceRequest
@@ -16,15 +16,15 @@ MOST_PAIRS = 16
 
 NODE, OTHER_NODES = "same node", "other nodes"
 
-Found = tuple[str, float, dict[str, str]]
+AddressedValue = tuple[str, float, dict[str, str]]
 """Metric, value, address."""
 
 
 def virtual_rows(
     balance: BalanceRequest, choices: Mapping[str, Choices], placements: Placed, cluster: Cluster
-) -> Iterator[Found]:
+) -> Iterator[AddressedValue]:
     """Of every layer, per step of the layer; of all layers, the sum of theirs."""
-    links, token_bytes = Links(balance.bandwidth, balance.node_bandwidth), balance.trace.token_bytes
+    links, token_bytes = DeviceLinks(balance.bandwidth, balance.node_bandwidth), balance.trace.token_bytes
     sums: dict[tuple[str, str], float] = {}
     for layer, slots_DS in placements.items():
         found = flows(choices[layer], slots_DS, cluster)
@@ -37,7 +37,7 @@ def virtual_rows(
 
 
 def layer_values(
-    found: Flows, steps: int, cluster: Cluster, token_bytes: int | None, links: Links
+    found: Flows, steps: int, cluster: Cluster, token_bytes: int | None, links: DeviceLinks
 ) -> Iterator[tuple[str, str, float]]:
     """(metric, category, value per step)."""
     nodes_VV = found.nodes_VV(cluster.num_nodes)

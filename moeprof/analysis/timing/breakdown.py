@@ -5,10 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from moeprof.records.metrics.registry import Address, MetricRow
-from moeprof.records.regions import REGIONS
-
-Key = tuple[str, str]
-"""Region and layer."""
+from moeprof.records.regions import REGIONS, RegionKey
 
 Samples = tuple[MetricRow, list[float]]
 """A row beside the raw values that it stands for."""
@@ -20,18 +17,18 @@ class Breakdown:
 
     variant: str
     domain: str
-    rounds: Sequence[Mapping[Key, int]]
+    rounds: Sequence[Mapping[RegionKey, int]]
     """Nanoseconds per region and layer, `other` included: they add up to the round."""
     steps: int
     """Forward passes of a round."""
 
     @property
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[RegionKey]:
         """In the order of the regions, and within a region in the order of execution."""
         found = dict.fromkeys(key for times in self.rounds for key in times)
         return sorted(found, key=lambda key: REGIONS.index(key[0]))
 
-    def layer_ns(self, key: Key) -> list[float]:
+    def layer_ns(self, key: RegionKey) -> list[float]:
         """Of a step, one value per round."""
         return [times.get(key, 0) / self.steps for times in self.rounds]
 
@@ -54,7 +51,7 @@ def summed(breakdowns: Sequence[Breakdown]) -> list[Breakdown]:
     return totals
 
 
-def added(parts: Sequence[Mapping[Key, int]]) -> dict[Key, int]:
+def added(parts: Sequence[Mapping[RegionKey, int]]) -> dict[RegionKey, int]:
     """Key by key."""
     return {key: sum(part.get(key, 0) for part in parts) for key in dict.fromkeys(key for part in parts for key in part)}
 

@@ -25,7 +25,7 @@ class Cost(NamedTuple):
 
 NOTHING = Cost(0, 0, 0, 0)
 
-Round = Mapping[str, Cost]
+RoundCosts = Mapping[str, Cost]
 """By layer."""
 
 
@@ -36,7 +36,7 @@ class Stalls:
     domain: str
     steps: int
     """Forward passes of a round."""
-    rounds: Sequence[Round]
+    rounds: Sequence[RoundCosts]
     num_ranks: int = 1
 
 
@@ -60,13 +60,13 @@ def by_layer(visits: Iterable[tuple[str, LayerLoads]]) -> dict[str, Cost]:
     return found
 
 
-def layer_sums(together: Sequence[Round]) -> Round:
+def layer_sums(together: Sequence[RoundCosts]) -> RoundCosts:
     """Layer by layer."""
     layers = dict.fromkeys(layer for one in together for layer in one)
     return {layer: added(one.get(layer, NOTHING) for one in together) for layer in layers}
 
 
-def over_ranks(domain: str, steps: int, ranks: Sequence[Sequence[Round]]) -> Stalls:
+def over_ranks(domain: str, steps: int, ranks: Sequence[Sequence[RoundCosts]]) -> Stalls:
     """Round by round: times are means over ranks, bytes are sums."""
     rounds = [
         {layer: mean_of_ranks(whole, len(ranks)) for layer, whole in layer_sums(together).items()}

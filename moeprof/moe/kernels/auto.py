@@ -25,7 +25,7 @@ MANY_ROWS = 16
 
 
 @dataclass(frozen=True)
-class Cost:
+class KernelCost:
     """Nanoseconds of a call, of every expert that has rows, and of every row."""
 
     call_ns: float
@@ -52,7 +52,7 @@ class Auto:
     """
 
     clock: Clock = wall_clock
-    costs: dict[Shape, dict[str, Cost]] = field(default_factory=dict)
+    costs: dict[Shape, dict[str, KernelCost]] = field(default_factory=dict)
     chosen: Counter[tuple[torch.Size, str]] = field(default_factory=Counter)
     """Calls by shape and by the kernel that they were handed to."""
 
@@ -78,14 +78,14 @@ class Auto:
         if takes(weights) and weights.w1_EDF.device.type == "cpu":
             self.calibrated(weights, activation)
 
-    def calibrated(self, weights: ExpertWeights, activation: Activation) -> dict[str, Cost]:
+    def calibrated(self, weights: ExpertWeights, activation: Activation) -> dict[str, KernelCost]:
         """Costs of all candidates for experts of this shape, measured the first time."""
         shape = weights.w1_EDF.shape, weights.w1_EDF.dtype
         if shape not in self.costs:
             self.costs[shape] = {name: self.measured(kernel, weights, activation) for name, kernel in CANDIDATES.items()}
         return self.costs[shape]
 
-    def measured(self, kernel: Kernel, weights: ExpertWeights, activation: Activation) -> Cost:
+    def measured(self, kernel: Kernel, weights: ExpertWeights, activation: Activation) -> KernelCost:
         """Solves for the three costs from three trials: one row, one row of every expert, many rows of every expert."""
         num_experts = len(weights.w1_EDF)
         one, spread, many = (
@@ -94,7 +94,7 @@ class Auto:
         )
         row_ns = max(many - spread, 0.0) / (num_experts * (MANY_ROWS - 1))
         expert_ns = max((spread - one) / max(num_experts - 1, 1) - row_ns, 0.0)
-        return Cost(max(one - expert_ns - row_ns, 0.0), expert_ns, row_ns)
+        return KernelCost(max(one - expert_ns - row_ns, 0.0), expert_ns, row_ns)
 
     def fastest_ns(self, kernel: Kernel, weights: ExpertWeights, activation: Activation, active: int, rows_each: int) -> float:
         """Of some repeats; the first one warms up."""

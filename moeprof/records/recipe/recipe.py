@@ -12,7 +12,7 @@ SCHEMA = 1
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
-Memory = Annotated[int, Field(ge=1), BeforeValidator(lambda size: parse_bytes(size) if isinstance(size, str) else size)]
+MemorySize = Annotated[int, Field(ge=1), BeforeValidator(lambda size: parse_bytes(size) if isinstance(size, str) else size)]
 Phase = Literal["score", "encode", "decode"]
 
 PHASES: dict[str, tuple[Phase, ...]] = {"lm": ("score", "decode"), "mt": ("encode", "decode")}
@@ -176,7 +176,7 @@ class MeasureSection(Section):
 class BudgetSection(Section):
     """What the machine is allowed to give."""
 
-    memory: Memory | None = None
+    memory: MemorySize | None = None
     """Bytes of one device, or a size such as `1.5GiB`; the device's own memory when absent."""
 
 

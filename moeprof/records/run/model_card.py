@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One point of the training curve."""
 
     step: int
@@ -28,7 +28,7 @@ class Origin:
     text_hashes: dict[str, str]
     """SHA-256 of every domain's training text."""
     tokens: int
-    curve: list[Point]
+    curve: list[CurvePoint]
 
 
 @dataclass(frozen=True)

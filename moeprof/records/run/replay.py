@@ -5,14 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Access = Literal["sequential", "batch"]
+from moeprof.records.recipe.recipe import Positive
+
 Choice = Literal["all", "prefill", "decode"]
 
 PREFILL, DECODE, ALL = "prefill", "decode", "all"
 PHASES = (PREFILL, DECODE)
 """The replayed phases: steps of many tokens, and steps of one token per sequence; `all` is one after the other."""
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
@@ -80,7 +79,7 @@ class ReplayRequest(Strict):
     """Cache slots per layer and device; empty if `budgets` is not."""
     budgets: list[Positive] = []
     """Cache bytes per device for all layers together; empty if `slots` is not."""
-    access: Access
+    access: Literal["sequential", "batch"]
     phase: Choice
     devices: Positive = 1
     """Number of devices that the experts of a layer are spread over, in contiguous blocks of equal size."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 
-from moeprof.records.run.model_card import LayerUse, ModelCard, Point
+from moeprof.records.run.model_card import CurvePoint, LayerUse, ModelCard
 from moeprof.records.units import format_bytes, format_count, format_duration
 from moeprof.reporters.cells import percent
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph, Table
@@ -103,7 +103,7 @@ def curve_table(card: ModelCard) -> Table:
     return Table(["step", "tokens", "training", *domains], rows, labels=0, caption=caption)
 
 
-def thinned(curve: list[Point]) -> list[Point]:
+def thinned(curve: list[CurvePoint]) -> list[CurvePoint]:
     """At most CURVE_POINTS, evenly spread, counted from the end."""
     stride = max(1, -(-len(curve) // CURVE_POINTS))
     return curve[::-1][::stride][::-1]

@@ -20,7 +20,7 @@ PHASE_TITLES = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class ReportLayout:
     """How the runs of one command are told."""
 
     title: str
@@ -30,8 +30,8 @@ class Kind:
 
 
 KINDS = {
-    "characterize": Kind("Summary", summary, characterization.phase_blocks),
-    "optimize": Kind("Verdict", verdict, comparison.phase_blocks),
+    "characterize": ReportLayout("Summary", summary, characterization.phase_blocks),
+    "optimize": ReportLayout("Verdict", verdict, comparison.phase_blocks),
 }
 """By command; a run of a model under any other is told as a characterization."""
 
@@ -66,7 +66,7 @@ def model_parts(run: Run) -> Parts:
     return kind.title, kind.lines(run, metrics), phases(run, metrics, kind)
 
 
-def phases(run: Run, metrics: RunMetrics, kind: Kind) -> Iterator[Block]:
+def phases(run: Run, metrics: RunMetrics, kind: ReportLayout) -> Iterator[Block]:
     """Each under its title."""
     for phase in run.record.ran.phases:
         nothing = [Paragraph("Nothing was recorded in this phase.")]

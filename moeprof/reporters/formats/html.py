@@ -22,7 +22,7 @@ DIGIT = 7
 
 Label = tuple[float, str]
 """Where along an axis in pixels, and the words."""
-Point = tuple[float, float, str]
+PlotPoint = tuple[float, float, str]
 """Where in pixels, and what it says."""
 
 
@@ -37,7 +37,7 @@ class Drawing:
     y_name: str
     x_ticks: Sequence[Label]
     y_ticks: Sequence[Label]
-    curves: Sequence[Sequence[Point]]
+    curves: Sequence[Sequence[PlotPoint]]
     limit: Label | None
     limit_at_right: bool
 
@@ -98,7 +98,7 @@ def drawing(block: Curves) -> Drawing:
     )
 
 
-def crowded_at_left(curves: Sequence[Sequence[Point]], height: float, left: float, right: float) -> bool:
+def crowded_at_left(curves: Sequence[Sequence[PlotPoint]], height: float, left: float, right: float) -> bool:
     """Whether words at this height would be nearer to a point in the first quarter of the plot than in the last."""
     quarter = (right - left) / 4
     points = [(x, abs(y - height)) for curve in curves for x, y, _ in curve]

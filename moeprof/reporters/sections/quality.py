@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.reporters.documents.document import Block
-from moeprof.reporters.sections.tables import Column, domain_rows, metric_table
+from moeprof.reporters.sections.tables import MetricColumn, domain_rows, metric_table
 
-MEASURES: dict[str, tuple[dict[str, Column], str]] = {
+MEASURES: dict[str, tuple[dict[str, MetricColumn], str]] = {
     "bits_per_byte": (
         {"bits per byte": "bits_per_byte", "perplexity": "perplexity"},
         "Quality under static gating: cross-entropy per byte of text, and perplexity per token; lower is better.",

@@ -9,7 +9,7 @@ from moeprof.records.units import format_significant
 from moeprof.reporters.cells import Write, cell
 from moeprof.reporters.documents.document import Table
 
-Column = str | tuple[str, Write]
+MetricColumn = str | tuple[str, Write]
 """A metric, shown with three digits or as the function writes it."""
 
 
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def metric_table(
-    metrics: RunMetrics, labels: Sequence[str], columns: Mapping[str, Column], rows: Sequence[Row], caption: str
+    metrics: RunMetrics, labels: Sequence[str], columns: Mapping[str, MetricColumn], rows: Sequence[Row], caption: str
 ) -> Table:
     """A dash stands where the run has no such number."""
     written = {title: (column, format_significant) if isinstance(column, str) else column for title, column in columns.items()}

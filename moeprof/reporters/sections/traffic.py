@@ -10,12 +10,12 @@ from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_duration, format_significant
 from moeprof.reporters.cells import cell, percent, times
 from moeprof.reporters.documents.document import Block, Bullets, Details, Heading, HeatMap, Paragraph, Table
-from moeprof.reporters.sections.tables import Column, Row, metric_table
+from moeprof.reporters.sections.tables import MetricColumn, Row, metric_table
 
 MATRIX_RANKS = 6
 """More of them make a map, not a table."""
 
-COSTS: dict[str, Column] = {
+COSTS: dict[str, MetricColumn] = {
     "ops": "collectives",
     "bytes": ("comm_bytes", format_bytes),
     "transfer": ("comm_time", format_duration),
@@ -125,7 +125,7 @@ def rank_table(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Table
 def layer_table(metrics: RunMetrics, phase: str, variant: str) -> Table:
     """Every layer's collectives, and how uneven its ranks are."""
     address = Address(phase=phase, variant=variant)
-    columns: dict[str, Column] = COSTS | {
+    columns: dict[str, MetricColumn] = COSTS | {
         "tokens max/mean": ("rank_load_max_over_mean", times),
         "waiting max/mean": ("rank_wait_max_over_mean", times),
     }
@@ -136,7 +136,7 @@ def layer_table(metrics: RunMetrics, phase: str, variant: str) -> Table:
 def traffic_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> Table:
     """What communication costs under every variant, side by side."""
 
-    def row(title: str, column: Column, category: str = "") -> list[str]:
+    def row(title: str, column: MetricColumn, category: str = "") -> list[str]:
         metric, write = column if isinstance(column, tuple) else (column, format_significant)
         return [title, *(cell(metrics.or_none(metric, phase=phase, variant=one, category=category), write) for one in variants)]
 

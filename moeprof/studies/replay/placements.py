@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moeprof.analysis.placement.balance_rows import Phase, balance_rows
+from moeprof.analysis.placement.balance_rows import PhaseLoads, balance_rows
 from moeprof.analysis.placement.trial import cluster_for
 from moeprof.instrument.machine import host
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
@@ -53,7 +53,7 @@ def replay_placements(
     balance = resolved(loads.trace, asked)
     possible = possible_pairs(balance, notes)
     phases = [
-        Phase(name, balance, loads.variant, layers, loads.ranks.get(name, ()), possible)
+        PhaseLoads(name, balance, loads.variant, layers, loads.ranks.get(name, ()), possible)
         for name, layers in loads.layers.items()
     ]
     notes += [note for phase in phases for note in unjudged(phase)]
@@ -110,7 +110,7 @@ def possible_pairs(balance: BalanceRequest, notes: list[str]) -> list[tuple[str,
     return found
 
 
-def unjudged(phase: Phase) -> list[str]:
+def unjudged(phase: PhaseLoads) -> list[str]:
     """Layers that have one step only."""
     layers = [matrices[0].layer for matrices in phase.layers if matrices[0].layer not in phase.trial.halves]
     if not layers or not phase.ranks:

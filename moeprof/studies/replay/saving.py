@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moeprof.analysis.placement.balance_rows import Phase
+from moeprof.analysis.placement.balance_rows import PhaseLoads
 from moeprof.policies.balancing.balancer import History
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import placed
@@ -14,7 +14,7 @@ from moeprof.records.files import reason
 from moeprof.records.placement import Placement
 
 
-def placement_of(phases: Sequence[Phase], path: Path, notes: list[str], *, force: bool) -> Placement:
+def placement_of(phases: Sequence[PhaseLoads], path: Path, notes: list[str], *, force: bool) -> Placement:
     """Of all phases; UsageError where more than one could be meant, or none can be made."""
     name, devices = the_only(phases[0].possible, path)
     if path.exists() and not force:

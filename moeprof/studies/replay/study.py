@@ -8,9 +8,10 @@ from moeprof.analysis.caching.accesses import Stream, stream_of
 from moeprof.analysis.caching.miss_curves import missed
 from moeprof.analysis.caching.replay_rows import Outcome, replay_rows
 from moeprof.instrument.machine import host
+from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.registry import DEFAULT, EVICTION, make_eviction
 from moeprof.records.errors import UsageError
-from moeprof.records.run.replay import Access, Choice, ReplayRequest, TraceSource
+from moeprof.records.run.replay import Choice, ReplayRequest, TraceSource
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.units import format_bytes
@@ -30,7 +31,7 @@ class Asked:
     slots: Sequence[int] = ()
     """Every number from 1 to all of a layer's experts on a device, where this and `budgets` are empty."""
     budgets: Sequence[int] = ()
-    access: Access = "sequential"
+    access: AccessMode = "sequential"
     phase: Choice = "all"
     devices: int = 1
     bandwidth: int = 12 * 10**9

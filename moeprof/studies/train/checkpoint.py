@@ -17,7 +17,7 @@ from moeprof.moe.router import Router
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.files import reason, replacing
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.run.model_card import Origin, Point
+from moeprof.records.run.model_card import CurvePoint, Origin
 
 KEY = "moeprof"
 """The one metadata entry, JSON; one alone, since the order of several is not fixed and the file's hash is to be."""
@@ -49,7 +49,7 @@ def read_origin(path: Path) -> Origin | None:
         ) from error
 
 
-def origin_of(recipe: Recipe, *, twin: bool, hashes: dict[str, str], tokens: int, curve: list[Point]) -> Origin:
+def origin_of(recipe: Recipe, *, twin: bool, hashes: dict[str, str], tokens: int, curve: list[CurvePoint]) -> Origin:
     """The recipe's decisive sections, and what came of them."""
     return Origin(decisive(recipe), twin, hashes, tokens, curve)
 

@@ -13,7 +13,7 @@ import torch
 from moeprof.models.build import Model
 from moeprof.records.errors import MoeprofError
 from moeprof.records.recipe.recipe import TrainSection
-from moeprof.records.run.model_card import Point
+from moeprof.records.run.model_card import CurvePoint
 from moeprof.studies.progress import Progress
 from moeprof.studies.train.corpus import Corpus, generator
 from moeprof.studies.train.heldout import cross_entropies, mean, quality_text
@@ -82,7 +82,7 @@ class Training:
         course, train = self.course, self.train
         if course.step % train.evaluate_every == 0 or course.step == train.steps:
             heldout = cross_entropies(self.model, self.heldout)
-            course.curve.append(Point(course.step, course.tokens, mean(course.recent), heldout))
+            course.curve.append(CurvePoint(course.step, course.tokens, mean(course.recent), heldout))
             course.recent = []
             listener.show_quality(f"loss {course.curve[-1].loss:.3f}, held out {quality_text(heldout)}")
         before, course.cpu_seconds = course.cpu_seconds, self.spent_before + self.timer() - self.started

@@ -13,7 +13,7 @@ from moeprof.models.build import Model
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.run.model_card import Point
+from moeprof.records.run.model_card import CurvePoint
 from moeprof.studies.train.checkpoint import decisive, writing
 from moeprof.studies.train.optimizer import moments, restore_moments
 
@@ -30,7 +30,7 @@ class Course:
     cpu_seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
     """Losses since the last point."""
-    curve: list[Point] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
 
 
 def state_path(out: Path) -> Path:
@@ -70,5 +70,5 @@ def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, mark:
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[WEIGHT + name])
     restore_moments(model, optimizer, tensors, course["step"])
-    course["curve"] = [Point(**point) for point in course["curve"]]
+    course["curve"] = [CurvePoint(**point) for point in course["curve"]]
     return Course(**course)

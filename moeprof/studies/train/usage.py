@@ -22,18 +22,18 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import LayerUse
 from moeprof.workloads.episodes import Episode
 
-Key = tuple[str, str, str]
+UsageKey = tuple[str, str, str]
 """Phase, layer, domain."""
 
 
 @dataclass(eq=False)
-class Decisions:
+class DecisionCounts:
     """What the routers decided, added up."""
 
     full_step: int
     """Tokens of a decode step in which every sequence is running."""
-    counts: dict[Key, Counts] = field(default_factory=dict)
-    active: dict[Key, list[int]] = field(default_factory=dict)
+    counts: dict[UsageKey, Counts] = field(default_factory=dict)
+    active: dict[UsageKey, list[int]] = field(default_factory=dict)
     """Experts in use, step by step, full decode steps only."""
 
     def hook(self, name: str, router: Router, inputs: tuple[Tensor, Step], routing: Routing) -> None:
@@ -47,7 +47,7 @@ class Decisions:
 
 
 @contextmanager
-def observed(model: Model, decisions: Decisions) -> Iterator[None]:
+def observed(model: Model, decisions: DecisionCounts) -> Iterator[None]:
     """Hooks on every router, gone when the block ends."""
     handles = [layer.router.register_forward_hook(partial(decisions.hook, layer.name)) for layer in moe_layers(model)]
     try:
@@ -59,7 +59,7 @@ def observed(model: Model, decisions: Decisions) -> Iterator[None]:
 
 def layer_uses(model: Model, recipe: Recipe, episodes: Mapping[str, Sequence[Episode]]) -> list[LayerUse]:
     """Every phase and layer; the episodes, by phase, end settled."""
-    decisions = Decisions(recipe.load.batch_size)
+    decisions = DecisionCounts(recipe.load.batch_size)
     with observed(model, decisions):
         for phase, found in episodes.items():
             for episode in found:
@@ -69,7 +69,7 @@ def layer_uses(model: Model, recipe: Recipe, episodes: Mapping[str, Sequence[Epi
     return [layer_use(decisions, recipe, phase, layer) for phase in episodes for layer in recipe.moe_layers(phase)]
 
 
-def layer_use(decisions: Decisions, recipe: Recipe, phase: str, layer: str) -> LayerUse:
+def layer_use(decisions: DecisionCounts, recipe: Recipe, phase: str, layer: str) -> LayerUse:
     """Of all domains."""
     num_experts = recipe.model.experts
     counts = {key[2]: counts_E for key, counts_E in decisions.counts.items() if key[:2] == (phase, layer)}

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from moeprof.workloads.corpora.domains.code import code_document
 from moeprof.workloads.corpora.domains.prose import prose_document
 from moeprof.workloads.corpora.domains.records import record_document
-from moeprof.workloads.corpora.randomness import Split, Stream, seed_of
+from moeprof.workloads.corpora.randomness import RandomStream, Split, seed_of
 
-WRITERS: dict[str, Callable[[Stream], str]] = {"prose": prose_document, "code": code_document, "records": record_document}
+WRITERS: dict[str, Callable[[RandomStream], str]] = {"prose": prose_document, "code": code_document, "records": record_document}
 LM_DOMAINS: tuple[str, ...] = tuple(WRITERS)
 BETWEEN_DOCUMENTS = "\n\n"
 
@@ -21,7 +21,7 @@ def lm_text(domain: str, split: Split, num_bytes: int) -> str:
     documents: list[str] = []
     length = 0
     while length < num_bytes:
-        document = write(Stream(seed_of("lm", domain, split, len(documents)))) + BETWEEN_DOCUMENTS
+        document = write(RandomStream(seed_of("lm", domain, split, len(documents)))) + BETWEEN_DOCUMENTS
         documents.append(document)
         length += len(document)
     return "".join(documents)[:num_bytes]

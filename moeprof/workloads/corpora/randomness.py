@@ -26,7 +26,7 @@ def seed_of(*key: str | int) -> int:
     return seed
 
 
-class Stream:
+class RandomStream:
     """A splitmix64 generator whose every 64-bit draw is spent on several small choices, digit by digit in mixed radix."""
 
     __slots__ = ("_pool", "_state")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from moeprof.workloads.corpora.randomness import Split, Stream, seed_of
+from moeprof.workloads.corpora.randomness import RandomStream, Split, seed_of
 from moeprof.workloads.corpora.tongues import dorvek, imbari, plain, solvan
 from moeprof.workloads.corpora.tongues.meanings import NAMES
 from moeprof.workloads.corpora.tongues.sampling import sentence
@@ -36,7 +36,7 @@ def mt_pairs(language: str, split: Split, num_pairs: int) -> list[tuple[str, str
 
 def fitting_sentence(split: Split, number: int) -> tuple[list[str], Sentence]:
     """Source tokens and tree of pair `number`: the first of its random sentences that no language finds too long."""
-    stream = Stream(seed_of("mt", split, number))
+    stream = RandomStream(seed_of("mt", split, number))
     while True:
         tree = sentence(stream)
         source = plain.sentence(tree)

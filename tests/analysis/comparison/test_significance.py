@@ -13,7 +13,7 @@ from scipy import stats
 from moeprof.analysis.comparison.significance import (
     ALPHA,
     POWER,
-    Side,
+    ProcessRounds,
     fewest_rounds,
     holm,
     p_value,
@@ -56,7 +56,7 @@ def closed_testing(p_values: dict[str, float]) -> dict[str, float]:
     }
 
 
-def flat(side: Side) -> list[float]:
+def flat(side: ProcessRounds) -> list[float]:
     return [value for rounds in side for value in rounds]
 
 
@@ -112,7 +112,7 @@ some_processes = st.lists(st.lists(st.integers(1000, 2000), min_size=2, max_size
 @pytest.mark.filterwarnings("ignore:Precision loss")
 @given(some_processes, some_processes)
 @settings(max_examples=50, deadline=None)
-def test_the_larger_of_both_tests_counts(baseline: Side, candidate: Side) -> None:
+def test_the_larger_of_both_tests_counts(baseline: ProcessRounds, candidate: ProcessRounds) -> None:
     before, after = ([median(map(math.log, rounds)) for rounds in side] for side in (baseline, candidate))
     of_rounds = rounds_p(flat(baseline), flat(candidate))
     assume(max(np.std(before), np.std(after)) > 1e-9)

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moeprof.analysis.placement.device_load import device_counts
-from moeprof.analysis.placement.virtual_parallel import Links, choices_of, flows, times_ns
+from moeprof.analysis.placement.virtual_parallel import DeviceLinks, choices_of, flows, times_ns
 from moeprof.analysis.routing.load_matrix import layer_matrices, load_matrices, pooled, rank_of_rows
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.records.traces.routing_trace import joined
@@ -95,7 +95,7 @@ def test_times_by_hand() -> None:
     assert seen.near_BD.tolist() == [[1, 1, 0, 0]]
     assert seen.far_BD.tolist() == [[2, 0, 1, 1]]
     # 1000 bytes a token; a near token takes 100 ns, a far one 1000 ns, both ways twice that
-    slowest, waiting = times_ns(seen, 1000, Links(near=10**10, far=10**9))
+    slowest, waiting = times_ns(seen, 1000, DeviceLinks(near=10**10, far=10**9))
     assert slowest == pytest.approx(4000)
     assert waiting == pytest.approx((0 + 3800 + 2000 + 2000) / 4)
 

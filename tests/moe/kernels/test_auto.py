@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moeprof.moe.experts import ACTIVATIONS, Activation, ExpertRows, Kernel
-from moeprof.moe.kernels.auto import CANDIDATES, REPEATS, Auto, Cost, auto
+from moeprof.moe.kernels.auto import CANDIDATES, REPEATS, Auto, KernelCost, auto
 from moeprof.moe.kernels.bmm import bmm
 from moeprof.store.resident import ExpertWeights
 
@@ -18,7 +18,7 @@ from ..drawn import unhurried
 from .rows import DIM, FFN_DIM, by_hand, make_experts, padded, segments
 
 RELU = ACTIVATIONS["relu"]
-FLAT, STEEP = Cost(100, 0, 1), Cost(0, 10, 3)
+FLAT, STEEP = KernelCost(100, 0, 1), KernelCost(0, 10, 3)
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Machine:
         self.readings += 1
         return self.now_ns
 
-    def kernel(self, cost: Cost, late_ns: tuple[int, ...] = (0,)) -> Kernel:
+    def kernel(self, cost: KernelCost, late_ns: tuple[int, ...] = (0,)) -> Kernel:
         """A kernel that takes what `cost` says, and some of the time longer."""
         late = cycle(late_ns)
 
@@ -47,7 +47,7 @@ class Machine:
         return run
 
 
-def knowing(experts_shape: tuple[int, int, int] = (4, DIM, FFN_DIM), **costs: Cost) -> Auto:
+def knowing(experts_shape: tuple[int, int, int] = (4, DIM, FFN_DIM), **costs: KernelCost) -> Auto:
     """One that need not measure experts of this shape; a clock would fail."""
     return Auto(clock=lambda: pytest.fail("the clock was read"), costs={(torch.Size(experts_shape), torch.float32): costs})
 
@@ -58,7 +58,7 @@ whole_ns = st.integers(0, 10**9)
 @unhurried
 @given(st.integers(2, 40), whole_ns, whole_ns, whole_ns)
 def test_three_trials_give_the_three_costs_exactly(num_experts: int, call: int, expert: int, row: int) -> None:
-    machine, cost = Machine(), Cost(call, expert, row)
+    machine, cost = Machine(), KernelCost(call, expert, row)
     assert Auto(machine.clock).measured(machine.kernel(cost), make_experts(num_experts).weights, RELU) == cost
 
 
@@ -75,22 +75,24 @@ def test_the_trials_are_one_row_one_row_of_all_and_many_rows_of_all() -> None:
 def test_the_first_of_several_repeats_warms_up_and_the_fastest_of_the_others_counts(
     late_ns: tuple[int, ...], counted_ns: int
 ) -> None:
-    machine, cost = Machine(), Cost(1000, 200, 30)
+    machine, cost = Machine(), KernelCost(1000, 200, 30)
     found = Auto(machine.clock).measured(machine.kernel(cost, late_ns), make_experts(4).weights, RELU)
-    assert found == Cost(1000 + counted_ns, 200, 30)
+    assert found == KernelCost(1000 + counted_ns, 200, 30)
 
 
 def test_with_one_expert_its_cost_is_part_of_the_call() -> None:
     machine = Machine()
-    found = Auto(machine.clock).measured(machine.kernel(Cost(1000, 200, 30)), make_experts(1).weights, RELU)
-    assert found == Cost(1200, 0, 30)
+    found = Auto(machine.clock).measured(machine.kernel(KernelCost(1000, 200, 30)), make_experts(1).weights, RELU)
+    assert found == KernelCost(1200, 0, 30)
 
 
 def test_noise_makes_no_cost_negative() -> None:
     """A trial of many rows that was faster than one of few."""
     machine = Machine()
-    found = Auto(machine.clock).measured(machine.kernel(Cost(5, 0, 0), (100,) * 8 + (0,) * 4), make_experts(3).weights, RELU)
-    assert found == Cost(105, 0, 0)
+    found = Auto(machine.clock).measured(
+        machine.kernel(KernelCost(5, 0, 0), (100,) * 8 + (0,) * 4), make_experts(3).weights, RELU
+    )
+    assert found == KernelCost(105, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -173,12 +173,12 @@ def test_a_model_without_checkpoint_has_no_quality(micro: Micro, tmp_path: Path)
 
 
 def test_text_much_harder_than_the_training_text_is_called_foreign(micro: Micro, tmp_path: Path) -> None:
-    from moeprof.records.run.model_card import Point
+    from moeprof.records.run.model_card import CurvePoint
 
     recipe, out = load_recipe(str(micro("lm"))), tmp_path / "model.safetensors"
     notes = {}
     for easy in (0.1, 9.0):
-        curve = [Point(1, 1, 1.0, {"prose": easy, "code": easy / 2})]
+        curve = [CurvePoint(1, 1, 1.0, {"prose": easy, "code": easy / 2})]
         write_checkpoint(out, build_model(recipe), origin_of(recipe, twin=False, hashes={}, tokens=1, curve=curve))
         with_weights = load_recipe(str(micro("lm")), [f"model.checkpoint={out}"])
         notes[easy] = measured(with_weights, tmp_path / f"run-{easy}", "score")[0].writer.record.notes

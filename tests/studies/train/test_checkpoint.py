@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
-from moeprof.records.run.model_card import Origin, Point
+from moeprof.records.run.model_card import CurvePoint, Origin
 from moeprof.studies.train.checkpoint import KEY, read_origin, write_checkpoint
 from moeprof.studies.train.study import learner
 
-ORIGIN = Origin({"workload": "lm"}, False, {"prose": "ab"}, 12, [Point(1, 12, 0.5, {"prose": 0.25})])
+ORIGIN = Origin({"workload": "lm"}, False, {"prose": "ab"}, 12, [CurvePoint(1, 12, 0.5, {"prose": 0.25})])
 
 
 def test_what_was_written_is_read_back(micro: Callable[[str], Path], tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from moeprof.workloads.corpora.domains.code import code_document
 from moeprof.workloads.corpora.domains.phrase_grammar import Grammar
 from moeprof.workloads.corpora.domains.prose import prose_document
 from moeprof.workloads.corpora.domains.records import record_document
-from moeprof.workloads.corpora.randomness import Stream
+from moeprof.workloads.corpora.randomness import RandomStream
 
 SEEDS = range(250)
 
 
 def test_a_grammar_expands_symbols_and_bound_names() -> None:
     grammar = Grammar("greeting: {word}, [name]{mark}\nword: hello | good\n  evening\nmark: !")
-    texts = {grammar.expand("greeting", 0, Stream(seed), {"name": "anna"}) for seed in range(40)}
+    texts = {grammar.expand("greeting", 0, RandomStream(seed), {"name": "anna"}) for seed in range(40)}
     assert texts == {"hello, anna!", "good, anna!", "evening, anna!"}
-    assert sorted(grammar.order("word", Stream(1))) == [0, 1, 2]
+    assert sorted(grammar.order("word", RandomStream(1))) == [0, 1, 2]
 
 
 def test_a_grammar_with_an_unknown_symbol_is_not_built() -> None:
@@ -30,7 +30,7 @@ def test_a_grammar_with_an_unknown_symbol_is_not_built() -> None:
 
 
 def test_sentences_begin_with_a_capital_and_end_with_a_full_stop() -> None:
-    for paragraph in "\n".join(prose_document(Stream(seed)) for seed in SEEDS).split("\n"):
+    for paragraph in "\n".join(prose_document(RandomStream(seed)) for seed in SEEDS).split("\n"):
         assert re.fullmatch(r'"?[A-Z].*[a-z0-9"]\.', paragraph)
         assert not re.search(r"\ba [aeio]|\ban [^aeio]|  |[{}\[\]]", paragraph)
 
@@ -38,7 +38,7 @@ def test_sentences_begin_with_a_capital_and_end_with_a_full_stop() -> None:
 def test_a_town_was_founded_in_the_same_year_in_every_document() -> None:
     founded: dict[str, set[str]] = {}
     for seed in range(3000):
-        text = prose_document(Stream(seed))
+        text = prose_document(RandomStream(seed))
         for town in re.findall(r"\A(?:The \w+ town of )?(\w+) (?:is a|lies on)", text):
             for year in re.findall(r"It was founded in (\d+)", text):
                 founded.setdefault(town, set()).add(year)
@@ -47,7 +47,7 @@ def test_a_town_was_founded_in_the_same_year_in_every_document() -> None:
 
 
 def test_a_person_is_either_he_or_she() -> None:
-    texts = [prose_document(Stream(seed)) for seed in range(600)]
+    texts = [prose_document(RandomStream(seed)) for seed in range(600)]
     people = [text for text in texts if re.search(r"\(\d+ to \d+\)| was born in \d+ in ", text[:120])]
     assert len(people) > 40
     assert not [text for text in people if re.search(r"\b[Hh]e\b", text) and re.search(r"\b[Ss]he\b", text)]
@@ -86,11 +86,11 @@ def test_functions_are_called_with_as_many_numbers_as_they_take() -> None:
 
 
 def programs() -> list[ast.Module]:
-    return [ast.parse(code_document(Stream(seed))) for seed in SEEDS]
+    return [ast.parse(code_document(RandomStream(seed))) for seed in SEEDS]
 
 
 def documents_with(start: str) -> list[list[str]]:
-    texts = (record_document(Stream(seed)) for seed in range(400))
+    texts = (record_document(RandomStream(seed)) for seed in range(400))
     return [text.split("\n") for text in texts if text.startswith(start)]
 
 

@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from moeprof.workloads.corpora.randomness import Stream, common_first, seed_of
+from moeprof.workloads.corpora.randomness import RandomStream, common_first, seed_of
 
 
 def test_draws_are_splitmix64() -> None:
     # the values that Vigna's splitmix64.c prints for the seed 1234567
-    stream = Stream(1234567)
+    stream = RandomStream(1234567)
     assert [stream.next64() for _ in range(4)] == [
         6457827717110365317,
         3203168211198807973,
@@ -19,13 +19,13 @@ def test_draws_are_splitmix64() -> None:
 
 
 def test_small_choices_are_the_digits_of_one_draw() -> None:
-    pool, stream = Stream(7).next64(), Stream(7)
+    pool, stream = RandomStream(7).next64(), RandomStream(7)
     assert [stream.below(10) for _ in range(6)] == [pool // 10**place % 10 for place in range(6)]
 
 
 @pytest.mark.parametrize("bound", [2, 3, 17, 600])
 def test_every_number_below_a_bound_is_as_likely_as_the_others(bound: int) -> None:
-    stream, draws = Stream(3), 200 * bound
+    stream, draws = RandomStream(3), 200 * bound
     counts = Counter(stream.below(bound) for _ in range(draws))
     chi_square = sum((counts[number] - 200) ** 2 / 200 for number in range(bound))
     assert sorted(counts) == list(range(bound))
@@ -33,17 +33,17 @@ def test_every_number_below_a_bound_is_as_likely_as_the_others(bound: int) -> No
 
 
 def test_between_includes_both_ends() -> None:
-    stream = Stream(5)
+    stream = RandomStream(5)
     assert {stream.between(-1, 2) for _ in range(100)} == {-1, 0, 1, 2}
 
 
 def test_a_sample_repeats_nothing_and_leaves_its_source_alone() -> None:
     letters = ["a", "b", "c", "d"]
-    assert sorted(Stream(9).sample(letters, 4)) == letters == ["a", "b", "c", "d"]
+    assert sorted(RandomStream(9).sample(letters, 4)) == letters == ["a", "b", "c", "d"]
 
 
 def test_a_percentage_is_kept() -> None:
-    stream = Stream(11)
+    stream = RandomStream(11)
     assert sum(stream.percent(15) for _ in range(10_000)) == pytest.approx(1500, abs=180)
 
 

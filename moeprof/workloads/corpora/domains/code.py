@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from moeprof.workloads.corpora.domains.code_names import ACTIONS, EXCEPTIONS, PURPOSES, REMARKS, RESULTS, THEMES, Theme
 from moeprof.workloads.corpora.english import with_articles
-from moeprof.workloads.corpora.randomness import Stream
+from moeprof.workloads.corpora.randomness import RandomStream
 
 INDENT = "    "
 PROBLEMS = ("out of range", "is missing", "too large", "too small", "not supported")
@@ -24,7 +24,7 @@ class Function(NamedTuple):
 class Program:
     """What a document has defined so far."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: RandomStream) -> None:
         self.stream = stream
         self.theme: Theme = stream.pick(THEMES)
         self.constants = [f"MAX_{field.upper()}" for field in stream.sample(self.theme.fields, 2)]
@@ -84,7 +84,7 @@ class Program:
         )
 
 
-def code_document(stream: Stream) -> str:
+def code_document(stream: RandomStream) -> str:
     """A module: docstring, constants, a class and some functions, ASCII, without blank lines at the ends."""
     program = Program(stream)
     theme = program.theme

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from moeprof.workloads.corpora.randomness import Stream
+from moeprof.workloads.corpora.randomness import RandomStream
 
 SLOT = re.compile(r"\{(\w+)\}|\[(\w+)\]")
 
@@ -49,12 +49,12 @@ class Grammar:
         parts.append(way[end:])
         return tuple(part for part in reversed(parts) if part != "")
 
-    def order(self, symbol: str, stream: Stream) -> list[int]:
+    def order(self, symbol: str, stream: RandomStream) -> list[int]:
         """The numbers of the symbol's ways, shuffled: who takes them in turn never says the same thing twice in a row."""
         num_ways = len(self._rules[symbol].alternatives)
         return stream.sample(range(num_ways), num_ways)
 
-    def expand(self, symbol: str, way: int, stream: Stream, bound: Mapping[str, str]) -> str:
+    def expand(self, symbol: str, way: int, stream: RandomStream, bound: Mapping[str, str]) -> str:
         """One text of that way of `symbol`; iterative, because this loop sets the speed of the whole corpus."""
         text: list[str] = []
         below = stream.below

@@ -3,7 +3,7 @@
 from moeprof.workloads.corpora.domains.prose_rules import PROSE
 from moeprof.workloads.corpora.domains.world import MEN, WOMEN, facts
 from moeprof.workloads.corpora.english import with_articles
-from moeprof.workloads.corpora.randomness import Stream
+from moeprof.workloads.corpora.randomness import RandomStream
 
 FACTS = facts()
 ANIMALS = (
@@ -14,7 +14,7 @@ THINGS = ("lantern", "letter", "key", "ring", "map", "violin", "basket", "clock"
 PLACES = ("forest", "mill", "harbour", "market", "orchard", "castle", "island", "river", "quarry", "inn")
 
 
-def prose_document(stream: Stream) -> str:
+def prose_document(stream: RandomStream) -> str:
     """Two to four paragraphs on one subject, ASCII."""
     kind = stream.pick(("town", "person", "beast", "story", "story"))
     bound = story_slots(stream) if kind == "story" else entry_slots(kind, stream)
@@ -30,14 +30,14 @@ def prose_document(stream: Stream) -> str:
     return with_articles("\n".join(paragraphs))
 
 
-def sentence(symbol: str, way: int, stream: Stream, bound: dict[str, str]) -> str:
+def sentence(symbol: str, way: int, stream: RandomStream, bound: dict[str, str]) -> str:
     """One expansion with its capital and full stop."""
     words = PROSE.expand(symbol, way, stream, bound)
     first = 1 if words[0] == '"' else 0
     return f"{words[:first]}{words[first].upper()}{words[first + 1 :]}."
 
 
-def entry_slots(kind: str, stream: Stream) -> dict[str, str]:
+def entry_slots(kind: str, stream: RandomStream) -> dict[str, str]:
     """What an encyclopaedia entry may mention: its subject's facts over those of some other town and person."""
     town, person, beast = stream.pick(FACTS.towns), stream.pick(FACTS.people), stream.pick(FACTS.beasts)
     if kind == "town":
@@ -45,7 +45,7 @@ def entry_slots(kind: str, stream: Stream) -> dict[str, str]:
     return town | (person if kind == "person" else beast)
 
 
-def story_slots(stream: Stream) -> dict[str, str]:
+def story_slots(stream: RandomStream) -> dict[str, str]:
     """A hero, a friend, and the animal, thing and place that the story is about."""
     woman = stream.percent(50)
     hero, friend = stream.pick(WOMEN if woman else MEN), stream.pick(MEN if woman else WOMEN)

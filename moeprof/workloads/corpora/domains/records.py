@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from moeprof.workloads.corpora.english import words
-from moeprof.workloads.corpora.randomness import Stream
+from moeprof.workloads.corpora.randomness import RandomStream
 
 SHOPS = ("NORTH", "SOUTH", "PIER", "HUB", "WEST-2", "DOCK-7")
 STATUSES = ("new", "paid", "sent", "back", "held", "lost")
@@ -60,18 +60,18 @@ def money(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02d}"
 
 
-def date(stream: Stream) -> str:
+def date(stream: RandomStream) -> str:
     """A day of some year, never past the 28th, so that every month has it."""
     return f"20{stream.between(10, 24)}-{stream.between(1, 12):02d}-{stream.between(1, 28):02d}"
 
 
-def record_document(stream: Stream) -> str:
+def record_document(stream: RandomStream) -> str:
     """Eight to twenty lines of one kind, ASCII."""
     write = stream.pick((order_lines, reading_lines, log_lines))
     return "\n".join(write(stream, stream.between(8, 20)))
 
 
-def order_lines(stream: Stream, num_lines: int) -> list[str]:
+def order_lines(stream: RandomStream, num_lines: int) -> list[str]:
     """JSON objects: ids count up, the price is the catalogue's, the total is quantity times price."""
     order, shop, day = stream.between(10_000, 99_000), stream.pick(SHOPS), date(stream)
     lines = []
@@ -86,7 +86,7 @@ def order_lines(stream: Stream, num_lines: int) -> list[str]:
     return lines
 
 
-def reading_lines(stream: Stream, num_lines: int) -> list[str]:
+def reading_lines(stream: RandomStream, num_lines: int) -> list[str]:
     """A table under a heading: evenly spaced times, two levels that wander by at most 3, an alarm when one is too high."""
     channels, station = stream.sample(CHANNELS, 2), f"ST-{stream.between(1, 40):02d}"
     step, seconds = stream.pick((60, 300, 900)), 60 * stream.below(1200)
@@ -101,7 +101,7 @@ def reading_lines(stream: Stream, num_lines: int) -> list[str]:
     return lines
 
 
-def log_lines(stream: Stream, num_lines: int) -> list[str]:
+def log_lines(stream: RandomStream, num_lines: int) -> list[str]:
     """Requests of one service: every request id is answered by the line that follows it, slow ones with an error."""
     service, day, seconds = stream.pick(SERVICES), date(stream), stream.below(80_000)
     request = stream.between(0x1000, 0xEFFF)

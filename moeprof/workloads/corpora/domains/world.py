@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from moeprof.workloads.corpora.english import words
-from moeprof.workloads.corpora.randomness import Stream, common_first, seed_of
+from moeprof.workloads.corpora.randomness import RandomStream, common_first, seed_of
 
 TOWN_HEADS = ("Bren", "Har", "Ald", "Wes", "Kell", "Thorn", "Mar", "Stan", "Lin", "Oak", "Pem", "Rad")
 TOWN_TAILS = ("ford", "low", "wick", "ton", "bridge", "mouth", "stead", "ham")
@@ -45,7 +45,7 @@ class Facts:
     beasts: tuple[dict[str, str], ...]
 
 
-def town(name: str, stream: Stream) -> dict[str, str]:
+def town(name: str, stream: RandomStream) -> dict[str, str]:
     """A town's river, region, goods and dates."""
     goods, more_goods = stream.sample(GOODS, 2)
     river = stream.below(len(RIVERS))
@@ -63,7 +63,7 @@ def town(name: str, stream: Stream) -> dict[str, str]:
     }
 
 
-def person(number: int, towns: tuple[dict[str, str], ...], stream: Stream) -> dict[str, str]:
+def person(number: int, towns: tuple[dict[str, str], ...], stream: RandomStream) -> dict[str, str]:
     """A person with pronouns, trade, a town of birth and one of work."""
     woman = number % 2 == 0
     first, surname = stream.pick(WOMEN if woman else MEN), SURNAMES[number % len(SURNAMES)]
@@ -87,7 +87,7 @@ def person(number: int, towns: tuple[dict[str, str], ...], stream: Stream) -> di
     }
 
 
-def beast(name: str, stream: Stream) -> dict[str, str]:
+def beast(name: str, stream: RandomStream) -> dict[str, str]:
     """An animal's looks, food and habitat."""
     food, more_food = stream.sample(FOODS, 2)
     return {
@@ -104,7 +104,7 @@ def beast(name: str, stream: Stream) -> dict[str, str]:
 
 def facts() -> Facts:
     """All that is known of the country; entities that are written about more often stand several times."""
-    stream = Stream(seed_of("lm", "world"))
+    stream = RandomStream(seed_of("lm", "world"))
     names = [head + tail for head in TOWN_HEADS for tail in TOWN_TAILS]
     towns = tuple(town(name, stream) for name in stream.sample(names, 60))
     people = tuple(person(number, towns, stream) for number in range(150))

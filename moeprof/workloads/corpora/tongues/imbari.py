@@ -5,13 +5,13 @@ extremes are said twice, and of a happy or sad person one says that the heart is
 """
 
 from moeprof.workloads.corpora.english import words
-from moeprof.workloads.corpora.tongues.meanings import ALL_NOUNS, Kind, Noun, Quality, Verb
+from moeprof.workloads.corpora.tongues.meanings import ALL_NOUNS, Noun, NounKind, Quality, Verb
 from moeprof.workloads.corpora.tongues.stems import roots, stems
 from moeprof.workloads.corpora.tongues.trees import Clause, Phrase, Relative, Sentence, Tense, is_person, many
 
 CATEGORY, STEM = roots(), stems("imbari")
 
-CLASSES: dict[Kind, int] = {"person": 0, "name": 0, "pronoun": 0, "animal": 1, "thing": 2, "place": 2, "stuff": 2}
+CLASSES: dict[NounKind, int] = {"person": 0, "name": 0, "pronoun": 0, "animal": 1, "thing": 2, "place": 2, "stuff": 2}
 PREFIXES = ("wa", "mi", "li")
 VERB_CONCORDS = (("ye", "wa"), ("ki", "vi"), ("ku", "lyu"))  # by class, then by number
 LINKERS = (("wo", "bo"), ("kyo", "vyo"), ("ko", "lo"))

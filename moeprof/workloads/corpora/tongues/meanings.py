@@ -11,7 +11,7 @@ from moeprof.workloads.corpora.english import plural
 from moeprof.workloads.corpora.tongues import lexicon
 
 Making = Literal["root", "compound", "opposite", "extreme"]
-Kind = Literal["person", "animal", "thing", "place", "stuff", "name", "pronoun"]
+NounKind = Literal["person", "animal", "thing", "place", "stuff", "name", "pronoun"]
 Frame = Literal["none", "motion", "any", "person", "thing", "food", "gift", "claim"]
 
 
@@ -27,7 +27,7 @@ class Noun(NamedTuple):
 
     word: str
     plural: str
-    kind: Kind
+    kind: NounKind
     meaning: Meaning
 
 
@@ -71,7 +71,7 @@ def meaning(word: str, definition: str) -> Meaning:
     return Meaning("compound" if len(parts) > 1 else "root", parts)
 
 
-def nouns_of(kind: Kind, items: str) -> tuple[Noun, ...]:
+def nouns_of(kind: NounKind, items: str) -> tuple[Noun, ...]:
     """The nouns of one kind; only persons, animals and things are counted."""
     counted = kind in ("person", "animal", "thing")
     return tuple(Noun(word, several if counted else "", kind, made) for word, several, made in map(entry, items.split()))
@@ -87,7 +87,7 @@ def qualities_of(items: str) -> tuple[Quality, ...]:
     return tuple(Quality(word, made) for word, _, made in map(entry, items.split()))
 
 
-NOUNS: dict[Kind, tuple[Noun, ...]] = {
+NOUNS: dict[NounKind, tuple[Noun, ...]] = {
     "person": nouns_of("person", lexicon.PERSONS),
     "animal": nouns_of("animal", lexicon.ANIMALS),
     "thing": nouns_of("thing", lexicon.THINGS),

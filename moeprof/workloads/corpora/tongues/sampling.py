@@ -1,11 +1,11 @@
 """Random sentences: which nouns go with which verbs, and how much hangs on a noun."""
 
-from moeprof.workloads.corpora.randomness import Stream, common_first
+from moeprof.workloads.corpora.randomness import RandomStream, common_first
 from moeprof.workloads.corpora.tongues import meanings
-from moeprof.workloads.corpora.tongues.meanings import Frame, Kind, Noun, Quality, Verb
-from moeprof.workloads.corpora.tongues.trees import Circumstance, Clause, Link, Mood, Phrase, Relative, Sentence, Tense
+from moeprof.workloads.corpora.tongues.meanings import Frame, Noun, NounKind, Quality, Verb
+from moeprof.workloads.corpora.tongues.trees import Circumstance, Clause, Conjunction, Mood, Phrase, Relative, Sentence, Tense
 
-NOUNS: dict[Kind, tuple[Noun, ...]] = {kind: common_first(nouns) for kind, nouns in meanings.NOUNS.items()}
+NOUNS: dict[NounKind, tuple[Noun, ...]] = {kind: common_first(nouns) for kind, nouns in meanings.NOUNS.items()}
 VERBS: dict[Frame, tuple[Verb, ...]] = {frame: common_first(verbs) for frame, verbs in meanings.VERBS.items()}
 PERSONAL: tuple[Quality, ...] = common_first(meanings.GENERAL + meanings.PERSONAL)
 PHYSICAL: tuple[Quality, ...] = common_first(meanings.GENERAL + meanings.PHYSICAL)
@@ -15,21 +15,21 @@ FRAMES: tuple[Frame, ...] = (
     "none", "none", "motion", "motion", "any", "any", "any", "any", "person", "person", "thing", "thing", "thing", "food",
     "gift", "gift", "claim",
 )  # fmt: skip
-OBJECTS: dict[Frame, tuple[Kind, ...]] = {
+OBJECTS: dict[Frame, tuple[NounKind, ...]] = {
     "any": ("person", "person", "person", "animal", "animal", "thing", "thing", "thing", "thing", "place", "stuff"),
     "person": ("person", "person", "person", "animal"),
     "thing": ("thing", "thing", "thing", "stuff"),
     "food": ("stuff", "stuff", "stuff", "animal"),
     "gift": ("thing", "thing", "thing", "stuff", "animal"),
 }
-LIVING: tuple[Kind, ...] = ("person", "person", "person", "person", "animal")
-SUBJECTS: dict[Frame, tuple[Kind, ...]] = {"gift": ("person",), "claim": ("person",), "motion": (*LIVING, "thing")}
-ANYTHING: tuple[Kind, ...] = ("person", "person", "person", "animal", "animal", "thing", "thing", "place", "stuff")
+LIVING: tuple[NounKind, ...] = ("person", "person", "person", "person", "animal")
+SUBJECTS: dict[Frame, tuple[NounKind, ...]] = {"gift": ("person",), "claim": ("person",), "motion": (*LIVING, "thing")}
+ANYTHING: tuple[NounKind, ...] = ("person", "person", "person", "animal", "animal", "thing", "thing", "place", "stuff")
 SINGULAR = ("the",) * 5 + ("a",) * 4 + ("this", "my", "your", "his", "her", "our", "their", "every")
 PLURAL = ("the",) * 4 + ("this", "my", "your", "his", "our", "their", "some", "many", "two", "three", "four", "five", "ten")
 UNCOUNTED = ("the", "the", "the", "some", "some", "this", "my", "your", "her", "our")
 TENSES: tuple[Tense, ...] = ("past", "past", "past", "past", "present", "present", "present", "future", "future", "can", "must")
-LINKS: tuple[Link, ...] = ("and", "but", "because", "when", "if")
+LINKS: tuple[Conjunction, ...] = ("and", "but", "because", "when", "if")
 MOODS: tuple[Mood, ...] = ("statement",) * 15 + ("question", "question", "command", "who", "what", "where")
 SPOTS = ("in", "on", "under", "near", "behind")
 WAYS = ("to", "from", "through")
@@ -40,7 +40,7 @@ OPENERS = (
 )  # fmt: skip
 
 
-def phrase(stream: Stream, kind: Kind, outermost: bool = False) -> Phrase:
+def phrase(stream: RandomStream, kind: NounKind, outermost: bool = False) -> Phrase:
     """Someone or something of that kind; a person may be a name or a pronoun."""
     if kind == "person" and stream.below(3) == 0:
         if stream.below(2):
@@ -60,7 +60,7 @@ def phrase(stream: Stream, kind: Kind, outermost: bool = False) -> Phrase:
     return described
 
 
-def described_phrase(stream: Stream, kind: Kind) -> Phrase:
+def described_phrase(stream: RandomStream, kind: NounKind) -> Phrase:
     """Determiner, up to two adjectives and a noun."""
     noun = stream.pick(NOUNS[kind])
     plural = bool(noun.plural) and stream.below(3) == 0
@@ -68,7 +68,7 @@ def described_phrase(stream: Stream, kind: Kind) -> Phrase:
     return Phrase(noun, determiner, plural, qualities(stream, kind))
 
 
-def qualities(stream: Stream, kind: Kind) -> tuple[Quality, ...]:
+def qualities(stream: RandomStream, kind: NounKind) -> tuple[Quality, ...]:
     """None, one or two different adjectives that suit the kind."""
     way = stream.below(10)
     if way < 5:
@@ -78,7 +78,7 @@ def qualities(stream: Stream, kind: Kind) -> tuple[Quality, ...]:
     return (first,) if way < 9 or first == second else (first, second)
 
 
-def relative(stream: Stream, kind: Kind) -> Relative:
+def relative(stream: RandomStream, kind: NounKind) -> Relative:
     """A relative clause on a noun of that kind, which acts in it only if it lives."""
     tense = stream.pick(TENSES)
     if kind in ("person", "animal") and stream.below(2):
@@ -90,7 +90,7 @@ def relative(stream: Stream, kind: Kind) -> Relative:
     return Relative(stream.pick(VERBS[frame]), tense, phrase(stream, "person"), None)
 
 
-def action(stream: Stream, frames: tuple[Frame, ...] = FRAMES, outermost: bool = False) -> Clause:
+def action(stream: RandomStream, frames: tuple[Frame, ...] = FRAMES, outermost: bool = False) -> Clause:
     """Someone does something, to someone, somehow, somewhere, some time."""
     verb = stream.pick(VERBS[stream.pick(frames)])
     tense = stream.pick(TENSES)
@@ -112,7 +112,7 @@ def action(stream: Stream, frames: tuple[Frame, ...] = FRAMES, outermost: bool =
     )
 
 
-def state(stream: Stream, outermost: bool = False) -> Clause:
+def state(stream: RandomStream, outermost: bool = False) -> Clause:
     """Someone or something is somehow, perhaps as much so as another."""
     kind = stream.pick(ANYTHING)
     tense = stream.pick(TENSES)
@@ -127,7 +127,7 @@ def state(stream: Stream, outermost: bool = False) -> Clause:
     )
 
 
-def presence(stream: Stream) -> Clause:
+def presence(stream: RandomStream) -> Clause:
     """There is something somewhere."""
     subject = described_phrase(stream, stream.pick(("person", "animal", "thing")))
     subject = subject._replace(determiner=stream.pick(("some", "many", "two", "three")) if subject.plural else "a")
@@ -136,7 +136,7 @@ def presence(stream: Stream) -> Clause:
     return Clause(subject=subject, tense=tense, negative=stream.below(7) == 0, place=place, time=time(stream, tense))
 
 
-def circumstance(stream: Stream, frame: Frame) -> Circumstance | None:
+def circumstance(stream: RandomStream, frame: Frame) -> Circumstance | None:
     """A way for a motion, company or a place for anything else, or nothing."""
     way = stream.below(20)
     if frame == "motion" and way < 14:
@@ -148,14 +148,14 @@ def circumstance(stream: Stream, frame: Frame) -> Circumstance | None:
     return None
 
 
-def time(stream: Stream, tense: Tense) -> Quality | None:
+def time(stream: RandomStream, tense: Tense) -> Quality | None:
     """An adverb that fits the tense, or none."""
     if tense not in meanings.TIMES or stream.below(5):
         return None
     return stream.pick(meanings.TIMES[tense])
 
 
-def sentence(stream: Stream) -> Sentence:
+def sentence(stream: RandomStream) -> Sentence:
     """A sentence of any mood."""
     mood = stream.pick(MOODS)
     if mood == "statement":
@@ -171,7 +171,7 @@ def sentence(stream: Stream) -> Sentence:
     return Sentence(mood, action(stream, FRAMES[4:-1], outermost=True)._replace(place=None))
 
 
-def statement(stream: Stream) -> Sentence:
+def statement(stream: RandomStream) -> Sentence:
     """One clause with rich phrases, or two plain ones."""
     opener = stream.pick(OPENERS) if stream.below(10) == 0 else ""
     way = stream.below(20)

@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 from moeprof.workloads.corpora.english import words
-from moeprof.workloads.corpora.randomness import Stream, seed_of
+from moeprof.workloads.corpora.randomness import RandomStream, seed_of
 from moeprof.workloads.corpora.tongues import meanings
 
 Category = Literal["noun", "verb", "adjective", "adverb"]
@@ -53,7 +53,7 @@ def roots() -> dict[str, Category]:
 
 def stems(language: str) -> dict[str, str]:
     """The stem of every root, no two alike."""
-    stream, sounds = Stream(seed_of("mt", "stems", language)), SOUNDS[language]
+    stream, sounds = RandomStream(seed_of("mt", "stems", language)), SOUNDS[language]
     letters = {"C": sounds.onsets, "V": sounds.vowels, "K": sounds.codas}
     stem_of: dict[str, str] = {}
     taken: set[str] = set()

@@ -6,7 +6,7 @@ from moeprof.workloads.corpora.tongues.meanings import Noun, Quality, Verb
 
 Tense = Literal["past", "present", "future", "can", "must"]
 Mood = Literal["statement", "question", "who", "what", "where", "command"]
-Link = Literal["", "and", "but", "because", "when", "if"]
+Conjunction = Literal["", "and", "but", "because", "when", "if"]
 
 
 class Phrase(NamedTuple):
@@ -64,7 +64,7 @@ class Sentence(NamedTuple):
 
     mood: Mood
     clause: Clause
-    link: Link = ""
+    link: Conjunction = ""
     second: Clause | None = None
     opener: str = ""
 
