@@ -11,7 +11,7 @@ import click
 
 from moeprof.cli.output import default_format, show
 from moeprof.cli.progress import Bar
-from moeprof.parallel.failure import REMEDY, Failure, RankError, end_now, failure_of, tell
+from moeprof.parallel.failure import REMEDY, Failure, RankError, end_now, failure_of, write_failure
 from moeprof.parallel.group import ALONE, Group, joined, started_as
 from moeprof.parallel.launch import end_with_launcher, folder_for_failures, launch, launched_folders
 from moeprof.records.errors import MoeprofError, UsageError
@@ -176,7 +176,7 @@ def ended_at_once(group: Group) -> Iterator[None]:
 def report(failure: Failure) -> None:
     """Reports a failure to our launcher, or to the user if there is none; a bug comes with its traceback."""
     if launched_folders():
-        tell(failure, folder_for_failures())
+        write_failure(failure, folder_for_failures())
         return
     if failure.remedy == REMEDY:
         click.echo(failure.trace, err=True, nl=False)

@@ -1,1 +1,1 @@
-"""The layer under study: router, dispatch, experts, combine."""
+"""The MoE layer: router, dispatch, experts, combine."""

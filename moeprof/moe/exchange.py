@@ -100,7 +100,7 @@ class RankExchange:
     """The exchange of several ranks: the all-to-alls of one layer in one step.
 
     Capacity slots (static, Tutel): one all-to-all to the experts and one back, equal for all ranks. Tokens (dynamic gating): first
-    the sizes, P whole numbers of every rank, sent while the tokens are still reordered; then the tokens, and back (paper.md 4).
+    the sizes, P whole numbers of every rank, sent while the tokens are being reordered; then the tokens, and back (paper.md 4).
     """
 
     def __init__(self, layer: str, group: Group) -> None:

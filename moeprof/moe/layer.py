@@ -1,4 +1,4 @@
-"""The MoE layer: router, dispatch, experts, combine, executed as a Variant says; over ranks an exchange around the experts.
+"""The MoE layer: router, dispatch, experts and combine, executed as a Variant says, with an exchange around the experts.
 
 T tokens, D width, E experts, K choices, N ranks.
 """
@@ -39,23 +39,23 @@ class MoELayer(nn.Module):
         self.experts = Experts(model.experts // recipe.parallel.ranks, model.dim, model.ffn_dim)
         self.variant: Variant | None = STATIC
         self.store: Store | None = None
-        """Where weights come from; None for all of `experts`."""
+        """The store that supplies weights; None uses `experts`."""
         self.stores: dict[Variant, Store] = {}
-        """Of variants that have one of their own."""
+        """The stores of variants that have their own."""
         self.placement: PhysicalExperts | None = None
-        """Which rank holds which experts; None for E / N consecutive ones each."""
+        """Which rank holds which experts; None means E / N consecutive experts each."""
         self.placements: dict[Variant, PhysicalExperts] = {}
-        """Of variants that have one of their own; their stores hold these experts."""
+        """The placements of variants that have their own; the stores of these variants hold the experts."""
         self.group = ALONE
 
     def use(self, variant: Variant | None) -> None:
-        """Is executed as `variant` says from now on; None is the dropless reference layer."""
+        """Executes the layer as `variant` says from now on; None selects the dropless reference layer."""
         self.variant = variant
         self.store = None if variant is None else self.stores.get(variant)
         self.placement = None if variant is None else self.placements.get(variant)
 
     def place(self, variant: Variant, ranks: Sequence[Sequence[int]]) -> PhysicalExperts:
-        """Lets the ranks hold these experts under `variant`, whose store must have this rank's."""
+        """Assigns these experts to the ranks under `variant`, whose store must hold the experts of this rank."""
         num_experts, device = len(self.router.weight), self.router.weight.device.type
         self.placements[variant] = PhysicalExperts(ranks, num_experts, self.group.rank, device)
         return self.placements[variant]
@@ -78,7 +78,7 @@ class MoELayer(nn.Module):
         return y_TD
 
     def weights_under(self, variant: Variant) -> ExpertWeights:
-        """What kernels are handed under a variant: all experts, or the slots of its store."""
+        """The weights that kernels get under a variant: all experts, or the cache slots of its store."""
         store = self.stores.get(variant)
         return self.experts.weights if store is None else store.weights
 
@@ -96,15 +96,15 @@ def moe_layers(model: nn.Module) -> list[MoELayer]:
 
 
 def use_variant(model: nn.Module, variant: Variant | None) -> None:
-    """Executes every MoE layer as `variant` says; None is the dropless reference layer."""
+    """Executes every MoE layer as `variant` says; None selects the dropless reference layer."""
     for layer in moe_layers(model):
         layer.use(variant)
 
 
 def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]]:
-    """What a variant keeps on the device, by category: its weights, with those of a store in the place of the layer's experts.
+    """The tensors that a variant keeps on the device, by category; a store's weights replace the experts of its layer.
 
-    Slots for copies in layers that a later phase will place count already, without any memory.
+    Replicas in layers that a later phase will place count already, as tensors without memory.
     """
     layers = moe_layers(model)
     behind = [layer for layer in layers if variant in layer.stores]
@@ -124,12 +124,12 @@ def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]
 
 
 def connect(model: nn.Module, group: Group) -> None:
-    """Lets every MoE layer exchange rows with the other ranks of `group`, each of which holds its own experts."""
+    """Makes every MoE layer exchange rows with the other ranks of `group`, each of which holds its own experts."""
     for layer in moe_layers(model):
         layer.group = group
 
 
 def force_routing(model: nn.Module, forced: ForcedDecisions | None) -> None:
-    """Puts `forced` in the place of every router's own decisions; None gives them back."""
+    """Replaces the decisions of every router by `forced`; None restores them."""
     for layer in moe_layers(model):
         layer.router.forced = forced

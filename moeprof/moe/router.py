@@ -14,15 +14,15 @@ from moeprof.moe.routing import Routing
 
 
 class ForcedDecisions(Protocol):
-    """A source of decisions in the router's place."""
+    """A source of decisions that replaces the router's own."""
 
     def decide(self, layer: str, step: Step, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Experts (T, K) int64, and their softmax values (T, K) or None for the router's own."""
+        """Experts (T, K) int64, and their softmax values (T, K), or None to use those of the router."""
         ...
 
 
 class Router(nn.Module):
-    """Scores every expert for every token and keeps the best K; the weight is float32 whatever the model's dtype."""
+    """Scores every expert for every token and keeps the best K; the weight is float32 for every dtype of the model."""
 
     def __init__(self, name: str, dim: int, num_experts: int, top_k: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Router(nn.Module):
 
 
 def best(gates_TE: Tensor, top_k: int) -> Tensor:
-    """The K largest of every row, best first, (T, K); among equals the lowest id, which `topk` does not promise."""
+    """The K largest of every row, best first, (T, K); ties go to the lowest id, which `topk` does not guarantee."""
     remaining_TE = gates_TE.clone() if top_k > 1 else gates_TE
     choices = []
     for _ in range(top_k):

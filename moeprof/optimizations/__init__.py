@@ -1,1 +1,1 @@
-"""Optimizations by name; one file each turns a Variant into the next, and no file of this room needs torch."""
+"""Optimizations by name: each has one file, which turns one Variant into the next; none of them imports torch."""

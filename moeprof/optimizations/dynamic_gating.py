@@ -1,4 +1,4 @@
-"""Dynamic gating: experts get the rows of their own tokens, without capacity, mask or padding (paper section IV)."""
+"""Dynamic gating: experts get exactly the rows of their tokens, without capacity, mask or padding (paper section IV)."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from moeprof.records.recipe.variant import Variant
 
 
 def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
-    """The variant with dynamic dispatch and a kernel for segments."""
+    """The variant with dynamic dispatch and a kernel for segments of any length."""
     return replace(variant, dispatch="dynamic", kernel=str(settings["kernel"]))
 
 

@@ -1,4 +1,4 @@
-"""Expert buffering: a few slots of fast memory in each MoE layer, all experts behind them (paper section V)."""
+"""Expert buffering: each MoE layer has a few cache slots in fast memory, and all experts in slow memory (paper section V)."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from moeprof.records.units import format_bytes, parse_bytes
 
 
 def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
-    """The variant with a buffered store; half of a layer's experts have a slot where nobody says how many."""
+    """The variant with a buffered store; by default there are cache slots for half of the experts of a layer."""
     eviction = make_eviction(str(settings["eviction"]))
     if eviction.needs_future:
         raise UsageError(
@@ -29,7 +29,7 @@ def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
 
 
 def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
-    """Of each layer on each rank; UsageError where there would be none, or more than experts."""
+    """Cache slots of each layer on each rank; UsageError if there are none, or more than experts."""
     most, slots, memory = local_experts(recipe), settings["slots"], settings["fast-memory"]
     if slots is not None and memory is not None:
         raise UsageError("--slots and --fast-memory: both are given", "Give slots per layer, or bytes for all layers.")
@@ -52,15 +52,15 @@ def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
 
 
 def parsed(option: str, text: str) -> int:
-    """Bytes; UsageError where it is no size."""
+    """The size in bytes; UsageError if the text is not a size."""
     try:
         return parse_bytes(text)
     except ValueError as error:
-        raise UsageError(f"{option}: {error}", "Give a size such as 2GiB.") from error
+        raise UsageError(f"{option}: {error}", "Set a size such as 2GiB.") from error
 
 
-def obstacle(recipe: Recipe) -> str:
-    """A single expert has nobody to make room for, and on a CPU experts need a disk to lie on."""
+def why_not_applicable(recipe: Recipe) -> str:
+    """A reason if a layer has a single expert on a rank, or if a CPU run has no disk for its experts."""
     if local_experts(recipe) == 1:
         return "each rank holds a single expert per layer"
     return why_no_slow_tier(cache_folder()) if recipe.measure.device == "cpu" else ""
@@ -90,5 +90,5 @@ EXPERT_BUFFERING = Optimization(
         Option(name="sweep-slots", is_flag=True, help="Also measure other numbers of cache slots, from one to all experts."),
     ),
     needs=("dynamic-gating",),
-    obstacle=obstacle,
+    why_not_applicable=why_not_applicable,
 )

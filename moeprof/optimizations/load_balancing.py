@@ -1,4 +1,4 @@
-"""Load balancing: experts move to other ranks, or get copies, so that no rank serves much more than another (paper section VII)."""
+"""Load balancing: experts move to other ranks, or get replicas, so that all ranks get equal load (paper section VII)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +10,11 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 
 PLAIN, COPYING = "greedy", "eplb-distinct"
-"""Balancers where nobody names one: without copies, and with."""
+"""Default balancers: without replicas, and with replicas."""
 
 
 def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
-    """The variant with a balancer's placement, or a file's; UsageError where the recipe's experts cannot lie so."""
+    """The variant with the placement of a balancer or a file; UsageError if it does not fit the recipe."""
     copies, balancer, path = number(settings["replicas"]), settings["balancer"], settings["placement"]
     if path and (balancer or copies):
         raise UsageError("--placement: cannot be combined with --balancer or --replicas", "Remove --placement or the others.")
@@ -26,7 +26,7 @@ def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
 
 
 def number(replicas: str | bool | None) -> int:
-    """UsageError where it is none."""
+    """The number of replicas; UsageError if the text is not a number."""
     text = str(replicas or 0)
     if not text.isdecimal():
         raise UsageError(f"--replicas {text}: not a number of slots", "Give a number of at least 0.")
@@ -34,7 +34,7 @@ def number(replicas: str | bool | None) -> int:
 
 
 def check(name: str, copies: int, recipe: Recipe) -> None:
-    """UsageError where the balancer cannot place the recipe's experts on its ranks with so many slots more."""
+    """UsageError if the balancer cannot place the experts of the recipe on its ranks with `copies` more slots each."""
     from moeprof.policies.balancing import registry
     from moeprof.policies.balancing.balancer import Cluster
     from moeprof.policies.balancing.contiguous import CONTIGUOUS
@@ -52,7 +52,7 @@ def check(name: str, copies: int, recipe: Recipe) -> None:
 
 
 def from_file(variant: Variant, path: Path, recipe: Recipe) -> Variant:
-    """UsageError where the file is for something else."""
+    """The variant with the placement of a file; UsageError if it is for another model or number of ranks."""
     placement = Placement.read(path)
     placement.fits(path, recipe)
     most = max(len(held) for ranks in placement.layers.values() for held in ranks)
@@ -60,8 +60,8 @@ def from_file(variant: Variant, path: Path, recipe: Recipe) -> Variant:
     return replace(variant, placement="file", replicas=most - share, placement_file=str(path))
 
 
-def obstacle(recipe: Recipe) -> str:
-    """A rank that is alone."""
+def why_not_applicable(recipe: Recipe) -> str:
+    """A reason if the recipe has a single rank."""
     return "" if recipe.parallel.ranks > 1 else "a single rank has nothing to balance (use --ranks N)"
 
 
@@ -79,5 +79,5 @@ LOAD_BALANCING = Optimization(
         Option(name="placement", metavar="FILE", help="Deploy the placement in FILE instead of making one."),
     ),
     needs=("dynamic-gating",),
-    obstacle=obstacle,
+    why_not_applicable=why_not_applicable,
 )

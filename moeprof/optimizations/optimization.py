@@ -1,4 +1,4 @@
-"""What an optimization is: a name, a line of help, its own options, and the change that it makes to a Variant."""
+"""An optimization: a name, a line of help, options, and the change that it makes to a Variant."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,35 +7,35 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 
 Settings = Mapping[str, str | bool | None]
-"""What the user chose, by the option's name; None where nobody said."""
+"""Values by option name; None if the user did not set the option."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """Something that one optimization leaves to the user, `--<name>` on the command line."""
+    """A choice that an optimization leaves to the user, `--<name>` on the command line."""
 
     name: str
     help: str
     choices: tuple[str, ...] = ()
-    """All that it can be; any text where empty."""
+    """Allowed values; any text is allowed if empty."""
     default: str | None = None
     metavar: str = ""
-    """What stands for a free text in the help."""
+    """Placeholder for a free text in the help."""
     is_flag: bool = False
-    """Whether it is either there or not."""
+    """Whether the option takes no value."""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """A step from one way of executing the same model to the next."""
+    """A step from one way to execute a model to the next."""
 
     name: str
-    """As the command line writes it, without dashes in front."""
+    """As on the command line, without leading dashes."""
     help: str
     apply: Callable[[Variant, Settings, Recipe], Variant]
-    """Of the variant before, and the values of `options` by name; UsageError where they do not fit the recipe."""
+    """Makes the next variant from the previous one and the settings; UsageError if they do not fit the recipe."""
     options: tuple[Option, ...] = ()
     needs: tuple[str, ...] = ()
-    """Optimizations on top of which alone it makes sense: they are applied before it, named or not."""
-    obstacle: Callable[[Recipe], str] = lambda _: ""
-    """Why the recipe has no use for it; empty where it has."""
+    """Optimizations that it builds on: they are applied first, named or not."""
+    why_not_applicable: Callable[[Recipe], str] = lambda _: ""
+    """Why it cannot improve a recipe; empty if it can."""

@@ -1,4 +1,4 @@
-"""The optimizations in the order in which they build on each other; a new one is one file and one line here."""
+"""All optimizations, in the order in which they build on each other; a new one is one file and one line here."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -21,13 +21,13 @@ OPTIMIZATIONS: dict[str, Optimization] = {
 
 
 def optimized(names: Sequence[str], settings: Settings, recipe: Recipe, *, alone: bool = False) -> list[Variant]:
-    """The variants that the named optimizations make of static gating, and those that they need, in the registry's order.
+    """The variants that the named optimizations, and those that they need, make from static gating, in the registry's order.
 
-    Each on top of the ones before; `alone`: each on top of what it needs only. UsageError where the recipe has no use for one.
+    Each builds on the ones before; `alone`: each builds only on those that it needs. UsageError if one is not applicable.
     """
     variants: list[Variant] = []
     for name in with_needs(names):
-        if why := OPTIMIZATIONS[name].obstacle(recipe):
+        if why := OPTIMIZATIONS[name].why_not_applicable(recipe):
             raise UsageError(f"--{name}: {why}", "Remove it, or choose another recipe or setting.")
         steps = with_needs([name]) if alone else [name]
         variant = STATIC if alone or not variants else variants[-1]
@@ -38,22 +38,22 @@ def optimized(names: Sequence[str], settings: Settings, recipe: Recipe, *, alone
 
 
 def with_needs(names: Iterable[str]) -> list[str]:
-    """The named ones and those that they need, in the registry's order."""
+    """The named optimizations and those that they need, in the registry's order."""
     wanted = {need for name in names for need in needed(name)}
     return [name for name in OPTIMIZATIONS if name in wanted]
 
 
 def needed(name: str) -> Iterator[str]:
-    """The optimization and all that it builds on."""
+    """The optimization and all optimizations that it builds on."""
     yield name
     for need in OPTIMIZATIONS[name].needs:
         yield from needed(need)
 
 
 def useful(recipe: Recipe) -> tuple[list[str], list[str]]:
-    """The optimizations that can bring something to a recipe, and a remark for each of the others."""
-    obstacles = {name: one.obstacle(recipe) for name, one in OPTIMIZATIONS.items()}
+    """The optimizations that are applicable to a recipe, and a remark for each of the others."""
+    reasons = {name: one.why_not_applicable(recipe) for name, one in OPTIMIZATIONS.items()}
     return (
-        [name for name, why in obstacles.items() if not why],
-        [f"{name} was left out: {why}" for name, why in obstacles.items() if why],
+        [name for name, why in reasons.items() if not why],
+        [f"{name} was left out: {why}" for name, why in reasons.items() if why],
     )

@@ -1,1 +1,1 @@
-"""Launching and joining ranks, and what they say to each other."""
+"""Ranks: how they are launched and joined, their collectives, and how they fail."""

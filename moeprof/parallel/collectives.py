@@ -1,6 +1,6 @@
-"""What ranks say to each other: rows to the ranks of their experts, and numbers and documents that all agree on.
+"""Collectives: rows for the ranks of their experts, and numbers and documents that are equal on all ranks.
 
-Every rank calls the same functions in the same order. Alone, nothing is sent. R rows, N ranks.
+Every rank calls the same functions in the same order. A single rank sends nothing. R rows, N ranks.
 """
 
 import json
@@ -19,26 +19,26 @@ from moeprof.parallel.group import Group
 
 @dataclass(frozen=True, eq=False)
 class Arriving:
-    """Rows on their way here."""
+    """Rows that this rank is receiving."""
 
     rows: Tensor
     work: Any
 
     def wait(self) -> Tensor:
-        """The rows, source by source. LostRankError or LateRankError where they never come."""
-        with answered():
+        """The rows, source by source; LostRankError or LateRankError if they do not arrive."""
+        with rank_errors():
             self.work.wait()
         return self.rows
 
-    def when_done(self, tell: Callable[[], object]) -> None:
-        """Calls `tell` as soon as the rows are here, whatever this rank does meanwhile; from another thread, and on a CPU only."""
-        self.work.get_future().add_done_callback(lambda _: tell())
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Calls `callback` from another thread as soon as the rows have arrived; on a CPU only."""
+        self.work.get_future().add_done_callback(lambda _: callback())
 
 
 def start_all_to_all(rows: Tensor, sent: Sequence[int] | None = None, received: Sequence[int] | None = None) -> Arriving:
-    """Sends rank n its `sent[n]` rows, in order, and receives `received[n]` from it; without numbers every rank gets as many."""
+    """Starts to send `sent[n]` rows to rank n, in order, and to receive `received[n]` from it; None means equal shares."""
     arriving = torch.empty_like(rows) if received is None else rows.new_empty(sum(received), *rows.shape[1:])
-    with answered():
+    with rank_errors():
         work = dist.all_to_all_single(
             arriving, rows.contiguous(), received and list(received), sent and list(sent), async_op=True
         )
@@ -46,8 +46,8 @@ def start_all_to_all(rows: Tensor, sent: Sequence[int] | None = None, received: 
 
 
 @contextmanager
-def answered() -> Iterator[None]:
-    """Says what it means where a collective inside fails."""
+def rank_errors() -> Iterator[None]:
+    """Turns the RuntimeError of a failed collective inside into LateRankError or LostRankError."""
     try:
         yield
     except RuntimeError as error:
@@ -55,56 +55,56 @@ def answered() -> Iterator[None]:
         if "timed out" in reason.lower() or "timeout" in reason.lower():
             raise LateRankError(
                 f"another rank did not answer in time ({reason})",
-                "See its log; where it is only slow, raise [parallel] timeout_s.",
+                "See its log; if it is only slow, raise [parallel] timeout_s.",
             ) from error
-        raise LostRankError(f"another rank is gone ({reason})", "See its log.") from error
+        raise LostRankError(f"another rank has ended ({reason})", "See its log.") from error
 
 
 def barrier(group: Group) -> None:
-    """Returns when every rank has come here."""
+    """Returns when all ranks have called it."""
     if not group.alone:
-        with answered():
+        with rank_errors():
             dist.barrier()
 
 
 def largest(group: Group, values: Sequence[int]) -> list[int]:
-    """Elementwise over ranks, on every rank."""
+    """The elementwise maximum over ranks, on every rank."""
     return reduced(group, values, dist.ReduceOp.MAX)
 
 
 def total(group: Group, values: Sequence[int]) -> list[int]:
-    """Elementwise over ranks, on every rank."""
+    """The elementwise sum over ranks, on every rank."""
     return reduced(group, values, dist.ReduceOp.SUM)
 
 
 def anyone(group: Group, flag: bool) -> bool:
-    """Whether it is so on any rank."""
+    """Whether the flag is set on any rank."""
     return bool(largest(group, [int(flag)])[0])
 
 
 def reduced(group: Group, values: Sequence[int], operation: Any) -> list[int]:
-    """The same whole numbers on every rank."""
+    """The reduced whole numbers, equal on every rank."""
     if group.alone:
         return list(values)
     numbers = torch.tensor(values, dtype=torch.int64)
-    with answered():
+    with rank_errors():
         dist.all_reduce(numbers, operation)
     reduced_values: list[int] = numbers.tolist()
     return reduced_values
 
 
 def all_gather_json(group: Group, document: Any) -> list[Any]:
-    """Every rank's JSON document, in the order of the ranks, on every rank."""
+    """The JSON documents of all ranks in their order, on every rank."""
     return [json.loads(found) for found in exchanged(group, json.dumps(document).encode(), gather_everywhere)]
 
 
 def gathered(group: Group, payload: bytes) -> list[bytes]:
-    """Every rank's bytes, in the order of the ranks, on rank 0; nothing elsewhere."""
+    """The bytes of all ranks in their order on rank 0; an empty list on the others."""
     return exchanged(group, payload, gather_at_first)
 
 
 def exchanged(group: Group, payload: bytes, gather: Callable[[Group, Tensor], list[Tensor]]) -> list[bytes]:
-    """Payloads of different lengths by a collective of equal ones: padded, and cut to the lengths that went ahead."""
+    """Exchanges payloads of different lengths with `gather`, which needs equal ones: lengths first, then padded payloads."""
     if group.alone:
         return [payload]
     lengths = [int(length) for length in torch.cat(gather_everywhere(group, torch.tensor([len(payload)])))]
@@ -114,16 +114,16 @@ def exchanged(group: Group, payload: bytes, gather: Callable[[Group, Tensor], li
 
 
 def gather_everywhere(group: Group, numbers: Tensor) -> list[Tensor]:
-    """Every rank's tensor on every rank."""
+    """The tensors of all ranks, on every rank."""
     found = [torch.empty_like(numbers) for _ in range(group.size)]
-    with answered():
+    with rank_errors():
         dist.all_gather(found, numbers)
     return found
 
 
 def gather_at_first(group: Group, numbers: Tensor) -> list[Tensor]:
-    """Every rank's tensor on rank 0; nothing elsewhere."""
+    """The tensors of all ranks on rank 0; an empty list on the others."""
     found = [torch.empty_like(numbers) for _ in range(group.size)] if group.first else []
-    with answered():
+    with rank_errors():
         dist.gather(numbers, found if group.first else None)
     return found

@@ -1,4 +1,4 @@
-"""How a rank tells its launcher why it ended, and which of several endings was the cause of the others."""
+"""How a rank reports its failure to the launcher, and which of several failures caused the others."""
 
 import json
 import os
@@ -16,15 +16,15 @@ REMEDY = "This is a bug in moeprof; the log of the rank has a traceback."
 
 
 class LostRankError(MoeprofError):
-    """Another rank is gone: it knows why, and this one does not."""
+    """Another rank has ended; only its own failure gives the cause."""
 
 
 class LateRankError(MoeprofError):
-    """Another rank did not answer in time."""
+    """Another rank did not answer within the timeout."""
 
 
 class RankError(MoeprofError):
-    """A rank failed; the exit code is its own, and so is the place of a defect."""
+    """A rank failed; the exit code is that of the rank, and so is the traceback of a bug."""
 
     def __init__(self, what: str, remedy: str, exit_code: int, trace: str = "") -> None:
         super().__init__(what, remedy)
@@ -33,32 +33,32 @@ class RankError(MoeprofError):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a rank ended."""
+    """Why one rank ended, as it reported."""
 
     what: str
     remedy: str
     exit_code: int
     follows: bool
-    """Whether another rank's failure is the cause."""
+    """Whether the failure of another rank is the cause."""
     time_ns: int
     trace: str = ""
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What a rank has to say of the error that ends it."""
+    """The report of the error that ends a rank."""
     trace = "".join(traceback.format_exception(error))
     found = described(error, REMEDY)
     return Failure(found.what, found.remedy, found.exit_code, isinstance(error, LostRankError), time.time_ns(), trace)
 
 
-def tell(failure: Failure, folder: Path) -> None:
-    """Leaves it where the launcher looks."""
+def write_failure(failure: Failure, folder: Path) -> None:
+    """Writes the report into the folder that the launcher reads."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps(asdict(failure)), encoding="utf-8")
 
 
-def told(folder: Path) -> Failure | None:
-    """What a rank left there; None where it had no time to, or left something else."""
+def read_failure(folder: Path) -> Failure | None:
+    """The report of a rank; None if it is missing or damaged."""
     try:
         return Failure(**json.loads((folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -66,9 +66,9 @@ def told(folder: Path) -> Failure | None:
 
 
 def cause(failures: Mapping[int, Failure], exit_codes: Mapping[int, int]) -> RankError:
-    """The error that ended a run: the first that a rank had by itself, else a death by a signal, else whatever there is.
+    """The error that ended a run: the earliest failure that no other rank caused, else a killed rank, else any failure.
 
-    `exit_codes` are those of ranks that did not end well; negative where a signal ended one.
+    `exit_codes` are those of the ranks that failed; negative if a signal ended the rank.
     """
     own = {rank: failure for rank, failure in failures.items() if not failure.follows}
     if own:
@@ -78,7 +78,7 @@ def cause(failures: Mapping[int, Failure], exit_codes: Mapping[int, int]) -> Ran
     killed = {rank: -code for rank, code in exit_codes.items() if code < 0}
     for rank, number in sorted(killed.items(), key=lambda item: item[1] == signal.SIGTERM):
         name = signal.Signals(number).name
-        return RankError(f"rank {rank} was killed by {name}", "Look for what killed it, such as a lack of memory.", 1)
+        return RankError(f"rank {rank} was killed by {name}", "Find out what killed it, for example a lack of memory.", 1)
     for rank, failure in failures.items():
         return RankError(f"rank {rank}: {failure.what}", failure.remedy, failure.exit_code)
     rank, code = next(iter(exit_codes.items()), (0, 1))
@@ -86,5 +86,5 @@ def cause(failures: Mapping[int, Failure], exit_codes: Mapping[int, int]) -> Ran
 
 
 def end_now(exit_code: int) -> None:
-    """Leaves this process without waiting for collectives that nobody will answer."""
+    """Ends this process at once, without waiting for collectives that can no longer complete."""
     os._exit(exit_code)

@@ -1,4 +1,4 @@
-"""Starts the ranks of one machine through torch's elastic launcher: `moeprof` once more in every process, and each joins."""
+"""Starts the ranks of one machine through torch's elastic launcher: each is a `moeprof` process that joins the group."""
 
 import ctypes
 import json
@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from moeprof.parallel.failure import Failure, cause, told
+from moeprof.parallel.failure import Failure, cause, read_failure
 from moeprof.records.errors import MoeprofError
 
 FOLDERS = "MOEPROF_RUN_FOLDERS"
-"""Set for launched ranks: where the launcher wants their runs, as JSON, one folder per recipe."""
+"""Environment variable of launched ranks: the output folders as JSON, one per recipe."""
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""Set by torch's launcher for every rank; what it leaves goes beside."""
+"""Environment variable that torch's launcher sets for every rank; the report of a failure goes into the same folder."""
 
 PR_SET_PDEATHSIG = 1
 HOST = "127.0.0.1"
@@ -29,25 +29,25 @@ LOG_FILES = ("stdout.log", "stderr.log")
 
 
 def launched_folders() -> list[Path]:
-    """Where this process's launcher wants the runs; empty where `moeprof` did not launch it."""
+    """The output folders that the launcher chose; empty if `moeprof` did not launch this process."""
     return [Path(folder) for folder in json.loads(os.environ.get(FOLDERS, "[]"))]
 
 
 def end_with_launcher() -> None:
-    """Has Linux end this process when its launcher dies, however that happens; elsewhere it finishes its work alone."""
+    """On Linux, makes the kernel end this process when its launcher dies; other systems let it finish its work."""
     if launched_folders() and sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def folder_for_failures() -> Path:
-    """Where a launched rank tells why it ends."""
+    """The folder for the failure report of this launched rank."""
     return Path(os.environ[ERROR_FILE]).parent
 
 
 def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path]) -> None:
-    """Runs `moeprof` with `arguments` on so many ranks, and leaves their logs in the `logs/` of each run.
+    """Runs `moeprof` with `arguments` on `num_ranks` ranks, and keeps their logs in the `logs/` folder of each run.
 
-    RankError where one fails, KeyboardInterrupt on Ctrl-C; no rank is running any longer then.
+    RankError if a rank fails, KeyboardInterrupt on Ctrl-C; all ranks have ended then.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -62,7 +62,7 @@ def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path]) ->
         nproc_per_node=num_ranks,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint=f"{HOST}:0",  # a port that is free
+        rdzv_endpoint=f"{HOST}:0",  # any free port
         local_addr=HOST,
         max_restarts=0,
         monitor_interval=0.1,
@@ -84,7 +84,7 @@ def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path]) ->
 
 
 def silence_launcher() -> None:
-    """What torch's launcher would say of a failure in its own words; each of its loggers has a level of its own."""
+    """Suppresses the failure messages of torch's launcher; each of its loggers has its own level."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -92,7 +92,7 @@ def silence_launcher() -> None:
 
 @contextmanager
 def signals_kept() -> Iterator[None]:
-    """The launcher puts handlers of its own; afterwards the former ones are back."""
+    """Restores the signal handlers that the launcher replaces."""
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDINGS}
     try:
         yield
@@ -103,7 +103,7 @@ def signals_kept() -> Iterator[None]:
 
 @contextmanager
 def environment_of_ranks(num_ranks: int, folders: Sequence[Path]) -> Iterator[None]:
-    """What the processes started inside inherit: their share of the cores, and the way to each other on one machine."""
+    """Sets the environment that ranks started inside inherit: their share of the cores, and the loopback interface."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = {"OMP_NUM_THREADS": str(max(cores // num_ranks, 1)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     wanted |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform.startswith("linux") else {}
@@ -117,19 +117,19 @@ def environment_of_ranks(num_ranks: int, folders: Sequence[Path]) -> Iterator[No
 
 
 def folder_of_rank(scratch: Path, rank: int) -> Path | None:
-    """Where torch's launcher keeps what a rank said: <scratch>/<run>/attempt_0/<rank>."""
+    """The folder in which torch's launcher keeps the output of a rank: <scratch>/<run>/attempt_0/<rank>."""
     return next(iter(sorted(scratch.glob(f"*/attempt_0/{rank}"))), None)
 
 
 def failures_in(scratch: Path, num_ranks: int) -> dict[int, Failure]:
-    """What the ranks told before they ended, as far as they did."""
+    """The failure reports of the ranks that wrote one, by rank."""
     folders = {rank: folder_of_rank(scratch, rank) for rank in range(num_ranks)}
-    found = {rank: told(folder) for rank, folder in folders.items() if folder is not None}
+    found = {rank: read_failure(folder) for rank, folder in folders.items() if folder is not None}
     return {rank: failure for rank, failure in found.items() if failure is not None}
 
 
 def keep_logs(scratch: Path, num_ranks: int, folders: Sequence[Path]) -> None:
-    """`logs/rank<N>.log` in every run that was begun: what a rank said, and where it failed; rank 0 says it to the user."""
+    """Writes `logs/rank<N>.log` in every run that has begun: the output of each rank (rank 0 prints it too) and its traceback."""
     failures = failures_in(scratch, num_ranks)
     for folder in folders:
         if not (folder / "run.json").is_file():

@@ -1,4 +1,4 @@
-"""Measures what lies between ranks: the shortest time of a message, there and back, by its size."""
+"""Measures the link between ranks: half of the shortest round trip of a message, by its size."""
 
 import hashlib
 import socket
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from moeprof.parallel.collectives import all_gather_json, answered
+from moeprof.parallel.collectives import all_gather_json, rank_errors
 from moeprof.parallel.group import Group
 from moeprof.records.link import BETWEEN, WITHIN, Link, Links, link_file
 
@@ -18,20 +18,20 @@ ReadClock = Callable[[], int]
 RankPair = tuple[int, int]
 
 SIZES_BYTES = [8 * 4**power for power in range(11)]
-"""8 bytes to 8 MiB."""
+"""Message sizes, from 8 bytes to 8 MiB."""
 
 BUDGET_BYTES = 16 * 2**20
-"""What one size may send in each direction."""
+"""Bytes that the messages of one size may add up to in each direction."""
 
-MIN_TURNS, MAX_TURNS = 5, 50
+MIN_ROUND_TRIPS, MAX_ROUND_TRIPS = 5, 50
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def measured_links(group: Group, about: Mapping[str, str], device: str, clock: ReadClock) -> Links:
-    """What lies between the ranks; to be called on all of them alike.
+    """The links between the ranks; all ranks must call it.
 
-    `about` says what else than the machines' names a measurement depends on; what rank 0 kept of the same is used again.
-    `clock` waits for the device.
+    `about` describes what a measurement depends on besides the names of the machines; rank 0 reuses a kept measurement with the
+    same description. `clock` must wait for the device.
     """
     names = ", ".join(sorted(set(all_gather_json(group, socket.gethostname()))))
     hosts = numbered(all_gather_json(group, machine()))
@@ -42,19 +42,19 @@ def measured_links(group: Group, about: Mapping[str, str], device: str, clock: R
 
 
 def machine() -> str:
-    """The same for all processes of a machine that runs, and for no others."""
+    """An identifier that is equal for all processes of one machine since its boot, and differs between machines."""
     boot = BOOT_ID.read_text() if BOOT_ID.exists() else ""
     return hashlib.sha256(f"{socket.gethostname()} {boot}".encode()).hexdigest()
 
 
 def numbered(names: list[str]) -> list[int]:
-    """A number for each name, from 0, in order of appearance."""
+    """Numbers from 0 for the names, in order of first appearance."""
     order = list(dict.fromkeys(names))
     return [order.index(name) for name in names]
 
 
 def pairs_by_kind(hosts: list[int]) -> dict[str, RankPair]:
-    """The first two ranks that share a machine, and the first two that do not."""
+    """The first two ranks on one machine, and the first two on different machines."""
     pairs: dict[str, RankPair] = {}
     for one, other in combinations(range(len(hosts)), 2):
         pairs.setdefault(WITHIN if hosts[one] == hosts[other] else BETWEEN, (one, other))
@@ -62,12 +62,12 @@ def pairs_by_kind(hosts: list[int]) -> dict[str, RankPair]:
 
 
 def link(group: Group, about: Mapping[str, str], pair: RankPair, device: str, clock: ReadClock) -> Link:
-    """Between two ranks: kept from before, or measured now while all others wait."""
+    """The link between two ranks: a kept measurement, or a new one while all other ranks wait."""
     kept = Link.kept(about) if group.first else None
     times = all_gather_json(group, kept.times_ns if kept and kept.sizes_bytes == SIZES_BYTES else None)[0]
     if times is not None:
         return Link(about=dict(about), sizes_bytes=SIZES_BYTES, times_ns=times)
-    mine = [there_and_back_ns(group, pair, size, device, clock) / 2 for size in SIZES_BYTES if group.rank in pair]
+    mine = [shortest_round_trip_ns(group, pair, size, device, clock) / 2 for size in SIZES_BYTES if group.rank in pair]
     found = Link(about=dict(about), sizes_bytes=SIZES_BYTES, times_ns=all_gather_json(group, mine)[pair[0]])
     if group.first:
         keep(found)
@@ -75,23 +75,23 @@ def link(group: Group, about: Mapping[str, str], pair: RankPair, device: str, cl
 
 
 def keep(found: Link) -> None:
-    """For the next run; a user who has no place for it has it measured every time."""
+    """Keeps a measurement for later runs; if the folder cannot be written, every run measures again."""
     try:
         found.write(link_file(found.about))
     except OSError:
         return
 
 
-def there_and_back_ns(group: Group, pair: RankPair, size_bytes: int, device: str, clock: ReadClock) -> int:
-    """The shortest of several turns, as one rank of the pair sees it."""
+def shortest_round_trip_ns(group: Group, pair: RankPair, size_bytes: int, device: str, clock: ReadClock) -> int:
+    """The shortest of several round trips, measured on one rank of the pair."""
     message = torch.zeros(size_bytes, dtype=torch.uint8, device=device)
-    turns = max(MIN_TURNS, min(MAX_TURNS, BUDGET_BYTES // size_bytes))
-    with answered():
-        return min(turn_ns(group, pair, message, clock) for _ in range(turns))
+    repeats = max(MIN_ROUND_TRIPS, min(MAX_ROUND_TRIPS, BUDGET_BYTES // size_bytes))
+    with rank_errors():
+        return min(round_trip_ns(group, pair, message, clock) for _ in range(repeats))
 
 
-def turn_ns(group: Group, pair: RankPair, message: Tensor, clock: ReadClock) -> int:
-    """One message from the pair's first rank to the other and back."""
+def round_trip_ns(group: Group, pair: RankPair, message: Tensor, clock: ReadClock) -> int:
+    """The time of one message from the first rank of the pair to the other and back."""
     started = clock()
     if group.rank == pair[0]:
         dist.send(message, pair[1])

@@ -76,7 +76,7 @@ def test_replaying_placements_needs_no_torch(trace: Path, tmp_path: Path) -> Non
         (("--cache", "--devices", "2,4"), "--devices 2,4: caches are replayed on one number of devices"),
         (("--balance", "--devices", "0"), "--devices 0: less than 1"),
         (("--balance", "--devices", "4", "--nodes", "8"), "--devices 4: they do not divide over 8 nodes"),
-        (("--balance", "--balancer", "greedi"), "balancer 'greedi' is not known"),
+        (("--balance", "--balancer", "greedi"), "unknown balancer 'greedi'"),
         (("--balance", "--node-bandwidth", "fast"), "--node-bandwidth fast"),
         (("--balance", "--token-bytes", "0"), "--token-bytes 0"),
     ],

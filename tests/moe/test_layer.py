@@ -73,7 +73,7 @@ def test_in_bfloat16_every_dispatch_with_every_kernel_stays_near_the_plain_layer
 
 def test_the_kernel_bmm_is_refused_under_dynamic_gating() -> None:
     layer = make_layer(make_recipe(experts=4, dim=DIM))
-    with pytest.raises(ValueError, match="kernel bmm needs as many rows of every expert"):
+    with pytest.raises(ValueError, match="kernel bmm needs equally many rows of every expert"):
         under(layer, tokens(8, DIM), ALL_REAL, Variant("dynamic", "bmm"))
 
 

@@ -67,13 +67,13 @@ def test_every_balancer_can_be_asked_for(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"balancer": "gredy"}, "balancer 'gredy' is not known\nDid you mean 'greedy'? "),
+        ({"balancer": "gredy"}, "unknown balancer 'gredy'\nDid you mean 'greedy'? "),
         ({"balancer": "contiguous"}, "--balancer contiguous: this is the default placement\n"),
         ({"replicas": "two"}, "--replicas two: not a number of slots\n"),
         ({"replicas": "-1"}, "--replicas -1: not a number of slots\n"),
         ({"replicas": "1", "balancer": "greedy"}, "greedy: 32 experts do not fill 2 devices with 17 slots each"),
         ({"replicas": "1", "balancer": "eplb"}, "--balancer eplb: it may place two copies of an expert on one rank"),
-        ({"replicas": "17"}, "eplb-distinct: 33 slots of a device, but only 32 experts to tell apart\n"),
+        ({"replicas": "17"}, "eplb-distinct: 33 slots per device, but only 32 different experts\n"),
     ],
 )
 def test_what_cannot_be_placed_is_refused(given: dict[str, str], what: str) -> None:

@@ -34,7 +34,10 @@ def three(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the first and two more: one on top of it, and one by itself that a recipe of one rank has no use for."""
     buffering = Optimization("buffering", "Fewer experts on the device.", buffered, needs=("dynamic-gating",))
     balancing = Optimization(
-        "balancing", "Even.", balanced, obstacle=lambda recipe: "" if recipe.parallel.ranks > 1 else "there is one rank"
+        "balancing",
+        "Even.",
+        balanced,
+        why_not_applicable=lambda recipe: "" if recipe.parallel.ranks > 1 else "there is one rank",
     )
     for name in list(OPTIMIZATIONS)[1:]:
         monkeypatch.delitem(OPTIMIZATIONS, name)

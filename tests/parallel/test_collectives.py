@@ -109,7 +109,7 @@ def test_a_rank_that_is_killed_in_any_region_is_missed_at_once(region: str) -> N
     recipe = recipe.model_copy(update={"parallel": recipe.parallel.model_copy(update={"ranks": 2})})
     (heard, failure), (_, death) = answers_of(2, until_lost, recipe, region)
     assert (failure, death) == ("", "a rank died")
-    assert heard[0].startswith("another rank is gone (")
+    assert heard[0].startswith("another rank has ended (")
     assert heard[1] < 5
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.parallel.failure import FILE, Failure, LateRankError, LostRankError, cause, failure_of, tell, told
+from moeprof.parallel.failure import FILE, Failure, LateRankError, LostRankError, cause, failure_of, read_failure, write_failure
 from moeprof.records.errors import MoeprofError, UsageError
 
 
@@ -18,7 +18,7 @@ def caught(error: BaseException) -> Failure:
 
 
 OWN, LATER = caught(ValueError("first\nmore")), caught(UsageError("no such file", "Give another."))
-LOST, LATE = caught(LostRankError("another rank is gone", "")), caught(LateRankError("too late", "Wait."))
+LOST, LATE = caught(LostRankError("another rank has ended", "")), caught(LateRankError("too late", "Wait."))
 KILLED, ENDED = -signal.SIGKILL, -signal.SIGTERM
 
 
@@ -32,7 +32,7 @@ KILLED, ENDED = -signal.SIGKILL, -signal.SIGTERM
         ({0: LOST}, {0: 1, 1: ENDED, 2: KILLED}, "rank 2 was killed by SIGKILL", 1),
         ({0: LATE}, {0: 1, 1: KILLED}, "rank 0: too late", 1),
         ({}, {1: ENDED}, "rank 1 was killed by SIGTERM", 1),
-        ({1: LOST}, {1: 1}, "rank 1: another rank is gone", 1),
+        ({1: LOST}, {1: 1}, "rank 1: another rank has ended", 1),
         ({}, {1: 3}, "rank 1 ended with exit code 3", 3),
     ],
 )
@@ -45,14 +45,14 @@ def test_the_cause_is_the_first_error_that_no_other_rank_explains(
 
 
 def test_a_rank_tells_its_error_with_the_place_and_the_launcher_reads_it(tmp_path: Path) -> None:
-    tell(OWN, tmp_path / "0")
-    assert told(tmp_path / "0") == OWN
+    write_failure(OWN, tmp_path / "0")
+    assert read_failure(tmp_path / "0") == OWN
     assert "in caught" in OWN.trace
     assert caught(MoeprofError("what", "remedy")).remedy == "remedy"
 
 
 @pytest.mark.parametrize("left", ["", "{", "[]", '{"what": 1}', '{"colour": "red"}', "\udcff"])
 def test_what_a_rank_left_behind_is_read_with_caution(tmp_path: Path, left: str) -> None:
-    assert told(tmp_path) is None
+    assert read_failure(tmp_path) is None
     (tmp_path / FILE).write_text(left, errors="surrogateescape")
-    assert told(tmp_path) is None
+    assert read_failure(tmp_path) is None

@@ -13,11 +13,11 @@ from moeprof.records.recipe.dispatch import DISPATCHES
 
 
 class Dispatched(Protocol):
-    """The rows for the experts, and how their outputs become outputs of tokens."""
+    """Rows for the experts, and the way from their outputs to the outputs of tokens."""
 
     @property
     def rows(self) -> ExpertRows:
-        """Tokens as rows grouped by physical expert."""
+        """Rows of tokens, grouped by physical expert."""
         ...
 
     @property
@@ -26,7 +26,7 @@ class Dispatched(Protocol):
         ...
 
     def combine(self, outputs_RD: Tensor, scale: float) -> Tensor:
-        """Weighted expert outputs back in token order, (T, D), times `scale`."""
+        """Weighted sums of expert outputs in token order, (T, D), times `scale`."""
         ...
 
 
@@ -34,7 +34,7 @@ DispatchFunction = Callable[[Tensor, Routing, float, Exchange], Dispatched]
 """Takes tokens (T, D), their routing, the capacity fraction C, and the exchange between ranks."""
 
 FUNCTIONS: dict[str, DispatchFunction] = {}
-"""Functions that were imported already, by the name of their dispatch."""
+"""Functions that are already imported, by the name of their dispatch."""
 
 
 def dispatch_function(name: str) -> DispatchFunction:

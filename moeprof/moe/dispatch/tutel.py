@@ -1,4 +1,4 @@
-"""Tutel's mode of fairseq: scatter and gather in the place of the mask; the padded buffers and the slots' arithmetic stay.
+"""Tutel's mode of fairseq: scatter and gather replace the mask; padded buffers and the arithmetic of their slots stay.
 
 T tokens, K choices, E experts, c slots per expert, R = E x c rows, D width.
 """
@@ -23,14 +23,14 @@ def dispatch_dropless(
 def dispatch(
     x_TD: Tensor, routing: Routing, capacity_fraction: float, exchange: Exchange = LOCAL, *, dropless: bool = False
 ) -> IndexedDispatched:
-    """Each slot gathers its token, or zeros; `dropless` takes the largest load of any rank as capacity (Tutel with factor 0)."""
+    """Each capacity slot gathers its token, or zeros; `dropless`: the largest load of any rank is the capacity."""
     num_tokens, top_k = routing.experts_TK.shape
-    place_TK = positions_in_expert(routing)
-    slots = exchange.largest(largest_load(place_TK, routing)) if dropless else capacity(capacity_fraction, num_tokens)
+    position_TK = positions_in_expert(routing)
+    slots = exchange.largest(largest_load(position_TK, routing)) if dropless else capacity(capacity_fraction, num_tokens)
     num_rows = routing.num_experts * slots
-    dropped_TK = (place_TK >= slots) & routing.kept()
-    cell_TK = routing.experts_TK * slots + place_TK.clamp(max=slots - 1)
-    # What counts nothing writes to a cell behind the last slot: no data-dependent shapes, no conflicts.
+    dropped_TK = (position_TK >= slots) & routing.kept()
+    cell_TK = routing.experts_TK * slots + position_TK.clamp(max=slots - 1)
+    # A choice that does not count writes to a cell behind the last slot: no data-dependent shapes, no conflicts.
     target_TK = cell_TK.masked_fill(~routing.kept(dropped_TK), num_rows)
     source_R1 = torch.full((num_rows + 1,), num_tokens, device=x_TD.device)
     source_R1.scatter_(0, target_TK.flatten(), torch.arange(num_tokens, device=x_TD.device).repeat_interleave(top_k))
@@ -39,6 +39,6 @@ def dispatch(
     return IndexedDispatched(rows, None if dropless else dropped_TK, cell_TK, routing.weights(dropped_TK).to(x_TD.dtype))
 
 
-def largest_load(place_TK: Tensor, routing: Routing) -> int:
-    """Choices of the busiest expert, at least 1; the host waits for it, as Tutel's does."""
-    return max(int(place_TK.masked_fill(~routing.kept(), -1).max()) + 1, 1)
+def largest_load(position_TK: Tensor, routing: Routing) -> int:
+    """Choices of the busiest expert, at least 1; the host waits for the device here, as in Tutel."""
+    return max(int(position_TK.masked_fill(~routing.kept(), -1).max()) + 1, 1)

@@ -13,7 +13,7 @@ from moeprof.store.resident import ExpertWeights
 def bmm(inputs: ExpertRows, weights: ExpertWeights, activation: Activation) -> Tensor:
     """Every expert has the same C rows, needed or not; (R, D). ValueError where experts have rows of their own number."""
     if not isinstance(inputs.offsets, range):
-        raise ValueError("kernel bmm needs as many rows of every expert: use static or tutel dispatch, or another kernel")
+        raise ValueError("kernel bmm needs equally many rows of every expert: use a padded dispatch or another kernel")
     num_experts, dim = weights.w1_EDF.shape[:2]
     rows_PCD = inputs.rows_RD.view(num_experts, -1, dim)
     hidden_PCF = activation(torch.baddbmm(weights.b1_EF[:, None], rows_PCD, weights.w1_EDF))

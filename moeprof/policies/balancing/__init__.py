@@ -1,1 +1,1 @@
-"""One file per balancer, which says which device holds which experts of a layer; `registry` knows them by name."""
+"""Balancers, one file each, assign the experts of a layer to devices; `registry` finds them by name."""

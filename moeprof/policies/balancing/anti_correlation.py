@@ -1,8 +1,7 @@
-"""Anti-correlation (paper 6.3): the greedy loop, in which experts that are busy together count as load for each other.
+"""Anti-correlation (paper 6.3): the greedy loop, with the correlation between experts added to the load of a device.
 
 The device's load for expert a is the sum over its experts m of Abar[m] + 0.5 S[a, m], S being Pearson's correlation. Shares are
-about 1 / E and S reaches 1, so that literally S decides and Abar hardly does. Rescaled, Abar is multiplied by E, its mean
-then being 1.
+about 1 / E and S reaches 1, so that taken literally S dominates. The rescaled balancer multiplies Abar by E, whose mean is then 1.
 """
 
 import numpy as np
@@ -12,7 +11,7 @@ from moeprof.policies.balancing.packing import packed
 from moeprof.records.arrays import Floats
 
 WEIGHT = 0.5
-"""Of the correlation, in the paper's formula."""
+"""Weight of the correlation in the paper's formula."""
 
 
 def anti_correlation(history: History, cluster: Cluster) -> Slots:
@@ -21,12 +20,12 @@ def anti_correlation(history: History, cluster: Cluster) -> Slots:
 
 
 def rescaled(history: History, cluster: Cluster) -> Slots:
-    """The same with both terms of one size."""
+    """The same, with shares multiplied by E so that both terms have the same scale."""
     return spread(history.weights_E * history.num_experts, history, cluster)
 
 
 def spread(weights_E: Floats, history: History, cluster: Cluster) -> Slots:
-    """(D, S) of weights that decide beside the correlations."""
+    """(D, S), packed by these weights and the correlations."""
     return np.sort(packed(weights_E, cluster.num_devices, WEIGHT * history.correlation_EE), axis=1)
 
 

@@ -1,4 +1,4 @@
-"""What a balancer is: from what is known of a layer's past, and a cluster, to the experts on every device.
+"""A balancer: from the history of a layer, and a cluster, to the experts on every device.
 
 Shape suffixes: E experts, D devices, S slots of a device, P = D x S slots of the cluster.
 """
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from moeprof.records.arrays import Floats, Ints
 
 DIGITS = 12
-"""Loads are compared so far: sums that are equal on paper are ties, whatever the order in which they were added up."""
+"""Decimal digits to which loads are compared, so that ties do not depend on the order of additions."""
 
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """A layer's past."""
+    """Statistics of the loads of a layer in earlier steps."""
 
     shares_E: Floats
     """Abar[m]: the share of a step's choices that an expert takes, mean over steps, or any multiple of it."""
@@ -26,18 +26,18 @@ class History:
 
     @classmethod
     def of_totals(cls, counts_E: npt.ArrayLike) -> "History":
-        """Of which nothing but the sums is known."""
+        """The history of a layer of which only the total loads are known: all correlations are 0."""
         shares_E = np.asarray(counts_E, np.float64)
         return cls(shares_E, np.zeros((len(shares_E), len(shares_E))))
 
     @property
     def num_experts(self) -> int:
-        """E."""
+        """The number of experts, E."""
         return len(self.shares_E)
 
     @property
     def weights_E(self) -> Floats:
-        """The shares, which sum to 1; all alike in a layer that was never active."""
+        """The shares, scaled to sum 1; all equal in a layer that was never active."""
         total = self.shares_E.sum()
         return self.shares_E / total if total else np.full(self.num_experts, 1 / self.num_experts)
 
@@ -48,30 +48,30 @@ class Cluster:
 
     num_devices: int
     num_slots: int
-    """Of one layer on each device."""
+    """Slots for experts of one layer on each device."""
     num_nodes: int = 1
     num_groups: int = 0
-    """Blocks of neighbouring experts that stay on one node; 0 where every expert goes its own way."""
+    """Number of groups of consecutive experts that stay on one node; 0 if every expert is placed by itself."""
 
     @property
     def total_slots(self) -> int:
-        """P."""
+        """Slots of the whole cluster, P."""
         return self.num_devices * self.num_slots
 
 
 Slots = Ints
-"""(D, S): the expert in every slot of every device."""
+"""The expert in each slot of each device, (D, S)."""
 
 
 @dataclass(frozen=True)
 class Balancer:
-    """`place` may count on a cluster that `registry.placed` has checked."""
+    """A placement algorithm; `place` may rely on the checks of `registry.placed`."""
 
     name: str
     place: Callable[[History, Cluster], Slots]
     replicates: bool = False
-    """Whether it fills slots beyond one per expert with copies."""
+    """Whether it fills more slots than experts with replicas."""
     by_node: bool = False
-    """Whether it looks at the nodes."""
+    """Whether it takes nodes into account."""
     repeats: bool = True
-    """Whether two copies of an expert may stand on one device."""
+    """Whether two replicas of an expert may share a device."""

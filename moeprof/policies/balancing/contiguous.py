@@ -1,4 +1,4 @@
-"""E / D consecutive experts on every device, as fairseq places them: what every other placement is held against."""
+"""E / D consecutive experts on every device, as in fairseq: the baseline of all placements."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from moeprof.policies.balancing.balancer import Balancer, Cluster, History, Slot
 
 
 def contiguous(history: History, cluster: Cluster) -> Slots:
-    """(D, S) of an (E,) history that is not looked at; E = D x S."""
+    """(D, S) for E = D x S experts; the loads in the history have no influence."""
     return np.arange(history.num_experts).reshape(cluster.num_devices, cluster.num_slots)
 
 

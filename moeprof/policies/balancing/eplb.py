@@ -1,4 +1,4 @@
-"""EPLB (DeepSeek, 2025): copies of hot experts, then packing with equally many slots per device; global, or node by node.
+"""EPLB (DeepSeek, 2025): replicas of hot experts, then packing with equally many slots per device; global, or node by node.
 
 Shape suffixes: E experts, G groups of experts, N nodes, D devices, S slots of a device.
 """
@@ -12,14 +12,14 @@ from moeprof.records.arrays import Floats
 
 
 def eplb(history: History, cluster: Cluster) -> Slots:
-    """(D, S) in order of arrival, from mean shares (E,); D x S >= E, and an expert may stand on one device twice."""
+    """(D, S) in order of arrival, from mean shares (E,); D x S >= E, and two replicas of an expert may share a device."""
     return replicated_and_packed(history.weights_E, cluster.num_devices, cluster.num_slots)
 
 
 def hierarchical(history: History, cluster: Cluster) -> Slots:
-    """(D, S) in order of arrival: groups (E,) -> (G,) are packed onto nodes, every node then makes copies of its own experts.
+    """(D, S) in order of arrival: groups (E,) -> (G,) are packed onto nodes, then each node replicates its own experts.
 
-    A group's experts stay on one node, so that a token whose experts are of few groups leaves for few nodes.
+    The experts of a group stay on one node, so that a token whose experts are in few groups is sent to few nodes.
     """
     groups = cluster.num_groups or history.num_experts
     expert_GM = np.arange(history.num_experts).reshape(groups, -1)
@@ -32,7 +32,7 @@ def hierarchical(history: History, cluster: Cluster) -> Slots:
 
 
 def replicated_and_packed(weights_E: Floats, num_devices: int, num_slots: int) -> Slots:
-    """(D, S) of one node, or of all devices alike."""
+    """(D, S) for the devices of one node, or for all devices."""
     slots_P = replicated(weights_E, num_devices * num_slots)
     return slots_P[packed(carried(weights_E, slots_P), num_devices)]
 

@@ -1,8 +1,9 @@
-"""EPLB without a copy beside a copy: on one device the second does nothing but fill a slot that another expert could use.
+"""EPLB with at most one replica of an expert per device: a second one would waste a slot that another expert could use.
 
-What copies cannot crowd onto one device may crowd others out of the light ones, so the most copies that an expert may have is
-lowered step by step, and the best of these placements is taken. No rule can always reach EPLB's largest load: shares of 0.5, 0.3
-and 0.2 on two devices with two slots give 0.5 with both copies of the first on one device, and 0.55 at best without.
+Replicas that must be on different devices may take slots on lightly loaded ones from other experts. So the maximum number of
+replicas per expert is lowered step by step, and the best of these placements is taken. No rule can always reach EPLB's largest
+load: shares of 0.5, 0.3 and 0.2 on two devices with two slots give 0.5 with both replicas of the first expert on one device, and
+at best 0.55 otherwise.
 
 Shape suffixes: E experts, P slots, D devices, S slots of a device, M pairs of a device and an expert on it.
 """
@@ -15,27 +16,27 @@ from moeprof.policies.balancing.replication import carried, replicated
 from moeprof.records.arrays import Flags, Floats
 
 TRIES = 8
-"""Of the most copies that an expert may have."""
+"""Number of values tried for the maximum number of replicas per expert."""
 
 
 def eplb_distinct(history: History, cluster: Cluster) -> Slots:
-    """(D, S), ids rising on each device, from mean shares (E,); E <= D x S, S <= E, at most D copies of an expert."""
+    """(D, S), ids rising on each device, from mean shares (E,); E <= D x S, S <= E, at most D replicas of an expert."""
     weights_E = history.weights_E
     slots_P = replicated(weights_E, cluster.total_slots, most=cluster.num_devices)
     most = int(np.bincount(slots_P).max())
     fewest = max(most - TRIES + 1, -(-cluster.total_slots // history.num_experts))
     tries = [packed_apart(weights_E, cluster, limit) for limit in range(most, fewest - 1, -1)]
-    holds_DE = min(tries, key=lambda tried: round(largest(weights_E, tried), DIGITS))
+    holds_DE = min(tries, key=lambda holds_DE: round(busiest_load(weights_E, holds_DE), DIGITS))
     return np.nonzero(holds_DE)[1].reshape(cluster.num_devices, cluster.num_slots)
 
 
-def largest(weights_E: Floats, holds_DE: Flags) -> float:
-    """The load of the busiest device, where copies carry equal parts."""
+def busiest_load(weights_E: Floats, holds_DE: Flags) -> float:
+    """The load of the busiest device, if the replicas of an expert get equal parts of its load."""
     return float((holds_DE @ (weights_E / holds_DE.sum(axis=0))).max())
 
 
 def packed_apart(weights_E: Floats, cluster: Cluster, most: int) -> Flags:
-    """Where each expert stands, (D, E): the heaviest copies first, each on the least loaded device with room and none yet."""
+    """Which device holds which expert, (D, E): heaviest replicas first, each on the least loaded device with room for it."""
     slots_P = replicated(weights_E, cluster.total_slots, most)
     weights_P = carried(weights_E, slots_P)
     each_E = weights_P[: len(weights_E)]
@@ -56,10 +57,10 @@ def packed_apart(weights_E: Floats, cluster: Cluster, most: int) -> Flags:
 
 
 def make_room(holds_DE: Flags, load_D: Floats, each_E: Floats, expert: int, last: int) -> None:
-    """Where every device with room holds `expert` already: a full one takes it, and hands an expert of its own to `last`.
+    """Adds `expert` if all devices with room hold it already: a full device takes it, and gives one of its experts to `last`.
 
-    There always is one: a full device without `expert` has more others than a device with room beside it. Of all such pairs
-    the one after which the more loaded of the two devices carries least.
+    Such a pair of device and expert always exists, because a full device without `expert` holds more other experts than `last`
+    does. The pair is chosen that minimizes the larger load of the two devices.
     """
     device_M, other_M = np.nonzero(holds_DE & ~holds_DE[:, [expert]] & ~holds_DE[last])
     after_M = load_D[device_M] - each_E[other_M] + each_E[expert]

@@ -1,4 +1,4 @@
-"""Greedy (paper 6.2): experts by falling mean share, each to the device with the least of it that has room."""
+"""Greedy (paper 6.2): experts by falling mean share, each to the least loaded device with room."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""Equally many items on every pack, the heaviest first, each where the least lies: the loop that all balancers share.
+"""Equally many items in every pack, heaviest first, each into the lightest pack: the loop that all balancers share.
 
-Shape suffixes: N items, K packs, M = N / K items of a pack.
+Shape suffixes: N items, K packs, M = N / K items of each pack.
 """
 
 import numpy as np
@@ -17,9 +17,11 @@ def heaviest_first(weights_N: Floats) -> Ints:
 def packed(weights_N: Floats, num_packs: int, affinity_NN: Floats | None = None) -> Ints:
     """The items of every pack in order of arrival, (K, M); paper 6.2, EPLB's `balanced_packing`.
 
-    An item goes to the pack of least load among those with room, ties to the lowest id. A load is the sum of the items'
-    weights and, with `affinity_NN`, of their affinities to the item that is being placed. Packs of one item need no balance:
-    every item stays where its id is.
+    An item goes to the pack with the least load among those with room; ties go to the lowest id. The load is the sum of the
+    weights and, with `affinity_NN`, of the affinities to the item that is being placed. If packs have room for one item, item
+    n goes to pack n. Weights [5, 4, 3, 2] for two packs:
+        item 0 -> pack 0 (load 5), item 1 -> pack 1 (load 4), item 2 -> pack 1 (load 7, full), item 3 -> pack 0
+        members_KM = [[0, 3], [1, 2]]
     """
     num_items = len(weights_N)
     room = num_items // num_packs

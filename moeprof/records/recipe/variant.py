@@ -1,4 +1,4 @@
-"""How an MoE layer is executed: the choices that optimizations change, never what the model computes."""
+"""How an MoE layer is executed: choices that optimizations change, while the model computes the same."""
 
 from dataclasses import dataclass, replace
 
@@ -10,25 +10,25 @@ class Variant:
     """One way to execute the same model with the same weights; `label` names its rows in `metrics.csv`."""
 
     dispatch: str = "static"
-    """How tokens become expert rows."""
+    """Name of a registered dispatch: how tokens become expert rows."""
     kernel: str = "auto"
-    """How expert rows become expert outputs; `auto` takes `bmm` for padded buffers and the cheapest for segments."""
+    """How expert rows become expert outputs; `auto` takes `bmm` for padded buffers and the cheapest kernel for segments."""
     store: str = "resident"
-    """Where expert weights live: `resident`, all of them on the device, or `buffered`, some in slots and all behind them."""
+    """Where expert weights are: `resident`, all on the device, or `buffered`, some in cache slots and all in slow memory."""
     placement: str = "contiguous"
-    """Which rank owns which expert: the name of a balancer, or `file`."""
+    """Which rank holds which expert: the name of a balancer, or `file`."""
     dense: bool = False
-    """The dense twin: every FFN dense at the same hidden width; the other choices then mean nothing."""
+    """Whether this is the dense twin: every FFN dense at the same hidden width, all other choices unused."""
     slots: int = 0
-    """Expert slots of each buffered layer on each rank."""
+    """Cache slots of each buffered layer on each rank."""
     eviction: str = ""
-    """The policy by which an expert leaves a full buffer."""
+    """Name of the eviction policy."""
     buffered: str = ""
-    """Whose MoE layers are buffered: `decoder`, `encoder` or `all`."""
+    """Stacks whose MoE layers are buffered: `decoder`, `encoder` or `all`."""
     replicas: int = 0
-    """Slots of each layer on each rank for copies of hot experts."""
+    """Additional slots of each layer on each rank for replicas of hot experts."""
     placement_file: str = ""
-    """Where a placement comes from that no balancer makes."""
+    """Path of the placement if `placement` is `file`."""
 
     @property
     def label(self) -> str:
@@ -46,12 +46,12 @@ class Variant:
 
     @property
     def placed(self) -> bool:
-        """Whether experts lie elsewhere than contiguous placement has them."""
+        """Whether the placement differs from the contiguous one."""
         return self.placement != Variant.placement
 
     @property
     def unplaced(self) -> "Variant":
-        """The same with every expert where contiguous placement has it: what a placement is held against."""
+        """The same variant with contiguous placement: the baseline of a placement."""
         return replace(self, placement=Variant.placement, replicas=0, placement_file="")
 
 

@@ -27,7 +27,7 @@ def test_batched_products_are_the_ffn_of_every_row(activation: str, num_experts:
 
 @pytest.mark.parametrize("offsets", [[0, 2, 4], torch.tensor([0, 2, 4], dtype=torch.int32)], ids=["list", "tensor"])
 def test_experts_with_rows_of_their_own_number_are_refused_even_where_all_have_as_many(offsets: list[int] | Tensor) -> None:
-    with pytest.raises(ValueError, match="kernel bmm needs as many rows of every expert: use static or tutel dispatch"):
+    with pytest.raises(ValueError, match="kernel bmm needs equally many rows of every expert: use a padded dispatch"):
         bmm(ExpertRows(torch.ones(4, DIM), offsets), make_experts(2).weights, RELU)
 
 

@@ -25,15 +25,15 @@ def test_every_balancer_has_its_name() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(UsageError) as caught:
         find_balancer("greedly")
-    assert caught.value.what == "balancer 'greedly' is not known"
-    assert caught.value.remedy == f"Did you mean 'greedy'? Known are {', '.join(BALANCERS)}."
+    assert caught.value.what == "unknown balancer 'greedly'"
+    assert caught.value.remedy == f"Did you mean 'greedy'? Known: {', '.join(BALANCERS)}."
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_experts_that_do_not_divide_over_devices_need_copies(name: str) -> None:
     error = refused(name, 8, Cluster(3, 3))
-    assert error.what == f"{name}: 8 experts do not fill 3 devices with 3 slots each, and it makes no copies"
-    assert error.remedy.startswith("Give a number of devices that divides 8, or a balancer that replicates: eplb,")
+    assert error.what == f"{name}: 8 experts do not fill 3 devices with 3 slots each, and it makes no replicas"
+    assert error.remedy.startswith("Use a number of devices that divides 8, or a balancer that replicates: eplb,")
     assert placed("eplb", History.of_totals(np.ones(8)), Cluster(3, 3)).shape == (3, 3)
 
 
@@ -45,7 +45,7 @@ def test_every_expert_needs_a_slot(name: str) -> None:
 
 def test_more_copies_than_devices_can_tell_apart_are_refused_or_doubled() -> None:
     assert refused("eplb-distinct", 4, Cluster(2, 5)).what == (
-        "eplb-distinct: 5 slots of a device, but only 4 experts to tell apart"
+        "eplb-distinct: 5 slots per device, but only 4 different experts"
     )
     assert placed("eplb", History.of_totals(np.ones(4)), Cluster(2, 5)).shape == (2, 5)
 

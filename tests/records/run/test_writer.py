@@ -184,7 +184,7 @@ def test_a_run_that_is_not_to_be_written_takes_everything_and_leaves_nothing(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("reasons", [None, ["failed: another rank is gone"], ["interrupted"]])
+@pytest.mark.parametrize("reasons", [None, ["failed: another rank has ended"], ["interrupted"]])
 def test_whoever_started_the_ranks_has_the_last_word_on_a_run_that_did_not_end_well(
     tmp_path: Path, reasons: list[str] | None
 ) -> None:

@@ -204,10 +204,10 @@ def test_a_placement_of_a_run_bears_its_model_and_layers_without_loads_are_said(
     [
         (
             {"balancers": ["greedy"], "devices": [3]},
-            "greedy: 8 experts do not fill 3 devices with 3 slots each, and it makes no copies",
+            "greedy: 8 experts do not fill 3 devices with 3 slots each, and it makes no replicas",
         ),
         ({"devices": [4], "nodes": 3}, "--devices 4: they do not divide over 3 nodes"),
-        ({"balancers": ["gredy"]}, "balancer 'gredy' is not known"),
+        ({"balancers": ["gredy"]}, "unknown balancer 'gredy'"),
     ],
 )
 def test_what_cannot_be_placed_is_refused(loads: Loads, tmp_path: Path, asked: dict[str, object], what: str) -> None:
@@ -220,7 +220,7 @@ def test_devices_that_the_experts_do_not_divide_over_are_left_to_who_makes_copie
     points = set(run.metrics["point"]) - {"", "devices=3", "devices=4"}
     assert points == {"balancer=eplb;devices=3", *(f"balancer={name};devices=4" for name in ("contiguous", "greedy", "eplb"))}
     assert [note for note in run.record.notes if note.startswith("left out: ")] == [
-        f"left out: {name}: 8 experts do not fill 3 devices with 3 slots each, and it makes no copies"
+        f"left out: {name}: 8 experts do not fill 3 devices with 3 slots each, and it makes no replicas"
         for name in ("contiguous", "greedy")
     ]
 
