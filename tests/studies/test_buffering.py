@@ -198,11 +198,11 @@ def test_fast_memory_is_shared_by_the_slots_of_all_buffered_layers() -> None:
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ({"slots": "0"}, "--slots 0: lm-tiny has"),
-        ({"slots": "65"}, "--slots 65: lm-tiny has"),
-        ({"slots": "many"}, "--slots many: lm-tiny has"),
-        ({"slots": "2", "fast-memory": "1GiB"}, "--slots and --fast-memory exclude each other"),
-        ({"fast-memory": "1KiB"}, "--fast-memory 1KiB: too little, 2 layers need"),
+        ({"slots": "0"}, "--slots 0: a layer of lm-tiny has"),
+        ({"slots": "65"}, "--slots 65: a layer of lm-tiny has"),
+        ({"slots": "many"}, "--slots many: a layer of lm-tiny has"),
+        ({"slots": "2", "fast-memory": "1GiB"}, "--slots and --fast-memory: both are given"),
+        ({"fast-memory": "1KiB"}, "--fast-memory 1KiB: 2 layers need"),
         ({"fast-memory": "much"}, "--fast-memory much: "),
         ({"eviction": "min"}, "--eviction min: this policy needs future accesses"),
         ({"eviction": "lifoo"}, "unknown eviction policy 'lifoo'"),
