@@ -23,6 +23,7 @@ def sets(workload: str, *more: str) -> list[str]:
     return [part for override in (*BRIEF, *SETS[workload], *more) for part in ("--set", override)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", ["lm", "mt"])
 def test_train_writes_a_checkpoint_that_characterize_runs_and_a_card(
     moeprof: Call, micro: Micro, tmp_path: Path, workload: str
@@ -97,6 +98,7 @@ def test_what_cannot_be_done_is_said_in_two_lines(
     assert what in stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(micro: Micro, moeprof: Call, tmp_path: Path) -> None:
     out, whole = tmp_path / "model.safetensors", tmp_path / "whole.safetensors"
     many = sets("lm", "train.steps=300", "train.evaluate_every=100")

@@ -17,7 +17,13 @@ COSTS = {"static": lambda rows: 1000 + rows * rows, "dynamic": lambda rows: 500 
 
 
 @pytest.mark.parametrize(
-    ("name", "phase", "budget_kib"), [("lm", "score", 150), ("lm", "decode", 90), ("mt", "encode", 400), ("mt", "decode", 480)]
+    ("name", "phase", "budget_kib"),
+    [
+        ("lm", "score", 150),
+        pytest.param("lm", "decode", 90, marks=pytest.mark.slow),
+        pytest.param("mt", "encode", 400, marks=pytest.mark.slow),
+        pytest.param("mt", "decode", 480, marks=pytest.mark.slow),
+    ],
 )
 def test_the_largest_batch_is_that_of_trying_them_all_to_one_part_in_eight(
     micro: Micro, tmp_path: Path, name: str, phase: str, budget_kib: int

@@ -21,6 +21,7 @@ from .lessons import Micro, Quiet, brief, weights
 WORKLOADS = pytest.mark.parametrize("workload", ["lm", "mt"])
 
 
+@pytest.mark.slow
 @WORKLOADS
 def test_the_same_training_gives_the_same_file_byte_for_byte(micro: Micro, tmp_path: Path, workload: str) -> None:
     files = [tmp_path / f"{name}.safetensors" for name in ("one", "other")]
@@ -29,6 +30,7 @@ def test_the_same_training_gives_the_same_file_byte_for_byte(micro: Micro, tmp_p
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 @WORKLOADS
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
 def test_an_interrupted_training_goes_on_to_the_same_weights(
@@ -43,6 +45,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert parts.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(micro: Micro, tmp_path: Path) -> None:
     recipe, other = brief(micro, "lm"), brief(micro, "lm", "train.seed=1")
     for number, one in enumerate((recipe, other)):
@@ -51,6 +54,7 @@ def test_another_seed_gives_other_weights(micro: Micro, tmp_path: Path) -> None:
     assert not torch.equal(*found)
 
 
+@pytest.mark.slow
 @WORKLOADS
 def test_training_lowers_the_held_out_loss_and_moves_every_matrix(micro: Micro, tmp_path: Path, workload: str) -> None:
     recipe, out = brief(micro, workload, "train.steps=30", "train.evaluate_every=10"), tmp_path / "model.safetensors"
