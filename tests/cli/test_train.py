@@ -114,7 +114,7 @@ def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(micro: Micro, moepr
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert state_path(out).exists()
-    assert "the same command goes on from there" in stderr
+    assert f"the state is in {state_path(out)}, and the same command continues from it" in stderr
     assert moeprof("train", micro("lm"), *many, "--out", out)[0] == 0
     assert moeprof("train", micro("lm"), *many, "--out", whole)[0] == 0
     assert out.read_bytes() == whole.read_bytes()
