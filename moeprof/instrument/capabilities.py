@@ -1,4 +1,4 @@
-"""What this machine can show, each with what was found or what is missing."""
+"""Checks of what can be measured on this machine, each with what was found or what is missing."""
 
 import importlib.util
 import platform
@@ -16,10 +16,11 @@ from moeprof.records.files import cache_folder
 from moeprof.records.units import format_bytes
 
 OPTIONAL = {"numba": "fast replay"}
+"""Optional packages, and what each one brings."""
 
 
 class Capability(NamedTuple):
-    """One line of `moeprof doctor`."""
+    """One line of the output of `moeprof doctor`."""
 
     name: str
     available: bool
@@ -27,30 +28,32 @@ class Capability(NamedTuple):
 
 
 def capabilities() -> list[Capability]:
-    """Everything that decides which numbers can be had here."""
+    """All checks, in the order in which they are printed."""
     return [*software(), *processor(), *accelerator(), *disk(), *optional_packages()]
 
 
 def software() -> Iterator[Capability]:
-    """Interpreter and torch."""
+    """Checks the interpreter, torch and the checkout."""
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     yield Capability("Python", True, f"{platform.python_version()} ({platform.platform()})")
     yield Capability("torch", version >= (2, 11), f"{torch.__version__}; 2.11 or later is needed")
     commit = git_commit()
-    yield Capability("git commit", bool(commit), commit or "not a checkout: runs are known by the package's version only")
+    yield Capability("git commit", bool(commit), commit or "not a git checkout: runs record the package version only")
 
 
 def processor() -> Iterator[Capability]:
-    """Cores, memory and the allocator."""
+    """Checks cores, memory and the allocator."""
     yield Capability("CPU timing", True, f"{cpu_name()}, {num_cores()} cores, torch uses {torch.get_num_threads()} threads")
-    yield Capability("memory", True, f"{format_bytes(available_memory('cpu'))} can still be taken")
+    yield Capability("memory", True, f"{format_bytes(available_memory('cpu'))} available")
     kept = keep_freed_memory()
-    reason = "glibc keeps freed memory for the next tensor" if kept else "no glibc: large tensors pay page faults at each step"
+    reason = (
+        "glibc keeps freed memory for later tensors" if kept else "not glibc: large tensors cause page faults in every step"
+    )
     yield Capability("allocator", kept, reason)
 
 
 def accelerator() -> Iterator[Capability]:
-    """CUDA and the driver's counters."""
+    """Checks CUDA and the counters of its driver."""
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         yield Capability(
@@ -64,21 +67,25 @@ def accelerator() -> Iterator[Capability]:
 
 
 def disk() -> Iterator[Capability]:
-    """Where runs are written."""
+    """Checks the folders for runs and for expert files."""
     folder = Path("reports") if Path("reports").is_dir() else Path()
     try:
         with tempfile.TemporaryFile(dir=folder):
-            yield Capability("run directory", True, f"{folder.absolute()} can be written")
+            yield Capability("run directory", True, f"{folder.absolute()} is writable")
     except OSError as error:
         yield Capability("run directory", False, f"{folder.absolute()}: {(error.strerror or str(error)).lower()}; use --out")
     cache = cache_folder()
     obstacle = why_no_slow_tier(cache)
-    detail = f"expert buffering reads experts from {cache}" if not obstacle else f"{obstacle}: no expert buffering on a CPU"
+    detail = (
+        f"expert buffering reads experts from {cache}"
+        if not obstacle
+        else f"{obstacle}: expert buffering is not available on a CPU"
+    )
     yield Capability("direct I/O", not obstacle, detail)
 
 
 def optional_packages() -> Iterator[Capability]:
-    """What extras bring."""
+    """Checks the packages in `OPTIONAL`."""
     for name, purpose in OPTIONAL.items():
         found = importlib.util.find_spec(name) is not None
-        yield Capability(name, found, purpose if found else f"not installed: no {purpose}")
+        yield Capability(name, found, purpose if found else f"not installed: {purpose} is not available")

@@ -41,7 +41,7 @@ def test_without_a_checkout_the_doctor_says_what_runs_are_known_by(monkeypatch: 
     monkeypatch.setattr(module, "git_commit", lambda: "")
     line = by_name(software())["git commit"]
     assert not line.available
-    assert "the package's version" in line.detail
+    assert "package version" in line.detail
 
 
 @pytest.mark.parametrize(("built_for", "says"), [(None, "torch is a CPU build"), ("12.9", "torch is built for CUDA 12.9")])
@@ -71,9 +71,9 @@ def test_a_gpu_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_run_directory_is_reports_where_it_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert next(disk()) == Capability("run directory", True, f"{tmp_path} can be written")
+    assert next(disk()) == Capability("run directory", True, f"{tmp_path} is writable")
     (tmp_path / "reports").mkdir()
-    assert next(disk()) == Capability("run directory", True, f"{tmp_path / 'reports'} can be written")
+    assert next(disk()) == Capability("run directory", True, f"{tmp_path / 'reports'} is writable")
     assert list((tmp_path / "reports").iterdir()) == []
 
 
@@ -90,7 +90,7 @@ def test_a_package_that_is_absent_is_named_with_what_is_lost(monkeypatch: pytest
     monkeypatch.setattr(module, "OPTIONAL", {"torch": "everything", "no_such_package": "the moon"})
     assert list(optional_packages()) == [
         Capability("torch", True, "everything"),
-        Capability("no_such_package", False, "not installed: no the moon"),
+        Capability("no_such_package", False, "not installed: the moon is not available"),
     ]
 
 
@@ -101,5 +101,7 @@ def test_the_doctor_says_whether_experts_can_lie_on_a_disk(monkeypatch: pytest.M
     line = by_name(disk())["direct I/O"]
     assert line.available is not bool(obstacle)
     assert line.detail == (
-        f"{obstacle}: no expert buffering on a CPU" if obstacle else "expert buffering reads experts from /cache/moeprof"
+        f"{obstacle}: expert buffering is not available on a CPU"
+        if obstacle
+        else "expert buffering reads experts from /cache/moeprof"
     )
