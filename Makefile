@@ -73,6 +73,7 @@ lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest tests/test_house.py
 	$(BIN)/mypy
 
 format: install-dev
