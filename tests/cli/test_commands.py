@@ -20,18 +20,6 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-@pytest.mark.parametrize(
-    "modules",
-    [
-        "moeprof, moeprof.cli",
-        "moeprof.cli.characterize, moeprof.cli.optimize",
-        "moeprof.cli.report, moeprof.reporters.formats.markdown",
-    ],
-)
-def test_importing_the_command_line_pulls_in_no_torch(modules: str) -> None:
-    assert python(f"import sys, {modules}; print('torch' in sys.modules)") == "False"
-
-
 def test_help_imports_none_of_the_heavy_libraries() -> None:
     heavy = ("torch", "pandas", "rich", "pyarrow")
     code = f"import sys; from moeprof.cli import group; group.run(['--help']); print([m for m in {heavy} if m in sys.modules])"
