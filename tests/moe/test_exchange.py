@@ -1,4 +1,4 @@
-"""Real ranks exchange rows: what travels, and that each gets back what it would have computed alone."""
+"""Real ranks exchange rows: the bytes they send, and outputs equal to those of a single rank."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ DIM, LM_EXPERTS, LM_CAPACITY = 4, 512, 0.05
 INT64_BYTES, FLOAT32_BYTES = 8, 4
 
 
-class Postmark(Probe):
+class CollectiveRecorder(Probe):
     """Every collective's region, bytes and times."""
 
     def __init__(self) -> None:
@@ -88,27 +88,27 @@ def test_every_rank_gets_what_one_rank_with_all_experts_computes(size: int, expe
             assert rank == 1 or expected.abs().max() > 1e-3
 
 
-def mail_of(group: Group, experts: int, fraction: float, num_tokens: int) -> dict[str, Postmark]:
+def collectives_of(group: Group, experts: int, fraction: float, num_tokens: int) -> dict[str, CollectiveRecorder]:
     """What every dispatch of tokens without padding sends."""
     found = {}
     for dispatch in DISPATCHES:
-        layer, mail = layer_of(group, experts, fraction), Postmark()
+        layer, recorder = layer_of(group, experts, fraction), CollectiveRecorder()
         layer.variant = Variant(dispatch, "loop" if dispatch == "dynamic" else "bmm")
-        with observed_by(mail):
+        with observed_by(recorder):
             layer(local_tokens(group.rank, num_tokens), Step(None))
-        found[dispatch] = mail
+        found[dispatch] = recorder
     return found
 
 
 @dataclass(frozen=True)
-class Mailed:
+class Recorded:
     """What the ranks sent under the paper's LM gating, S tokens each."""
 
     num_tokens: int
     slots: int
     """E x ceil(C x S)."""
     waste: float
-    ranks: list[dict[str, Postmark]]
+    ranks: list[dict[str, CollectiveRecorder]]
 
     @property
     def row_bytes(self) -> int:
@@ -116,44 +116,44 @@ class Mailed:
 
     def sent(self, dispatch: str, region: str) -> np.ndarray:
         """Bytes from rank to rank."""
-        return np.array([dict(mail[dispatch].bytes)[region] for mail in self.ranks])
+        return np.array([dict(recorder[dispatch].bytes)[region] for recorder in self.ranks])
 
 
 @pytest.fixture(scope="module", params=[(2, 2048, 512 * 103, 12.875), (4, 512, 512 * 26, 13.0)])
-def mailed(request: pytest.FixtureRequest) -> Mailed:
+def recorded(request: pytest.FixtureRequest) -> Recorded:
     size, num_tokens, slots, waste = request.param
-    return Mailed(num_tokens, slots, waste, over_ranks(size, mail_of, LM_EXPERTS, LM_CAPACITY, num_tokens))
+    return Recorded(num_tokens, slots, waste, over_ranks(size, collectives_of, LM_EXPERTS, LM_CAPACITY, num_tokens))
 
 
-def test_statement_6_token_bytes_of_static_over_dynamic_are_the_waste_factor(mailed: Mailed) -> None:
+def test_statement_6_token_bytes_of_static_over_dynamic_are_the_waste_factor(recorded: Recorded) -> None:
     for dispatch in ("static", "tutel"):
-        there, back = mailed.sent(dispatch, "a2a_dispatch"), mailed.sent(dispatch, "a2a_combine")
-        assert (there.sum(axis=1) == mailed.slots * mailed.row_bytes).all()
-        assert (there.sum(axis=1) / mailed.sent("dynamic", "a2a_dispatch").sum(axis=1) == mailed.waste).all()
-        assert back.sum() / mailed.sent("dynamic", "a2a_combine").sum() == mailed.waste
+        there, back = recorded.sent(dispatch, "a2a_dispatch"), recorded.sent(dispatch, "a2a_combine")
+        assert (there.sum(axis=1) == recorded.slots * recorded.row_bytes).all()
+        assert (there.sum(axis=1) / recorded.sent("dynamic", "a2a_dispatch").sum(axis=1) == recorded.waste).all()
+        assert back.sum() / recorded.sent("dynamic", "a2a_combine").sum() == recorded.waste
 
 
-def test_statement_7_dynamic_gating_sends_sizes_and_tokens_and_gets_one_return_static_has_one_each(mailed: Mailed) -> None:
-    for mail in mailed.ranks:
-        regions = {dispatch: [region for region, _ in found.bytes] for dispatch, found in mail.items()}
+def test_statement_7_dynamic_gating_sends_sizes_and_tokens_and_gets_one_return_static_has_one_each(recorded: Recorded) -> None:
+    for recorder in recorded.ranks:
+        regions = {dispatch: [region for region, _ in found.bytes] for dispatch, found in recorder.items()}
         assert regions["dynamic"] == ["a2a_sizes", "a2a_dispatch", "a2a_combine"]
         assert regions["static"] == regions["tutel"] == regions["tutel-dropless"] == ["a2a_dispatch", "a2a_combine"]
-    assert (mailed.sent("dynamic", "a2a_sizes").sum(axis=1) == LM_EXPERTS * INT64_BYTES).all()
+    assert (recorded.sent("dynamic", "a2a_sizes").sum(axis=1) == LM_EXPERTS * INT64_BYTES).all()
 
 
-def test_statement_8_what_a_rank_sends_and_what_all_receive_are_k_times_the_tokens(mailed: Mailed) -> None:
-    tokens, returns = mailed.sent("dynamic", "a2a_dispatch"), mailed.sent("dynamic", "a2a_combine")
-    assert (tokens.sum(axis=1) == 2 * mailed.num_tokens * mailed.row_bytes).all()
-    assert tokens.sum() == 2 * mailed.num_tokens * len(mailed.ranks) * mailed.row_bytes
+def test_statement_8_what_a_rank_sends_and_what_all_receive_are_k_times_the_tokens(recorded: Recorded) -> None:
+    tokens, returns = recorded.sent("dynamic", "a2a_dispatch"), recorded.sent("dynamic", "a2a_combine")
+    assert (tokens.sum(axis=1) == 2 * recorded.num_tokens * recorded.row_bytes).all()
+    assert tokens.sum() == 2 * recorded.num_tokens * len(recorded.ranks) * recorded.row_bytes
     assert (returns == tokens.T).all()
 
 
-def test_padded_buffers_go_in_equal_shares_and_dropless_ones_are_as_large_as_the_busiest_rank_needs(mailed: Mailed) -> None:
+def test_padded_buffers_go_in_equal_shares_and_dropless_ones_are_as_large_as_the_busiest_rank_needs(recorded: Recorded) -> None:
     for dispatch in ("static", "tutel", "tutel-dropless"):
-        assert all(len(np.unique(mailed.sent(dispatch, region))) == 1 for region in ("a2a_dispatch", "a2a_combine"))
-    busiest = max(busiest_load(rank, mailed.num_tokens) for rank in range(len(mailed.ranks)))
-    dropless = mailed.sent("tutel-dropless", "a2a_dispatch").sum(axis=1)
-    assert (dropless == LM_EXPERTS * busiest * mailed.row_bytes).all()
+        assert all(len(np.unique(recorded.sent(dispatch, region))) == 1 for region in ("a2a_dispatch", "a2a_combine"))
+    busiest = max(busiest_load(rank, recorded.num_tokens) for rank in range(len(recorded.ranks)))
+    dropless = recorded.sent("tutel-dropless", "a2a_dispatch").sum(axis=1)
+    assert (dropless == LM_EXPERTS * busiest * recorded.row_bytes).all()
 
 
 def busiest_load(rank: int, num_tokens: int) -> int:
@@ -162,24 +162,24 @@ def busiest_load(rank: int, num_tokens: int) -> int:
     return int(layer.router(local_tokens(rank, num_tokens), Step(None)).experts_TK.flatten().bincount().max())
 
 
-def test_sizes_are_on_their_way_before_anybody_waits_for_them(mailed: Mailed) -> None:
-    for mail in mailed.ranks:
-        for found in mail.values():
+def test_the_sizes_are_sent_before_a_rank_waits_for_them(recorded: Recorded) -> None:
+    for recorder in recorded.ranks:
+        for found in recorder.values():
             assert all(0 < start <= min(wait, end) for start, wait, end in found.times)
             assert [end for *_, end in found.times] == sorted(end for *_, end in found.times)
 
 
 def occupied(group: Group) -> tuple[int, int, int]:
     """When an exchange was started, waited for and done by a rank that has half a second of other work meanwhile."""
-    mail = Postmark()
-    with observed_by(mail):
+    recorder = CollectiveRecorder()
+    with observed_by(recorder):
         all_to_all = AllToAll("a2a_sizes", "3", group, torch.arange(2 * group.size))
         time.sleep(0.5)
         assert all_to_all.end().tolist() == [2 * group.rank, 2 * group.rank + 1] * group.size
-    return mail.times[0]
+    return recorder.times[0]
 
 
-def test_an_exchange_is_done_when_it_is_done_and_not_when_somebody_looks() -> None:
+def test_an_all_to_all_ends_when_its_rows_arrive_and_not_when_a_rank_reads_them() -> None:
     for start, wait, end in over_ranks(2, occupied):
         assert start < end < wait
 
