@@ -47,7 +47,7 @@ class Exchange(Protocol):
 
 
 class LocalExchange:
-    """The exchange of one rank: its rows and outputs are where they are needed already."""
+    """The exchange of one rank: its rows and outputs need not move."""
 
     def largest(self, slots: int) -> int:
         """This rank's own slots."""

@@ -22,7 +22,7 @@ class History:
     shares_E: Floats
     """Abar[m]: the share of a step's choices that an expert takes, mean over steps, or any multiple of it."""
     correlation_EE: Floats
-    """Pearson's r of two experts' shares over steps; 0 where it is not defined, as for a constant share."""
+    """Pearson's r of two experts' shares over steps; 0 if it is undefined, as for a constant share."""
 
     @classmethod
     def of_totals(cls, counts_E: npt.ArrayLike) -> "History":
