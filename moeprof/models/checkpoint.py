@@ -7,17 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from moeprof.models.shard import held, present
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
-
-
-def save_checkpoint(model: nn.Module, path: Path) -> None:
-    """Writes every parameter under its name."""
-    save_file({name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}, path)
 
 
 def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:

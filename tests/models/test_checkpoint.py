@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moeprof.models.build import Model, build_model, make_model
-from moeprof.models.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from moeprof.models.checkpoint import check_checkpoint, load_checkpoint
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.weights import file_hash, weights_hash
+from tests.models.checkpoints import save_checkpoint
 
 from .shapes import small
 

@@ -13,7 +13,6 @@ from studies.runs import early_ends
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model
-from moeprof.models.checkpoint import save_checkpoint
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.dispatch import DISPATCHES
@@ -22,6 +21,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import make_workload
+from tests.models.checkpoints import save_checkpoint
 
 from .shapes import lively
 

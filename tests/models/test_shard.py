@@ -7,10 +7,10 @@ import torch
 
 from moeprof.analysis.model_size import weight_bytes
 from moeprof.models.build import build_model, make_model
-from moeprof.models.checkpoint import save_checkpoint
 from moeprof.models.shard import held
 from moeprof.parallel.group import Group
 from moeprof.records.recipe.recipe import Recipe
+from tests.models.checkpoints import save_checkpoint
 
 from .shapes import lively, small
 

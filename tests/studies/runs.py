@@ -9,7 +9,6 @@ import pytest
 from torch import Tensor
 
 from moeprof.models.build import Model, build_model
-from moeprof.models.checkpoint import save_checkpoint
 from moeprof.moe.dispatch import FUNCTIONS, Dispatched, DispatchFunction, dispatch_function
 from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.experts import ExpertRows
@@ -22,6 +21,7 @@ from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.study import Pass, Study
 from moeprof.workloads.tokenizers import EOS
+from tests.models.checkpoints import save_checkpoint
 
 Micro = Callable[[str], Path]
 
