@@ -76,16 +76,16 @@ def contenders(layer: MoELayer, x_TD: Tensor, step: Step) -> dict[str, Callable[
     weights = layer.experts.weights
     dispatched = static.dispatch(x_TD, layer.router(x_TD, step), layer.capacity_fraction)
     mask_TR, rows_RD = dispatched.combine_weights_TR, dispatched.rows.rows_RD
-    rows_PCD = rows_RD.view(len(weights.w1_EDF), -1, x_TD.shape[1])
-    hidden_PCF, outputs_PCD = torch.bmm(rows_PCD, weights.w1_EDF), torch.empty_like(rows_PCD)
+    rows_PCD = rows_RD.view(weights.num_experts, -1, x_TD.shape[1])
+    hidden_PCF, outputs_PCD = torch.bmm(rows_PCD, weights["w1"]), torch.empty_like(rows_PCD)
     dispatched_RD, y_TD = torch.empty_like(rows_RD), torch.empty_like(x_TD)
     source, target = torch.ones(BANDWIDTH_BYTES // 4), torch.empty(BANDWIDTH_BYTES // 4)
     return {
         "layer": lambda: layer(x_TD, step),
         "gate": lambda: layer.router(x_TD, step),
         "dispatch": lambda: torch.mm(mask_TR.t(), x_TD, out=dispatched_RD),
-        "expert w1": lambda: torch.bmm(rows_PCD, weights.w1_EDF, out=hidden_PCF),
-        "expert w2": lambda: torch.bmm(hidden_PCF, weights.w2_EFD, out=outputs_PCD),
+        "expert w1": lambda: torch.bmm(rows_PCD, weights["w1"], out=hidden_PCF),
+        "expert w2": lambda: torch.bmm(hidden_PCF, weights["w2"], out=outputs_PCD),
         "combine": lambda: torch.mm(mask_TR, rows_RD, out=y_TD),
         "copy": lambda: target.copy_(source),
     }
@@ -95,7 +95,7 @@ def buffer_bytes(layer: MoELayer, x_TD: Tensor, step: Step) -> int:
     """Mask, combine weights, expert rows, hidden before and behind the activation, outputs."""
     dispatched = static.dispatch(x_TD, layer.router(x_TD, step), layer.capacity_fraction)
     rows, mask = dispatched.rows.rows_RD, dispatched.combine_weights_TR
-    hidden = rows.shape[0] * layer.experts.w1.shape[2] * rows.element_size()
+    hidden = rows.shape[0] * layer.experts.weights["w1"].shape[2] * rows.element_size()
     return 2 * mask.nbytes + 2 * rows.nbytes + 2 * hidden
 
 

@@ -13,8 +13,8 @@ INDEX_BYTES = 8
 
 
 def ffn_parameters(model: ModelSection) -> int:
-    """Of one FFN, dense or expert: D x F + F + F x D + D."""
-    return 2 * model.dim * model.ffn_dim + model.ffn_dim + model.dim
+    """Parameters of one FFN, dense or expert; D x F + F + F x D + D for `mlp`."""
+    return model.ffn_form.num_parameters(model.dim, model.ffn_dim, bias=model.ffn_bias)
 
 
 def num_moe_layers(model: ModelSection) -> int:
@@ -109,7 +109,7 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
     """Peak of what one MoE layer allocates under static gating for S tokens.
 
     Combine weights, expert rows and the drops live throughout; beside them first the mask with the choices' places and cells,
-    then the hidden buffers before and behind the activation, then one of them and the outputs, then outputs and the result.
+    then the hidden buffers of the FFN (before and after the activation), then one of them and the outputs, then outputs and the result.
     The gates (scores and softmax) are gone by then. Over ranks the rows that came in are there beside those that left.
     """
     model, choices = recipe.model, recipe.gating.top_k * num_tokens
@@ -118,16 +118,17 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
         elements * model.bytes_per_element
         for elements in (num_tokens * slots, slots * model.dim, slots * model.ffn_dim, num_tokens * model.dim)
     )
-    beside = max(mask + 2 * INDEX_BYTES * choices, 2 * hidden, hidden + rows, rows + result)
+    beside = max(mask + 2 * INDEX_BYTES * choices, model.ffn_form.hidden_buffers * hidden, hidden + rows, rows + result)
     arrived = rows if recipe.parallel.ranks > 1 else 0
     return max(mask + rows + choices + arrived + beside, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
 def dynamic_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
-    """Peak of what one MoE layer allocates under dynamic gating for S tokens: rows in and out, hidden ones before and behind."""
+    """Peak of what one MoE layer allocates under dynamic gating for S tokens: rows in and out, and the FFN's hidden buffers."""
     model, rows = recipe.model, recipe.gating.top_k * num_tokens
     arrived = rows * model.dim if recipe.parallel.ranks > 1 else 0
-    elements = 2 * rows * model.dim + 2 * rows * model.ffn_dim + num_tokens * model.dim + arrived
+    hidden = model.ffn_form.hidden_buffers * rows * model.ffn_dim
+    elements = 2 * rows * model.dim + hidden + num_tokens * model.dim + arrived
     return max(elements * model.bytes_per_element, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
@@ -160,7 +161,7 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
     peaks = []
     for phase in wanted:
         tokens, vocabulary = steps[phase]
-        hidden = tokens * (8 * model.dim + 2 * model.ffn_dim) * element
+        hidden = tokens * (8 * model.dim + model.ffn_form.hidden_buffers * model.ffn_dim) * element
         peaks.append(hidden + max(layer_bytes(recipe, tokens), 2 * tokens * vocabulary * element))
     positions = load.prompt_length + load.decode_steps + (load.sequence_length if recipe.workload == "mt" else 0)
     caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0

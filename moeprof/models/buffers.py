@@ -22,9 +22,6 @@ from moeprof.store.ledger import Ledger
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill, HostTier, Tier
 
-WEIGHTS = ("w1", "b1", "w2", "b2")
-"""Names of an expert's parameters, in the order of ExpertWeights."""
-
 HeldExperts = Mapping[str, Sequence[int]]
 """By layer, the logical numbers of the experts that a rank holds, in physical order."""
 
@@ -75,8 +72,7 @@ def contents_of(recipe: Recipe, layers: Sequence[str]) -> Contents:
     """What the file of a model's experts holds."""
     return Contents(
         weights_hash=weights_hash(recipe),
-        dim=recipe.model.dim,
-        ffn_dim=recipe.model.ffn_dim,
+        tensors=recipe.model.ffn_shapes,
         dtype=recipe.model.dtype,
         num_experts=recipe.model.experts,
         layers=list(layers),
@@ -110,8 +106,8 @@ def by_parameter(names: Mapping[str, str], fill_one: Callable[[str, int, Tensor]
     """An expert's weights, one parameter after another."""
 
     def fill(layer: str, expert: int, into: ExpertWeights) -> None:
-        for weight, view in zip(WEIGHTS, into, strict=True):
-            fill_one(f"{names[layer]}.{weight}", expert, view)
+        for tensor, view in into.items():
+            fill_one(f"{names[layer]}.{tensor}", expert, view)
 
     return fill
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from moeprof.models.shard import present
 from moeprof.parallel.group import ALONE, Group
+from moeprof.records.ffn.registry import bias_names
 
 CHUNK = 2**22
 
@@ -30,7 +31,7 @@ def initialise(model: nn.Module, seed: int, group: Group = ALONE) -> None:
 
 def draw(name: str, parameter: Tensor, seed: int, first: int = 0) -> None:
     """Fills a parameter, or the part of it that begins with its value `first`."""
-    if name.rsplit(".", 1)[-1] in {"bias", "b1", "b2"}:
+    if name.rpartition(".")[2] in bias_names():
         parameter.zero_()
     elif parameter.dim() == 1:
         parameter.fill_(1.0)

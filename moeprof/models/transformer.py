@@ -12,22 +12,28 @@ from moeprof.instrument.probe import region
 from moeprof.instrument.step import Step
 from moeprof.models.attention import Attention, KeyValueCache
 from moeprof.models.positions import Positions, make_positions
-from moeprof.moe.experts import ACTIVATIONS
+from moeprof.moe.experts import make_ffn
 from moeprof.moe.layer import MoELayer
-from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.ffn.form import Matrix
+from moeprof.records.recipe.recipe import ModelSection, Recipe
 
 
 class DenseFFN(nn.Module):
-    """Two matrices with biases, the same for every token."""
+    """An FFN of the recipe's form that is the same for every token."""
 
-    def __init__(self, dim: int, ffn_dim: int, activation: str) -> None:
+    def __init__(self, model: ModelSection) -> None:
         super().__init__()
-        self.w1, self.w2 = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
-        self.activation = ACTIVATIONS[activation]
+        for matrix in model.ffn_form.matrices:
+            self.add_module(matrix.name, nn.Linear(*matrix.shape(model.dim, model.ffn_dim), bias=model.ffn_bias))
+        self.ffn = make_ffn(model.ffn_form, model.activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.w2(self.activation(self.w1(x)))
-        return y
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return self.ffn(x_BLD, self.product)
+
+    def product(self, x_BLM: Tensor, matrix: Matrix) -> Tensor:
+        """Rows times a matrix, plus its bias if it has one."""
+        y_BLN: Tensor = getattr(self, matrix.name)(x_BLM)
+        return y_BLN
 
 
 class Layer(nn.Module):
@@ -41,7 +47,7 @@ class Layer(nn.Module):
         self.cross_norm = nn.LayerNorm(model.dim) if cross else None
         self.cross_attention = Attention(model.dim, model.heads) if cross else None
         self.ffn_norm = nn.LayerNorm(model.dim)
-        self.ffn = MoELayer(name, recipe) if sparse else DenseFFN(model.dim, model.ffn_dim, model.activation)
+        self.ffn = MoELayer(name, recipe) if sparse else DenseFFN(model)
 
     def attend(
         self,

@@ -24,11 +24,11 @@ def deploy_placement(layer: MoELayer, variant: Variant, ranks: Sequence[Sequence
 
 
 def moved_weights(weights: ExpertWeights, placed: PhysicalExperts, group: Group) -> ExpertWeights:
-    """The weights of this rank's physical experts (L, ...), in their order: one all-to-all for each of the four tensors.
+    """The weights of this rank's physical experts (L, ...), in their order: one all-to-all for each of their tensors.
 
     Every rank calls this with its own share under contiguous placement, and keeps that.
     """
-    share, device = len(weights.w1_EDF), weights.w1_EDF.device
+    share, device = weights.num_experts, weights.first.device
     leaving = [[expert % share for expert in held if expert // share == group.rank] for held in placed.ranks]
     sources = [expert // share for expert in placed.held]
     in_order = sources == sorted(sources)  # true for balancers, whose ids rise on every rank
@@ -41,11 +41,11 @@ def moved_weights(weights: ExpertWeights, placed: PhysicalExperts, group: Group)
         rows = rows if group.alone else start_all_to_all(rows, sent, received).wait()
         return rows if in_order else torch.empty_like(rows).index_copy_(0, order_R, rows)
 
-    return ExpertWeights(*map(arrived, weights))
+    return weights.map(arrived)
 
 
 def moved_bytes(weights: ExpertWeights, placed: PhysicalExperts) -> int:
     """Bytes of the weights that come to this rank from other ranks."""
-    share = len(weights.w1_EDF)
+    share = weights.num_experts
     remote_experts = sum(expert // share != placed.rank for expert in placed.held)
-    return remote_experts * sum(whole[0].nbytes for whole in weights)
+    return remote_experts * sum(whole[0].nbytes for whole in weights.values())

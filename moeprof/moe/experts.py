@@ -3,8 +3,9 @@
 P physical experts, R rows (all experts' rows one after another), D width, F hidden width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,11 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moeprof.instrument.probe import region
+from moeprof.records.ffn.form import FFNForm, Matrix, Shape
 from moeprof.store.resident import ExpertWeights, Offsets, Store
 
 Activation = Callable[[Tensor], Tensor]
 
-ACTIVATIONS: dict[str, Activation] = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATIONS: dict[str, Activation] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+
+Product = Callable[[Tensor, Matrix], Tensor]
+"""Rows (..., inputs) times a matrix, plus its bias if there is one, (..., outputs); each kernel has its own."""
+
+FFN = Callable[[Tensor, Product], Tensor]
+"""An FFN of one form and activation: outputs (..., D) of rows (..., D), by the products of a kernel."""
+
+
+def make_ffn(form: FFNForm, activation: str) -> FFN:
+    """The FFN of a form with the activation of this name."""
+    return partial(form.outputs, activation=ACTIVATIONS[activation])
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,38 +46,38 @@ class ExpertRows:
         return self.offsets.tolist() if isinstance(self.offsets, Tensor) else list(self.offsets)
 
 
-Kernel = Callable[[ExpertRows, ExpertWeights, Activation], Tensor]
+Kernel = Callable[[ExpertRows, ExpertWeights, FFN], Tensor]
 
 
 class Experts(nn.Module):
-    """Stacked two-matrix FFNs."""
+    """FFNs of one form: each of their tensors stacked by expert, as a parameter under its name."""
 
-    def __init__(self, num_experts: int, dim: int, ffn_dim: int) -> None:
+    def __init__(self, num_experts: int, shapes: Mapping[str, Shape]) -> None:
+        """`shapes` are those of one expert."""
         super().__init__()
-        self.w1 = nn.Parameter(torch.empty(num_experts, dim, ffn_dim))
-        self.b1 = nn.Parameter(torch.empty(num_experts, ffn_dim))
-        self.w2 = nn.Parameter(torch.empty(num_experts, ffn_dim, dim))
-        self.b2 = nn.Parameter(torch.empty(num_experts, dim))
+        self.names = tuple(shapes)
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(num_experts, *shape)))
 
     @property
     def weights(self) -> ExpertWeights:
-        """Views of all experts."""
-        return ExpertWeights(self.w1, self.b1, self.w2, self.b2)
+        """The parameters of all experts, not copied."""
+        return ExpertWeights((name, getattr(self, name)) for name in self.names)
 
 
-def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, activation: Activation, layer: str = "") -> Tensor:
+def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, ffn: FFN, layer: str = "") -> Tensor:
     """Expert outputs (R, D), in as many waves as the store needs."""
     rows_RD = inputs.rows_RD
     outputs_RD, bounds = rows_RD, None
     for wave in store.waves():
         with region("experts", layer):
             if wave.experts is None:
-                outputs_RD = kernel(inputs, wave.weights, activation)
+                outputs_RD = kernel(inputs, wave.weights, ffn)
                 continue
             if bounds is None:
                 outputs_RD, bounds = torch.empty_like(rows_RD), inputs.bounds
             part = part_of(wave.experts, bounds)
-            found_RD = kernel(part.rows(inputs), wave.weights, activation)
+            found_RD = kernel(part.rows(inputs), wave.weights, ffn)
             for (first, last), rows in zip(part.stretches, torch.split(found_RD, part.lengths), strict=True):
                 outputs_RD[first:last] = rows
     return outputs_RD

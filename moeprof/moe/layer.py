@@ -12,7 +12,7 @@ from moeprof.instrument.probe import active, region
 from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import Dispatched, dispatch_function
 from moeprof.moe.exchange import exchange_of
-from moeprof.moe.experts import ACTIVATIONS, Experts, run_experts
+from moeprof.moe.experts import Experts, make_ffn, run_experts
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.physical_experts import PhysicalExperts
 from moeprof.moe.reference import reference_layer
@@ -34,9 +34,9 @@ class MoELayer(nn.Module):
         self.name = name
         self.capacity_fraction = gating.capacity_fraction
         self.scale = 1.0 - model.expert_output_masking
-        self.activation = ACTIVATIONS[model.activation]
+        self.ffn = make_ffn(model.ffn_form, model.activation)
         self.router = Router(name, model.dim, model.experts, gating.top_k)
-        self.experts = Experts(model.experts // recipe.parallel.ranks, model.dim, model.ffn_dim)
+        self.experts = Experts(model.experts // recipe.parallel.ranks, model.ffn_shapes)
         self.variant: Variant | None = STATIC
         self.store: Store | None = None
         """The store that supplies weights; None uses `experts`."""
@@ -64,14 +64,14 @@ class MoELayer(nn.Module):
         with region("gate", self.name):
             routing = self.router(x_TD, step)
         if self.variant is None:
-            return reference_layer(x_TD, routing, self.experts.weights, self.activation, self.scale)
+            return reference_layer(x_TD, routing, self.experts.weights, self.ffn, self.scale)
         exchange = exchange_of(self.name, self.group)
         with region("dispatch", self.name):
             physical = routing if self.placement is None else self.placement.routed(routing, step.index)
             dispatched = dispatch_function(self.variant.dispatch)(x_TD, physical, self.capacity_fraction, exchange)
         store = self.store or ResidentStore(self.experts.weights)
         rows, return_outputs = exchange.send_to_experts(dispatched.rows, store.expect)
-        outputs_RD = return_outputs(run_experts(KERNELS[self.variant.kernel], rows, store, self.activation, self.name))
+        outputs_RD = return_outputs(run_experts(KERNELS[self.variant.kernel], rows, store, self.ffn, self.name))
         with region("combine", self.name):
             y_TD = dispatched.combine(outputs_RD, self.scale)
         self.report(step, routing, dispatched)
@@ -112,14 +112,14 @@ def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]
         whole.new_empty(variant.replicas, *whole.shape[1:], device="meta")
         for layer in layers
         if layer not in behind
-        for whole in layer.experts.weights
+        for whole in layer.experts.weights.values()
     ]
     absent = {id(parameter) for layer in behind for parameter in layer.experts.parameters()}
     kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in absent]
     found: dict[str, list[Tensor]] = {"weights": [*kept, *coming], "expert_slots": []}
     for layer in behind:
         store = layer.stores[variant]
-        found["expert_slots" if isinstance(store, BufferedStore) else "weights"] += store.weights
+        found["expert_slots" if isinstance(store, BufferedStore) else "weights"] += store.weights.values()
     return found
 
 

@@ -31,7 +31,7 @@ from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill
 
-SCHEMA = 1
+SCHEMA = 2
 MAGIC = b"moeprof experts\n"
 LENGTH = struct.Struct("<Q")
 """Of the JSON behind it."""
@@ -49,8 +49,8 @@ class Contents(BaseModel):
 
     schema_version: int = SCHEMA
     weights_hash: str
-    dim: int
-    ffn_dim: int
+    tensors: dict[str, tuple[int, ...]]
+    """Shapes of one expert's tensors by name."""
     dtype: str
     num_experts: int
     layers: list[str]
@@ -58,7 +58,7 @@ class Contents(BaseModel):
     @property
     def layout(self) -> RecordLayout:
         """Of its records."""
-        return RecordLayout(self.dim, self.ffn_dim, getattr(torch, self.dtype))
+        return RecordLayout(self.tensors, getattr(torch, self.dtype))
 
     @property
     def num_records(self) -> int:
@@ -153,7 +153,7 @@ def write_records(file: IO[bytes], contents: Contents, fill: Fill) -> None:
     """One at a time, through one buffer."""
     layout, checksums = contents.layout, []
     slab_1B = layout.slab(1, "cpu")
-    views = ExpertWeights(*(whole[0] for whole in layout.weights(slab_1B)))
+    views = layout.weights(slab_1B).map(lambda whole: whole[0])
     file.seek(contents.first_record)
     for layer in contents.layers:
         for expert in range(contents.num_experts):
@@ -256,6 +256,6 @@ def difference(found: bytes, contents: Contents) -> str:
         theirs = dict(json.loads(found[start : start + length]))
     except (struct.error, TypeError, ValueError):
         return "its header is damaged"
-    ours = contents.model_dump()
+    ours = contents.model_dump(mode="json")
     name = next((key for key, value in ours.items() if theirs.get(key) != value), "header")
     return f"its {name} is another one"

@@ -4,6 +4,7 @@ Pages, because direct I/O moves nothing else. S slots, D width, F hidden width, 
 """
 
 import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -20,15 +21,14 @@ from moeprof.store.resident import ExpertWeights
 class RecordLayout:
     """Where the tensors of an expert lie in its record; all experts of a model have the same."""
 
-    dim: int
-    ffn_dim: int
+    tensors: Mapping[str, tuple[int, ...]]
+    """Shapes by name, in the order of the weights."""
     dtype: torch.dtype
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """By name, in the order of the record: the matrices first, so that they begin where a kernel wants them."""
-        dim, ffn_dim = self.dim, self.ffn_dim
-        return {"w1": (dim, ffn_dim), "w2": (ffn_dim, dim), "b1": (ffn_dim,), "b2": (dim,)}
+        """Shapes by name, in the order of the record: matrices before biases, so that matrices are aligned as kernels need it."""
+        return dict(sorted(self.tensors.items(), key=lambda item: -len(item[1])))
 
     @property
     def expert_bytes(self) -> int:
@@ -58,4 +58,4 @@ class RecordLayout:
         for name, shape in self.shapes.items():
             views[name] = elements_SN[:, first : first + prod(shape)].view(-1, *shape)
             first += prod(shape)
-        return ExpertWeights(views["w1"], views["b1"], views["w2"], views["b2"])
+        return ExpertWeights((name, views[name]) for name in self.tensors)

@@ -1,6 +1,6 @@
 """The plainest store: every expert stays on the device, and one wave hands out all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -9,13 +9,31 @@ Offsets = range | list[int] | Tensor
 """Bounds of every expert's rows, one more than there are experts."""
 
 
-class ExpertWeights(NamedTuple):
-    """Views of the weights of some experts, stacked; biases always exist."""
+class ExpertWeights(dict[str, Tensor]):
+    """Views of the weights of some experts by the names of an FFN's tensors, stacked along their first dimension.
 
-    w1_EDF: Tensor
-    b1_EF: Tensor
-    w2_EFD: Tensor
-    b2_ED: Tensor
+    All have the same dtype and device. A form without biases has only matrices.
+    """
+
+    @property
+    def num_experts(self) -> int:
+        """How many experts are stacked."""
+        return len(self.first)
+
+    @property
+    def first(self) -> Tensor:
+        """The first of the tensors, for the dtype and the device of all."""
+        return next(iter(self.values()))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "ExpertWeights":
+        """The same tensors, each changed, under their names."""
+        return ExpertWeights((name, change(whole)) for name, whole in self.items())
+
+    def unstacked(self) -> list["ExpertWeights"]:
+        """The weights of each expert, without a first dimension."""
+        return [
+            ExpertWeights(zip(self, one, strict=True)) for one in zip(*(whole.unbind() for whole in self.values()), strict=True)
+        ]
 
 
 class Wave(NamedTuple):

@@ -43,7 +43,7 @@ class HostTier:
         """The weights of these experts, as far as they are not there."""
         for layer, expert in [key for key in keys if key not in self.records]:
             record_B = torch.zeros(layout.record_bytes, dtype=torch.uint8, pin_memory=self.pinned)
-            fill(layer, expert, ExpertWeights(*(whole[0] for whole in layout.weights(record_B[None]))))
+            fill(layer, expert, layout.weights(record_B[None]).map(lambda whole: whole[0]))
             self.records[layer, expert] = record_B
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> None:

@@ -122,7 +122,7 @@ def calibrate(contenders: Mapping[Variant, Model]) -> None:
     for variant, model in contenders.items():
         if not variant.dense and not variant.dispatch_entry.padded and variant.kernel == "auto":
             for layer in moe_layers(model):
-                auto.prepare(layer.weights_under(variant), layer.activation)
+                auto.prepare(layer.weights_under(variant), layer.ffn)
 
 
 def first_of_each_domain(episodes: Sequence[Episode]) -> list[Episode]:

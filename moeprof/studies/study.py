@@ -89,7 +89,7 @@ class Study:
         if recipe.measure.device == "cpu":
             keep_freed_memory()
         writer.add_metrics(size_rows(recipe, self.variants))
-        auto.told()  # whatever ran before in this process is not this run's
+        auto.take_remarks()  # whatever ran before in this process is not this run's
         with torch.inference_mode():
             session.contenders.update(load_models(recipe, self.variants, session.progress, session.group))
             with buffers_for(recipe, session.contenders, session.group) as buffers:
@@ -108,7 +108,7 @@ class Study:
             settle(session, phase, episodes)
             for run_pass in others:
                 run_pass(session, phase, session.judged(episodes))
-            notes += [f"{phase}: {remark}" for remark in auto.told()]
+            notes += [f"{phase}: {remark}" for remark in auto.take_remarks()]
 
 
 def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:

@@ -143,6 +143,7 @@ def make_recipe(
     activation: str = "relu",
     masking: float = 0.0,
     source: str = "model",
+    **ffn: Any,
 ) -> Recipe:
     """One MoE layer, and nothing around it that matters."""
     model = {
@@ -156,6 +157,7 @@ def make_recipe(
         "activation": activation,
         "expert_output_masking": masking,
         "tokenizer": "bytes",
+        **ffn,
     }
     document = {
         "workload": "lm",
@@ -195,9 +197,9 @@ def under(layer: MoELayer, x_TD: Tensor, step: Step, variant: Variant | None) ->
     return y_TD
 
 
-def parameters_of(layer: MoELayer) -> list[plain.Array]:
-    """The experts' parameters in the order that `plain.layer` wants, as float64."""
-    return [parameter.double().numpy() for parameter in layer.experts.weights]
+def parameters_of(layer: MoELayer) -> dict[str, plain.Array]:
+    """The experts' tensors by name, as float64."""
+    return {name: whole.double().numpy() for name, whole in layer.experts.weights.items()}
 
 
 def rows_that_differ(one_TD: Tensor, other_TD: Tensor, tolerance: float = 1e-4) -> set[int]:
@@ -234,9 +236,9 @@ class WaveStore:
     def waves(self) -> Iterator[Wave]:
         first = 0
         for size in self.sizes:
-            buffer = ExpertWeights(*(whole[first : first + size].clone() for whole in self.weights))
+            buffer = self.weights.map(lambda whole, part=slice(first, first + size): whole[part].clone())
             yield Wave(range(first, first + size), buffer)
-            for view in buffer:
+            for view in buffer.values():
                 view.fill_(torch.nan)
             first += size
-        assert first == len(self.weights.w1_EDF)
+        assert first == self.weights.num_experts

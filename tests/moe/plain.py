@@ -65,24 +65,45 @@ def gated(experts: list[list[int]], probs: list[list[float]], real: list[bool], 
     return Gated(places, dropped, weights)
 
 
-def ffn(x_D: Array, w1_DF: Array, b1_F: Array, w2_FD: Array, b2_D: Array, activation: str) -> Array:
-    """One token through one expert."""
-    hidden_F = x_D @ w1_DF + b1_F
-    if activation == "gelu":
-        active_F = np.array([h * 0.5 * (1 + math.erf(h / math.sqrt(2))) for h in hidden_F])
-    else:
-        active_F = np.array([max(h, 0.0) for h in hidden_F])
-    result: Array = active_F @ w2_FD + b2_D
-    return result
+ACTIVATIONS = {
+    "gelu": lambda h: h * 0.5 * (1 + math.erf(h / math.sqrt(2))),
+    "relu": lambda h: max(h, 0.0),
+    "silu": lambda h: h / (1 + math.exp(-h)),
+}
+
+
+def ffn(x_D: Array, tensors: dict[str, Array], activation: str) -> Array:
+    """One token through one expert: two matrices, or three if one of them is called `gate`; biases may be absent."""
+    active = np.vectorize(ACTIVATIONS[activation], otypes=[np.float64])
+
+    def affine(x: Array, matrix: str, bias: str) -> Array:
+        result: Array = np.array(
+            [sum(x[i] * tensors[matrix][i, o] for i in range(len(x))) for o in range(tensors[matrix].shape[1])]
+        )
+        return result + tensors[bias] if bias in tensors else result
+
+    if "gate" in tensors:
+        return affine(active(affine(x_D, "gate", "gate_bias")) * affine(x_D, "up", "up_bias"), "down", "down_bias")
+    return affine(active(affine(x_D, "w1", "b1")), "w2", "b2")
 
 
 def layer(
-    x_TD: Array, experts: list[list[int]], weights: list[list[float]], parameters: list[Array], activation: str, scale: float
+    x_TD: Array,
+    experts: list[list[int]],
+    weights: list[list[float]],
+    parameters: dict[str, Array],
+    activation: str,
+    scale: float,
 ) -> Array:
-    """Sum over every token's choices of weight x FFN, times `scale`; parameters are w1, b1, w2, b2, stacked by expert."""
+    """Sum over every token's choices of weight x FFN, times `scale`; parameters are stacked by expert."""
     y_TD = np.zeros_like(x_TD)
     for token, x_D in enumerate(x_TD):
         for expert, weight in zip(experts[token], weights[token], strict=True):
             if weight:
-                y_TD[token] += weight * ffn(x_D, *(stacked[expert] for stacked in parameters), activation)
+                y_TD[token] += weight * ffn(x_D, of_expert(parameters, expert), activation)
     return y_TD * scale
+
+
+def of_expert(parameters: dict[str, Array], expert: int) -> dict[str, Array]:
+    """The tensors of one expert."""
+    return {name: stacked[expert] for name, stacked in parameters.items()}

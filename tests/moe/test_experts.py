@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.moe.experts import ACTIVATIONS, Activation, ExpertRows, part_of, run_experts
+from moeprof.moe.experts import ACTIVATIONS, FFN, ExpertRows, make_ffn, part_of, run_experts
+from moeprof.records.ffn.mlp import MLP
 from moeprof.store.resident import ExpertWeights, ResidentStore, Store
 
 from .drawn import WaveStore, tokens, unhurried
@@ -23,12 +24,12 @@ def parts(inputs: ExpertRows, store: Store) -> list[ExpertRows]:
     """What the kernel is handed in every wave."""
     seen = []
 
-    def looking(part: ExpertRows, weights: ExpertWeights, _activation: Activation) -> Tensor:
-        assert len(part.offsets) - 1 == len(weights.w1_EDF)
+    def looking(part: ExpertRows, weights: ExpertWeights, _ffn: FFN) -> Tensor:
+        assert len(part.offsets) - 1 == len(weights["w1"])
         seen.append(part)
         return part.rows_RD
 
-    assert torch.equal(run_experts(looking, inputs, store, ACTIVATIONS["relu"]), inputs.rows_RD)
+    assert torch.equal(run_experts(looking, inputs, store, make_ffn(MLP, "relu")), inputs.rows_RD)
     return seen
 
 
@@ -81,12 +82,12 @@ def test_the_outputs_of_all_waves_stand_in_the_order_of_the_rows(loads: list[int
     first = data.draw(st.integers(1, len(loads)))
     sizes = [size for size in (first, len(loads) - first) if size]
 
-    def marking(inputs: ExpertRows, weights: ExpertWeights, _activation: Activation) -> Tensor:
-        return inputs.rows_RD + weights.b2_ED[0, 0]
+    def marking(inputs: ExpertRows, weights: ExpertWeights, _ffn: FFN) -> Tensor:
+        return inputs.rows_RD + weights["b2"][0, 0]
 
     experts, inputs = make_experts(len(loads)), segments(loads)
     experts.b2.copy_(torch.arange(len(loads))[:, None].expand(-1, DIM))
-    outputs_RD = run_experts(marking, inputs, WaveStore(experts.weights, sizes), ACTIVATIONS["relu"])
+    outputs_RD = run_experts(marking, inputs, WaveStore(experts.weights, sizes), make_ffn(MLP, "relu"))
     waves_R = torch.tensor([0.0] * sum(loads[:first]) + [float(first)] * sum(loads[first:]))
     assert torch.equal(outputs_RD, inputs.rows_RD + waves_R[:, None])
 
@@ -100,8 +101,15 @@ def test_bounds_are_whole_numbers_on_the_host(offsets: range | list[int] | Tenso
 
 def test_the_weights_handed_out_are_the_parameters_themselves() -> None:
     experts = make_experts(3)
-    assert [view.data_ptr() for view in experts.weights] == [parameter.data_ptr() for parameter in experts.parameters()]
-    assert [tuple(view.shape) for view in experts.weights] == [(3, DIM, FFN_DIM), (3, FFN_DIM), (3, FFN_DIM, DIM), (3, DIM)]
+    assert [view.data_ptr() for view in experts.weights.values()] == [
+        parameter.data_ptr() for parameter in experts.parameters()
+    ]
+    assert {name: tuple(view.shape) for name, view in experts.weights.items()} == {
+        "w1": (3, DIM, FFN_DIM),
+        "b1": (3, FFN_DIM),
+        "w2": (3, FFN_DIM, DIM),
+        "b2": (3, DIM),
+    }
 
 
 def test_gelu_is_the_exact_one() -> None:

@@ -85,10 +85,10 @@ def test_a_placement_leaves_outputs_unchanged(case: Drawn, index: int, data: st.
 def test_the_weights_of_every_slot_are_those_of_its_expert() -> None:
     weights = make_layer(make_recipe(experts=4)).experts.weights
     placed = PhysicalExperts([[3, 0, 3, 1, 2]], 4, rank=0)
-    for whole, found in zip(weights, moved_weights(weights, placed, ALONE), strict=True):
-        assert torch.equal(found, whole[[3, 0, 3, 1, 2]])
+    for name, found in moved_weights(weights, placed, ALONE).items():
+        assert torch.equal(found, weights[name][[3, 0, 3, 1, 2]])
     assert moved_bytes(weights, placed) == 0
     expert_bytes = 4 * (2 * 4 * 8 + 8 + 4)
-    shares = [weights.__class__(*(whole[first : first + 2] for whole in weights)) for first in (0, 2)]
+    shares = [weights.map(lambda whole, first=first: whole[first : first + 2]) for first in (0, 2)]
     crossing = [moved_bytes(shares[rank], PhysicalExperts([[3, 0, 1], [2, 1, 0]], 4, rank)) for rank in (0, 1)]
     assert crossing == [expert_bytes, 2 * expert_bytes]

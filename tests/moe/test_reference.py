@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.moe.experts import ACTIVATIONS
+from moeprof.moe.experts import make_ffn
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.routing import Routing
+from moeprof.records.ffn.mlp import MLP
 
 from . import plain
 from .drawn import Drawn, drawn, make_layer, make_recipe, parameters_of, tokens, unhurried
@@ -21,7 +22,7 @@ def test_the_reference_is_the_plain_sum_over_choices(activation: str, case: Draw
     x_TD = tokens(case.num_tokens, 4)
     weights = case.dropless.weights
     expected = plain.layer(x_TD.double().numpy(), case.experts, weights, parameters_of(layer), activation, scale)
-    found = reference_layer(x_TD, case.routing, layer.experts.weights, ACTIVATIONS[activation], scale)
+    found = reference_layer(x_TD, case.routing, layer.experts.weights, make_ffn(MLP, activation), scale)
     torch.testing.assert_close(found, torch.tensor(expected).float(), rtol=1e-4, atol=1e-4)
 
 
@@ -30,7 +31,7 @@ def test_gradients_reach_tokens_probabilities_and_the_experts_in_use_only() -> N
     x_TD = tokens(4, 4).requires_grad_(True)
     probs_TK = torch.tensor([[0.5, 0.25]] * 4, requires_grad=True)
     routing = Routing(torch.tensor([[0, 2]] * 4), probs_TK, None, 3)
-    y_TD = reference_layer(x_TD, routing, layer.experts.weights, ACTIVATIONS["gelu"], 1.0)
+    y_TD = reference_layer(x_TD, routing, layer.experts.weights, make_ffn(MLP, "gelu"), 1.0)
     y_TD.square().sum().backward()
     assert x_TD.grad is not None
     assert x_TD.grad.abs().amin(dim=1).gt(0).all()

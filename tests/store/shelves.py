@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.errors import MoeprofError
+from moeprof.records.ffn.mlp import MLP
 from moeprof.store.backing import RAM, BackingFile, Contents, backing, file_system
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.ledger import Ledger, Load
@@ -22,7 +23,7 @@ from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import HostTier, Tier
 
 DIM, FFN_DIM = 8, 12
-LAYOUT = RecordLayout(DIM, FFN_DIM, torch.float32)
+LAYOUT = RecordLayout(MLP.shapes(DIM, FFN_DIM, bias=True), torch.float32)
 LAYERS = ["1", "3"]
 RECORD_BYTES = 4096
 """Of 848 bytes of weights: 2 x 8 x 12 + 8 + 12 numbers of 4 bytes."""
@@ -33,7 +34,7 @@ def weights_of(layer: str, num_experts: int) -> ExpertWeights:
     generator = torch.Generator().manual_seed(int(layer))
     shapes = LAYOUT.shapes
     drawn = {name: torch.randn(num_experts, *shape, generator=generator) for name, shape in shapes.items()}
-    return ExpertWeights(drawn["w1"], drawn["b1"], drawn["w2"], drawn["b2"])
+    return ExpertWeights((name, drawn[name]) for name in LAYOUT.tensors)
 
 
 def filling(num_experts: int) -> Callable[[str, int, ExpertWeights], None]:
@@ -41,16 +42,16 @@ def filling(num_experts: int) -> Callable[[str, int, ExpertWeights], None]:
     whole = {layer: weights_of(layer, num_experts) for layer in LAYERS}
 
     def fill(layer: str, expert: int, into: ExpertWeights) -> None:
-        for view, weights in zip(into, whole[layer], strict=True):
-            view.copy_(weights[expert])
+        for name, view in into.items():
+            view.copy_(whole[layer][name][expert])
 
     return fill
 
 
 def record_of(layer: str, expert: int, num_experts: int) -> bytes:
     """The bytes of an expert's record: both matrices, both biases, zeros."""
-    w1_DF, b1_F, w2_FD, b2_D = (whole[expert] for whole in weights_of(layer, num_experts))
-    return b"".join(weights.numpy().tobytes() for weights in (w1_DF, w2_FD, b1_F, b2_D)).ljust(RECORD_BYTES, b"\0")
+    one = weights_of(layer, num_experts).map(lambda whole: whole[expert])
+    return b"".join(one[name].numpy().tobytes() for name in ("w1", "w2", "b1", "b2")).ljust(RECORD_BYTES, b"\0")
 
 
 def read_from(tier: Tier, layer: str, expert: int) -> bytes:
@@ -62,9 +63,7 @@ def read_from(tier: Tier, layer: str, expert: int) -> bytes:
 
 def contents(num_experts: int, weights_hash: str = "a hash") -> Contents:
     """Of a file with two layers."""
-    return Contents(
-        weights_hash=weights_hash, dim=DIM, ffn_dim=FFN_DIM, dtype="float32", num_experts=num_experts, layers=LAYERS
-    )
+    return Contents(weights_hash=weights_hash, tensors=LAYOUT.tensors, dtype="float32", num_experts=num_experts, layers=LAYERS)
 
 
 def on_disk(num_experts: int) -> BackingFile:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.records.ffn.mlp import MLP
 from moeprof.store import backing as module
-from moeprof.store.backing import BackingFile, Contents, backing
+from moeprof.store.backing import BackingFile, backing
 from moeprof.store.resident import ExpertWeights
 
 from .shelves import (
@@ -92,7 +93,8 @@ def test_the_file_is_a_header_checksums_and_records_that_begin_at_pages(path: Pa
     (length,) = struct.unpack("<Q", whole[16:24])
     assert whole[:16] == b"moeprof experts\n"
     assert whole[24 : 24 + length].decode() == (
-        '{"schema_version":1,"weights_hash":"a hash","dim":8,"ffn_dim":12,"dtype":"float32","num_experts":4,"layers":["1","3"]}'
+        '{"schema_version":2,"weights_hash":"a hash","tensors":{"w1":[8,12],"b1":[12],"w2":[12,8],"b2":[8]},'
+        '"dtype":"float32","num_experts":4,"layers":["1","3"]}'
     )
     sums = struct.unpack("<8I", whole[24 + length : 56 + length])
     assert list(sums) == [zlib.crc32(record) for record in records]
@@ -100,9 +102,9 @@ def test_the_file_is_a_header_checksums_and_records_that_begin_at_pages(path: Pa
     assert whole[4096:] == b"".join(records)
 
 
-@pytest.mark.parametrize(("num_experts", "pages"), [(494, 1), (495, 2), (1005, 2), (1006, 3)])
+@pytest.mark.parametrize(("num_experts", "pages"), [(489, 1), (490, 2), (1001, 2), (1002, 3)])
 def test_checksums_of_many_experts_take_several_pages(num_experts: int, pages: int) -> None:
-    """A header of 142 bytes and the digits of the number but one, and 8 bytes for each expert of two layers."""
+    """A header of 176 bytes and the digits of the number but one, and 8 bytes for each expert of two layers."""
     assert contents(num_experts).first_record == pages * 4096
     assert contents(num_experts).file_bytes == (pages + 2 * num_experts) * 4096
 
@@ -149,10 +151,10 @@ def test_every_read_comes_from_the_disk_also_the_second_of_the_same_record() -> 
 
 def test_large_records_are_read_to_their_last_byte() -> None:
     """2 x 512 x 512 numbers of 4 bytes and both biases: 513 pages, more than a disk moves at once."""
-    large = Contents(weights_hash="a", dim=512, ffn_dim=512, dtype="float32", num_experts=2, layers=["0"])
+    large = contents(2).model_copy(update={"tensors": MLP.shapes(512, 512, bias=True), "layers": ["0"]})
 
     def fill(_: str, expert: int, into: ExpertWeights) -> None:
-        for number, view in enumerate(into, 1):
+        for number, view in enumerate(into.values(), 1):
             view.fill_(10 * expert + number)
 
     file, slab_1B = backing(large, fill), large.layout.slab(1, "cpu")
@@ -161,20 +163,20 @@ def test_large_records_are_read_to_their_last_byte() -> None:
     assert large.layout.record_bytes == 513 * 4096
     assert bytes_read() - before == pytest.approx(513 * 4096, rel=0.05)
     whole = large.layout.weights(slab_1B)
-    assert [(weights == 10 + number).all().item() for number, weights in enumerate(whole, 1)] == [True] * 4
+    assert [(weights == 10 + number).all().item() for number, weights in enumerate(whole.values(), 1)] == [True] * 4
 
 
 def test_a_read_that_comes_in_pieces_is_put_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    large = Contents(weights_hash="b", dim=64, ffn_dim=64, dtype="float32", num_experts=1, layers=["0"])
-    file = backing(large, lambda _, expert, into: into.w2_EFD.fill_(7))
+    large = contents(1).model_copy(update={"tensors": MLP.shapes(64, 64, bias=True), "layers": ["0"]})
+    file = backing(large, lambda _, expert, into: into["w2"].fill_(7))
     whole = os.preadv
     monkeypatch.setattr(os, "preadv", lambda descriptor, buffers, offset: whole(descriptor, [buffers[0][:4096]], offset))
     slab_1B = large.layout.slab(1, "cpu").fill_(255)
     file.read("0", 0, slab_1B[0])
     weights = large.layout.weights(slab_1B)
-    assert (weights.w2_EFD == 7).all()
-    assert not weights.w1_EDF.any()
-    assert not weights.b2_ED.any()
+    assert (weights["w2"] == 7).all()
+    assert not weights["w1"].any()
+    assert not weights["b2"].any()
 
 
 # What is not what it should be
@@ -250,12 +252,12 @@ def test_a_flipped_checksum_is_found_as_well(path: Path) -> None:
     [
         ({"weights_hash": "a much longer hash than ours"}, "its weights_hash is another one"),
         ({"weights_hash": ""}, "its weights_hash is another one"),
-        ({"dim": 16}, "its dim is another one"),
+        ({"tensors": {"w1": [8, 16]}}, "its tensors is another one"),
         ({"num_experts": 40}, "its num_experts is another one"),
         ({"dtype": "bfloat16"}, "its dtype is another one"),
         ({"layers": ["3", "1"]}, "its layers is another one"),
-        ({"schema_version": 2}, "its schema_version is another one"),
-        ({"schema_version": 2, "compression": {"name": "zstd"}}, "its schema_version is another one"),
+        ({"schema_version": 3}, "its schema_version is another one"),
+        ({"schema_version": 3, "compression": {"name": "zstd"}}, "its schema_version is another one"),
         ({"compression": "zstd"}, "its header is another one"),
     ],
 )

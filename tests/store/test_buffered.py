@@ -12,11 +12,12 @@ from torch import Tensor
 
 from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.probe import Probe, observed_by
-from moeprof.moe.experts import ACTIVATIONS, ExpertRows, part_of, run_experts
+from moeprof.moe.experts import ExpertRows, make_ffn, part_of, run_experts
 from moeprof.moe.kernels.grouped_mm import grouped_mm
 from moeprof.moe.kernels.loop import loop
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
+from moeprof.records.ffn.mlp import MLP
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.record import RecordLayout
@@ -24,7 +25,7 @@ from moeprof.store.resident import ExpertWeights
 
 from .shelves import DIM, Watched, in_memory, on_disk, steps, store, weights_of
 
-GELU = ACTIVATIONS["gelu"]
+GELU = make_ffn(MLP, "gelu")
 ONLINE = [name for name, policy in EVICTION.items() if not policy.needs_future]
 POLICIES = [*ONLINE, *(f"inactive-first+{name}" for name in ("lifo", "fifo", "lru"))]
 
@@ -54,7 +55,7 @@ def in_groups(weights: ExpertWeights, inputs: ExpertRows, groups: list[list[int]
     found = torch.empty_like(inputs.rows_RD)
     for experts in groups:
         part = part_of(experts, inputs.bounds)
-        own = ExpertWeights(*(whole[experts] for whole in weights))
+        own = weights.map(lambda whole, experts=experts: whole[experts])
         pieces = torch.split(loop(part.rows(inputs), own, GELU), part.lengths)
         for (first, last), rows in zip(part.stretches, pieces, strict=True):
             found[first:last] = rows
@@ -108,7 +109,7 @@ def test_with_a_slot_for_every_expert_rows_are_handed_on_untouched_once_all_are_
     outputs(buffered, rows_of([1, 1, 1, 1]))
     buffered.expect(inputs.offsets)
     assert [wave.experts for wave in buffered.waves()] == [None]
-    assert torch.equal(buffered.weights.w1_EDF, weights_of("1", 4).w1_EDF)
+    assert torch.equal(buffered.weights["w1"], weights_of("1", 4)["w1"])
 
 
 @settings(deadline=None, max_examples=60)
@@ -219,7 +220,7 @@ def test_experts_that_are_held_in_any_order_are_read_by_their_logical_numbers() 
     inputs = rows_of([2, 1, 3])
     with observed_by(book):
         found = outputs(buffered, inputs)
-    torch.testing.assert_close(found, loop(inputs, ExpertWeights(*(whole[held] for whole in weights)), GELU))
+    torch.testing.assert_close(found, loop(inputs, weights.map(lambda whole: whole[held]), GELU))
     assert [use[:3] for use in book.visits[0].uses] == [(0, False, -1), (3, False, -1), (5, False, 3)]
 
 
@@ -245,7 +246,7 @@ def test_a_visit_tells_what_was_moved_and_when() -> None:
 @pytest.mark.parametrize(("slots", "saved_gib"), [(16, 0.0), (10, 2.2507), (5, 4.126), (1, 5.6267)])
 def test_the_papers_savings_by_the_stores_own_account_at_the_papers_shape(slots: int, saved_gib: float) -> None:
     """Table 5.5: 16 experts a device in each of the decoder's 6 MoE layers, bytes of fp16, on tensors without memory."""
-    layout = RecordLayout(2048, 8192, torch.float16)
+    layout = RecordLayout(MLP.shapes(2048, 8192, bias=True), torch.float16)
     assert layout.record_bytes == layout.expert_bytes == 33_564_672 * 2
     with torch.device("meta"):
         fakes = [

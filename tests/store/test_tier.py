@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.moe.experts import ACTIVATIONS, run_experts
+from moeprof.moe.experts import make_ffn, run_experts
 from moeprof.moe.kernels.loop import loop
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
 from moeprof.records.errors import MoeprofError
+from moeprof.records.ffn.mlp import MLP
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.ledger import Ledger
 from moeprof.store.tier import CachedTier
@@ -179,7 +180,7 @@ def test_no_step_is_wrong_whichever_reads_of_the_slowest_tier_break_down(seed: i
 def test_the_step_after_one_whose_tier_broke_down_is_right() -> None:
     slower = Failing(in_memory(4), {2})
     buffered = BufferedStore("1", range(4), 2, make_eviction("inactive-first+lifo"), LAYOUT, Ledger(slower))
-    inputs, activation = rows_of([2, 1, 3, 2]), ACTIVATIONS["gelu"]
+    inputs, activation = rows_of([2, 1, 3, 2]), make_ffn(MLP, "gelu")
     expected = loop(inputs, weights_of("1", 4), activation)
     with pytest.raises(MoeprofError, match=r"expert 2 of layer 1 could not be loaded: input/output error"):
         outputs(buffered, inputs)

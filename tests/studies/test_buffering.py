@@ -278,7 +278,7 @@ def test_experts_without_memory_of_their_own_are_read_from_the_seed_or_the_check
         store.expect(list(range(recipe.model.experts + 1)))
         for _ in store.waves():
             pass
-        for slots, weights in zip(store.weights, resident.experts.weights, strict=True):
+        for slots, weights in zip(store.weights.values(), resident.experts.weights.values(), strict=True):
             assert slots.equal(weights)
     buffers.close()
 

@@ -215,7 +215,8 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     """What a recipe asks for, without names of files and descriptions."""
     document: dict[str, Any] = json.loads(recipe.model_dump_json(by_alias=True))
     document.pop("description", None)
-    document["model"].pop("checkpoint", None)
+    for key in ("checkpoint", *recipe.model.unset_later_keys):
+        document["model"].pop(key)
     document["data"]["files"] = sorted(document["data"]["files"])
     if document["routing"]["source"].startswith("trace:"):
         document["routing"]["source"] = "trace"  # which one it was stands in the hash of its decisions

@@ -1,4 +1,4 @@
-"""The kernel that is expected to be fastest, by costs measured on this machine with the layer's own weights."""
+"""The kernel with the lowest expected cost, from costs measured on this machine with the layer's own weights."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.clock import Clock, wall_clock
-from moeprof.moe.experts import Activation, ExpertRows, Kernel
+from moeprof.moe.experts import FFN, ExpertRows, Kernel
 from moeprof.moe.kernels.bmm import bmm
 from moeprof.moe.kernels.grouped_mm import grouped_mm, takes
 from moeprof.moe.kernels.loop import loop
@@ -17,11 +17,11 @@ from moeprof.records.units import format_duration
 from moeprof.store.resident import ExpertWeights
 
 CANDIDATES: Mapping[str, Kernel] = {"loop": loop, "grouped_mm": grouped_mm}
-"""For segments of any length; a tie goes to the first."""
+"""Kernels for segments of any length; of two with the same cost the first is taken."""
 
 REPEATS = 3
 MANY_ROWS = 16
-"""Rows of every expert in the largest trial."""
+"""Rows of each expert in the largest trial."""
 
 
 @dataclass(frozen=True)
@@ -41,80 +41,80 @@ class KernelCost:
         return " + ".join(f"{format_duration(ns)} {what}" for ns, what in parts)
 
 
-Shape = tuple[torch.Size, torch.dtype]
+Shapes = tuple[tuple[str, torch.Size], ...]
+"""Names and shapes of the tensors of some experts."""
 
 
 @dataclass
 class Auto:
-    """A kernel that hands every call to another one.
+    """A kernel that passes every call on to another one.
 
-    On a device other than the CPU, reading the bounds would stop the host: `grouped_mm`, which need not, takes everything there.
+    On a device other than the CPU that is always `grouped_mm`, which does not read the bounds and so does not stop the host.
     """
 
     clock: Clock = wall_clock
-    costs: dict[Shape, dict[str, KernelCost]] = field(default_factory=dict)
-    chosen: Counter[tuple[torch.Size, str]] = field(default_factory=Counter)
-    """Calls by shape and by the kernel that they were handed to."""
+    costs: dict[tuple[Shapes, torch.dtype], dict[str, KernelCost]] = field(default_factory=dict)
+    chosen: Counter[tuple[Shapes, str]] = field(default_factory=Counter)
+    """Calls by the shapes of the weights and by the kernel that took them."""
 
-    def __call__(self, inputs: ExpertRows, weights: ExpertWeights, activation: Activation) -> Tensor:
+    def __call__(self, inputs: ExpertRows, weights: ExpertWeights, ffn: FFN) -> Tensor:
         if isinstance(inputs.offsets, range):  # padded buffers: all experts are alike
-            return bmm(inputs, weights, activation)
-        name = self.choice(inputs, weights, activation)
-        self.chosen[weights.w1_EDF.shape, name] += 1
-        return CANDIDATES[name](inputs, weights, activation)
+            return bmm(inputs, weights, ffn)
+        name = self.choice(inputs, weights, ffn)
+        self.chosen[shapes_of(weights), name] += 1
+        return CANDIDATES[name](inputs, weights, ffn)
 
-    def choice(self, inputs: ExpertRows, weights: ExpertWeights, activation: Activation) -> str:
-        """The name of the cheapest candidate, or of the only one."""
+    def choice(self, inputs: ExpertRows, weights: ExpertWeights, ffn: FFN) -> str:
+        """The name of the cheapest kernel that can take these experts."""
         if not takes(weights):
             return "loop"
         if inputs.rows_RD.device.type != "cpu":
             return "grouped_mm"
-        costs = self.calibrated(weights, activation)
+        costs = self.calibrated(weights, ffn)
         active = sum(first < last for first, last in pairwise(inputs.bounds))
         return min(costs, key=lambda name: costs[name].of(active, len(inputs.rows_RD)))
 
-    def prepare(self, weights: ExpertWeights, activation: Activation) -> None:
-        """Measures now what a later call would have to measure first."""
-        if takes(weights) and weights.w1_EDF.device.type == "cpu":
-            self.calibrated(weights, activation)
+    def prepare(self, weights: ExpertWeights, ffn: FFN) -> None:
+        """Measures the costs now, so that no later call has to."""
+        if takes(weights) and weights.first.device.type == "cpu":
+            self.calibrated(weights, ffn)
 
-    def calibrated(self, weights: ExpertWeights, activation: Activation) -> dict[str, KernelCost]:
+    def calibrated(self, weights: ExpertWeights, ffn: FFN) -> dict[str, KernelCost]:
         """Costs of all candidates for experts of this shape, measured the first time."""
-        shape = weights.w1_EDF.shape, weights.w1_EDF.dtype
-        if shape not in self.costs:
-            self.costs[shape] = {name: self.measured(kernel, weights, activation) for name, kernel in CANDIDATES.items()}
-        return self.costs[shape]
+        kind = shapes_of(weights), weights.first.dtype
+        if kind not in self.costs:
+            self.costs[kind] = {name: self.measured(kernel, weights, ffn) for name, kernel in CANDIDATES.items()}
+        return self.costs[kind]
 
-    def measured(self, kernel: Kernel, weights: ExpertWeights, activation: Activation) -> KernelCost:
+    def measured(self, kernel: Kernel, weights: ExpertWeights, ffn: FFN) -> KernelCost:
         """Solves for the three costs from three trials: one row, one row of every expert, many rows of every expert."""
-        num_experts = len(weights.w1_EDF)
+        num_experts = weights.num_experts
         one, spread, many = (
-            self.fastest_ns(kernel, weights, activation, *trial)
-            for trial in ((1, 1), (num_experts, 1), (num_experts, MANY_ROWS))
+            self.fastest_ns(kernel, weights, ffn, *trial) for trial in ((1, 1), (num_experts, 1), (num_experts, MANY_ROWS))
         )
         row_ns = max(many - spread, 0.0) / (num_experts * (MANY_ROWS - 1))
         expert_ns = max((spread - one) / max(num_experts - 1, 1) - row_ns, 0.0)
         return KernelCost(max(one - expert_ns - row_ns, 0.0), expert_ns, row_ns)
 
-    def fastest_ns(self, kernel: Kernel, weights: ExpertWeights, activation: Activation, active: int, rows_each: int) -> float:
-        """Of some repeats; the first one warms up."""
-        num_experts, dim = weights.w1_EDF.shape[:2]
+    def fastest_ns(self, kernel: Kernel, weights: ExpertWeights, ffn: FFN, active: int, rows_each: int) -> float:
+        """The fastest of some repeats; one more before them warms up."""
+        num_experts, dim = weights.first.shape[:2]
         ends = torch.arange(1, num_experts + 1, dtype=torch.int32).clamp_(max=active) * rows_each
-        inputs = ExpertRows(weights.w1_EDF.new_ones(active * rows_each, dim), torch.cat([ends.new_zeros(1), ends]))
+        inputs = ExpertRows(weights.first.new_ones(active * rows_each, dim), torch.cat([ends.new_zeros(1), ends]))
         elapsed = []
         for _ in range(REPEATS + 1):
             started = self.clock()
-            kernel(inputs, weights, activation)
+            kernel(inputs, weights, ffn)
             elapsed.append(self.clock() - started)
         return float(min(elapsed[1:]))
 
-    def told(self) -> list[str]:
-        """What was chosen since it was last asked, and by which costs: one sentence per shape."""
+    def take_remarks(self) -> list[str]:
+        """Which kernels were chosen since the last call of this, and by which costs: one sentence per shape of experts."""
         sentences = []
-        for shape in dict.fromkeys(shape for shape, _ in self.chosen):
-            calls = Counter({name: count for (other, name), count in self.chosen.items() if other == shape})
+        for shapes in dict.fromkeys(shapes for shapes, _ in self.chosen):
+            calls = Counter({name: count for (other, name), count in self.chosen.items() if other == shapes})
             chosen = ", ".join(f"{name} in {count:,} of {calls.total():,} calls" for name, count in calls.most_common())
-            known = [found for (other, _), found in self.costs.items() if other == shape]
+            known = [found for (other, _), found in self.costs.items() if other == shapes]
             costs = "; ".join(f"{name} {cost}" for found in known for name, cost in found.items())
             sentences.append(f"kernel auto took {chosen}" + (f" (calibrated: {costs})" if costs else ""))
         self.chosen.clear()
@@ -122,4 +122,9 @@ class Auto:
 
 
 auto = Auto()
-"""The one in the registry: what it measured serves every layer of the same shape."""
+"""The kernel in the registry: layers of the same shape share what it measured."""
+
+
+def shapes_of(weights: ExpertWeights) -> Shapes:
+    """Names and shapes, which experts of the same speed have in common."""
+    return tuple((name, whole.shape) for name, whole in weights.items())

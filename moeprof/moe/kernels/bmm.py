@@ -1,20 +1,34 @@
 """Batched products over padded buffers.
 
-P physical experts, C rows of each, R = P x C, D width, F hidden width.
+P physical experts, C rows of each, R = P x C, D width, M inputs and N outputs of a matrix.
 """
 
 import torch
 from torch import Tensor
 
-from moeprof.moe.experts import Activation, ExpertRows
+from moeprof.moe.experts import FFN, ExpertRows, Product
+from moeprof.records.ffn.form import Matrix
 from moeprof.store.resident import ExpertWeights
 
 
-def bmm(inputs: ExpertRows, weights: ExpertWeights, activation: Activation) -> Tensor:
-    """Every expert has the same C rows, needed or not; (R, D). ValueError where experts have rows of their own number."""
+def bmm(inputs: ExpertRows, weights: ExpertWeights, ffn: FFN) -> Tensor:
+    """Outputs (R, D) of padded buffers, empty rows included. ValueError if experts have different numbers of rows."""
     if not isinstance(inputs.offsets, range):
-        raise ValueError("kernel bmm needs equally many rows of every expert: use a padded dispatch or another kernel")
-    num_experts, dim = weights.w1_EDF.shape[:2]
-    rows_PCD = inputs.rows_RD.view(num_experts, -1, dim)
-    hidden_PCF = activation(torch.baddbmm(weights.b1_EF[:, None], rows_PCD, weights.w1_EDF))
-    return torch.baddbmm(weights.b2_ED[:, None], hidden_PCF, weights.w2_EFD).view(-1, dim)
+        raise ValueError(
+            "kernel bmm needs equally many rows of every expert: use a padded dispatch or another kernel"
+        )
+    dim = inputs.rows_RD.shape[1]
+    rows_PCD = inputs.rows_RD.view(weights.num_experts, -1, dim)
+    return ffn(rows_PCD, batched_product(weights)).view(-1, dim)
+
+
+def batched_product(weights: ExpertWeights) -> Product:
+    """The product of the rows of each expert (P, C, inputs) and its matrix, (P, C, outputs)."""
+
+    def product(rows_PCM: Tensor, matrix: Matrix) -> Tensor:
+        bias_PN = weights.get(matrix.bias)
+        if bias_PN is None:
+            return torch.bmm(rows_PCM, weights[matrix.name])
+        return torch.baddbmm(bias_PN[:, None], rows_PCM, weights[matrix.name])
+
+    return product

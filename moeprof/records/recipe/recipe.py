@@ -2,8 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from moeprof.records.ffn.form import FFNForm
+from moeprof.records.ffn.registry import FFN_FORMS, known_form
 from moeprof.records.recipe.routing_source import parse_routing_source
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.units import parse_bytes
@@ -17,6 +19,9 @@ Phase = Literal["score", "encode", "decode"]
 
 PHASES: dict[str, tuple[Phase, ...]] = {"lm": ("score", "decode"), "mt": ("encode", "decode")}
 """The phases of each workload, in the order in which they are reported."""
+
+LATER_KEYS = ("ffn", "ffn_bias")
+"""Keys of [model] that the first recipes of schema 1 did not have."""
 
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -46,8 +51,12 @@ class ModelSection(Section):
     """Experts E of every MoE layer."""
     moe_every: Positive
     """Layer i (from 0) is an MoE layer where (i + 1) is a multiple of this."""
-    activation: Literal["gelu", "relu"]
-    """Between the two matrices of an FFN."""
+    activation: Literal["gelu", "relu", "silu"]
+    """Activation of every FFN; with `ffn = "gated"` that of its gate."""
+    ffn: Annotated[str, AfterValidator(known_form)] = "mlp"
+    """Form of every FFN, dense or expert: `mlp`, two matrices, or `gated`, three matrices of which one gates another."""
+    ffn_bias: bool = True
+    """Whether the matrices of an FFN have biases."""
     positions: Literal["sinusoidal", "rotary", "alibi"] = "sinusoidal"
     """How attention knows positions; none of them has parameters."""
     expert_output_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -91,6 +100,21 @@ class ModelSection(Section):
         """Of the `decoder`, the `encoder`, or `all`."""
         encoder, decoder = self.encoder_moe_layers, self.decoder_moe_layers
         return {"encoder": encoder, "decoder": decoder, "all": [*encoder, *decoder]}[stack]
+
+    @property
+    def ffn_form(self) -> FFNForm:
+        """The form of every FFN, dense or expert."""
+        return FFN_FORMS[self.ffn]
+
+    @property
+    def ffn_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors of one FFN, by name."""
+        return self.ffn_form.shapes(self.dim, self.ffn_dim, bias=self.ffn_bias)
+
+    @property
+    def unset_later_keys(self) -> set[str]:
+        """Keys added to schema 1 that have their default: hashes and settings omit them, so that those of older runs still agree."""
+        return {key for key in LATER_KEYS if getattr(self, key) == type(self).model_fields[key].default}
 
     @property
     def bytes_per_element(self) -> int:

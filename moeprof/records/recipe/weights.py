@@ -10,7 +10,8 @@ def weights_hash(recipe: Recipe) -> str:
     """SHA-256 of the checkpoint, or of what random weights follow from."""
     if recipe.model.checkpoint:
         return file_hash(Path(recipe.model.checkpoint))
-    return hashlib.sha256(f"{recipe.model.model_dump_json()} {recipe.measure.seed}".encode()).hexdigest()
+    shape = recipe.model.model_dump_json(exclude=recipe.model.unset_later_keys)
+    return hashlib.sha256(f"{shape} {recipe.measure.seed}".encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

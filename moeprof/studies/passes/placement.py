@@ -82,7 +82,7 @@ def deployed(session: Session, phase: str, variant: Variant, placement: Placemen
     received = sum(moved(session, layer, variant, placement.layers[layer.name]) for layer in layers)
     elapsed_ns = session.clock() - started_ns
     for layer in layers if variant.kernel == "auto" else []:  # now, so that no instrument sees the trials
-        auto.prepare(layer.stores[variant].weights, layer.activation)
+        auto.prepare(layer.stores[variant].weights, layer.ffn)
     return total(session.group, [received])[0], largest(session.group, [elapsed_ns])[0]
 
 

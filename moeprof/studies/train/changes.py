@@ -70,7 +70,8 @@ def rerouted(change: Rerouted, model: Model) -> Iterator[None]:
 @contextmanager
 def coarse_experts(model: Model) -> Iterator[None]:
     """The experts' matrices are rounded to int4 while the block runs."""
-    matrices = [matrix for layer in moe_layers(model) for matrix in (layer.experts.w1, layer.experts.w2)]
+    stacked = [whole for layer in moe_layers(model) for whole in layer.experts.weights.values()]
+    matrices = [whole for whole in stacked if whole.dim() == 3]
     exact = [matrix.detach().clone() for matrix in matrices]
     try:
         with torch.no_grad():

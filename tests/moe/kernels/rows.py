@@ -3,11 +3,15 @@
 from itertools import accumulate, pairwise
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 from moeprof.moe.experts import ExpertRows, Experts
+from moeprof.records.ffn.form import FFNForm
+from moeprof.records.ffn.gated import GATED
+from moeprof.records.ffn.mlp import MLP
 
 from .. import plain
 from ..drawn import tokens
@@ -16,9 +20,25 @@ DIM, FFN_DIM = 4, 8
 """In float32 multiples of 16 bytes, which torch's grouped product asks for."""
 
 
-def make_experts(num_experts: int, dim: int = DIM, ffn_dim: int = FFN_DIM) -> Experts:
-    """Normal weights and biases."""
-    experts = Experts(num_experts, dim, ffn_dim).requires_grad_(False)
+every_ffn = pytest.mark.parametrize(
+    ("form", "bias", "activation"),
+    [
+        (MLP, True, "gelu"),
+        (MLP, True, "relu"),
+        (MLP, False, "relu"),
+        (GATED, True, "silu"),
+        (GATED, False, "silu"),
+        (GATED, False, "gelu"),
+    ],
+    ids=["mlp-gelu", "mlp-relu", "mlp-relu-no_bias", "gated-silu", "gated-silu-no_bias", "gated-gelu-no_bias"],
+)
+
+
+def make_experts(
+    num_experts: int, dim: int = DIM, ffn_dim: int = FFN_DIM, form: FFNForm = MLP, *, bias: bool = True
+) -> Experts:
+    """Experts with normal weights and biases."""
+    experts = Experts(num_experts, form.shapes(dim, ffn_dim, bias=bias)).requires_grad_(False)
     random = torch.Generator().manual_seed(0)
     for parameter in experts.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=random))
@@ -42,10 +62,10 @@ def all_loads() -> st.SearchStrategy[list[int]]:
 
 def by_hand(inputs: ExpertRows, experts: Experts, activation: str = "relu") -> Tensor:
     """Row after row through its expert."""
-    w1_EDF, b1_EF, w2_EFD, b2_ED = (parameter.double().numpy() for parameter in experts.weights)
+    parameters = {name: whole.double().numpy() for name, whole in experts.weights.items()}
     rows_RD = inputs.rows_RD.double().numpy()
     outputs = [
-        plain.ffn(row_D, w1_EDF[expert], b1_EF[expert], w2_EFD[expert], b2_ED[expert], activation)
+        plain.ffn(row_D, plain.of_expert(parameters, expert), activation)
         for expert, (first, last) in enumerate(pairwise(inputs.bounds))
         for row_D in rows_RD[first:last]
     ]

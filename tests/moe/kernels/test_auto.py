@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.moe.experts import ACTIVATIONS, Activation, ExpertRows, Kernel
-from moeprof.moe.kernels.auto import CANDIDATES, REPEATS, Auto, KernelCost, auto
+from moeprof.moe.experts import FFN, ExpertRows, Kernel, make_ffn
+from moeprof.moe.kernels.auto import CANDIDATES, REPEATS, Auto, KernelCost, auto, shapes_of
 from moeprof.moe.kernels.bmm import bmm
+from moeprof.records.ffn.mlp import MLP
 from moeprof.store.resident import ExpertWeights
 
 from ..drawn import unhurried
 from .rows import DIM, FFN_DIM, by_hand, make_experts, padded, segments
 
-RELU = ACTIVATIONS["relu"]
+RELU = make_ffn(MLP, "relu")
 FLAT, STEEP = KernelCost(100, 0, 1), KernelCost(0, 10, 3)
 
 
@@ -38,7 +39,7 @@ class Machine:
         """A kernel that takes what `cost` says, and some of the time longer."""
         late = cycle(late_ns)
 
-        def run(inputs: ExpertRows, weights: ExpertWeights, activation: Activation) -> Tensor:
+        def run(inputs: ExpertRows, weights: ExpertWeights, ffn: FFN) -> Tensor:
             active = sum(first < last for first, last in pairwise(inputs.bounds))
             self.trials.append((active, len(inputs.rows_RD)))
             self.now_ns += int(cost.of(*self.trials[-1])) + next(late)
@@ -49,7 +50,8 @@ class Machine:
 
 def knowing(experts_shape: tuple[int, int, int] = (4, DIM, FFN_DIM), **costs: KernelCost) -> Auto:
     """One that need not measure experts of this shape; a clock would fail."""
-    return Auto(clock=lambda: pytest.fail("the clock was read"), costs={(torch.Size(experts_shape), torch.float32): costs})
+    shapes = shapes_of(make_experts(*experts_shape).weights)
+    return Auto(clock=lambda: pytest.fail("the clock was read"), costs={(shapes, torch.float32): costs})
 
 
 whole_ns = st.integers(0, 10**9)
@@ -111,7 +113,7 @@ def test_the_cheapest_for_the_load_is_chosen(loads: list[int], name: str) -> Non
     rows, active = sum(loads), sum(load > 0 for load in loads)
     assert (10 * active + 3 * rows <= 100 + rows) is (name == "loop")
     torch.testing.assert_close(chooser(inputs, experts.weights, RELU), by_hand(inputs, experts), rtol=1e-4, atol=1e-4)
-    assert chooser.chosen == {((4, DIM, FFN_DIM), name): 1}
+    assert chooser.chosen == {(shapes_of(experts.weights), name): 1}
 
 
 def test_a_shape_is_measured_the_first_time_only_and_another_dtype_is_another_shape() -> None:
@@ -124,7 +126,7 @@ def test_a_shape_is_measured_the_first_time_only_and_another_dtype_is_another_sh
     chooser(ExpertRows(inputs.rows_RD.bfloat16(), inputs.offsets), experts.bfloat16().weights, RELU)
     chooser(segments([3, 1], 8), make_experts(2, 8, 16).weights, RELU)
     assert machine.readings == 3 * each
-    assert {(tuple(shape), dtype) for shape, dtype in chooser.costs} == {
+    assert {(tuple(dict(shapes)["w1"]), dtype) for shapes, dtype in chooser.costs} == {
         ((4, 8, 16), torch.float32),
         ((4, 8, 16), torch.bfloat16),
         ((2, 8, 16), torch.float32),
@@ -133,15 +135,15 @@ def test_a_shape_is_measured_the_first_time_only_and_another_dtype_is_another_sh
 
 def test_measuring_leaves_the_weights_as_they_are() -> None:
     experts = make_experts(3)
-    before = [whole.clone() for whole in experts.weights]
+    before = [whole.clone() for whole in experts.weights.values()]
     Auto().calibrated(experts.weights, RELU)
-    assert all(torch.equal(now, then) for now, then in zip(experts.weights, before, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip(experts.weights.values(), before, strict=True))
 
 
 def test_padded_buffers_go_to_bmm_and_nothing_is_measured() -> None:
     chooser, experts, inputs = knowing(), make_experts(4), padded(4, 3)
     torch.testing.assert_close(chooser(inputs, experts.weights, RELU), bmm(inputs, experts.weights, RELU))
-    assert (chooser.chosen, chooser.told()) == ({}, [])
+    assert (chooser.chosen, chooser.take_remarks()) == ({}, [])
 
 
 def test_without_values_the_grouped_product_takes_everything_and_nothing_is_measured() -> None:
@@ -151,7 +153,7 @@ def test_without_values_the_grouped_product_takes_everything_and_nothing_is_meas
         torch.empty(6, 8, dtype=torch.bfloat16, device="meta"), torch.empty(5, dtype=torch.int32, device="meta")
     )
     assert chooser(inputs, experts.weights, RELU).shape == (6, 8)
-    assert chooser.told() == ["kernel auto took grouped_mm in 1 of 1 calls"]
+    assert chooser.take_remarks() == ["kernel auto took grouped_mm in 1 of 1 calls"]
 
 
 @pytest.mark.parametrize(("dim", "ffn_dim", "dtype"), [(3, 8, torch.float32), (4, 6, torch.float32), (8, 20, torch.bfloat16)])
@@ -161,28 +163,28 @@ def test_experts_of_widths_that_the_grouped_product_refuses_go_to_the_loop(dim: 
     expected_RD = by_hand(inputs, experts)
     found_RD = chooser(ExpertRows(inputs.rows_RD.to(dtype), inputs.offsets), experts.to(dtype).weights, RELU)
     torch.testing.assert_close(found_RD.float(), expected_RD, rtol=0.05, atol=0.3)
-    assert chooser.told() == ["kernel auto took loop in 1 of 1 calls"]
+    assert chooser.take_remarks() == ["kernel auto took loop in 1 of 1 calls"]
 
 
 def test_it_tells_what_it_took_and_why_and_then_forgets() -> None:
     chooser, experts = knowing(loop=STEEP, grouped_mm=FLAT), make_experts(4)
     for loads in ([1, 0, 0, 0], [60, 0, 0, 0], [0, 2, 0, 0]):
         chooser(segments(loads), experts.weights, RELU)
-    assert chooser.told() == [
+    assert chooser.take_remarks() == [
         "kernel auto took loop in 2 of 3 calls, grouped_mm in 1 of 3 calls (calibrated: "
         "loop 0 ns a call + 10 ns an active expert + 3 ns a row; "
         "grouped_mm 100 ns a call + 0 ns an active expert + 1 ns a row)"
     ]
-    assert chooser.told() == []
+    assert chooser.take_remarks() == []
     chooser(segments([1, 0, 0, 0]), experts.weights, RELU)
-    assert chooser.told()[0].startswith("kernel auto took loop in 1 of 1 calls (calibrated: ")
+    assert chooser.take_remarks()[0].startswith("kernel auto took loop in 1 of 1 calls (calibrated: ")
 
 
 def test_every_shape_has_a_sentence_of_its_own() -> None:
     chooser = Auto(Machine().clock)
     for num_experts in (2, 3, 2):
         chooser(segments([1] * num_experts), make_experts(num_experts).weights, RELU)
-    assert [sentence.partition(" (")[0] for sentence in chooser.told()] == [
+    assert [sentence.partition(" (")[0] for sentence in chooser.take_remarks()] == [
         "kernel auto took loop in 2 of 2 calls",
         "kernel auto took loop in 1 of 1 calls",
     ]
@@ -191,6 +193,6 @@ def test_every_shape_has_a_sentence_of_its_own() -> None:
 def test_the_one_in_the_registry_measures_with_the_wall_clock() -> None:
     experts = make_experts(2)
     auto(segments([1, 2]), experts.weights, RELU)
-    costs = auto.costs[experts.weights.w1_EDF.shape, torch.float32]
+    costs = auto.costs[shapes_of(experts.weights), torch.float32]
     assert costs.keys() == CANDIDATES.keys()
     assert all(cost.of(1, 1) > 0 for cost in costs.values())

@@ -7,20 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from moeprof.moe.experts import ACTIVATIONS, ExpertRows, Experts
-from moeprof.moe.kernels.grouped_mm import grouped_mm, product, takes
+from moeprof.moe.experts import ExpertRows, Experts, make_ffn
+from moeprof.moe.kernels.grouped_mm import grouped_mm, grouped_product, takes
 from moeprof.records.errors import UsageError
+from moeprof.records.ffn.mlp import MLP
 
 from .rows import by_hand, make_experts, segments
 
-RELU = ACTIVATIONS["relu"]
+RELU = make_ffn(MLP, "relu")
 
 
 def test_a_segment_is_multiplied_by_its_own_matrix_and_gets_its_own_bias() -> None:
     rows_RM = torch.eye(4)[:3]
     weights_PMN = torch.stack([torch.eye(4), torch.zeros(4, 4), 2 * torch.eye(4)])
     bias_PN = torch.tensor([[10.0], [20.0], [30.0]]).expand(3, 4)
-    found_RN = product(rows_RM, weights_PMN, bias_PN, torch.tensor([1, 1, 3], dtype=torch.int32), torch.tensor([1, 0, 2]))
+    found_RN = grouped_product(
+        rows_RM, weights_PMN, bias_PN, torch.tensor([1, 1, 3], dtype=torch.int32), torch.tensor([1, 0, 2])
+    )
     assert found_RN.tolist() == [[11, 10, 10, 10], [30, 32, 30, 30], [30, 30, 32, 30]]
 
 
@@ -61,7 +64,7 @@ def test_widths_are_refused_where_torch_refuses_them_and_nowhere_else(dim: int, 
 
 
 def test_a_width_that_is_refused_is_named() -> None:
-    with pytest.raises(UsageError, match=r"not model.dim 4 and model.ffn_dim 6\nUse --kernel auto or --kernel loop"):
+    with pytest.raises(UsageError, match=r"not 4 and 6\nUse --kernel auto or --kernel loop"):
         grouped_mm(segments([1, 2]), make_experts(2, 4, 6).weights, RELU)
 
 

@@ -6,18 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.moe.experts import ACTIVATIONS, ExpertRows, Kernel, run_experts
+from moeprof.moe.experts import ExpertRows, Kernel, make_ffn, run_experts
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.kernels.bmm import bmm
 from moeprof.moe.kernels.grouped_mm import grouped_mm
 from moeprof.moe.kernels.loop import loop
+from moeprof.records.ffn.mlp import MLP
 from moeprof.store.resident import ResidentStore
 
 from ..drawn import WaveStore, unhurried
 from .rows import DIM, all_loads, by_hand, make_experts, padded, segments
 
-RELU = ACTIVATIONS["relu"]
+RELU = make_ffn(MLP, "relu")
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 for_segments = pytest.mark.parametrize("kernel", [loop, grouped_mm, auto], ids=["loop", "grouped_mm", "auto"])
 
@@ -47,7 +48,7 @@ def test_the_registry_names_the_kernels() -> None:
 @given(loads=all_loads())
 def test_a_row_goes_through_the_expert_of_its_segment(kernel: Kernel, activation: str, loads: list[int]) -> None:
     experts, inputs = make_experts(len(loads)), segments(loads)
-    outputs_RD = kernel(inputs, experts.weights, ACTIVATIONS[activation])
+    outputs_RD = kernel(inputs, experts.weights, make_ffn(MLP, activation))
     torch.testing.assert_close(outputs_RD, by_hand(inputs, experts, activation), rtol=1e-4, atol=1e-4)
 
 
@@ -140,9 +141,9 @@ def test_the_weights_of_an_expert_without_rows_are_never_looked_at(kernel: Kerne
 @every_kernel
 def test_rows_and_weights_stay_as_they_are(kernel: Kernel) -> None:
     inputs, experts = padded(3, 2), make_experts(3)
-    before = [tensor.clone() for tensor in (inputs.rows_RD, *experts.weights)]
+    before = [tensor.clone() for tensor in (inputs.rows_RD, *experts.weights.values())]
     kernel(inputs, experts.weights, RELU)
-    assert all(torch.equal(now, then) for now, then in zip((inputs.rows_RD, *experts.weights), before, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip((inputs.rows_RD, *experts.weights.values()), before, strict=True))
 
 
 @for_segments

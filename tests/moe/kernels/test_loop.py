@@ -6,18 +6,18 @@ import torch
 from hypothesis import given
 from torch.utils.flop_counter import FlopCounterMode
 
-from moeprof.moe.experts import ACTIVATIONS, ExpertRows
-from moeprof.moe.kernels.loop import couples, loop, windows
-from moeprof.store.resident import ExpertWeights
+from moeprof.moe.experts import ExpertRows, make_ffn
+from moeprof.moe.kernels.loop import loop, pairs_by_load, windows
+from moeprof.records.ffn.mlp import MLP
 
 from ..drawn import tokens, unhurried
 from .rows import DIM, FFN_DIM, all_loads, by_hand, make_experts, segments
 
-RELU = ACTIVATIONS["relu"]
+RELU = make_ffn(MLP, "relu")
 
 
 def coupled(loads: list[int]) -> list[tuple[int, int]]:
-    return list(couples([0, *accumulate(loads)]))
+    return list(pairs_by_load([0, *accumulate(loads)]))
 
 
 @unhurried
@@ -79,7 +79,7 @@ def test_rows_may_lie_inside_a_larger_tensor() -> None:
 
 def test_weights_may_be_views_into_a_larger_buffer() -> None:
     experts, inputs = make_experts(6), segments([2, 0, 1])
-    middle = ExpertWeights(*(whole[1::2] for whole in experts.weights))
+    middle = experts.weights.map(lambda whole: whole[1::2])
     spread = ExpertRows(inputs.rows_RD, [0, 0, 2, 2, 2, 2, 3])
     torch.testing.assert_close(loop(inputs, middle, RELU), by_hand(spread, experts), rtol=1e-4, atol=1e-4)
 
