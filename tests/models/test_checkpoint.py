@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from moeprof.models.build import Model, build_model, make_model
 from moeprof.models.checkpoint import check_checkpoint, load_checkpoint
 from moeprof.records.errors import UsageError
+from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.weights import file_hash, weights_hash
 from tests.models.checkpoints import save_checkpoint
 
@@ -212,3 +213,18 @@ RANDOM: list[tuple[tuple[str, ...], dict[str, int]]] = [
     (("lm",), {"seed": 1}),
     (("lm",), {"ffn_dim": 8}),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lm-small", "cd33bd5250c217da9b25cf8af4cb9ed313ae8b71ca4517eebb9fc432211ce38b"),
+        ("mt-small", "f1a591fc7c1fb27a8c7d68cb93af8f6fbc853df0fcd625326d235949da30611e"),
+        ("lm-15b", "62a7bddcd29e82b98afc96e23c91be22ac08891be5644ec327d336ecaa70444d"),
+    ],
+)
+def test_recipes_without_the_later_keys_keep_the_hash_that_they_had_before_those_keys(name: str, expected: str) -> None:
+    assert weights_hash(load_recipe(name)) == expected
+    assert weights_hash(load_recipe(name, ['model.ffn="mlp"', "model.ffn_bias=true"])) == expected
+    others = {weights_hash(load_recipe(name, [key])) for key in ('model.ffn="gated"', "model.ffn_bias=false")}
+    assert len(others | {expected}) == 3

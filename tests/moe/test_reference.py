@@ -1,6 +1,5 @@
 """The dropless reference layer is a weighted sum of experts, and can be trained."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,21 +7,26 @@ from hypothesis import strategies as st
 from moeprof.moe.experts import make_ffn
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.routing import Routing
+from moeprof.records.ffn.form import FFNForm
 from moeprof.records.ffn.mlp import MLP
 
 from . import plain
 from .drawn import Drawn, drawn, make_layer, make_recipe, parameters_of, tokens, unhurried
+from .kernels.rows import every_ffn
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@every_ffn
 @unhurried
 @given(case=drawn(max_tokens=6), scale=st.sampled_from([1.0, 0.8]))
-def test_the_reference_is_the_plain_sum_over_choices(activation: str, case: Drawn, scale: float) -> None:
-    layer = make_layer(make_recipe(experts=case.num_experts, top_k=case.top_k, activation=activation))
+def test_the_reference_is_the_plain_sum_over_choices(
+    form: FFNForm, bias: bool, activation: str, case: Drawn, scale: float
+) -> None:
+    shape = {"activation": activation, "ffn": form.name, "ffn_bias": bias}
+    layer = make_layer(make_recipe(experts=case.num_experts, top_k=case.top_k, **shape))
     x_TD = tokens(case.num_tokens, 4)
     weights = case.dropless.weights
     expected = plain.layer(x_TD.double().numpy(), case.experts, weights, parameters_of(layer), activation, scale)
-    found = reference_layer(x_TD, case.routing, layer.experts.weights, make_ffn(MLP, activation), scale)
+    found = reference_layer(x_TD, case.routing, layer.experts.weights, make_ffn(form, activation), scale)
     torch.testing.assert_close(found, torch.tensor(expected).float(), rtol=1e-4, atol=1e-4)
 
 

@@ -14,9 +14,7 @@ from moeprof.store.resident import ExpertWeights
 def bmm(inputs: ExpertRows, weights: ExpertWeights, ffn: FFN) -> Tensor:
     """Outputs (R, D) of padded buffers, empty rows included. ValueError if experts have different numbers of rows."""
     if not isinstance(inputs.offsets, range):
-        raise ValueError(
-            "kernel bmm needs equally many rows of every expert: use a padded dispatch or another kernel"
-        )
+        raise ValueError("kernel bmm needs equally many rows of every expert: use a padded dispatch or another kernel")
     dim = inputs.rows_RD.shape[1]
     rows_PCD = inputs.rows_RD.view(weights.num_experts, -1, dim)
     return ffn(rows_PCD, batched_product(weights)).view(-1, dim)

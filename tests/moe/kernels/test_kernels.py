@@ -12,11 +12,12 @@ from moeprof.moe.kernels.auto import auto
 from moeprof.moe.kernels.bmm import bmm
 from moeprof.moe.kernels.grouped_mm import grouped_mm
 from moeprof.moe.kernels.loop import loop
+from moeprof.records.ffn.form import FFNForm
 from moeprof.records.ffn.mlp import MLP
 from moeprof.store.resident import ResidentStore
 
 from ..drawn import WaveStore, unhurried
-from .rows import DIM, all_loads, by_hand, make_experts, padded, segments
+from .rows import DIM, all_loads, by_hand, every_ffn, make_experts, padded, segments
 
 RELU = make_ffn(MLP, "relu")
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
@@ -43,12 +44,14 @@ def test_the_registry_names_the_kernels() -> None:
 
 
 @for_segments
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@every_ffn
 @unhurried
 @given(loads=all_loads())
-def test_a_row_goes_through_the_expert_of_its_segment(kernel: Kernel, activation: str, loads: list[int]) -> None:
-    experts, inputs = make_experts(len(loads)), segments(loads)
-    outputs_RD = kernel(inputs, experts.weights, make_ffn(MLP, activation))
+def test_a_row_goes_through_the_expert_of_its_segment(
+    kernel: Kernel, form: FFNForm, bias: bool, activation: str, loads: list[int]
+) -> None:
+    experts, inputs = make_experts(len(loads), form=form, bias=bias), segments(loads)
+    outputs_RD = kernel(inputs, experts.weights, make_ffn(form, activation))
     torch.testing.assert_close(outputs_RD, by_hand(inputs, experts, activation), rtol=1e-4, atol=1e-4)
 
 

@@ -216,7 +216,11 @@ def test_an_unknown_key_of_an_override_is_named_too(valid: Path, override: str, 
         ("top_k = 2", 'top_k = "2"', "gating.top_k: input should be a valid integer, got '2'"),
         ("top_k = 2", "top_k = true", "gating.top_k: input should be a valid integer, got True"),
         ("experts = 8", "experts = 8.0", "model.experts: input should be a valid integer, got 8.0"),
-        ('activation = "gelu"', 'activation = "swish"', "model.activation: input should be 'gelu' or 'relu', got 'swish'"),
+        (
+            'activation = "gelu"',
+            'activation = "swish"',
+            "model.activation: input should be 'gelu', 'relu' or 'silu', got 'swish'",
+        ),
         ("experts = 8\n", "", "model.experts: required key is missing"),
         (
             "capacity_fraction = 0.5",
