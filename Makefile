@@ -1,4 +1,4 @@
-# Everything runs in $(VENV); `make install` makes it. Own choices: make install PYTHON=python3.12 TORCH=torch==2.11.0
+# Everything runs in $(VENV), which `make install` creates. To choose versions: make install PYTHON=python3.12 TORCH=torch==2.11.0
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -15,13 +15,12 @@ install: $(VENV)/.installed
 
 install-dev: $(VENV)/.installed-dev
 
-# torch comes first and alone, so that no dependency can bring another build of it: the pinned version, from a CPU wheel
-# where pip is configured to find one (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL). A torch that is already there is left alone;
-# one that belongs to $(PYTHON) is used from where it lies.
+# torch is installed first, so that no dependency installs another build of it: the pinned version, as a CPU wheel if pip is
+# configured to find one (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL). An installed torch is kept, and so is that of $(PYTHON).
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 		|| { echo "moeprof needs Python 3.11 to 3.13, $(PYTHON) is `$(PYTHON) --version 2>&1`" >&2; \
-		     echo "Name another: make install PYTHON=python3.12" >&2; exit 2; }
+		     echo "Choose another: make install PYTHON=python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) `$(PYTHON) -c \
 		'import importlib.util as u; print("--system-site-packages" if u.find_spec("torch") else "")'`
 	$(BIN)/python -c 'import importlib.util as u; exit(not u.find_spec("torch"))' || $(PIP) install "$(TORCH)"
@@ -32,8 +31,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --editable '.[dev]'
 	touch $@
 
-# A file of tests stays in one process, because its fixtures are made once for a file. One thread each: more would compete for
-# the cores. `test-slow` holds what would make `test` longer than 12 minutes on two cores (marker `slow`).
+# The tests of a file run in one process, because they share fixtures, with one thread each, because the processes share cores.
+# Budget on two cores: 12 minutes for `test`, 20 for `test-slow` (marker `slow`).
 JOBS ?= 2
 PARALLEL := --numprocesses $(JOBS) --dist loadfile
 
@@ -46,9 +45,9 @@ test-slow: install-dev
 test-cuda: install-dev
 	$(BIN)/python -m pytest -m cuda
 
-# What moeprof guards itself by: numbers that do not depend on the machine, with routing replayed from the committed traces, so
-# that a change that moves more bytes, drops more tokens or hands experts more rows fails here. Means are sums of floats,
-# whose last digit may be another one on another processor. A change that is meant: `make gate-baseline`, and say why.
+# The regression gate compares numbers that do not depend on the machine, with routing replayed from the committed traces: a
+# change that moves more bytes, drops more tokens or gives experts more rows fails. Means are sums of floats, whose last digit
+# may differ between processors. After an intended change, run `make gate-baseline` and state the reason in the commit.
 BASELINES := reports/baselines
 GATE := build/gate
 GATED := num_parameters memory_static flops_per_token capacity step_rows step_tokens expert_slots waste_factor \

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several packages share."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Real text, traces and reference results beside the checkout; the test is skipped where they are absent."""
+    """The folder of real text, traces and reference results beside the checkout; the test is skipped if it is absent."""
     if not (SHARED_DATA / "README.md").is_file():
         pytest.skip(f"no third-party data at {SHARED_DATA}")
     return SHARED_DATA
@@ -20,7 +20,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What moeprof keeps from run to run stays out of the user's own folder."""
+    """Keeps the files that moeprof caches between runs out of the user's own folder."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -82,7 +82,7 @@ rounds = 5
 
 @pytest.fixture
 def micro(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes a recipe that runs in a fraction of a second, `lm` or `mt`, and gives its path."""
+    """A function that writes a recipe of `lm` or `mt` that runs in a fraction of a second, and returns its path."""
 
     def write(workload: str) -> Path:
         path = tmp_path / f"{workload}-micro.toml"
@@ -94,7 +94,7 @@ def micro(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def moeprof(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs one command in this process and gives its exit code, stdout and stderr."""
+    """A function that runs one command in this process, and returns its exit code, stdout and stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = group.run([str(argument) for argument in arguments])

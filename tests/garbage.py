@@ -1,4 +1,4 @@
-"""What the rooms that run studies share: little for the collector to look at."""
+"""A fixture for packages that run studies: full garbage collections take little time."""
 
 import gc
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from importlib import import_module
 import pytest
 
 IMPORTED_LATE = ("pandas", "sacrebleu", "scipy.stats", "torch._dynamo", "torch.profiler")
-"""By a study's passes; together hundreds of thousands of objects."""
+"""Packages that passes import when they run; together hundreds of thousands of objects."""
 
 
 @pytest.fixture(scope="package", autouse=True)
 def little_garbage() -> Iterator[None]:
-    """Timed rounds begin with a full collection, and what pytest and torch hold makes each one last 0.2 s: it is set aside."""
+    """Freezes the objects of pytest and torch, which make each full collection before timed rounds last 0.2 s."""
     for name in IMPORTED_LATE:
         import_module(name)
     gc.collect()

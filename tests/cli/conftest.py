@@ -1,4 +1,4 @@
-"""What the tests of this room share."""
+"""Fixtures for the tests of this package."""
 
 from tests.garbage import little_garbage
 
