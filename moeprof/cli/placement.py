@@ -26,11 +26,11 @@ def command() -> None:
 @AS_JSON
 def show(file: Path, as_json: bool) -> None:
     """Show which experts each rank holds."""
-    from moeprof.reporters.documents.placement import shown
+    from moeprof.reporters.documents.placement import content
 
     placement = Placement.read(file)
     document = {"model_hash": placement.model_hash, "num_experts": placement.num_experts, "layers": placement.layers}
-    print_result(document, shown(placement), as_json=as_json)
+    print_result(document, content(placement), as_json=as_json)
 
 
 @command.command(name="diff")
@@ -39,11 +39,11 @@ def show(file: Path, as_json: bool) -> None:
 @AS_JSON
 def diff(before: Path, after: Path, as_json: bool) -> None:
     """List the experts whose ranks differ between BEFORE and AFTER."""
-    from moeprof.reporters.documents.placement import told_apart
+    from moeprof.reporters.documents.placement import differences
 
     one, other = Placement.read(before), Placement.read(after)
     moves = [move._asdict() for move in one.moves(other)]
-    print_result({"moves": moves}, told_apart(one, other), as_json=as_json)
+    print_result({"moves": moves}, differences(one, other), as_json=as_json)
 
 
 @command.command(name="check")

@@ -1,4 +1,4 @@
-"""How numbers are written in a cell or a sentence."""
+"""Numbers as text for cells and sentences."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ Write = Callable[[float], str]
 
 
 def cell(value: float | None, write: Write = format_significant) -> str:
-    """The number as `write` shows it, or a dash."""
+    """The number as `write` formats it, or a dash if there is none."""
     return MISSING if value is None else write(value)
 
 
 def percent(fraction: float) -> str:
-    """`12.3%`; a share that is not nothing never looks like nothing, nor one below everything like everything."""
+    """`12.3%`; `<0.1%` and `>99.9%` if rounding would show 0 or 100% for a fraction that is neither."""
     text = f"{fraction:.1%}"
     if text == "0.0%" and fraction > 0:
         text = "<0.1%"
@@ -25,13 +25,18 @@ def percent(fraction: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """`12.8x`."""
+    """A ratio with three significant digits: `12.8x`."""
     return f"{ratio:.3g}x" if ratio < 1000 else f"{ratio:,.0f}x"
 
 
 def rate(tokens_per_s: float) -> str:
-    """Tokens per second, in words a table has room for."""
+    """Tokens per second without a unit: `1,234`, `0.52`."""
     return f"{tokens_per_s:,.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.3g}"
+
+
+def plural(number: int, one: str, many: str) -> str:
+    """`one` if the number is 1, else `many`."""
+    return one if number == 1 else many
 
 
 duration: Write = format_duration

@@ -1,4 +1,4 @@
-"""What variants are called in a sentence."""
+"""Names of variants in sentences."""
 
 from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.recipe.dispatch import dispatch_of
@@ -10,6 +10,6 @@ CHOICES = {balancer: f"{balancer} placement" for balancer in BALANCERS} | {
 
 
 def name_of(label: str) -> str:
-    """`dynamic gating`, or `dynamic gating with loop and greedy placement` for the label `dynamic+loop+greedy`."""
+    """The name of a label: `dynamic gating`, or `dynamic gating with loop and greedy placement` for the label `dynamic+loop+greedy`."""
     choices, name = label.split("+")[1:], dispatch_of(label).title
     return f"{name} with {' and '.join(CHOICES.get(choice, choice) for choice in choices)}" if choices else name

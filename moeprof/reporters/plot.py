@@ -1,4 +1,4 @@
-"""Curves over a batch size: the two axes, for every format, and a canvas of characters for those without graphics."""
+"""Curves: the two axes for every format, and a canvas of characters for formats without graphics."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +9,12 @@ from moeprof.records.units import format_significant
 from moeprof.reporters.documents.document import Curves
 from moeprof.reporters.shading import letters
 
-NOTHING = "There is nothing to draw: no curve has a point."
+NOTHING = "Nothing to plot: no curve has a point."
 ROWS = 14
 LOGARITHMIC_FROM = 20
-"""The ratio of largest to smallest y above which a linear axis would flatten the small ones."""
+"""The ratio of largest to smallest y above which the y axis is logarithmic."""
 ROUNDING = 1e-9
-"""0.3 is three steps of 0.1, although 0.3 / 0.1 is a little less than 3."""
+"""Tolerance in steps: 0.3 is three steps of 0.1, although 0.3 / 0.1 is slightly less than 3."""
 DOT, DASH = "·", "╌"
 
 Cell = tuple[int, int]
@@ -25,7 +25,7 @@ Span = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: its two ends, and the round values between them that are written."""
+    """An axis: its two ends, and the round values at which it has ticks."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Scale:
     ticks: Sequence[float]
 
     def at(self, value: float) -> float:
-        """0 at the low end, 1 at the high end; an axis of a single value has it in its middle."""
+        """The position of a value, 0 at the low end and 1 at the high end; 0.5 if the axis has a single value."""
         if self.low == self.high:
             return 0.5
         measure = math.log2 if self.logarithmic else float
@@ -42,12 +42,12 @@ class Scale:
 
 
 def has_points(block: Curves) -> bool:
-    """Whether there is anything to draw."""
+    """Whether any curve has a point."""
     return any(points for _, points in block.curves)
 
 
 def scale_of_x(block: Curves, characters: int) -> Scale:
-    """From a power of two to a power of two; ticks so far apart that their labels fit an axis `characters` long."""
+    """An axis between two powers of two; its ticks are far enough apart for labels on an axis of `characters`."""
     values = [x for _, points in block.curves for x, _ in points]
     mantissa, exponent = math.frexp(max(values))
     first, last = floor_log2(min(values)), min(exponent - (mantissa == 0.5), 1023)
@@ -59,7 +59,7 @@ def scale_of_x(block: Curves, characters: int) -> Scale:
 
 
 def scale_of_y(block: Curves, most: int) -> Scale:
-    """From 0 to the largest value or the limit, logarithmic where they are far apart and may be; at most `most` (3 or more) ticks."""
+    """An axis from 0 to the largest value or the limit, or a logarithmic one; at most `most` (3 or more) ticks."""
     values = [y for _, points in block.curves for _, y in points] + ([block.limit[1]] if block.limit else [])
     low, high = min(values), max(values)
     binary = counts_in_binary(block.write_y)
@@ -71,12 +71,12 @@ def scale_of_y(block: Curves, most: int) -> Scale:
 
 
 def counts_in_binary(write: Callable[[float], str]) -> bool:
-    """Whether 2**30 is a rounder number than 10**9 to who writes it: so it is to `format_bytes`."""
+    """Whether the formatter uses binary units, as `format_bytes` does: then 2**30 is shorter than 10**9."""
     return len(write(2.0**30)) < len(write(1e9))
 
 
 def linear_step(high: float, most: int, binary: bool) -> float:
-    """The smallest round step of which fewer than `most` reach `high`."""
+    """The smallest round step that reaches `high` in fewer than `most` steps."""
     if binary:
         top = floor_log2(high)
         candidates = [math.ldexp(1.0, exponent) for exponent in range(top - most, top + 1)]
@@ -87,7 +87,7 @@ def linear_step(high: float, most: int, binary: bool) -> float:
 
 
 def logarithmic_ticks(low: float, high: float, most: int, binary: bool) -> list[float]:
-    """Powers of two, or of ten with as many round numbers between them as there is room for."""
+    """Powers of two, or powers of ten with as many round numbers between them as fit into `most` ticks."""
     if binary:
         first, last = floor_log2(low) + 1, floor_log2(high)
         return powers_of_two(first, last, max(1, math.ceil((last - first + 1) / most)))
@@ -100,27 +100,27 @@ def logarithmic_ticks(low: float, high: float, most: int, binary: bool) -> list[
 
 
 def floor_log2(value: float) -> int:
-    """Exact, unlike the logarithm."""
+    """floor(log2(value)), exact even next to a power of two."""
     return math.frexp(value)[1] - 1
 
 
 def powers_of_two(first: int, last: int, stride: int) -> list[float]:
-    """2**first, and every `stride`-th power from there to 2**last."""
+    """2**first, and every `stride`-th power after it up to 2**last."""
     return [math.ldexp(1.0, exponent) for exponent in range(first, last + 1, stride)]
 
 
 def decimals(first: int, last: int, digits: Sequence[int]) -> Iterator[float]:
-    """Each digit times each power of ten, read from text: 10.0**-5 is not the float nearest to 1e-5."""
+    """Each digit times each power of ten, parsed from text because 10.0**-5 is not the float nearest to 1e-5."""
     return (float(f"{digit}e{exponent}") for exponent in range(first, last + 1) for digit in digits)
 
 
 def name_of_y(block: Curves, y: Scale) -> str:
-    """What the vertical axis shows, with a warning where equal distances are equal ratios."""
+    """The name of the y axis, marked if the axis is logarithmic."""
     return f"{block.y_name} (logarithmic)" if y.logarithmic else block.y_name
 
 
 def canvas(block: Curves, width: int, rows: int = ROWS) -> list[list[Span]]:
-    """Lines of at most `width` characters: the curves in `rows` rows, their axes, and the letter of each."""
+    """Lines of at most `width` characters: the curves in `rows` rows, the axes, and a legend."""
     if not has_points(block):
         return [[(cut(NOTHING, width), None)]]
     y = scale_of_y(block, max(3, rows // 2 - 1))
@@ -137,17 +137,17 @@ def canvas(block: Curves, width: int, rows: int = ROWS) -> list[list[Span]]:
 
 
 def row_of(value: float, y: Scale, rows: int) -> int:
-    """Row 0 is the top."""
+    """The row of a y value; row 0 is the top."""
     return rows - 1 - round(y.at(value) * (rows - 1))
 
 
 def column_of(value: float, x: Scale, columns: int) -> int:
-    """Column 0 is beside the axis."""
+    """The column of an x value; column 0 is next to the axis."""
     return round(x.at(value) * (columns - 1))
 
 
 def cells_of(block: Curves, x: Scale, y: Scale, columns: int, rows: int) -> dict[Cell, Span]:
-    """What is not blank: letters over dots over the limit."""
+    """The cells that are not blank; letters cover dots, and dots cover the limit."""
     paths = [[(row_of(b, y, rows), column_of(a, x, columns)) for a, b in points] for _, points in block.curves]
     cells: dict[Cell, Span] = {}
     for index, path in enumerate(paths):
@@ -162,7 +162,7 @@ def cells_of(block: Curves, x: Scale, y: Scale, columns: int, rows: int) -> dict
 
 
 def between(start: Cell, end: Cell) -> Iterator[Cell]:
-    """The cells of a straight line without its ends, one per row or one per column, whichever are more."""
+    """The cells of a straight line without its ends: one per row or one per column, whichever gives more cells."""
     (row, column), (last_row, last_column) = start, end
     steps = max(abs(last_row - row), abs(last_column - column))
     for step in range(1, steps):
@@ -170,7 +170,7 @@ def between(start: Cell, end: Cell) -> Iterator[Cell]:
 
 
 def words_on(row: int, words: str, cells: dict[Cell, Span], columns: int) -> dict[Cell, Span]:
-    """The words in the place of the row where they hide the fewest letters, then the fewest dots, then the leftmost."""
+    """The words at the position in the row where they hide the fewest letters, then the fewest dots, then the leftmost."""
     weights = {cell: 1 if text == DOT else columns for cell, (text, _) in cells.items()}
 
     def hidden(start: int) -> int:
@@ -182,12 +182,12 @@ def words_on(row: int, words: str, cells: dict[Cell, Span], columns: int) -> dic
 
 
 def name_of_limit(block: Curves) -> str:
-    """`budget 2.42 GiB`; nothing where there is no limit."""
+    """The limit in words: `budget 2.42 GiB`; empty without a limit."""
     return f"{block.limit[0]} {block.write_y(block.limit[1])}" if block.limit else ""
 
 
 def feet(x: Scale, columns: int, margin: int, name: str) -> list[list[Span]]:
-    """The horizontal axis with its ticks, what they are, and what of."""
+    """The lines below the plot: the x axis, its tick labels, and its name."""
     width = margin + columns
     line, numbers = [*" " * (margin - 1), "└", *"─" * columns], [" "] * width
     for tick in x.ticks:
@@ -199,7 +199,7 @@ def feet(x: Scale, columns: int, margin: int, name: str) -> list[list[Span]]:
 
 
 def legend(block: Curves, width: int) -> list[list[Span]]:
-    """`s static   d dynamic`, on as many lines as it takes."""
+    """The letter and label of every curve, `s static   d dynamic`, wrapped to the width."""
     lines: list[list[Span]] = [[]]
     used = 0
     for index, (label, letter) in enumerate(zip(named(block), letters([label for label, _ in block.curves]), strict=True)):
@@ -214,10 +214,10 @@ def legend(block: Curves, width: int) -> list[list[Span]]:
 
 
 def named(block: Curves) -> list[str]:
-    """The labels; one whose curve was not drawn says so."""
+    """The labels of the curves, marked if a curve has no point."""
     return [label if points else f"{label} (no point)" for label, points in block.curves]
 
 
 def cut(text: str, width: int) -> str:
-    """The text, or as much of its beginning as fits."""
+    """The text, truncated to `width` characters."""
     return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,4 +1,4 @@
-"""Which policy and how many slots a replay speaks for, and what would make it speak for others."""
+"""The eviction policy and number of slots that a replay recommends, and the sizes at which other policies are better."""
 
 from dataclasses import dataclass
 
@@ -6,36 +6,36 @@ from moeprof.analysis.caching import replay_results
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.eviction.registry import DEFAULT, needs_future
 
-FLOOR = "min"
-"""No policy that always admits misses less (Belady)."""
+LOWER_BOUND = "min"
+"""MIN (Belady): no policy without bypass has fewer misses."""
 
 CLOSE = 0.01
-"""Of the accesses: policies nearer than this are told to be alike."""
+"""Policies whose miss rates differ by less are reported as about the same."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A policy and a size for one phase."""
+    """The recommended policy and size for one phase."""
 
     phase: str
     policy: str
     size: int
     at_knee: bool
-    """Whether the size is where the curve bends; else it is the largest, for every slot pays alike or too few sizes are known."""
+    """Whether the size is the knee of the miss-rate curve; if there is no knee, it is the largest replayed size."""
     miss_rate: float
     rival: str
-    """The next best policy online at this size; empty where there is no other."""
+    """The next best online policy at this size; empty if there is none."""
     rival_rate: float
     better_below: tuple[int, str] | None
-    """The largest smaller size at which another policy misses less, and which."""
+    """The largest smaller size at which another policy has fewer misses, and that policy."""
     better_above: tuple[int, str] | None
-    """The smallest larger one."""
+    """The smallest larger size at which another policy has fewer misses, and that policy."""
 
 
 def advise(results: RunMetrics, phase: str) -> Advice | None:
-    """The best policy that needs no future, at the knee of the fewest misses online; None where no such policy has numbers.
+    """The best online policy at the knee of the lowest online miss rates; None if no online policy was replayed.
 
-    Of policies that miss alike the paper's choice comes first, then whatever was asked for first.
+    Among policies with equal miss rates the paper's choice comes first, then the order of the request.
     """
     online = [policy for policy in replay_results.policies(results) if not needs_future(policy)]
     if not online:
@@ -63,20 +63,20 @@ def advise(results: RunMetrics, phase: str) -> Advice | None:
 
 
 def ranked(results: RunMetrics, phase: str, size: int, policies: list[str]) -> list[tuple[float, str]]:
-    """Miss rates at a size, in the order of the policies."""
+    """Miss rates at a size with their policies, in the given order."""
     rates = ((replay_results.policy_value(results, "miss_rate", phase, policy, size), policy) for policy in policies)
     return [(rate, policy) for rate, policy in rates if rate is not None]
 
 
 def better(results: RunMetrics, phase: str, size: int, policy: str, online: list[str]) -> str:
-    """The policy that misses fewest at a size and fewer than `policy`; empty where none does."""
+    """The policy with the fewest misses at a size if it has fewer than `policy`, else an empty string."""
     rates = {name: rate for rate, name in ranked(results, phase, size, online)}
     best = min(rates, key=lambda name: rates[name], default="")
     return best if best and rates[best] < rates.get(policy, 1) else ""
 
 
 def size_for(results: RunMetrics, phase: str, policy: str, transfer_ns: float) -> int | None:
-    """The smallest size at which a step's copies take no longer than this; None where no replayed size does."""
+    """The smallest size at which the copies of a step take at most this long; None if no replayed size is enough."""
     return next(
         (size for size, time in replay_results.curve(results, "transfer_time", phase, policy) if time <= transfer_ns), None
     )

@@ -1,4 +1,4 @@
-"""A whole comparison: pairs of subjects, their findings, and what a pipeline should make of them."""
+"""A comparison: pairs of measurements, their findings, and the exit code for CI."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from moeprof.analysis.comparison.verdicts import Finding, Rules, differing, find
 from moeprof.records.errors import UsageError
 
 FINE, REGRESSION, UNDECIDED = 0, 3, 4
-"""Exit codes."""
+"""Exit codes of `moeprof compare`."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What every format renders."""
+    """The result of a comparison, which every format renders."""
 
     baseline: str
-    """As the user named it."""
+    """The name that the user gave."""
     candidate: str
     findings: Sequence[Finding]
     rules: Rules
     remarks: Sequence[str] = ()
-    """What differs between the sides and kept nothing from being compared."""
+    """Differences between the sides that do not prevent the comparison."""
 
     @property
     def gated(self) -> list[Finding]:
-        """Those that a pipeline may fail on."""
+        """Findings that CI may fail on."""
         return [one for one in self.findings if one.gated]
 
     def of(self, verdict: str) -> list[Finding]:
-        """Gated findings with a verdict; `new`, `removed` and `not comparable` are never gated."""
+        """Gated findings with a verdict, or all of them if it is `new`, `removed` or `not comparable`, which are never gated."""
         chosen = self.findings if verdict in ("new", "removed", "not comparable") else self.gated
         return [one for one in chosen if one.verdict == verdict]
 
     def exit_code(self, *, strict: bool) -> int:
-        """3 for anything worse; 4 where nothing could be compared, or under `strict` where something is undecided."""
+        """3 if anything is worse; 4 if nothing was comparable or, with `strict`, if anything is undecided; else 0."""
         if self.of("worse"):
             return REGRESSION
         undecided = self.of("inconclusive") or self.of("not comparable") or self.of("removed")
@@ -45,14 +45,14 @@ class Comparison:
 def compare(
     baseline: str, before: Sequence[Measurement], candidate: str, after: Sequence[Measurement], rules: Rules
 ) -> Comparison:
-    """Subjects of the same recipe and command belong together; one that stands alone is new or removed as a whole."""
+    """Pairs measurements by recipe and command; one without a partner is new or removed as a whole."""
     for path, subjects in ((baseline, before), (candidate, after)):
         names = [(subject.recipe, subject.command) for subject in subjects]
         if repeated := [name for name in names if names.count(name) > 1]:
-            raise UsageError(f"{path}: {repeated[0][0]} stands in it twice", "Give each recipe once.")
+            raise UsageError(f"{path}: contains {repeated[0][0]} twice", "Pass each recipe once.")
     ours = {(subject.recipe, subject.command): subject for subject in before}
     theirs = {(subject.recipe, subject.command): subject for subject in after}
-    if len(ours) == len(theirs) == 1:  # two runs that were named: whatever differs between their recipes is said there
+    if len(ours) == len(theirs) == 1:  # two named runs: any difference between their recipes is a finding
         theirs = dict(zip(ours, theirs.values(), strict=True))
     pairs = [(ours[name], subject) for name, subject in theirs.items() if name in ours]
     found = findings(pairs, rules)
@@ -67,21 +67,21 @@ def compare(
 
 
 def remarks(baseline: Measurement, candidate: Measurement) -> Iterator[str]:
-    """Of one pair: other versions of libraries, and, of two that ran in turns, whatever else they were meant to differ in."""
+    """Differing versions of packages and, in an A/B test, the differences that are under test."""
     sides: list[tuple[dict[str, Any], dict[str, Any]]] = [(baseline.packages, candidate.packages)]
     if in_turns(baseline, candidate):
         sides.append((baseline.settings, candidate.settings))
         if baseline.weights != candidate.weights:
-            yield f"{candidate.recipe}: other weights, {short(baseline.weights)} and {short(candidate.weights)}"
+            yield f"{candidate.recipe}: different weights, {short(baseline.weights)} and {short(candidate.weights)}"
         if keys := differing(baseline.texts, candidate.texts):
-            yield f"{candidate.recipe}: other texts, {', '.join(keys)}"
+            yield f"{candidate.recipe}: different texts, {', '.join(keys)}"
     for before, after in sides:
         for key in differing(before, after):
             yield f"{candidate.recipe}: {key} {value_at(before, key)}, {value_at(after, key)}"
 
 
 def value_at(document: dict[str, Any], path: str) -> str:
-    """What stands at `section.key`."""
+    """The value at `section.key`; `none` if there is none."""
     value: Any = document
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None

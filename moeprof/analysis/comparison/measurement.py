@@ -1,4 +1,4 @@
-"""One side of a comparison: the numbers of one recipe, their raw samples, and everything that decides whether they may be compared."""
+"""One side of a comparison: the numbers of one recipe, their raw samples, and what decides whether they are comparable."""
 
 import hashlib
 import json
@@ -23,25 +23,28 @@ from moeprof.records.traces.routing_trace import RoutingTrace
 
 SCHEMA = 1
 MAX_BYTES = 8 * 2**20
-"""Of a baseline file that is read: a larger one is not one of ours."""
+"""The size limit of a baseline file."""
 
 MACHINE = ("cpu", "cores", "threads", "gpu", "driver")
-"""What makes two machines the same for a clock; packages are told beside."""
+"""Properties of a machine that timings depend on; differing packages are reported as remarks."""
 
 GATED = "throughput"
-"""The metric whose raw samples are kept for a test."""
+"""The metric whose raw samples are kept and tested."""
 
 PARTS = ("domain", "point", "rank", "layer", "region")
-"""Keys that a gated throughput leaves empty: it is that of a workload, phase and variant; parts of it are only described."""
+"""Keys that are empty for a gated throughput: parts of a workload, phase and variant are reported but not gated."""
 
 SWEPT = ("policies", "slots", "budgets", "balancers", "devices")
-"""What a replay was asked for side by side: numbers of different points stand at different addresses."""
+"""Swept options of a replay, which the address of a number contains."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+REMEDY = "Pass a run directory, a folder of runs, or a baseline file (`moeprof baseline list`)."
+
+
 class Number(BaseModel):
-    """One row of `metrics.csv`, with the raw samples behind it where they are gated: a list per process."""
+    """One row of `metrics.csv`, with its raw samples per process if it is gated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,40 +56,40 @@ class Number(BaseModel):
 
 
 class Measurement(BaseModel):
-    """The numbers of one recipe under one command, from one run or from several processes that ran the same."""
+    """The numbers of one recipe under one command, from one run or from several processes of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: str
     command: str
     settings: dict[str, Any]
-    """The resolved recipe, its paths left out: what the texts and weights are stands in their hashes. Of a replay, how it was made."""
+    """The resolved recipe without paths, or the request of a replay; hashes identify texts and weights."""
     machine: dict[str, str]
     packages: dict[str, str] = {}
     texts: dict[str, str] = {}
     weights: str = ""
     routing: dict[str, str] = {}
-    """Hash of the routers' decisions, by phase and variant."""
+    """Hashes of the routing decisions, by phase and variant."""
     valid: bool = True
     reasons: tuple[str, ...] = ()
     turns: str = ""
-    """Names a measurement in which two subjects ran in turns, process by process: what differs between them is meant."""
+    """The name of an A/B test whose sides ran interleaved rounds; differences between its sides are what it tests."""
     numbers: tuple[Number, ...]
 
     @model_validator(mode="after")
     def addresses_are_distinct(self) -> "Measurement":
         if len(self.by_address) != len(self.numbers):
-            raise ValueError("a metric stands twice at one address")
+            raise ValueError("a metric is recorded twice at one address")
         return self
 
     @property
     def by_address(self) -> dict[RowKey, Number]:
-        """Every number by its key cells."""
+        """Every number by its key."""
         return {number.address: number for number in self.numbers}
 
 
 class Baseline(BaseModel):
-    """A baseline file: some subjects, small enough to be reviewed."""
+    """A baseline file: measurements, in a form small enough to review."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,15 +99,15 @@ class Baseline(BaseModel):
 
 
 def measurement_of(runs: Sequence[Run]) -> Measurement:
-    """Runs of one recipe, one per process; a timed number is the median over them, any other must be the same in all."""
+    """Runs of one recipe, one per process: timed numbers are medians over processes, exact ones must be equal in all."""
     first = runs[0].record
     numbers = [numbers_of(run) for run in runs]
     for run, others in zip(runs[1:], numbers[1:], strict=True):
-        if what := another(run, runs[0]):
-            raise UsageError(f"run {run.path}: another {what} than {runs[0].path}", "Compare runs of one recipe at a time.")
+        if what := difference(run, runs[0]):
+            raise UsageError(f"run {run.path}: different {what} than {runs[0].path}", "Compare runs of one recipe at a time.")
         if differing := [a for a, n in numbers[0].items() if n.kind == "exact" and a in others and others[a].value != n.value]:
             raise UsageError(
-                f"run {run.path}: {differing[0].metric} differs from {runs[0].path}", "Compare them with each other first."
+                f"run {run.path}: {differing[0].metric} differs from {runs[0].path}", "Compare these two runs first."
             )
     return Measurement(
         recipe=first.name,
@@ -124,8 +127,8 @@ def measurement_of(runs: Sequence[Run]) -> Measurement:
     )
 
 
-def another(run: Run, first: Run) -> str:
-    """In what a process differs from the first one so that they are no processes of one subject; empty where they are."""
+def difference(run: Run, first: Run) -> str:
+    """What makes two runs different measurements; empty if they are processes of one."""
     ours, theirs = run.record, first.record
     same = {
         "recipe": run_settings(ours) == run_settings(theirs),
@@ -137,12 +140,12 @@ def another(run: Run, first: Run) -> str:
 
 
 def machine_of(environment: Environment) -> dict[str, str]:
-    """What a clock depends on."""
+    """The properties that timings depend on."""
     return {name: str(getattr(environment, name)) for name in MACHINE}
 
 
 def routing_of(runs: Sequence[Run]) -> dict[str, str]:
-    """By phase and variant; one hash over all ranks, and over all processes where these disagree."""
+    """Hashes by phase and variant over all ranks, and over all processes if these disagree."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         replayed = None if run.record.recipe else run.record.trace
@@ -152,7 +155,7 @@ def routing_of(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def decisions_of(traces: Iterable[RoutingTrace]) -> dict[str, str]:
-    """By phase and variant, one hash over all ranks."""
+    """Hashes by phase and variant, each over all ranks."""
     ranks: dict[str, list[str]] = {}
     for trace in traces:
         ranks.setdefault(f"{trace.header.phase}/{trace.header.variant}", []).append(decisions_hash(trace))
@@ -160,7 +163,7 @@ def decisions_of(traces: Iterable[RoutingTrace]) -> dict[str, str]:
 
 
 def joint(digests: Sequence[str]) -> str:
-    """One hash of several; of one, itself."""
+    """One hash for several; a single one stays as it is."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -196,7 +199,7 @@ def is_gated(key: RowKey) -> bool:
 
 
 def merged(numbers: Sequence[Number]) -> Number:
-    """The same number of several processes."""
+    """One number from several processes: the median value, and all samples."""
     if len(numbers) == 1 or numbers[0].kind != "timed":
         return numbers[0]
     samples = tuple(rounds for number in numbers for rounds in number.samples)
@@ -204,7 +207,7 @@ def merged(numbers: Sequence[Number]) -> Number:
 
 
 def run_settings(record: RunRecord) -> dict[str, Any]:
-    """What a run's numbers depend on beside its texts, weights and routing."""
+    """The settings that numbers depend on, besides texts, weights and routing."""
     if record.recipe:
         return settings_of(record.recipe)
     asked = (record.replay or record.balanced).model_dump(mode="json", exclude={*SWEPT, "trace"})
@@ -212,25 +215,25 @@ def run_settings(record: RunRecord) -> dict[str, Any]:
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe asks for, without names of files and descriptions."""
+    """A recipe without file names and descriptions."""
     document: dict[str, Any] = json.loads(recipe.model_dump_json(by_alias=True))
     document.pop("description", None)
     for key in ("checkpoint", *recipe.model.unset_later_keys):
         document["model"].pop(key)
     document["data"]["files"] = sorted(document["data"]["files"])
     if document["routing"]["source"].startswith("trace:"):
-        document["routing"]["source"] = "trace"  # which one it was stands in the hash of its decisions
+        document["routing"]["source"] = "trace"  # the hash of the decisions identifies the trace
     document.pop("train", None)
-    document["measure"].pop("rounds")  # more of them make a number surer, not another one
+    document["measure"].pop("rounds")  # more rounds do not make it a different measurement
     document["parallel"].pop("timeout_s")
     return document
 
 
 def decisions_hash(trace: RoutingTrace) -> str:
-    """SHA-256 of which token chose which experts; what was dropped, and the exact weights, are not part of it."""
+    """SHA-256 of which token chose which experts, without drops and weights."""
     digest = hashlib.sha256()
     codes, names = trace.codes("layer")
-    layers = trace.names("layer")  # the dictionary of the column may hold others, in another order
+    layers = trace.names("layer")  # the dictionary of the column may contain more names in a different order
     digest.update(json.dumps(layers).encode())
     order = np.array([layers.index(name) if name in layers else -1 for name in names], np.int32)
     for column in (order[codes], *(trace.column(name) for name in ("step", "sequence", "position", "slot", "expert"))):
@@ -239,14 +242,14 @@ def decisions_hash(trace: RoutingTrace) -> str:
 
 
 def read_measurements(path: Path) -> list[Measurement]:
-    """Of a baseline file, a run, or a folder of runs (those of one recipe and command are processes of one subject)."""
+    """Measurements in a baseline file, a run, or a folder of runs; runs of one recipe and command are processes of one."""
     if path.is_file():
         return read_baseline(path).subjects
     if (path / "run.json").is_file():
         return [measurement_of([Run.open(path)])]
     runs = [Run.open(folder.parent) for folder in sorted(path.rglob("run.json"))] if path.is_dir() else []
     if not runs:
-        raise UsageError(f"{path}: neither a run, nor a folder of runs, nor a baseline file", "Give what `moeprof` wrote.")
+        raise UsageError(f"{path}: not a run directory, folder of runs, or baseline file", REMEDY)
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.record.name, run.record.command), []).append(run)
@@ -254,27 +257,27 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """UsageError where the file is damaged, was edited into something else, or is newer than this moeprof."""
+    """A baseline file; UsageError if it is damaged, not a valid baseline, or from a newer moeprof."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+            raise ValueError(f"larger than {MAX_BYTES:,} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))
         refuse_newer(f"baseline {path}", document, SCHEMA)
-        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, but never be printed
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be escaped but not printed
         return Baseline.model_validate(document)
     except (OSError, ValidationError, ValueError, RecursionError) as error:
-        remedy = "Make it again with `moeprof baseline save`; it is not meant to be edited."
+        remedy = "Create it again with `moeprof baseline save`; do not edit it."
         raise UsageError(f"baseline {path}: {reason(error)}", remedy) from error
 
 
 def write_baseline(path: Path, subjects: Iterable[Measurement]) -> None:
-    """One line per number, so that a review shows what changed."""
+    """Writes one line per number, so that a diff shows what changed."""
     with replacing(path) as partial:
         partial.write_text(baseline_text(Baseline(subjects=list(subjects))), encoding="utf-8")
 
 
 def baseline_text(baseline: Baseline) -> str:
-    """JSON with a line per number."""
+    """A baseline as JSON with one line per number."""
     document = baseline.model_dump(mode="json")
     heads, bodies = [], []
     for subject in document["subjects"]:

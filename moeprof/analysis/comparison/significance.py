@@ -1,7 +1,7 @@
-"""Whether two sides' rounds differ: a rank test over rounds, a t test over processes, their correction, an interval of the ratio.
+"""Significance of timed differences: a rank test over rounds, a t test over processes, Holm's correction, a bootstrap interval.
 
-A side is a list of processes, a process a list of rounds. Rounds of one process share whatever that process got by chance (where
-its memory lies, which cores it runs on), so that more rounds make a process surer and say nothing about the next one.
+A side is a list of processes, a process a list of rounds. Rounds of one process share random conditions of that process (memory
+layout, cores), so more rounds make one process more certain but say nothing about the next process.
 """
 
 import math
@@ -15,40 +15,40 @@ from typing import Any, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 ProcessRounds = Sequence[Sequence[float]]
-"""The rounds of every process."""
+"""The rounds of every process of one side."""
 
 ALPHA = 0.01
-"""The chance that a family of comparisons says anything where nothing changed (Holm)."""
+"""The probability that a family of comparisons reports any change if nothing changed (Holm)."""
 
 POWER = 0.9
 RESAMPLES = 2000
 FLAT = 1e-12
 EXACT_ROUNDS = 100
-"""A side of more rounds is tested by the normal approximation: by then the two agree."""
+"""Sides with more rounds use the normal approximation, which then agrees with the exact test."""
 
 MIN_PROCESSES = 3
-"""A side of fewer does not show what differs from one process to the next."""
+"""Processes per side that are needed to estimate the spread between processes."""
 
 
 def p_value(baseline: ProcessRounds, candidate: ProcessRounds, *, paired: bool = False) -> float:
-    """The larger p value of the two tests: rounds must differ, and processes must, each beyond its own chance.
+    """The larger p value of the two tests: both rounds and processes must differ significantly.
 
-    Of fewer than MIN_PROCESSES a side, that of the rounds alone: what nobody should decide by. `paired`: round i of process j
-    of one side ran beside that of the other.
+    With fewer than MIN_PROCESSES per side it is that of the rounds alone, which is no basis for a decision. `paired`: round i of
+    process j was interleaved with the same round of the other side.
     """
     of_rounds = rounds_p(pooled(baseline), pooled(candidate))
     return max(of_rounds, processes_p(parts_of(baseline, candidate, paired))) if enough(baseline, candidate) else of_rounds
 
 
 def enough(*sides: ProcessRounds) -> bool:
-    """Whether every side has processes to tell their spread from."""
+    """Whether every side has enough processes to estimate their spread."""
     return min(map(len, sides)) >= MIN_PROCESSES
 
 
 def rounds_p(baseline: Sequence[float], candidate: Sequence[float]) -> float:
-    """Two-sided Mann-Whitney: exact without ties, else the normal approximation (scipy).
+    """Two-sided Mann-Whitney test: exact without ties, else the normal approximation (scipy).
 
-    scipy's own choice is the approximation from 9 rounds on, which is too timid in the tail that Holm's correction asks for.
+    scipy would choose the approximation from 9 rounds on, which is too conservative for p values as small as Holm's correction needs.
     """
     from scipy.stats import mannwhitneyu
 
@@ -60,10 +60,10 @@ def rounds_p(baseline: Sequence[float], candidate: Sequence[float]) -> float:
 
 
 def parts_of(baseline: ProcessRounds, candidate: ProcessRounds, paired: bool) -> list[ProcessRounds]:
-    """Sides in logarithms whose means over processes of medians over rounds add up to the log of the ratio.
+    """Logarithms of rounds whose medians over rounds, averaged over processes, add up to the log of the ratio.
 
-    Rounds that ran beside each other become their ratio, in which what slowed both down cancels out; else the candidate's rounds
-    stand beside the inverse of the baseline's.
+    Paired rounds become one part, the log of their ratio, in which common slowdowns cancel; otherwise there are two parts: the
+    candidate's rounds, and the inverse of the baseline's.
     """
     if paired:
         both = zip(baseline, candidate, strict=True)
@@ -74,19 +74,19 @@ def parts_of(baseline: ProcessRounds, candidate: ProcessRounds, paired: bool) ->
 
 
 def processes_p(parts: Sequence[ProcessRounds]) -> float:
-    """Two-sided t test that the processes' medians add up to 0: Student's of one part, Welch's of two."""
+    """Two-sided t test that the medians of processes add up to 0: Student's for one part, Welch's for two."""
     from scipy.stats import ttest_1samp, ttest_ind
 
     first, *second = map(medians, parts)
-    if all(stdev(series) < FLAT for series in (first, *second)):  # nothing varies: no t value exists
+    if all(stdev(series) < FLAT for series in (first, *second)):  # without variation there is no t value
         return 1.0 if abs(effect(parts)) < FLAT else 0.0
-    with warnings.catch_warnings(action="ignore"):  # scipy's, of a side that does not vary
+    with warnings.catch_warnings(action="ignore"):  # scipy warns about a side without variation
         test: Any = ttest_ind(first, [-value for value in second[0]], equal_var=False) if second else ttest_1samp(first, 0)
     return float(test.pvalue)
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Each p value as it counts within its family (Holm 1979): at most ALPHA of all families hold a wrong finding."""
+    """p values corrected for their family (Holm 1979): at most a fraction ALPHA of families contains a false positive."""
     corrected: dict[K, float] = {}
     running = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
@@ -96,19 +96,19 @@ def holm(p_values: Mapping[K, float]) -> dict[K, float]:
 
 
 def effect(parts: Sequence[ProcessRounds]) -> float:
-    """The log of the ratio."""
+    """The log of the ratio of candidate to baseline."""
     return sum(fmean(medians(part)) for part in parts)
 
 
 def ratio(baseline: ProcessRounds, candidate: ProcessRounds, *, paired: bool = False) -> float:
-    """Candidate over baseline: medians over rounds, geometric mean over processes."""
+    """Candidate / baseline: medians over rounds, geometric mean over processes."""
     return math.exp(effect(parts_of(baseline, candidate, paired)))
 
 
 def ratio_interval(
     baseline: ProcessRounds, candidate: ProcessRounds, *, paired: bool = False, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap interval (percentiles) of `ratio`, the same on every call: processes are drawn anew, then their rounds."""
+    """Percentile bootstrap interval of `ratio`, deterministic: processes are resampled, then their rounds."""
     import numpy as np
 
     effects_B = sum(resampled(part, seed + index) for index, part in enumerate(parts_of(baseline, candidate, paired)))
@@ -118,7 +118,7 @@ def ratio_interval(
 
 
 def resampled(part: ProcessRounds, seed: int) -> Any:
-    """Means (RESAMPLES,) over drawn processes of medians over drawn rounds."""
+    """Means (RESAMPLES,) over resampled processes of medians over resampled rounds."""
     import numpy as np
 
     medians_PB = np.array(
@@ -130,7 +130,7 @@ def resampled(part: ProcessRounds, seed: int) -> Any:
 
 @lru_cache(maxsize=256)
 def middles(num_values: int, *seed: int) -> Any:
-    """Ranks (RESAMPLES, 2) of the middle two of every resample of sorted values: they do not depend on the values."""
+    """Indices (RESAMPLES, 2) of the middle two values of every resample of sorted values; they do not depend on the values."""
     import numpy as np
 
     drawn = np.sort(np.random.default_rng(seed).integers(num_values, size=(RESAMPLES, num_values)), axis=1)
@@ -138,31 +138,31 @@ def middles(num_values: int, *seed: int) -> Any:
 
 
 def pooled(side: ProcessRounds) -> list[float]:
-    """The rounds of all processes."""
+    """The rounds of all processes in one list."""
     return list(chain.from_iterable(side))
 
 
 def medians(part: ProcessRounds) -> list[float]:
-    """One value per process."""
+    """The median round of every process."""
     return [median(rounds) for rounds in part]
 
 
 def spread(side: ProcessRounds) -> float | None:
-    """Relative standard deviation from process to process; None where there is only one."""
+    """The relative standard deviation between processes; None if there is only one."""
     return stdev(math.log(value) for value in medians(side)) if len(side) > 1 else None
 
 
 def fewest_rounds(family: int) -> int:
-    """Rounds per side below which even sides without any overlap have no p value small enough."""
+    """The smallest number of rounds per side at which sides without overlap reach significance."""
     return next(rounds for rounds in count(2) if 2 / math.comb(2 * rounds, rounds) < ALPHA / family)
 
 
 def processes_needed(
     baseline: ProcessRounds, candidate: ProcessRounds, threshold: float, family: int = 1, *, paired: bool = False
 ) -> int:
-    """Processes per side after which the tests would find a change of `threshold` with POWER, given the spread that was seen.
+    """Processes per side with which the tests would find a change of `threshold` with probability POWER, at the observed spread.
 
-    The usual size of a sample for a test of means: normal quantiles, and one more for the degrees of freedom.
+    The usual sample size for a test of means from normal quantiles, plus one for the degrees of freedom.
     """
     variance = sum(stdev(medians(part)) ** 2 for part in parts_of(baseline, candidate, paired))
     normal = NormalDist()

@@ -1,4 +1,4 @@
-"""Metric by metric, what got better or worse between two subjects, and what cannot be said."""
+"""The verdict on every metric of two measurements: better, worse, the same, or why it cannot be decided."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,12 +25,12 @@ from moeprof.records.metrics.row import RowKey
 Verdict = Literal["better", "worse", "same", "inconclusive", "not comparable", "new", "removed"]
 
 THRESHOLD = 0.05
-"""A timed metric must change by more than this, whatever the test says."""
+"""The relative change below which a timed metric is never better or worse, whatever its p value."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One metric at one address on both sides."""
+    """The comparison of one metric at one address."""
 
     recipe: str
     command: str
@@ -41,18 +41,18 @@ class Finding:
     baseline: float | None = None
     candidate: float | None = None
     gated: bool = False
-    """Whether a pipeline may fail on it."""
+    """Whether CI may fail because of it."""
     change: float | None = None
-    """Candidate over baseline, minus 1."""
+    """Relative change: candidate / baseline - 1."""
     interval: tuple[float, float] | None = None
     """95% bootstrap interval of the change."""
     p: float | None = None
-    """Corrected for the family."""
+    """p value after Holm's correction."""
     why: str = ""
     spread: tuple[float | None, float | None] | None = None
-    """From process to process, relative, of baseline and candidate; None where a side has one process."""
+    """Relative spread between processes of the baseline and the candidate; None for a side with one process."""
     rounds: "Rounds | None" = field(default=None, repr=False, compare=False)
-    """What a test needs."""
+    """The samples for a test."""
 
     @property
     def metric(self) -> str:
@@ -61,7 +61,7 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """`score, static, layer 3`: the cells that are not empty, workload and metric left out."""
+        """The non-empty key cells without workload and metric: `score, static, layer 3`."""
         key = self.address
         plain = (key.phase, key.domain, key.variant, key.point)
         named = {"rank": key.rank, "layer": key.layer, "region": key.region, "category": key.category}
@@ -70,42 +70,42 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rounds:
-    """Raw samples of both sides, a list per process."""
+    """Raw samples of both sides, one list per process."""
 
     baseline: ProcessRounds
     candidate: ProcessRounds
     paired: bool
-    """Whether round i of process j of one side ran beside that of the other."""
+    """Whether round i of process j was interleaved with the same round of the other side."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a comparison is told to do."""
+    """Thresholds and options of a comparison."""
 
     thresholds: Mapping[str, float]
-    """By metric; a metric that is not in it has THRESHOLD where it is timed, 0 elsewhere."""
+    """Relative threshold by metric; the default is THRESHOLD for timed metrics, 0 for others."""
     only: Sequence[str] = ()
-    """Metrics to look at; all where empty."""
+    """Metrics to compare; all if empty."""
     allow_machine_mismatch: bool = False
 
     def threshold(self, metric: str, kind: str) -> float:
-        """The relative change that a metric may show without being better or worse."""
+        """The largest relative change of a metric that counts as the same."""
         return self.thresholds.get(metric, THRESHOLD if kind == "timed" else 0.0)
 
 
 def findings(pairs: Sequence[tuple[Measurement, Measurement]], rules: Rules) -> list[Finding]:
-    """Of baselines and candidates: in the order of each candidate's numbers, then what it lacks.
+    """Findings of all pairs of baseline and candidate, in the order of each candidate's numbers; removed numbers come last.
 
-    The gated times of all pairs are one family.
+    The gated timed metrics of all pairs are one family of tests.
     """
     return corrected([one for baseline, candidate in pairs for one in described(baseline, candidate, rules)], rules)
 
 
 def described(baseline: Measurement, candidate: Measurement, rules: Rules) -> Iterator[Finding]:
-    """Of one pair; the gated times still inconclusive, with the rounds that will decide them."""
+    """Findings of one pair; gated timed metrics are still inconclusive and hold the rounds for their test."""
     before, after = baseline.by_address, candidate.by_address
     obstacle = why_not(baseline, candidate, meant=in_turns(baseline, candidate))
-    machine = "" if rules.allow_machine_mismatch else another_machine(baseline, candidate)
+    machine = "" if rules.allow_machine_mismatch else different_machines(baseline, candidate)
     for address in [*after, *(address for address in before if address not in after)]:
         if rules.only and address.metric not in rules.only:
             continue
@@ -130,17 +130,17 @@ def described(baseline: Measurement, candidate: Measurement, rules: Rules) -> It
 
 
 def in_turns(baseline: Measurement, candidate: Measurement) -> bool:
-    """Whether both come from one measurement, process by process."""
+    """Whether both sides come from one A/B test whose processes ran interleaved rounds."""
     return bool(candidate.turns) and baseline.turns == candidate.turns
 
 
 def alike(ours: Number, theirs: Number) -> bool:
-    """Whether every round of one has its counterpart."""
+    """Whether both sides have the same number of rounds in every process."""
     return list(map(len, ours.samples)) == list(map(len, theirs.samples))
 
 
 def one_sided(subject: Measurement, ours: Number | None, theirs: Number | None) -> Finding:
-    """Of a number that one side has; `subject` is either."""
+    """The finding for a number that only one side has; `subject` is either measurement."""
     one = theirs or ours
     assert one is not None
     verdict: Verdict = "new" if ours is None else "removed"
@@ -149,34 +149,34 @@ def one_sided(subject: Measurement, ours: Number | None, theirs: Number | None) 
 
 
 def change(ours: Number, theirs: Number) -> float | None:
-    """Relative; None where the baseline is 0 and the candidate is not."""
+    """The relative change; None if the baseline is 0 and the candidate is not."""
     if ours.value == 0:
         return 0.0 if theirs.value == 0 else None
     return theirs.value / ours.value - 1
 
 
 def why_not(baseline: Measurement, candidate: Measurement, *, meant: bool) -> str:
-    """Why nothing of the two can be compared; empty where it can, and where what differs is what was to be compared."""
+    """Why two measurements cannot be compared; empty if they can. With `meant`, differing settings are what is compared."""
     for name, subject in (("baseline", baseline), ("candidate", candidate)):
         if not subject.valid:
             return f"the {name} is not valid: {'; '.join(subject.reasons) or 'no reason given'}"
     if baseline.command != candidate.command:
-        return f"another command: {baseline.command}, {candidate.command}"
+        return f"different commands: {baseline.command}, {candidate.command}"
     if meant:
         return ""
     if keys := differing(baseline.settings, candidate.settings):
-        what = "other settings" if baseline.command == "replay" else "another recipe"
+        what = "different settings" if baseline.command == "replay" else "different recipes"
         return f"{what}: {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more keys" if len(keys) > 3 else "")
     for domain in {**baseline.texts, **candidate.texts}:
         if baseline.texts.get(domain) != candidate.texts.get(domain):
-            return f"another text {domain!r}: {short(baseline.texts.get(domain))}, {short(candidate.texts.get(domain))}"
+            return f"different text {domain!r}: {short(baseline.texts.get(domain))}, {short(candidate.texts.get(domain))}"
     if baseline.weights != candidate.weights:
-        return f"other weights: {short(baseline.weights)}, {short(candidate.weights)}"
+        return f"different weights: {short(baseline.weights)}, {short(candidate.weights)}"
     return ""
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:
-    """Keys at which two documents differ, `section.key`."""
+    """Keys at which two documents differ, as `section.key`."""
     if isinstance(one, dict) and isinstance(other, dict):
         return [
             found
@@ -187,19 +187,19 @@ def differing(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def short(digest: str | None) -> str:
-    """The beginning of a hash."""
+    """The first 12 digits of a hash; `none` without a hash."""
     return (digest or "none")[:12]
 
 
-def another_machine(baseline: Measurement, candidate: Measurement) -> str:
-    """What differs between the machines; empty where nothing does."""
+def different_machines(baseline: Measurement, candidate: Measurement) -> str:
+    """How the machines differ; empty if they do not."""
     keys = differing(baseline.machine, candidate.machine)
-    told = [f"{key} {baseline.machine.get(key) or 'none'}, {candidate.machine.get(key) or 'none'}" for key in keys]
-    return f"another machine: {'; '.join(told)}" if told else ""
+    differences = [f"{key} {baseline.machine.get(key) or 'none'}, {candidate.machine.get(key) or 'none'}" for key in keys]
+    return f"different machines: {'; '.join(differences)}" if differences else ""
 
 
 def routing_differs(baseline: Measurement, candidate: Measurement, key: RowKey) -> bool:
-    """Whether the routers decided otherwise where a number comes from."""
+    """Whether the routing decisions behind a number differ."""
     phase = "" if baseline.command == "replay" else key.phase  # a replayed phase starts with the caches of the one before
     wanted = [name for name in {**baseline.routing, **candidate.routing} if phase in ("", name.partition("/")[0])]
     mine = [name for name in wanted if name.partition("/")[2] == key.variant] or wanted
@@ -207,38 +207,38 @@ def routing_differs(baseline: Measurement, candidate: Measurement, key: RowKey) 
 
 
 def number_obstacle(ours: Number, theirs: Number, machine: str, other_routing: bool) -> str:
-    """Why this number cannot be compared; empty where it can."""
+    """Why a number cannot be compared; empty if it can."""
     if (ours.unit, ours.kind) != (theirs.unit, theirs.kind):
-        return f"its unit or kind changed: {ours.unit} ({ours.kind}), {theirs.unit} ({theirs.kind})"
+        return f"unit or kind changed: {ours.unit} ({ours.kind}), {theirs.unit} ({theirs.kind})"
     if theirs.address.metric not in METRICS:
-        return "this moeprof does not know the metric"
+        return "unknown metric in this version of moeprof"
     if theirs.kind == "timed":
         return machine
-    return "the routing is another one" if theirs.kind == "routed" and other_routing else ""
+    return "different routing" if theirs.kind == "routed" and other_routing else ""
 
 
 def judged(blank: Finding, ours: Number, theirs: Number, rules: Rules) -> Finding:
-    """By value; of timed metrics only what no test is needed for, the gated ones are corrected together later."""
+    """The verdict by value; gated timed metrics stay inconclusive until they are tested together."""
     gate = theirs.kind != "timed" and METRICS[theirs.address.metric].better != "neither"
     if is_gated(blank.address) and not (ours.samples and theirs.samples):
-        return replace(blank, why="a side has no raw samples")
+        return replace(blank, why="one side has no raw samples")
     if theirs.kind == "timed":
-        return replace(blank, verdict="inconclusive", why="described, not gated")
+        return replace(blank, verdict="inconclusive", why="timed, not gated")
     size = abs(blank.change) if blank.change is not None else float("inf")
     if size <= rules.threshold(blank.metric, blank.kind):
         return replace(blank, verdict="same", gated=gate)
     if not gate:
-        return replace(blank, verdict="not comparable", why="it changed, and neither way is better")
+        return replace(blank, verdict="not comparable", why="changed, but neither direction is better")
     return replace(blank, verdict=direction(blank.metric, ours.value, theirs.value), gated=True)
 
 
 def direction(metric: str, before: float, after: float) -> Verdict:
-    """Better or worse."""
+    """Whether a change of the metric is an improvement."""
     return "better" if (after > before) == (METRICS[metric].better == "higher") else "worse"
 
 
 def corrected(found: Sequence[Finding], rules: Rules) -> list[Finding]:
-    """The gated times decided together: the tests with Holm's correction, a size threshold, and the ratio's interval."""
+    """Decides the gated timed metrics as one family: p values with Holm's correction, thresholds, and intervals of the ratio."""
     family = {
         index: one.rounds
         for index, one in enumerate(found)
@@ -249,7 +249,7 @@ def corrected(found: Sequence[Finding], rules: Rules) -> list[Finding]:
 
 
 def tested(finding: Finding, p: float, family: int, rules: Rules) -> Finding:
-    """One of the family, decided by its corrected p value, its size, and the number of its processes."""
+    """Decides one member of the family by its corrected p value, the size of its change, and its number of processes."""
     assert finding.rounds is not None
     before, after, paired = finding.rounds.baseline, finding.rounds.candidate, finding.rounds.paired
     threshold, size = rules.threshold(finding.metric, finding.kind), ratio(before, after, paired=paired) - 1
@@ -266,18 +266,18 @@ def tested(finding: Finding, p: float, family: int, rules: Rules) -> Finding:
 
 
 def few_processes(before: ProcessRounds, after: ProcessRounds) -> str:
-    """What a side lacks that was recorded once."""
+    """Why the spread between processes is unknown."""
     fewest = min(len(before), len(after))
-    return f"recorded in {fewest} process{'' if fewest == 1 else 'es'} a side, {MIN_PROCESSES} or more show how much two of them differ"
+    return f"{fewest} process{'' if fewest == 1 else 'es'} per side; at least {MIN_PROCESSES} are needed to judge speed"
 
 
 def undecided(rounds: Rounds, threshold: float, family: int) -> str:
-    """Why the rounds do not tell, and how many would."""
+    """Why the rounds do not decide, and how many would."""
     if not threshold:
-        return "the two are alike, and no change is small enough for a threshold of 0"
+        return "no measurable difference, and a threshold of 0 is never met"
     before, after = rounds.baseline, rounds.candidate
     needed = processes_needed(before, after, threshold, family, paired=rounds.paired)
     if needed > min(len(before), len(after)):
         each = min(len(one) for one in (*before, *after))
-        return f"about {needed * each} rounds a side would tell, {each} in each of {needed} processes"
-    return f"it lies about as far off as the threshold of {threshold:.3g}"
+        return f"about {needed * each} rounds per side would decide ({needed} processes of {each} rounds)"
+    return f"the change is too close to the threshold of {100 * threshold:.3g}%"

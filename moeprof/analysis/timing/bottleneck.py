@@ -1,4 +1,4 @@
-"""Which region dominates a step, why, and what would move it, in words."""
+"""The region that dominates a step, its cause, and the remedy, in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,24 +18,29 @@ class Bottleneck:
 
 
 CAUSES = {
-    "gate": "it scores every expert for every token, whatever the gating; fewer experts or a narrower model move it",
-    "dispatch": "it copies every token's row to its experts; memory bandwidth bounds it",
-    "a2a_sizes": "ranks wait for each other's counts; balancing the load or fewer ranks move it",
-    "a2a_dispatch": "tokens travel to the ranks of their experts; balancing the load or fewer ranks move it",
-    "expert_load": "weights are fetched when they are needed; more slots or better balance between devices move it",
-    "experts": "each expert computes the tokens it was sent; larger batches or a grouped kernel use the machine better",
-    "shared_experts": "every token passes them, whatever the gating",
-    "a2a_combine": "tokens travel back from the ranks of their experts; balancing the load or fewer ranks move it",
-    "combine": "it adds up the rows of every token's experts; memory bandwidth bounds it",
-    "other": "it is work between the regions, mostly Python and kernel launches; larger batches spread it",
+    "gate": "It scores every expert for every token under every dispatch; fewer experts or a narrower model reduce it.",
+    "dispatch": "It copies each token's row to its experts and is bound by memory bandwidth.",
+    "a2a_sizes": "Ranks wait for each other's token counts; a balanced load or fewer ranks reduce it.",
+    "a2a_dispatch": "Tokens travel to the ranks of their experts; a balanced load or fewer ranks reduce it.",
+    "expert_load": "Expert weights are fetched on demand; more slots or a better balance between devices reduce it.",
+    "experts": "Experts compute the tokens routed to them; larger batches or a grouped kernel use the hardware better.",
+    "shared_experts": "Every token passes through them, whatever the dispatch.",
+    "a2a_combine": "Expert outputs travel back to the ranks of their tokens; a balanced load or fewer ranks reduce it.",
+    "combine": "It sums the expert outputs of each token and is bound by memory bandwidth.",
+    "other": "It is the work between regions, mostly Python and kernel launches; larger batches amortize it.",
 }
-"""What a region does when nothing is padded, and what moves it."""
+"""Cause and remedy of each region if no slot is padding."""
 
-MASK = "it multiplies with a mask that has one column per slot, so it grows with the square of the tokens; {remedy}"
+NOT_MOE = "MoE optimizations cannot reduce it."
+
+MASK = (
+    "It multiplies by a mask with one column per capacity slot, so its cost grows with the square of the tokens; dynamic gating or "
+    "Tutel's scatter replaces the product by indexing."
+)
 
 
 def bottleneck(metrics: RunMetrics, phase: str, variant: str) -> Bottleneck | None:
-    """What dominates a step of a phase; None if the run has no breakdown of it."""
+    """The bottleneck of a phase over all domains; None if the run has no breakdown of it."""
     here = metrics.at(phase=phase, variant=variant)
     shares = {region: here.or_none("region_share", region=region) for region in REGIONS}
     known = {region: share for region, share in shares.items() if share is not None}
@@ -43,32 +48,31 @@ def bottleneck(metrics: RunMetrics, phase: str, variant: str) -> Bottleneck | No
 
 
 def dominant(shares: Mapping[str, float], *, variant: str, waste: float | None = None) -> Bottleneck | None:
-    """The largest share of a step and what it means under a variant (by its label); None without shares.
+    """The largest share of a step with its cause under a variant (given by its label); None without shares.
 
-    `waste` is slots processed over slots needed.
+    `waste` is the number of slots computed per slot required.
     """
     if not shares:
         return None
     region = max(shares, key=lambda name: shares[name])
-    share, dispatch = shares[region], dispatch_of(variant)
-    sentence = f"{share:.0%} of the step goes to {region}: {cause(region, share, dispatch, waste)}."
-    return Bottleneck(region, share, sentence)
+    share = shares[region]
+    return Bottleneck(region, share, f"{region}, {share:.0%} of the step. {cause(region, share, dispatch_of(variant), waste)}")
 
 
 def cause(region: str, share: float, dispatch: Dispatch, waste: float | None) -> str:
-    """Why a region takes its time under a dispatch, and what would change that."""
+    """Why a region takes its time under a dispatch, and what would reduce it."""
     if region in MODEL_REGIONS:
-        return "every token passes it, in the dense twin too; no optimization of the MoE layers moves it"
+        return NOT_MOE
     if dispatch.masked and region in ("dispatch", "combine"):
-        return MASK.format(remedy="dynamic gating, or Tutel's scatter, replaces the product by indexing")
-    if dispatch.padded and waste and waste > 1:
-        if region == "experts":
-            return f"it computes {waste:.1f} slots per slot needed; dynamic gating removes that, {ceiling(share, waste)}"
-        if region in ("a2a_dispatch", "a2a_combine"):
-            return f"it sends {waste:.1f} slots per slot needed; dynamic gating removes that, {ceiling(share, waste)}"
+        return MASK
+    verb = {"experts": "computes", "a2a_dispatch": "sends", "a2a_combine": "sends"}.get(region)
+    if verb and dispatch.padded and waste and waste > 1:
+        return (
+            f"It {verb} {waste:.1f} slots per slot required; dynamic gating removes the padding, {speed_limit(share, waste)}."
+        )
     return CAUSES[region]
 
 
-def ceiling(share: float, waste: float) -> str:
-    """By Amdahl's law: the step without the wasted part of one region, all else as it is."""
-    return f"which makes the step at most {1 / (1 - share * (1 - 1 / waste)):.1f}x as fast by itself"
+def speed_limit(share: float, waste: float) -> str:
+    """The speed-up of a step without the padding of one region, by Amdahl's law."""
+    return f"for a speed-up of at most {1 / (1 - share * (1 - 1 / waste)):.1f}x on its own"

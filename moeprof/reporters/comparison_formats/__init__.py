@@ -1,1 +1,1 @@
-"""What a comparison says, in the formats that people and CI systems read: `render(comparison) -> str`, one file per format."""
+"""Comparisons in formats for people and CI systems: `render(comparison) -> str`, one file per format."""

@@ -7,11 +7,11 @@ from moeprof.reporters.comparison_formats.names import numbered, place_name, tra
 from moeprof.reporters.comparison_formats.words import one_line
 
 BENCHMARK, MEASURE = 1000, 64
-"""Characters that a name may have: Bencher takes 1,024 of a benchmark, of which a namesake's number needs some."""
+"""Maximum lengths of names: Bencher allows 1,024 characters per benchmark, some of which a duplicate's number needs."""
 
 
 def render(comparison: Comparison) -> str:
-    """A benchmark is a recipe and where in it; its measures are metrics, with the ends of their 95% interval."""
+    """A benchmark per recipe and address; its measures are metrics with their 95% intervals."""
     benchmarks: dict[str, dict[str, dict[str, float]]] = {}
     for finding, value, interval in tracked(comparison):
         measure = one_line(finding.metric, MEASURE)
@@ -25,5 +25,5 @@ def render(comparison: Comparison) -> str:
 
 
 def fitted(name: str) -> str:
-    """Cut to size; it still ends in `)`, for a name that ends in `-bencher-ignore` would never alert."""
+    """The name truncated so that it still ends in `)`: a name ending in `-bencher-ignore` would never alert."""
     return name if len(name) <= BENCHMARK else f"{one_line(name, BENCHMARK - 1)})"

@@ -1,4 +1,4 @@
-"""The candidate's gated values for github-action-benchmark, whose files have one direction each."""
+"""The candidate's gated values for github-action-benchmark, which needs one file per direction of improvement."""
 
 import json
 from typing import Any
@@ -7,21 +7,21 @@ from moeprof.analysis.comparison.compare import Comparison
 from moeprof.records.metrics.metric import Better
 from moeprof.records.metrics.registry import METRICS
 from moeprof.reporters.comparison_formats.names import Tracked, distinct, place_name, tracked
-from moeprof.reporters.comparison_formats.words import amount, one_line, told
+from moeprof.reporters.comparison_formats.words import amount, described, one_line
 
 
 def bigger(comparison: Comparison) -> str:
-    """For `tool: customBiggerIsBetter`: throughput and its like."""
+    """Metrics for `tool: customBiggerIsBetter`, such as throughput."""
     return entries(comparison, "higher")
 
 
 def smaller(comparison: Comparison) -> str:
-    """For `tool: customSmallerIsBetter`: memory, waste, drops."""
+    """Metrics for `tool: customSmallerIsBetter`, such as memory, waste and drops."""
     return entries(comparison, "lower")
 
 
 def entries(comparison: Comparison, better: Better) -> str:
-    """A JSON array; the tool refuses an empty one, as it should where nothing was compared."""
+    """A JSON array; the tool rejects an empty one, so a comparison without results fails."""
     found = [one for one in tracked(comparison) if METRICS[one.finding.metric].better == better]
     names = distinct(f"{place_name(one.finding)}: {one_line(one.finding.metric)}" for one in found)
     array = [entry(name, one) for name, one in zip(names, found, strict=True)]
@@ -29,10 +29,10 @@ def entries(comparison: Comparison, better: Better) -> str:
 
 
 def entry(name: str, tracked: Tracked) -> dict[str, Any]:
-    """`range` and `extra` are text that the tool shows beside the value."""
+    """One entry; the tool shows the texts `range` and `extra` next to the value."""
     finding, value, interval = tracked
     document: dict[str, Any] = {"name": name, "unit": one_line(finding.unit), "value": value}
     if interval:
         low, high = (amount(end, finding.unit) for end in interval)
         document["range"] = f"95% interval {low} to {high}"
-    return {**document, "extra": f"{finding.verdict}: {told(finding)}"}
+    return {**document, "extra": f"{finding.verdict}: {described(finding)}"}

@@ -1,4 +1,4 @@
-"""A comparison as a document: the verdict, what changed, and, folded or counted, everything else."""
+"""A comparison as a document: the verdict, what changed, and everything else folded or counted."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,17 @@ from moeprof.reporters.documents.document import Block, Bullets, Details, Docume
 
 COLUMNS = ("verdict", "recipe", "where", "metric", "baseline", "candidate", "change [95%]", "p", "note")
 LABELS = 4
-"""Of the columns: what a row is about; these always stay."""
+"""The number of columns that identify a row; these are always shown."""
 
 CELL, LINE = 60, 240
-"""Characters: names come from files, and one long cell pads its whole column."""
+"""Maximum characters of a cell and of a line: names come from files, and a long cell widens its whole column."""
 
-ROWS, GROUPS, METRICS_TOLD = 100, 12, 6
-"""What is shown at most: rows of a table that is not folded, reasons of a list, metrics of a reason."""
+ROWS, GROUPS, METRICS_SHOWN = 100, 12, 6
+"""Maximum numbers of rows in an unfolded table, of reasons in a list, and of metrics per reason."""
 
 
 def document_of(comparison: Comparison) -> Document:
-    """Every part that has something to say."""
+    """All blocks of a comparison that are not empty."""
     title = f"{one_line(comparison.candidate, LINE)} against {one_line(comparison.baseline, LINE)}"
     document: Document = [Heading(title, 1), Paragraph(sentence(comparison)), Paragraph(tally(comparison))]
     if comparison.remarks:
@@ -30,56 +30,56 @@ def document_of(comparison: Comparison) -> Document:
     document += decided(comparison)
     same = [one for one in comparison.findings if one.verdict == "same"]
     described = [one for one in comparison.findings if one.verdict == "inconclusive" and not one.gated]
-    document += folded(f"{len(same)} that are the same", same)
-    document += folded(f"{len(described)} timed metrics that are described, not gated", described)
+    document += folded(f"{len(same)} unchanged metrics", same)
+    document += folded(f"{len(described)} timed metrics that are not gated", described)
     for verdict in ("not comparable", "removed", "new"):
         document += listed(verdict, comparison.of(verdict))
     return document
 
 
 def decided(comparison: Comparison) -> Iterator[Block]:
-    """The gated findings that are anything but the same."""
+    """A table of the gated findings that are not `same`."""
     found = ranked(one for one in comparison.gated if one.verdict != "same")
     if found:
         left_out = len(found) - ROWS
-        yield table(found[:ROWS], f"{left_out} more are left out; the JSON has all." if left_out > 0 else "")
+        yield table(found[:ROWS], f"{left_out} more rows; `--format json` lists all." if left_out > 0 else "")
 
 
 def folded(title: str, found: Sequence[Finding]) -> Iterator[Block]:
-    """A table behind a title that holds nothing from files: HTML around it knows no markdown escapes."""
+    """A folded table; its title contains no text from files, because it is not escaped inside HTML."""
     if found:
         yield Details(title, [table(ranked(found))])
 
 
 def table(found: Sequence[Finding], caption: str = "") -> Table:
-    """One row each; a column in which nothing stands is left out."""
+    """A row per finding; empty columns are omitted."""
     rows = [[one_line(cell, CELL) for cell in cells(one)] for one in found]
     kept = [index for index in range(len(COLUMNS)) if index < LABELS or any(row[index] not in ("", MISSING) for row in rows)]
     return Table([COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows], LABELS, caption)
 
 
 def cells(finding: Finding) -> tuple[str, ...]:
-    """In the order of COLUMNS."""
+    """The cells of a finding in the order of COLUMNS."""
     labels = (finding.verdict, finding.recipe, finding.where or MISSING, finding.metric)
     return (*labels, *amounts(finding), changed(finding), chance(finding.p), note(finding))
 
 
 def listed(verdict: str, found: Sequence[Finding]) -> Iterator[Block]:
-    """A line per reason; per recipe where a verdict is its own reason."""
+    """A line per reason, or per recipe if the verdict needs no reason."""
     if not found:
         return
     groups: dict[str, Counter[str]] = {}
     for one in found:
         groups.setdefault(one.why or one.recipe, Counter())[one.metric] += 1
     largest = sorted(groups.items(), key=lambda group: -group[1].total())
-    lines = [f"{metrics.total()} x {one_line(why, LINE)}: {those(metrics)}" for why, metrics in largest[:GROUPS]]
+    lines = [f"{metrics.total()} x {one_line(why, LINE)}: {most_common(metrics)}" for why, metrics in largest[:GROUPS]]
     if more := largest[GROUPS:]:
-        lines.append(f"{sum(metrics.total() for _, metrics in more)} more, for {len(more)} other reasons")
+        lines.append(f"{sum(metrics.total() for _, metrics in more)} more for {len(more)} other reasons")
     yield Heading(f"{verdict[0].upper()}{verdict[1:]}: {len(found)}")
     yield Bullets(lines)
 
 
-def those(metrics: Counter[str]) -> str:
-    """`region_time (24), step_latency (2) and 3 more`."""
-    shown = ", ".join(f"{one_line(name, CELL)} ({count})" for name, count in metrics.most_common(METRICS_TOLD))
-    return shown + (f" and {len(metrics) - METRICS_TOLD} more" if len(metrics) > METRICS_TOLD else "")
+def most_common(metrics: Counter[str]) -> str:
+    """The most frequent metrics: `region_time (24), step_latency (2) and 3 more`."""
+    shown = ", ".join(f"{one_line(name, CELL)} ({count})" for name, count in metrics.most_common(METRICS_SHOWN))
+    return shown + (f" and {len(metrics) - METRICS_SHOWN} more" if len(metrics) > METRICS_SHOWN else "")

@@ -7,21 +7,21 @@ from typing import Any
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
 from moeprof.records.metrics.registry import METRICS
-from moeprof.reporters.comparison_formats.verdict import counts, sentence, word
+from moeprof.reporters.comparison_formats.verdict import counts, outcome, sentence
 
 
 def render(comparison: Comparison) -> str:
-    """Pretty-printed; every number is finite or null, and text reads back as it was."""
+    """Pretty-printed JSON; numbers are finite or null, and text is unchanged after parsing."""
     text = json.dumps(document(comparison), indent=1, allow_nan=False)
-    return text.replace("##", r"#\u0023") + "\n"  # runners obey ##[...] wherever it stands in a line of a log
+    return text.replace("##", r"#\u0023") + "\n"  # CI runners obey ##[...] anywhere in a line of a log
 
 
 def document(comparison: Comparison) -> dict[str, Any]:
-    """`verdict` is fine, worse or undecided; `findings` in the order of the comparison."""
+    """The document: `verdict` is fine, worse or undecided; `findings` are in the order of the comparison."""
     return {
         "baseline": unicode(comparison.baseline),
         "candidate": unicode(comparison.candidate),
-        "verdict": word(comparison),
+        "verdict": outcome(comparison),
         "sentence": sentence(comparison),
         "exit_code": comparison.exit_code(strict=False),
         "exit_code_strict": comparison.exit_code(strict=True),
@@ -32,7 +32,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
 
 
 def entry(finding: Finding) -> dict[str, Any]:
-    """Key cells that are empty are left out; `better` is the direction that the metric should go."""
+    """One finding without its empty key cells; `better` is the direction of improvement."""
     cells = {key: unicode(cell) for key, cell in finding.address._asdict().items() if cell}
     metric = METRICS.get(finding.metric)
     return {
@@ -55,10 +55,10 @@ def entry(finding: Finding) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """JSON knows neither infinity nor NaN."""
+    """The value, or None for infinity and NaN, which JSON does not have."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def unicode(text: str) -> str:
-    """The text; half a surrogate pair, as in a path that is not UTF-8, becomes U+FFFD, or strict readers refuse the file."""
+    """Valid Unicode: half a surrogate pair, as in a path that is not UTF-8, becomes U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""The names under which other tools file a number from one comparison to the next, and the numbers they are given."""
+"""Stable names of findings for tools that keep a history, and the numbers that these tools receive."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
@@ -11,21 +11,21 @@ from moeprof.records.metrics.registry import METRICS
 from moeprof.reporters.comparison_formats.words import one_line
 
 WHOLE = "whole"
-"""What stands for an address without cells."""
+"""The name of an address without cells."""
 
 
 class Tracked(NamedTuple):
-    """What a tool that keeps a history is given."""
+    """One number for a tool that keeps a history."""
 
     finding: Finding
     value: float
-    """The candidate's."""
+    """The candidate's value."""
     interval: tuple[float, float] | None
-    """Its 95% interval."""
+    """The 95% interval of the value."""
 
 
 def tracked(comparison: Comparison) -> Iterator[Tracked]:
-    """The gated findings; an interval where the candidate's `_low` and `_high` stand beside them."""
+    """The gated findings, with an interval if the candidate has rows `_low` and `_high`."""
     ends = {}
     for one in comparison.findings:
         if one.metric.endswith(("_low", "_high")) and one.candidate is not None and isfinite(one.candidate):
@@ -38,23 +38,23 @@ def tracked(comparison: Comparison) -> Iterator[Tracked]:
 
 
 def place_name(finding: Finding) -> str:
-    """`lm-tiny (score, static)`."""
+    """The recipe and address: `lm-tiny (score, static)`."""
     return one_line(f"{finding.recipe} ({finding.where or WHOLE})")
 
 
 def case_name(finding: Finding) -> str:
-    """`throughput (score, static)`."""
+    """The metric and address: `throughput (score, static)`."""
     return one_line(f"{finding.metric} ({finding.where or WHOLE})")
 
 
 def numbered(name: str) -> Iterator[str]:
-    """`a`, `a #2`, `a #3`, ..."""
+    """The name, then the name with numbers: `a`, `a #2`, `a #3`, ..."""
     return chain([name], (f"{name} #{number}" for number in count(2)))
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The same names in the same order, a number behind each that was there before: readers drop one of two namesakes."""
-    told: dict[str, None] = {}
+    """The names in order, with a number after each duplicate, because readers drop one of two equal names."""
+    taken: dict[str, None] = {}
     for name in names:
-        told[next(free for free in numbered(name) if free not in told)] = None
-    return list(told)
+        taken[next(free for free in numbered(name) if free not in taken)] = None
+    return list(taken)

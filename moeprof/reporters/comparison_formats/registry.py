@@ -15,7 +15,7 @@ FORMATS = {
     "benchmark-action-smaller": ("benchmark_action", "smaller"),
     "bencher": ("bencher", "render"),
 }
-"""A file of this folder, and its function."""
+"""The module and function of every format."""
 
 
 def render(comparison: Comparison, form: str) -> str:

@@ -1,4 +1,4 @@
-"""A comparison for a terminal, at whatever width it has."""
+"""A comparison for a terminal of any width."""
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -10,26 +10,26 @@ from moeprof.reporters.documents.document import Block, Bullets, Details, Docume
 from moeprof.reporters.formats.terminal import render_document
 
 GAP = 2
-"""Between two columns."""
+"""Characters between two columns."""
 
 
 def render(comparison: Comparison) -> str:
-    """The document with the terminal's own colours and width."""
+    """The document in the colours and width of the terminal."""
     return rendered(comparison, Console())
 
 
 def rendered(comparison: Comparison, like: Console) -> str:
-    """What `like` would show."""
+    """The text that the console `like` would show."""
     return render_document(fitted(document_of(comparison), like.width), like)
 
 
 def fitted(document: Document, width: int) -> Document:
-    """No table that is wider than the terminal, nothing folded: what cannot be unfolded is named by its title."""
+    """The document without tables wider than the terminal; folded blocks become a hint."""
 
     def block_of(block: Block) -> Block:
         match block:
             case Details(title):
-                return Paragraph(f"({title}: in the other formats)")
+                return Paragraph(f"{title} hidden; `--format markdown` lists them.")
             case Table() if width_of(block) > width:
                 return in_lines(block)
         return block
@@ -38,13 +38,13 @@ def fitted(document: Document, width: int) -> Document:
 
 
 def width_of(table: Table) -> int:
-    """Of the table where nothing wraps."""
+    """The width of a table without wrapping."""
     columns = zip(table.columns, *table.rows, strict=True)
     return sum(max(map(cell_len, column)) + GAP for column in columns)
 
 
 def in_lines(table: Table) -> Bullets:
-    """`worse, lm-tiny, score, static, throughput: baseline 1,000 tokens/s, ...`: a row as a sentence that may wrap."""
+    """Rows as lines that may wrap: `worse, lm-tiny, score, static, throughput: baseline 1,000 tokens/s, ...`."""
     lines = []
     for row in table.rows:
         labels = ", ".join(cell for cell in row[: table.labels] if cell != MISSING)

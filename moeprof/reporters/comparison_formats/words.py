@@ -1,4 +1,4 @@
-"""How the parts of a finding are written, on one line and without control characters, whatever the compared files hold."""
+"""The parts of a finding as text, on one line and without control characters, whatever the compared files contain."""
 
 import math
 
@@ -7,18 +7,18 @@ from moeprof.records.units import format_bytes, format_duration, format_signific
 from moeprof.reporters.cells import MISSING, percent, times
 
 SMALLEST, LARGEST = 1e-6, 1e15
-"""Numbers beyond are written with a power of ten: no metric is so small or large, but a file may say anything."""
+"""Numbers outside this range are written with a power of ten: no metric reaches them, but a file may contain anything."""
 
 
 def one_line(text: str, width: int = 0) -> str:
-    """Text that starts no line, no terminal sequence and no command of a CI log; cut to `width` where that is not 0."""
+    """Text without line breaks, terminal sequences and CI commands; truncated to `width` if it is not 0."""
     shown = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
-    safe = shown.replace("##", r"#\x23")  # runners obey ##[...], ##vso[...] and ##teamcity[...] anywhere in a line of a log
+    safe = shown.replace("##", r"#\x23")  # CI runners obey ##[...], ##vso[...] and ##teamcity[...] anywhere in a line of a log
     return f"{safe[: width - 1]}…" if 0 < width < len(safe) else safe
 
 
 def amount(value: float | None, unit: str) -> str:
-    """`1.50 GiB`, `3.21 ms`, `12.3%`, `1,234 tokens/s`."""
+    """A value with its unit: `1.50 GiB`, `3.21 ms`, `12.3%`, `1,234 tokens/s`."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value and not SMALLEST <= abs(value) < LARGEST:
@@ -37,7 +37,7 @@ def amount(value: float | None, unit: str) -> str:
 
 
 def every_digit(value: float | None, unit: str) -> str:
-    """`12,345,678 bytes`."""
+    """A value with all its digits: `12,345,678 bytes`."""
     if value is None or not math.isfinite(value):
         return MISSING
     whole = value.is_integer() and abs(value) < LARGEST
@@ -45,7 +45,7 @@ def every_digit(value: float | None, unit: str) -> str:
 
 
 def amounts(finding: Finding) -> tuple[str, str]:
-    """Baseline and candidate; two values that differ never look the same."""
+    """Baseline and candidate; with all digits if two different values would look the same."""
     values = (finding.baseline, finding.candidate)
     before, after = (amount(value, finding.unit) for value in values)
     if before == after and values[0] != values[1]:
@@ -54,7 +54,7 @@ def amounts(finding: Finding) -> tuple[str, str]:
 
 
 def signed(change: float) -> str:
-    """`-12.3%`; a change that is not nothing never looks like nothing."""
+    """A relative change with three significant digits: `-12.3%`, `+0.00012%`."""
     shown = 100 * change
     if not math.isfinite(shown):
         return MISSING
@@ -62,7 +62,7 @@ def signed(change: float) -> str:
 
 
 def changed(finding: Finding) -> str:
-    """`-12.3% [-14.1% to -10.2%]`: the change with its 95% interval where there is one."""
+    """The change with its 95% interval, if there is one: `-12.3% [-14.1% to -10.2%]`."""
     if finding.change is None:
         return MISSING if None in (finding.baseline, finding.candidate) else "from 0"
     if finding.interval is None:
@@ -72,36 +72,36 @@ def changed(finding: Finding) -> str:
 
 
 def chance(p: float | None) -> str:
-    """`0.0013`, `<0.0001`."""
+    """A p value with two digits: `0.0013`, `<0.0001`."""
     if p is None or not math.isfinite(p):
         return MISSING
     return "<0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def place(finding: Finding) -> str:
-    """`lm-tiny, score, static`: the recipe and where in it."""
+    """The recipe and address: `lm-tiny, score, static`."""
     return one_line(", ".join(part for part in (finding.recipe, finding.where) if part))
 
 
 def both(finding: Finding) -> str:
-    """`1.50 GiB -> 2.00 GiB`, or which side alone has the number."""
+    """Both values, `1.50 GiB -> 2.00 GiB`, or the only one and its side."""
     before, after = amounts(finding)
     if finding.candidate is None:
         return f"{before} in the baseline only"
     return f"{before} -> {after}" if finding.baseline is not None else f"{after} in the candidate only"
 
 
-def told(finding: Finding) -> str:
-    """`1,000 tokens/s -> 880 tokens/s, -12% [-14% to -10%], p 0.0013`, and the reason where there is one."""
+def described(finding: Finding) -> str:
+    """Values, change, p value and note: `1,000 tokens/s -> 880 tokens/s, -12% [-14% to -10%], p 0.0013`."""
     p = "" if finding.p is None else f"p {chance(finding.p)}"
     parts = [both(finding), changed(finding), p, one_line(note(finding))]
     return ", ".join(part for part in parts if part not in ("", MISSING))
 
 
 def note(finding: Finding) -> str:
-    """The reason, and how much processes of one side differ where there are several."""
+    """The reason for the verdict, and the spread between the processes of each side."""
     spreads = finding.spread or (None, None)
     known = [
         f"{name} {100 * size:.2g}%" for name, size in zip(("baseline", "candidate"), spreads, strict=True) if size is not None
     ]
-    return "; ".join(filter(None, [finding.why, f"from process to process: {', '.join(known)}" if known else ""]))
+    return "; ".join(filter(None, [finding.why, f"spread between processes: {', '.join(known)}" if known else ""]))

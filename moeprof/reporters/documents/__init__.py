@@ -1,1 +1,1 @@
-"""What a report says, as a document without a format."""
+"""Reports as documents, independent of the output format."""

@@ -1,4 +1,4 @@
-"""What a replay of placements says: whether moving or copying experts is worth it, and what the text has to do with it."""
+"""The report on a replay of placements: whether to move or copy experts, and how the answer depends on the text."""
 
 from collections.abc import Iterator
 
@@ -22,24 +22,25 @@ PHASE_TITLES = {
 
 
 def summary(results: RunMetrics) -> list[str]:
-    """At most ten statements; nothing where the replay has no numbers."""
+    """At most ten statements; none if the replay has no numbers."""
     lines: list[str] = []
-    for phase in balance_results.phases(results)[:2]:
+    phases = balance_results.phases(results)
+    for phase in phases[:2]:
         lines += [*verdict_lines(results, phase), *copies_line(results, phase)]
-    for phase in balance_results.phases(results)[:1]:
+    for phase in phases[:1]:
         lines += [*move_line(results, phase), *wait_line(results, phase), *domain_line(results, phase)]
-    return [*lines, *what_line(results)]
+    return [*lines, *trace_lines(results)]
 
 
 def body(results: RunMetrics) -> Iterator[Block]:
-    """Each phase."""
+    """Device loads, phase by phase."""
     for phase in balance_results.phases(results):
         yield Heading(f"Phase {PHASE_TITLES.get(phase, phase)}")
         yield from phase_blocks(results, phase)
 
 
 def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
-    """Whether to move experts, by how much on steps that the placement has not seen, and what would change that."""
+    """Whether to move experts, the gain on held-out steps, and the threshold."""
     devices = results.record.balanced.focus
     best = balance_results.best(results, phase, devices, copies=False) or balance_results.best(
         results, phase, devices, copies=True
@@ -49,110 +50,106 @@ def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
     name, gain = best
     before, after = (balancer_value(results, "avg_max_load", phase, one, devices) or 0.0 for one in (CONTIGUOUS.name, name))
     floor = balance_results.floor(results, "avg_max_load", phase, devices)
-    beside = f"ideal {percent(1 / devices)}" + (f", floor without copies {percent(floor)}" if floor is not None else "")
+    limits = f"ideal {percent(1 / devices)}" + (f", floor without copies {percent(floor)}" if floor is not None else "")
     yield (
-        f"{name} on {devices} devices, {phase}: {gain.verdict}. The busiest device takes {percent(after)} of a step's choices in the "
-        f"mean, {percent(before)} under contiguous placement ({beside})."
+        f"Placement ({phase}, {devices} devices): {name}, {gain.verdict}. The busiest device gets {percent(after)} of a step's choices "
+        f"on average, {percent(before)} under contiguous placement ({limits})."
     )
-    yield f"Gain, {phase}: {interval(gain)} on {gain.steps} steps that the placement has not seen. {change(gain, before, floor)}"
+    yield f"Gain ({phase}): {interval(gain)} on {gain.steps} held-out steps. {threshold(gain, before, floor)}"
 
 
 def interval(gain: Gain) -> str:
-    """`7.4% (5.6% to 9.2%)`."""
-    return f"{percent(gain.value)} ({percent(gain.low)} to {percent(gain.high)}, 95%)"
+    """`7.4% (95% interval 5.6% to 9.2%)`."""
+    return f"{percent(gain.value)} (95% interval {percent(gain.low)} to {percent(gain.high)})"
 
 
-def change(gain: Gain, before: float, floor: float | None) -> str:
-    """The number that would turn the verdict."""
-    threshold = before * (1 - WORTH)
-    if gain.verdict == "recommended":
-        return f"It would not be recommended if the mean share stayed above {percent(threshold)}, {percent(WORTH)} below contiguous."
-    if gain.verdict == "not recommended":
-        out = ", which no placement without copies can" if floor is not None and floor > threshold else ""
-        return f"It would be recommended if it brought the mean share below {percent(threshold)}{out}."
+def threshold(gain: Gain, before: float, floor: float | None, who: str = "device") -> str:
+    """The busiest-device share that decides, or how many steps would decide; `before` is the share under contiguous placement."""
+    if gain.verdict != "too little evidence":
+        limit = before * (1 - WORTH)
+        out_of_reach = floor is not None and floor > limit
+        remark = "; no placement without copies reaches it" if out_of_reach else ""
+        return f"Threshold: busiest-{who} share below {percent(limit)} ({WORTH:.0%} better than contiguous){remark}."
     needed = gain.steps_needed
     if needed is None:
-        return f"The gain lies at the {percent(WORTH)} that decide; no number of steps would tell."
-    return f"About {needed:,} test steps like these would tell whether it is above {percent(WORTH)}."
+        return f"The gain is too close to the {WORTH:.0%} threshold for any number of steps to decide."
+    return f"About {needed:,} such test steps would decide whether the gain exceeds {WORTH:.0%}."
 
 
 def copies_line(results: RunMetrics, phase: str) -> Iterator[str]:
-    """What copies of hot experts add, and what they take."""
+    """What copies of hot experts gain, and the memory they cost."""
     devices = results.record.balanced.focus
     best = balance_results.best(results, phase, devices, copies=True)
-    plain = balance_results.best(results, phase, devices, copies=False)
-    if best is None or plain is None:
+    if best is None or balance_results.best(results, phase, devices, copies=False) is None:
         return
     name, gain = best
-    slots = [balancer_value(results, "device_slots", phase, one, devices) or 0 for one in (name, CONTIGUOUS.name)]
-    size = sum(results.record.balanced.trace.expert_bytes.values()) * int(slots[0] - slots[1])
-    memory = f" ({format_bytes(size)} more on each device)" if size else ""
+    slots, usual = (int(balancer_value(results, "device_slots", phase, one, devices) or 0) for one in (name, CONTIGUOUS.name))
+    size = sum(results.record.balanced.trace.expert_bytes.values()) * (slots - usual)
+    memory = f" ({format_bytes(size)} more per device)" if size else ""
     yield (
-        f"With copies, {phase}: {name} with {int(slots[0])} instead of {int(slots[1])} experts of a layer on each device{memory} "
-        f"gains {interval(gain)}: {gain.verdict}."
+        f"Copies ({phase}): {name} with {slots} instead of {usual} experts per layer and device{memory} gains {interval(gain)}: "
+        f"{gain.verdict}."
     )
 
 
 def move_line(results: RunMetrics, phase: str) -> Iterator[str]:
-    """The price of the first recommendation."""
+    """The cost of deploying the best placement without copies."""
     devices = results.record.balanced.focus
     best = balance_results.best(results, phase, devices, copies=False)
     moved = balancer_value(results, "moved_experts", phase, best[0], devices) if best else None
     if best is None or moved is None:
         return
     size = balancer_value(results, "moved_bytes", phase, best[0], devices)
-    told = f", {format_bytes(size)} of weights" if size else ""
-    yield f"Move: {best[0]} takes {int(moved):,} experts of all layers to another device{told}, once."
+    weights = f" ({format_bytes(size)} of weights)" if size else ""
+    yield f"Move: {best[0]} moves {int(moved):,} experts of all layers{weights} to another device, once."
 
 
 def wait_line(results: RunMetrics, phase: str) -> Iterator[str]:
-    """Modelled all-to-alls and the waiting in them."""
+    """Modelled all-to-all time, and the waiting it contains."""
     devices = results.record.balanced.focus
     best = balance_results.best(results, phase, devices, copies=False)
     if best is None:
         return
-    names = (CONTIGUOUS.name, best[0])
+    names = (best[0], CONTIGUOUS.name)
     waits = [balancer_value(results, "virtual_wait_time", phase, name, devices) for name in names]
     takes = [balancer_value(results, "virtual_comm_time", phase, name, devices) for name in names]
     if waits[0] is None or waits[1] is None or takes[0] is None or takes[1] is None:
         return
     yield (
-        f"All-to-alls (modelled): {duration(takes[1])} per {phase} step over all layers, in which the mean device waits "
-        f"{duration(waits[1])}; under contiguous placement {duration(takes[0])} and {duration(waits[0])}."
+        f"All-to-all (modelled): {duration(takes[0])} per {phase} step over all layers, including {duration(waits[0])} of waiting (mean "
+        f"device); {duration(takes[1])} and {duration(waits[1])} under contiguous placement."
     )
 
 
 def domain_line(results: RunMetrics, phase: str) -> Iterator[str]:
-    """What a placement is worth on a text that it was not made from."""
+    """How a placement does on a text that it was not made for."""
     devices = results.record.balanced.focus
     choices = (balance_results.best_elsewhere(results, phase, devices, copies=copies) for copies in (False, True))
     best = next(filter(None, choices), None)
     means = [balance_results.load_elsewhere(results, phase, name, devices) for name in (best or "", CONTIGUOUS.name)]
     if best is None or means[0] is None or means[1] is None:
         return
-    drift = results.at(phase=phase)
-    known = [
-        drift.value("load_divergence", category=pair) for pair in balance_results.drift_pairs(results, phase) if pair != HALVES
-    ]
-    far = f"; their loads are up to {max(known):.3f} bits apart (0 the same, 1 nothing in common)" if known else ""
+    here = results.at(phase=phase)
+    pairs = [pair for pair in balance_results.drift_pairs(results, phase) if pair != HALVES]
+    drift = max((here.value("load_divergence", category=pair) for pair in pairs), default=None)
+    apart = f"; their loads differ by up to {drift:.3f} bits (0 identical, 1 disjoint)" if drift is not None else ""
     yield (
-        f"Other texts: placed by one domain and judged on another, {best} on {devices} devices brings the busiest to "
-        f"{percent(means[0])} in the mean over all pairs, contiguous placement to {percent(means[1])}{far}."
+        f"Other texts: if one domain decides the placement and another is tested, the busiest of {devices} devices gets "
+        f"{percent(means[0])} under {best} and {percent(means[1])} under contiguous placement (mean over domain pairs){apart}."
     )
 
 
-def what_line(results: RunMetrics) -> Iterator[str]:
-    """What was placed and judged."""
-    trace = results.record.balanced.trace
-    if not balance_results.phases(results):
+def trace_lines(results: RunMetrics) -> Iterator[str]:
+    """What was placed, and on how many steps it was tested."""
+    trace, phases = results.record.balanced.trace, balance_results.phases(results)
+    if not phases:
         return
-    told = [
-        f"{int(history):,} + {int(test):,} in {phase}"
-        for phase in balance_results.phases(results)
-        if (history := results.or_none("history_steps", phase=phase)) is not None
-        and (test := results.or_none("test_steps", phase=phase)) is not None
-    ]
-    steps = f"; steps of history and of test: {' and '.join(told)}" if told else ""
-    yield f"Loads: {trace.num_experts} experts in each of {len(trace.layers)} layers, top {trace.top_k}{steps}."
+    steps = []
+    for phase in phases:
+        history, test = map(results.at(phase=phase).or_none, ("history_steps", "test_steps"))
+        if history is not None and test is not None:
+            steps.append(f"{int(history):,} + {int(test):,} in {phase}")
+    split = f"; history + test steps: {', '.join(steps)}" if steps else ""
+    yield f"Trace: {trace.num_experts} experts in each of {len(trace.layers)} layers, top-{trace.top_k}{split}."
     if trace.forced:
-        yield "Routing was forced: these loads are not this model's own."
+        yield "Routing was forced: the loads are not those of this model."

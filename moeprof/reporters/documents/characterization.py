@@ -1,4 +1,4 @@
-"""What a characterization says of each phase."""
+"""The blocks of a phase in the report on a characterization."""
 
 from collections.abc import Iterator
 
@@ -14,11 +14,11 @@ from moeprof.reporters.sections.traffic import traffic_section
 
 
 def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Speed, time, communication, memory, experts, locality."""
+    """Speed, quality, time, communication, memory, experts and locality."""
     trace = run.trace(phase, "static")
     yield speed_table(metrics, phase)
     yield from quality_blocks(metrics, phase)
-    yield from breakdown_blocks(run, metrics, phase)
+    yield from breakdown_blocks(metrics, phase)
     yield from traffic_section(run, metrics, phase)
     yield from memory_blocks(metrics, phase)
     yield from expert_blocks(trace, metrics, phase, run.record.ran.parallel.ranks)

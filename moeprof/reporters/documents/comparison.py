@@ -1,4 +1,4 @@
-"""What a comparison says of each phase: the table, the curves over the batch, where the time and the memory go."""
+"""The blocks of a phase in the report on a comparison: the table, curves over the batch, time and memory."""
 
 from collections.abc import Iterator
 
@@ -9,17 +9,17 @@ from moeprof.reporters.cells import cell, rate, times
 from moeprof.reporters.documents.document import Block, Curves, Details, Heading, Table
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffer_blocks
-from moeprof.reporters.sections.contest import baselines, contest_table, variants_of
 from moeprof.reporters.sections.memory import category_table
 from moeprof.reporters.sections.placement import placement_blocks
 from moeprof.reporters.sections.speed import region_table, regions_of, share_bars
 from moeprof.reporters.sections.tables import scope_name, scopes
 from moeprof.reporters.sections.traffic import traffic_blocks, traffic_table
+from moeprof.reporters.sections.variants import baselines, variant_table, variants_of
 
 
 def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Everything that was measured of one phase."""
-    yield contest_table(run, metrics, phase)
+    """All blocks of one phase."""
+    yield variant_table(run, metrics, phase)
     if len(metrics.domains(phase)) > 1:
         yield Details("throughput per domain", [domain_table(run, metrics, phase)])
     yield from curve_blocks(run, metrics, phase)
@@ -28,13 +28,13 @@ def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     yield from placement_blocks(run, metrics, phase)
     yield from rank_blocks(run, metrics, phase)
     if metrics.distinct("category", "memory_at_peak", phase=phase):
-        yield Heading("What the memory is for", 3)
+        yield Heading("Memory by category", 3)
         yield category_table(metrics, phase, {variant: variant for variant in variants_of(run)})
-    yield Details("outputs, layer by layer", [layer_table(run, metrics, phase)])
+    yield Details("outputs layer by layer", [layer_table(run, metrics, phase)])
 
 
 def domain_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
-    """Equal batches, each domain by itself."""
+    """Speed of each domain at the recipe's batch."""
     against = baselines(run, metrics, phase)
     rows = [
         [
@@ -50,26 +50,26 @@ def domain_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
         for variant in variants_of(run)
         for here in [metrics.at(phase=phase, domain=domain, variant=variant)]
     ]
-    columns = ["domain", "variant", "tokens/s", *(f"over {baseline}" for baseline in against)]
+    columns = ["domain", "variant", "tokens/s", *(f"vs {baseline}" for baseline in against)]
     return Table(columns, rows, labels=2, caption="At the recipe's batch.")
 
 
 def curve_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Throughput and memory over the batch; nothing without a sweep."""
+    """Throughput and memory by batch size; nothing without a sweep."""
     variants = variants_of(run)
     speeds = [(variant, metrics.curve("throughput", "batch", phase=phase, variant=variant)) for variant in variants]
     sizes = [(variant, metrics.curve("memory_total_peak", "batch", phase=phase, variant=variant)) for variant in variants]
     if not any(points for _, points in speeds):
         return
-    yield Heading("Over the batch", 3)
+    yield Heading("Batch sweep", 3)
     yield Curves("Throughput", "batch", "tokens/s", speeds, write_y=rate)
     budget = metrics.or_none("memory_budget", phase=phase)
     limit = None if budget is None else ("budget", budget)
-    yield Curves("Memory at the peak", "batch", "bytes", sizes, limit=limit, write_y=format_bytes)
+    yield Curves("Peak memory", "batch", "bytes", sizes, limit=limit, write_y=format_bytes)
 
 
 def region_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Regions side by side."""
+    """Shares and times of the regions of every variant."""
     variants = variants_of(run)
     regions = regions_of(metrics, phase, variants)
     if not regions:
@@ -89,17 +89,17 @@ def region_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
 
 
 def rank_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """What ranks send each other, side by side; nothing where there was no traffic."""
+    """Communication of every variant; nothing if no traffic was measured."""
     variants = [variant for variant in variants_of(run) if metrics.or_none("collectives", phase=phase, variant=variant)]
     if variants:
-        yield Heading("What ranks send each other", 3)
+        yield Heading("Communication between ranks", 3)
         yield traffic_table(metrics, phase, variants)
         for variant in variants:
             yield Details(f"communication under {name_of(variant)}", list(traffic_blocks(run, metrics, phase, variant)))
 
 
 def layer_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
-    """Each layer on the same inputs as the baseline's."""
+    """Outputs of every layer on the inputs of the baseline's layer."""
     rows = [
         [
             layer,
@@ -114,8 +114,8 @@ def layer_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
         if (compared := here.or_none("output_tokens_compared")) is not None
     ]
     return Table(
-        ["layer", "variant", "tokens that lost nothing", "differing", "largest difference"],
+        ["layer", "variant", "compared tokens", "differing", "largest difference"],
         rows,
         labels=2,
-        caption="Every MoE layer once more, on the inputs that the baseline's layer had.",
+        caption="Every MoE layer repeated on the inputs of the baseline's layer; tokens with a dropped choice in it are excluded.",
     )

@@ -1,4 +1,4 @@
-"""The parts a report is made of; every format renders the same parts."""
+"""The blocks of a report; every format renders the same blocks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from moeprof.records.units import format_significant
 
 @dataclass(frozen=True)
 class Heading:
-    """Level 1 is the report's title."""
+    """A heading; level 1 is the title of the report."""
 
     text: str
     level: int = 2
@@ -16,21 +16,21 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain sentences."""
+    """A paragraph of plain sentences."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """Short statements, one per line."""
+    """Short statements, each on its own line."""
 
     items: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown; the first `labels` columns are words, the rest numbers."""
+    """Cells as text; the first `labels` columns hold words, the others numbers."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Values from 0 to `top`, one row per label; darker is more."""
+    """Values from 0 to `top`, one row per label; a darker cell is a larger value."""
 
     title: str
     labels: Sequence[str]
@@ -51,7 +51,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Stacked:
-    """Bars of parts that add up to a whole, one bar per label, all bars equally long."""
+    """Bars of equal length, one per label, divided into parts that add up to 1."""
 
     title: str
     parts: Sequence[str]
@@ -62,25 +62,25 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Curves:
-    """Something over a batch size, one curve per label; x is spaced by its powers of two."""
+    """Curves over a size, one per label; the x axis is logarithmic with base 2."""
 
     title: str
     x_name: str
     y_name: str
     curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]
-    """A label and its points (x, y), x rising, all above 0; a curve may have one point or none."""
+    """A label and its points (x, y), by rising x; x and y are positive. A curve may have one point or none."""
     caption: str = ""
     limit: tuple[str, float] | None = None
-    """A name and the y, above 0, of a horizontal line."""
+    """The name and the y (> 0) of a horizontal line."""
     write_y: Callable[[float], str] = format_significant
-    """How a y is written, on the axis and elsewhere."""
+    """Formats a y value, on the axis and elsewhere."""
     linear: bool = False
-    """Whether y starts at 0 however far apart its values are."""
+    """Whether y starts at 0, even if its values differ by orders of magnitude."""
 
 
 @dataclass(frozen=True)
 class Details:
-    """What not everybody needs: folded where a format can fold; a terminal shows the title only."""
+    """Blocks for readers who want detail: folded if the format can fold; a terminal shows the title only."""
 
     title: str
     blocks: "Sequence[Block]"

@@ -1,4 +1,4 @@
-"""The model card of a trained checkpoint, in the parts that every format renders."""
+"""The model card of a trained checkpoint, as a document."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,17 +16,17 @@ CHRF_LIMIT, JACCARD_LIMIT, INACTIVE_LIMIT = 90.0, 0.5, 0.3
 
 
 def render(card: ModelCard, name: str) -> str:
-    """As markdown; `name` is the recipe's."""
+    """The model card as markdown; `name` is that of the recipe."""
     return render_document(document_of(card, name))
 
 
 def document_of(card: ModelCard, name: str) -> Document:
-    """What it is, what it learned from, what it can do, how it routes."""
+    """Targets, model, training text, training curve, quality and routing."""
     return [
         Heading(name, level=1),
-        Paragraph(f"Made by moeprof train {name}; every figure here was measured by that command on the stored weights."),
-        Bullets(list(verdicts(card))),
-        Heading("What it is"),
+        Paragraph(f"Created by `moeprof train {name}`, which measured every number here on the stored weights."),
+        Bullets(list(targets(card))),
+        Heading("Model"),
         Table(["property", "value"], list(properties(card)), labels=2),
         Heading("Training text"),
         Table(["domain", "SHA-256 of the text"], [[*item] for item in card.origin.text_hashes.items()], labels=2),
@@ -36,53 +36,53 @@ def document_of(card: ModelCard, name: str) -> Document:
         *quality_blocks(card),
         Heading("Routing"),
         *routing_blocks(card),
-        Heading("Quality that answers"),
-        answers_table(card),
+        Heading("Ablations"),
+        ablation_table(card),
     ]
 
 
-def verdicts(card: ModelCard) -> Iterator[str]:
-    """What was asked of the checkpoint, and whether it is so."""
-    yield told(card.file_bytes <= SIZE_LIMIT, f"the file has {card.file_bytes:,} bytes; at most {SIZE_LIMIT:,} were asked for")
+def targets(card: ModelCard) -> Iterator[str]:
+    """The targets of the checkpoint, and whether it meets them."""
+    yield target(card.file_bytes <= SIZE_LIMIT, f"file size {card.file_bytes:,} bytes (target: at most {SIZE_LIMIT:,})")
     if card.chrf:
         worst = min(card.chrf.values())
-        yield told(worst >= CHRF_LIMIT, f"chrF is at least {worst:.1f} in every language; {CHRF_LIMIT:g} was asked for")
+        yield target(worst >= CHRF_LIMIT, f"chrF at least {worst:.1f} in every language (target: {CHRF_LIMIT:g})")
     if card.twin:
         better = [domain for domain, nats in card.heldout.items() if nats < card.twin.heldout[domain]]
-        yield told(
+        yield target(
             len(better) == len(card.heldout),
             f"better than the dense twin of hidden width k x F in {len(better)} of {len(card.heldout)} domains",
         )
     dead = sum(use.dead_experts for use in card.uses)
-    yield told(not dead, f"{dead} dead experts, summed over phases and layers")
+    yield target(not dead, f"{dead} dead experts, summed over phases and layers")
     if jaccards := [value for use in card.uses for value in use.hot_jaccard.values()]:
-        yield told(
+        yield target(
             min(jaccards) <= JACCARD_LIMIT,
-            f"the hottest quarters of the experts of two domains share as little as {min(jaccards):.2f} (Jaccard) in a layer; "
-            f"at most {JACCARD_LIMIT:g} was asked for",
+            f"smallest Jaccard index of two domains' hottest quarters of the experts in a layer: {min(jaccards):.2f} "
+            f"(target: at most {JACCARD_LIMIT:g})",
         )
     if idle := [value for use in card.uses for value in use.inactive.values()]:
-        yield told(
+        yield target(
             fmean(idle) >= INACTIVE_LIMIT,
-            f"a decode step with batch {card.decode_batch} leaves {percent(fmean(idle))} of the experts idle; "
-            f"{percent(INACTIVE_LIMIT)} was asked for",
+            f"{percent(fmean(idle))} of the experts idle in a decode step with batch {card.decode_batch} "
+            f"(target: at least {percent(INACTIVE_LIMIT)})",
         )
 
 
-def told(so: bool, statement: str) -> str:
-    """A target that was met or missed."""
-    return f"{'met' if so else 'MISSED'}: {statement}"
+def target(met: bool, statement: str) -> str:
+    """A target with `met` or `MISSED` before it."""
+    return f"{'met' if met else 'MISSED'}: {statement}"
 
 
 def properties(card: ModelCard) -> Iterator[list[str]]:
-    """The model and its making."""
+    """Rows about the model and its training."""
     model, train = card.origin.recipe["model"], card.origin.recipe["train"]
     yield ["parameters", f"{card.num_parameters:,}"]
     layers = "".join(
         f"{model[key]} {word} " for key, word in (("encoder_layers", "encoder"), ("decoder_layers", "decoder")) if model[key]
     )
-    yield ["layers", f"{layers.strip()}, every {model['moe_every']}. with experts"]
-    yield ["width, experts, hidden width of one", f"{model['dim']}, {model['experts']}, {model['ffn_dim']}"]
+    yield ["layers", f"{layers.strip()}, MoE every {model['moe_every']}"]
+    yield ["width, experts, expert hidden width", f"{model['dim']}, {model['experts']}, {model['ffn_dim']}"]
     yield ["tokenizer, vocabulary", f"{model['tokenizer']}, {model['vocab_size']}"]
     yield ["file", f"{format_bytes(card.file_bytes)}, matrices bfloat16; SHA-256 {card.sha256}"]
     yield ["training", f"{train['steps']:,} steps, {format_count(card.origin.tokens)} tokens, {train['threads']} threads"]
@@ -93,24 +93,24 @@ def properties(card: ModelCard) -> Iterator[list[str]]:
 
 
 def curve_table(card: ModelCard) -> Table:
-    """A few points, the last one among them."""
+    """Some points of the training curve, including the last one."""
     domains, curve = list(card.heldout), thinned(card.origin.curve)
     rows = [
         [f"{point.step:,}", format_count(point.tokens), bits(point.loss), *(bits(point.heldout[domain]) for domain in domains)]
         for point in curve
     ]
-    caption = "Bits per predicted token: of the training text since the point before, then of held-out text."
+    caption = "Bits per predicted token: training text since the previous point, then held-out text by domain."
     return Table(["step", "tokens", "training", *domains], rows, labels=0, caption=caption)
 
 
 def thinned(curve: list[CurvePoint]) -> list[CurvePoint]:
-    """At most CURVE_POINTS, evenly spread, counted from the end."""
+    """At most CURVE_POINTS points, evenly spaced, including the last one."""
     stride = max(1, -(-len(curve) // CURVE_POINTS))
     return curve[::-1][::stride][::-1]
 
 
 def quality_blocks(card: ModelCard) -> Iterator[Block]:
-    """Cross-entropy beside the twin's, and chrF."""
+    """Cross-entropy of the model and its twin, and chrF."""
     unit = "bits per byte" if card.origin.recipe["model"]["tokenizer"] == "bytes" else "bits per token"
     columns = ["domain", unit, *(["dense twin"] if card.twin else []), *(["chrF"] if card.chrf else [])]
     rows = [
@@ -125,42 +125,42 @@ def quality_blocks(card: ModelCard) -> Iterator[Block]:
     yield Table(columns, rows)
     if card.twin:
         yield Paragraph(
-            f"The twin is dense, with every FFN of hidden width k x F: {card.twin.num_parameters:,} parameters, "
-            f"trained on the same {format_count(card.twin.tokens)} tokens in the same order."
+            f"The dense twin has FFNs of hidden width k x F: {card.twin.num_parameters:,} parameters, trained on the same "
+            f"{format_count(card.twin.tokens)} tokens in the same order."
         )
 
 
 def routing_blocks(card: ModelCard) -> Iterator[Block]:
-    """How different the domains are, and how many experts a decode step leaves idle."""
+    """Differences between domains, and idle experts in a decode step."""
     pairs = list(dict.fromkeys(pair for use in card.uses for pair in use.hot_jaccard))
     yield Table(
         ["phase", "layer", "dead", *pairs],
         [[use.phase, use.layer, str(use.dead_experts), *numbers(use.hot_jaccard, pairs)] for use in card.uses],
         labels=2,
-        caption="Dead experts, and the Jaccard index of the hottest quarters of the experts in two domains.",
+        caption="Dead experts, and the Jaccard index of the hottest quarters of the experts of two domains.",
     )
     decoding = [use for use in card.uses if use.inactive]
     domains = list(dict.fromkeys(domain for use in decoding for domain in use.inactive))
     yield Table(
-        ["layer", *domains, "by arithmetic"],
+        ["layer", *domains, "lower bound"],
         [[use.layer, *idle(use, domains), percent(use.inactive_bound)] for use in decoding],
-        caption=f"Share of the experts that a decode step of {card.decode_batch} sequences, all of them running, leaves idle; "
-        "beside it what the number of tokens alone would leave.",
+        caption=f"Share of the experts that are idle in a decode step of {card.decode_batch} running sequences; lower bound = idle "
+        "because of the number of tokens alone.",
     )
 
 
 def idle(use: LayerUse, domains: Iterable[str]) -> list[str]:
-    """By domain."""
+    """Idle shares by domain, or dashes."""
     return [percent(use.inactive[domain]) if domain in use.inactive else "-" for domain in domains]
 
 
 def numbers(values: Mapping[str, float], keys: Iterable[str]) -> list[str]:
-    """Two digits each."""
+    """Values with two digits, or dashes."""
     return [f"{values[key]:.2f}" if key in values else "-" for key in keys]
 
 
-def answers_table(card: ModelCard) -> Table:
-    """What every change costs."""
+def ablation_table(card: ModelCard) -> Table:
+    """The cost of every ablation in held-out cross-entropy."""
     changed = {"as trained": card.heldout} | card.answers
     usual = fmean(card.heldout.values())
     rows = [
@@ -172,5 +172,5 @@ def answers_table(card: ModelCard) -> Table:
 
 
 def bits(nats: float, digits: int = 2) -> str:
-    """Cross-entropy in bits."""
+    """A cross-entropy in nats, as bits."""
     return f"{nats / math.log(2):.{digits}f}"

@@ -1,4 +1,4 @@
-"""What a placement file says, and what differs between two."""
+"""The content of a placement file, and the differences between two."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -7,10 +7,10 @@ from moeprof.records.placement import Move, Placement
 from moeprof.reporters.documents.document import Block, Document, Paragraph, Table
 
 
-def shown(placement: Placement) -> Document:
-    """A line per layer and rank, with what the rank holds beyond contiguous placement."""
+def content(placement: Placement) -> Document:
+    """A table with a row per layer and rank: its experts, and how many contiguous placement has elsewhere."""
     rows = [
-        [layer, str(number), str(len(held)), strangers(placement, number, held), listed(held)]
+        [layer, str(number), str(len(held)), remote_experts(placement, number, held), listed(held)]
         for layer, ranks in placement.layers.items()
         for number, held in enumerate(ranks)
     ]
@@ -18,39 +18,42 @@ def shown(placement: Placement) -> Document:
     whose = f" for the model {placement.model_hash[:12]}" if placement.model_hash else ""
     sentence = (
         f"{placement.num_experts} experts in each of {len(placement.layers)} layers on {placement.num_ranks} ranks{whose}, "
-        f"{copies} copies among them."
+        f"{copies} copies."
     )
-    caption = "Moved: experts that contiguous placement, equally many neighbours on each rank, has elsewhere."
+    caption = "moved = experts that contiguous placement (an equal block on each rank) has on a different rank"
     columns = ["layer", "rank", "slots", "moved", "experts"]
     return [Paragraph(sentence), Table(columns, rows, caption=caption)]
 
 
-def strangers(placement: Placement, rank: int, held: Sequence[int]) -> str:
-    """How many of a rank's experts contiguous placement has elsewhere."""
+def remote_experts(placement: Placement, rank: int, held: Sequence[int]) -> str:
+    """The number of a rank's experts that contiguous placement has on a different rank."""
     return str(sum(expert * placement.num_ranks // placement.num_experts != rank for expert in held))
 
 
-def told_apart(before: Placement, after: Placement) -> Document:
-    """The experts that change their ranks, those with the same change in one line."""
+def differences(before: Placement, after: Placement) -> Document:
+    """The experts that change rank, grouped by the same change."""
     moves = list(before.moves(after))
-    return [*foreign(before, after), *(moved(moves) if moves else [Paragraph("The same experts on the same ranks.")])]
+    return [
+        *mismatches(before, after),
+        *(moved(moves) if moves else [Paragraph("Both placements have the same experts on the same ranks.")]),
+    ]
 
 
-def foreign(before: Placement, after: Placement) -> Iterator[Block]:
-    """What makes two placements hard to compare."""
+def mismatches(before: Placement, after: Placement) -> Iterator[Block]:
+    """Remarks if the placements are for different models, or different numbers of experts or ranks."""
     hashes = before.model_hash, after.model_hash
     if all(hashes) and hashes[0] != hashes[1]:
-        yield Paragraph(f"They are for different models: {hashes[0][:12]} and {hashes[1][:12]}.")
+        yield Paragraph(f"The placements are for different models: {hashes[0][:12]} and {hashes[1][:12]}.")
     for what, one, other in (
         ("experts", before.num_experts, after.num_experts),
         ("ranks", before.num_ranks, after.num_ranks),
     ):
         if one != other:
-            yield Paragraph(f"The first one is for {one} {what}, the second one for {other}.")
+            yield Paragraph(f"The first placement is for {one} {what}, the second for {other}.")
 
 
 def moved(moves: Sequence[Move]) -> Iterator[Block]:
-    """Layer by layer."""
+    """A table of moves, layer by layer."""
 
     def change(move: Move) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return move.before, move.after
@@ -61,12 +64,12 @@ def moved(moves: Sequence[Move]) -> Iterator[Block]:
         for (before, after), same in groupby(sorted(of_layer, key=change), key=change)
     ]
     layers = len({move.layer for move in moves})
-    yield Paragraph(f"{len(moves):,} experts of {layers} layers change their ranks.")
-    yield Table(["layer", "from rank", "to rank", "experts"], rows, caption="All ranks that hold an expert, before and after.")
+    yield Paragraph(f"{len(moves):,} experts in {layers} layers change rank.")
+    yield Table(["layer", "from rank", "to rank", "experts"], rows, caption="All ranks of an expert, before and after.")
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """`0-3 7 9-10`: rising, neighbours drawn together."""
+    """Sorted numbers with ranges: `0-3 7 9-10`."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and found[-1][-1] == number - 1:

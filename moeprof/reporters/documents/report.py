@@ -1,4 +1,4 @@
-"""What a run says: its result in a few lines, then each phase, then where the numbers come from."""
+"""The report on a run: a summary of at most ten lines, then each phase, then provenance."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ PHASE_TITLES = {
 
 @dataclass(frozen=True)
 class ReportLayout:
-    """How the runs of one command are told."""
+    """How the runs of one command are reported."""
 
     title: str
     lines: Callable[[Run, RunMetrics], list[str]]
-    """At most ten."""
+    """The summary, at most ten lines."""
     phase_blocks: Callable[[Run, RunMetrics, str], Iterator[Block]]
 
 
@@ -33,41 +33,42 @@ KINDS = {
     "characterize": ReportLayout("Summary", summary, characterization.phase_blocks),
     "optimize": ReportLayout("Verdict", verdict, comparison.phase_blocks),
 }
-"""By command; a run of a model under any other is told as a characterization."""
+"""By command; a run of a model under another command is reported as a characterization."""
 
 
 def document_of(run: Run) -> Document:
-    """All parts, in order; what was not recorded is said."""
+    """All blocks in order; parts that were not recorded are named."""
     title, lines, body = model_parts(run) if run.record.recipe else replay_parts(run)
     document: Document = [Heading(f"moeprof {run.record.command}: {run.record.name}", 1)]
     if not run.record.valid:
-        document.append(Paragraph(f"THIS RUN IS NOT VALID: {'; '.join(run.record.reasons)}. What it recorded follows."))
+        document.append(
+            Paragraph(f"THIS RUN IS NOT VALID: {'; '.join(run.record.reasons)}. The numbers that it recorded follow.")
+        )
     document += [Heading(title), Bullets(lines)]
     if run.record.notes:
-        document += [Heading("Remarks", 3), Bullets(run.record.notes)]
-    where = [*provenance(run), *link_blocks(RunMetrics.of(run))]
-    return [*document, *body, Heading("Where the numbers come from"), *where]
+        document += [Heading("Notes", 3), Bullets(run.record.notes)]
+    return [*document, *body, Heading("Where the numbers come from"), *provenance(run), *link_blocks(RunMetrics.of(run))]
 
 
 Parts = tuple[str, list[str], Iterable[Block]]
-"""The title of the first lines, these lines, and everything after them."""
+"""The title of the summary, its lines, and the blocks after it."""
 
 
 def replay_parts(run: Run) -> Parts:
-    """Of a replay of either kind."""
+    """The parts of a replay of caches or of placements."""
     results, kind = of_replay(run), balance if run.record.balance else replay
     return "Summary", kind.summary(results), kind.body(results)
 
 
 def model_parts(run: Run) -> Parts:
-    """Of a run of a model: phase by phase."""
+    """The parts of a run of a model."""
     metrics = RunMetrics.of(run)
     kind = KINDS.get(run.record.command, KINDS["characterize"])
     return kind.title, kind.lines(run, metrics), phases(run, metrics, kind)
 
 
 def phases(run: Run, metrics: RunMetrics, kind: ReportLayout) -> Iterator[Block]:
-    """Each under its title."""
+    """The blocks of every phase, each with its heading."""
     for phase in run.record.ran.phases:
         nothing = [Paragraph("Nothing was recorded in this phase.")]
         yield Heading(f"Phase {PHASE_TITLES[phase]}")

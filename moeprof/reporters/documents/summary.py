@@ -1,16 +1,17 @@
-"""The ten lines that a reader in a hurry takes along."""
+"""The summary of a characterization: at most ten lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
-from moeprof.records.units import format_bytes
-from moeprof.reporters.cells import count, duration, percent, rate, times
+from moeprof.records.units import format_bytes, format_significant
+from moeprof.reporters.cells import count, duration, percent, plural, rate, times
 
-MOST = 10
-"""Lines; doubts are never among those that are left out."""
+MAX_LINES = 10
+"""Lines of a summary or verdict; warnings are never among those that are cut."""
 
-VERBS = {"score": "Scoring", "encode": "Encoding", "decode": "Decoding"}
+DOING = {"score": "scoring", "encode": "encoding", "decode": "decoding"}
+"""What a model does in each phase."""
 
 
 def summary(run: Run, metrics: RunMetrics) -> list[str]:
@@ -19,93 +20,108 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
     lines = [
         *model_lines(run, metrics),
         *(line for phase in phases for line in speed_line(metrics, phase)),
-        *quality_line(metrics, phases),
+        *quality_lines(metrics, phases),
         *waste_line(metrics, phases),
         *drop_line(metrics, phases),
         *activity_line(run, metrics, phases),
         *traffic_line(run, metrics, phases, "static"),
         *balance_line(metrics, phases),
     ]
-    doubts = list(trust_line(run))
-    return [*lines[: MOST - len(doubts)], *doubts]
+    return with_warnings(run, lines)
+
+
+def with_warnings(run: Run, lines: Sequence[str]) -> list[str]:
+    """The first lines and all warnings, MAX_LINES together."""
+    warnings = list(warning_lines(run))
+    return [*lines[: MAX_LINES - len(warnings)], *warnings]
 
 
 def model_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:
-    """The model and its twin by size."""
+    """Size and arithmetic of the model, compared with its dense twin."""
     model, gating = run.record.ran.model, run.record.ran.gating
-    ours, twin = metrics.or_none("num_parameters", variant="static"), metrics.or_none("num_parameters", variant="dense")
-    experts, size = metrics.or_none("expert_parameters", variant="static"), metrics.or_none("memory_static", variant="static")
-    flops, twin_flops = (
-        metrics.or_none("flops_per_token", variant="static"),
-        metrics.or_none("flops_per_token", variant="dense"),
-    )
-    if not (ours and twin and experts and size and flops and twin_flops):
+    moe, dense = metrics.at(variant="static"), metrics.at(variant="dense")
+    parameters, twin_parameters = moe.or_none("num_parameters"), dense.or_none("num_parameters")
+    experts, size = moe.or_none("expert_parameters"), moe.or_none("memory_static")
+    flops, twin_flops = moe.or_none("flops_per_token"), dense.or_none("flops_per_token")
+    if not (parameters and twin_parameters and experts and size and flops and twin_flops):
         return
-    whose = " on each rank" if run.record.ran.parallel.ranks > 1 else ""
+    per_rank = " per rank" if run.record.ran.parallel.ranks > 1 else ""
     yield (
-        f"The model has {count(ours)} parameters ({format_bytes(size)}{whose}), {percent(experts / ours)} of them in "
-        f"{model.experts} experts per MoE layer, of which a token uses {gating.top_k}; its dense twin has {count(twin)}."
+        f"Model: {count(parameters)} parameters ({format_bytes(size)}{per_rank}), {percent(experts / parameters)} of them in experts "
+        f"({model.experts} per MoE layer, top-{gating.top_k}). Dense twin: {count(twin_parameters)} parameters."
     )
-    yield f"Per token the model needs {times(flops / twin_flops)} the arithmetic of the twin; what it takes beyond that is overhead."
+    yield (
+        f"The MoE needs {times(flops / twin_flops)} the FLOPs per token of its dense twin; slowdown beyond that is MoE overhead."
+    )
 
 
 def speed_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
-    """How fast, and how much slower than the twin."""
-    speed, latency = (
-        metrics.or_none("throughput", phase=phase, variant="static"),
-        metrics.or_none("step_latency", phase=phase, variant="static"),
-    )
-    slowdown = metrics.or_none("slowdown_vs_dense", phase=phase, variant="static")
+    """Speed of a phase, and the slowdown against the dense twin."""
+    here = metrics.at(phase=phase, variant="static")
+    speed, latency, slowdown = map(here.or_none, ("throughput", "step_latency", "slowdown_vs_dense"))
     if speed and latency and slowdown:
-        yield f"{VERBS[phase]}: {rate(speed)} tokens/s, {duration(latency)} a step, {times(slowdown)} the time of the dense twin."
-
-
-def waste_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
-    """Slots computed over slots needed."""
-    wastes = {phase: metrics.or_none("waste_factor", phase=phase, variant="static") for phase in phases}
-    told = [f"{times(waste)} ({phase})" for phase, waste in wastes.items() if waste]
-    if told:
-        yield f"Waste: static gating computes {', '.join(told)} as many expert slots as the tokens need."
-
-
-def drop_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
-    """What capacity loses."""
-    drops = {phase: metrics.or_none("dropped_tokens", phase=phase, variant="static") for phase in phases}
-    told = [f"{percent(drop)} ({phase})" for phase, drop in drops.items() if drop is not None]
-    if any(drops.values()):
-        yield f"Dropped: {', '.join(told)} of the tokens lose at least one of their experts in a layer, because it is full."
-    elif told:
-        yield "Dropped: no token loses an expert; the capacity is never reached."
-
-
-def activity_line(run: Run, metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
-    """How many experts a step leaves idle, and how much of that is arithmetic."""
-    told = []
-    for phase in phases:
-        idle, bound = (
-            metrics.or_none("inactive_fraction", phase=phase, variant="static"),
-            metrics.or_none("active_bound", phase=phase, variant="static"),
+        yield (
+            f"{DOING[phase].capitalize()}: {rate(speed)} tokens/s, {duration(latency)} per step, {times(slowdown)} the time of the "
+            "dense twin."
         )
-        if idle is not None and bound is not None:
-            floor = 1 - bound / run.record.ran.model.experts
-            why = f", {percent(floor)} because it has so few tokens" if floor > 0 else ""
-            told.append(f"{percent(idle)} ({phase}{why})")
-    if told:
-        yield f"Idle: {' and '.join(told)} of the experts have nothing to do in a step."
 
 
-def quality_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
-    """How well the model does its work."""
+def quality_lines(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
+    """Bits per byte of a language model, chrF of a translation model."""
     for phase in phases:
-        bits, chrf = (metrics.or_none(metric, phase=phase, variant="static") for metric in ("bits_per_byte", "chrf"))
+        bits, chrf = map(metrics.at(phase=phase, variant="static").or_none, ("bits_per_byte", "chrf"))
         if bits is not None:
-            yield f"Quality: {bits:.3f} bits per byte ({phase})."
+            yield f"Quality ({phase}): {bits:.3f} bits per byte."
         if chrf is not None:
-            yield f"Quality: chrF {chrf:.1f} against the references ({phase})."
+            yield f"Quality ({phase}): chrF {chrf:.1f} against the references."
 
 
-def balance_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
-    """The worst imbalance of any layer."""
+def waste_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
+    """Capacity slots computed per slot required."""
+    parts = [f"{times(waste)} {DOING[phase]}" for phase, waste in by_phase(metrics, "waste_factor", phases).items() if waste]
+    if parts:
+        yield f"Waste (slots computed per slot required, static gating): {', '.join(parts)}."
+
+
+def drop_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
+    """The share of tokens that exceed the capacity of an expert."""
+    drops = by_phase(metrics, "dropped_tokens", phases)
+    if any(drops.values()):
+        parts = [f"{percent(drop)} {DOING[phase]}" for phase, drop in drops.items()]
+        yield f"Dropped tokens (an expert over capacity): {', '.join(parts)}."
+    elif drops:
+        yield "Dropped tokens: none; no expert exceeded its capacity."
+
+
+def activity_line(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
+    """Experts without a token in a step, and how many of them are idle because the step has too few tokens."""
+    idle = by_phase(metrics, "inactive_fraction", phases)
+    if not idle:
+        return
+    shares = ", ".join(f"{percent(share)} {DOING[phase]}" for phase, share in idle.items())
+    yield " ".join([f"Idle experts per step: {shares}.", *idle_bounds(run, metrics, list(idle))])
+
+
+def idle_bounds(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
+    """For each phase with too few tokens to use all experts, the share that must be idle: 1 - min(E, k x tokens) / E."""
+    top_k, experts = run.record.ran.gating.top_k, run.record.ran.model.experts
+    for phase in phases:
+        bound, tokens = map(metrics.at(phase=phase, variant="static").or_none, ("active_bound", "step_tokens"))
+        if bound is not None and tokens is not None and bound < experts:
+            yield (
+                f"With {format_significant(tokens)} tokens x top-{top_k}, at least {percent(1 - bound / experts)} must be idle "
+                f"when {DOING[phase]}."
+            )
+
+
+def by_phase(metrics: RunMetrics, metric: str, phases: Sequence[str]) -> dict[str, float]:
+    """A metric of static gating over all domains, for the phases that have it."""
+    found = {phase: metrics.or_none(metric, phase=phase, variant="static") for phase in phases}
+    return {phase: value for phase, value in found.items() if value is not None}
+
+
+def balance_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
+    """The layer and phase with the most uneven load."""
     found = [
         (value, phase, layer)
         for phase in phases
@@ -114,27 +130,29 @@ def balance_line(metrics: RunMetrics, phases: list[str]) -> Iterator[str]:
     ]
     if found:
         value, phase, layer = max(found)
-        yield f"Balance: the hottest expert takes {times(value)} the mean load of its layer ({phase}, layer {layer})."
+        yield f"Load balance: the hottest expert gets {times(value)} the mean load of its layer ({phase}, layer {layer})."
 
 
-def traffic_line(run: Run, metrics: RunMetrics, phases: list[str], variant: str) -> Iterator[str]:
-    """What ranks send each other, and how long they stand still for it."""
-    told = []
+def traffic_line(run: Run, metrics: RunMetrics, phases: Sequence[str], variant: str) -> Iterator[str]:
+    """Bytes that cross ranks, and the exposed communication time, per step."""
+    parts = []
     for phase in phases:
-        crossing = metrics.or_none("comm_bytes", phase=phase, variant=variant, category="crossing")
-        exposed, part = (
-            metrics.or_none(metric, phase=phase, variant=variant) for metric in ("comm_exposed_time", "comm_share")
-        )
+        here = metrics.at(phase=phase, variant=variant)
+        crossing = here.or_none("comm_bytes", category="crossing")
+        exposed, share = here.or_none("comm_exposed_time"), here.or_none("comm_share")
         if crossing is not None and exposed is not None:
-            share = f", {percent(part)} of it" if part is not None else ""
-            told.append(f"{format_bytes(crossing)} a step and stand still for {duration(exposed)}{share} ({phase})")
-    if told:
-        yield f"Traffic: {run.record.ran.parallel.ranks} ranks send each other {'; '.join(told)}."
+            of_step = f" ({percent(share)} of it)" if share is not None else ""
+            parts.append(f"{format_bytes(crossing)} and {duration(exposed)} exposed per {phase} step{of_step}")
+    if parts:
+        yield f"Communication between {run.record.ran.parallel.ranks} ranks: {'; '.join(parts)}."
 
 
-def trust_line(run: Run) -> Iterator[str]:
-    """What speaks against the figures."""
+def warning_lines(run: Run) -> Iterator[str]:
+    """Reasons to distrust the numbers."""
     if run.record.ran.forced:
-        yield f"Routing was forced ({run.record.ran.routing.source}): loads and drops are not this model's own."
-    if run.record.noisy:
-        yield f"{len(run.record.noisy)} of the timings vary by more than 10% between rounds: look at them with care."
+        yield f"Routing was forced ({run.record.ran.routing.source}): loads and drops are not those of this model."
+    if number := len(run.record.noisy):
+        yield (
+            f"{number} {plural(number, 'timing is', 'timings are')} noisy (IQR > 10% of the median). Re-run on a quiet machine before "
+            f"you quote {plural(number, 'it', 'them')}."
+        )

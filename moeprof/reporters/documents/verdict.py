@@ -1,4 +1,4 @@
-"""What came of an optimization, in words: speed, memory, outputs, and what is in the way now."""
+"""The verdict on optimizations: speed, memory, outputs, and the next bottleneck, in at most ten lines."""
 
 from collections.abc import Iterator
 
@@ -7,16 +7,16 @@ from moeprof.analysis.timing.bottleneck import bottleneck
 from moeprof.records.recipe.variant import baselines as known_baselines
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
-from moeprof.reporters.cells import duration, percent, times
-from moeprof.reporters.documents.summary import MOST, VERBS, traffic_line, trust_line
+from moeprof.reporters.cells import duration, percent, plural, times
+from moeprof.reporters.documents.summary import DOING, traffic_line, with_warnings
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffered_variants
-from moeprof.reporters.sections.contest import baseline_of, baselines, batch_cell, max_batch_cell, variants_of
 from moeprof.reporters.sections.placement import placement_line
+from moeprof.reporters.sections.variants import baseline_of, baselines, batch_cell, is_lower_bound, variants_of
 
 
 def verdict(run: Run, metrics: RunMetrics) -> list[str]:
-    """How fast every optimization is in every phase, and what else there is to say of the last one; at most ten lines."""
+    """The speed of every optimization in every phase, and details of the last one; at most ten lines."""
     optimizations = [label for label in variants_of(run) if label not in known_baselines()]
     last, lines = variants_of(run)[-1], []
     phases: list[str] = [phase for phase in run.record.ran.phases if phase in metrics.phases]
@@ -28,119 +28,127 @@ def verdict(run: Run, metrics: RunMetrics) -> list[str]:
             *outputs_line(run, metrics, phase, last),
             *placement_line(run, metrics, phase, last),
         ]
-    lines += (line for phase in phases for line in bottleneck_line(run, metrics, phase, last))
+    lines += (line for phase in phases for line in bottleneck_line(metrics, phase, last))
     lines += traffic_line(run, metrics, phases, last)
-    doubts = list(trust_line(run))
-    return [*lines[: MOST - len(doubts)], *doubts]
+    return with_warnings(run, lines)
 
 
 def speed_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[str]:
-    """Both speed-ups, apart."""
+    """Speed-ups at each variant's best batch and at equal batches; at equal batches over earlier baselines too."""
     against, *others = baselines(run, metrics, phase) or [""]
+    here = metrics.at(phase=phase, variant=variant)
     if not against:
-        if metrics.or_none("output_tokens_differing", phase=phase, variant=variant):
-            yield f"{VERBS[phase]}: outputs differ, so no speed-up is told."
+        if here.or_none("output_tokens_differing"):
+            yield f"{DOING[phase].capitalize()}: outputs differ, so no speed-up is reported."
         return
-    size = run.record.ran.load.batch_size
-    best = metrics.or_none("speedup_max_throughput", phase=phase, variant=variant, category=against)
-    equal = metrics.or_none("speedup_equal_batch", phase=phase, variant=variant, category=against)
-    told = []
-    if best is not None:
+    best, equal = (speed_up(here, f"speedup_{kind}", against) for kind in ("max_throughput", "equal_batch"))
+    size, parts = run.record.ran.load.batch_size, []
+    if best:
         batches = [batch_cell(metrics.or_none("best_batch", phase=phase, variant=one)) for one in (variant, against)]
-        speed = judged(best, between(metrics, "speedup_max_throughput", phase, variant, against))
-        told.append(
-            f"at {speed} the speed of {name_of(against)}, each at its own best batch ({batches[0]} against {batches[1]})"
-        )
-    if equal is not None:
-        speed = judged(equal, between(metrics, "speedup_equal_batch", phase, variant, against))
-        told.append(f"at {speed}{'' if told else f' the speed of {name_of(against)}'} where both have batch {size}")
-    order = variants_of(run)
-    for other in [one for one in others if order.index(one) < order.index(variant)]:
-        metric = "speedup_max_throughput" if best is not None else "speedup_equal_batch"
-        ratio = metrics.or_none(metric, phase=phase, variant=variant, category=other)
-        speed = "" if ratio is None else judged(ratio, between(metrics, metric, phase, variant, other))
-        told += [f"at {speed} the speed of {name_of(other)}"] if speed else []
-    if told:
-        yield f"{VERBS[phase]}: {name_of(variant)} runs {', '.join(told)}."
+        parts.append(f"{best} as fast as {name_of(against)}, each at its best batch ({batches[0]} vs {batches[1]})")
+    if equal:
+        parts.append(f"{equal} at equal batch {size}" if best else f"{equal} as fast as {name_of(against)} at batch {size}")
+    metric, order = "speedup_max_throughput" if best else "speedup_equal_batch", variants_of(run)
+    earlier = (other for other in others if order.index(other) < order.index(variant))
+    parts += [f"{speed} as fast as {name_of(other)}" for other in earlier if (speed := speed_up(here, metric, other))]
+    if parts:
+        yield f"{DOING[phase].capitalize()}: {name_of(variant)} is {'; '.join(parts)}."
 
 
-def between(metrics: RunMetrics, metric: str, phase: str, variant: str, against: str) -> tuple[float, float] | None:
-    """The 95% interval of a speed-up."""
-    low, high = (metrics.or_none(f"{metric}_{end}", phase=phase, variant=variant, category=against) for end in ("low", "high"))
-    return None if low is None or high is None else (low, high)
-
-
-def judged(ratio: float, interval: tuple[float, float] | None) -> str:
-    """The speed-up with its interval, and what may not be read out of it."""
-    unsure = interval is not None and interval[0] <= 1 <= interval[1]
-    shown = "" if interval is None else f" [{times(interval[0])} to {times(interval[1])}]"
-    return f"{times(ratio)}{shown}{' (no difference that the rounds can show)' if unsure else ''}"
+def speed_up(here: RunMetrics, metric: str, against: str) -> str:
+    """`6.33x [6.2x to 6.5x]`, with a remark if the interval contains 1; empty if the speed-up was not measured."""
+    ratio, low, high = (here.or_none(f"{metric}{end}", category=against) for end in ("", "_low", "_high"))
+    if ratio is None:
+        return ""
+    if low is None or high is None:
+        return times(ratio)
+    remark = " (no measurable difference)" if low <= 1 <= high else ""
+    return f"{times(ratio)} [{times(low)} to {times(high)}]{remark}"
 
 
 def memory_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[str]:
-    """Peaks at the same batch, and the largest batch that fits."""
+    """Peaks at the same batch, and the largest batch within the budget, before and after."""
     baseline = next(iter(baselines(run, metrics, phase)), baseline_of(run))
-    before, after = (metrics.or_none("memory_total_peak", phase=phase, variant=one) for one in (baseline, variant))
-    moving, moves = (metrics.or_none("memory_dynamic_peak", phase=phase, variant=one) for one in (baseline, variant))
-    if before is None or after is None or not moving or moves is None:
+    before, after = (metrics.at(phase=phase, variant=one) for one in (baseline, variant))
+    totals = [one.or_none("memory_total_peak") for one in (before, after)]
+    was, now = (one.or_none("memory_dynamic_peak") for one in (before, after))
+    if totals[0] is None or totals[1] is None or not was or now is None:
         return
     sentence = (
-        f"Memory ({phase}, batch {run.record.ran.load.batch_size}): {format_bytes(after)} at the peak instead of "
-        f"{format_bytes(before)}; what is not weights: {format_bytes(moves)} instead of {format_bytes(moving)} "
-        f"({moves / moving - 1:+.1%})"
+        f"Memory ({phase}, batch {run.record.ran.load.batch_size}): peak {format_bytes(totals[0])} → {format_bytes(totals[1])}; "
+        f"activations and buffers {format_bytes(was)} → {format_bytes(now)} ({now / was - 1:+.1%})"
     )
     budget = metrics.or_none("memory_budget", phase=phase)
-    if budget is not None and metrics.or_none("max_batch", phase=phase, variant=variant) is not None:
-        sizes = [max_batch_cell(run, metrics, phase, one) for one in (variant, baseline)]
-        sentence += f"; {format_bytes(budget)} hold a batch of {sizes[0]} instead of {sizes[1]}"
+    if budget is not None and after.or_none("max_batch") is not None:
+        sizes = [largest_batch(metrics, phase, one) for one in (baseline, variant)]
+        sentence += f"; largest batch within the {format_bytes(budget)} budget: {sizes[0]} → {sizes[1]}"
     yield f"{sentence}."
 
 
+def largest_batch(metrics: RunMetrics, phase: str, variant: str) -> str:
+    """`8`, or `at least 256 (search stopped there)`."""
+    found = batch_cell(metrics.or_none("max_batch", phase=phase, variant=variant))
+    return f"at least {found} (search stopped there)" if is_lower_bound(metrics, phase, variant) else found
+
+
 def outputs_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[str]:
-    """Whether both compute the same, and how well."""
-    compared, lost, differing, flips = (
-        metrics.or_none(metric, phase=phase, variant=variant)
-        for metric in ("output_tokens_compared", "output_tokens_lost", "output_tokens_differing", "routing_flips")
+    """Whether both variants compute the same, and the quality of both."""
+    here = metrics.at(phase=phase, variant=variant)
+    compared, lost, differing, flips = map(
+        here.or_none, ("output_tokens_compared", "output_tokens_lost", "output_tokens_differing", "routing_flips")
     )
     if compared is None or lost is None or differing is None or flips is None:
         return
     if not compared and not differing:
-        yield f"Outputs ({phase}): equal layer by layer; end to end every token sees one that lost an expert, or a near-tie."
+        yield (
+            f"Outputs ({phase}): equal layer by layer; end to end nothing is comparable: every token depends on a dropped choice or a "
+            "near-tie."
+        )
         return
     same = "equal on all" if not differing else f"DIFFERENT on {differing:,.0f} of"
-    left_out = f" ({lost:,.0f} left out: they see a token that lost an expert, or a near-tie)" if lost else ""
-    turned = f"; {flips:,.0f} near-ties turned" if flips else ""
-    how_good = quality(run, metrics, phase, variant)
-    yield f"Outputs ({phase}): {same} {compared:,.0f} tokens compared{left_out}{turned}{how_good}."
+    excluded = f" ({lost:,.0f} excluded: they depend on a dropped choice or a near-tie)" if lost else ""
+    flipped = f"; {flips:,.0f} {plural(int(flips), 'routing flip', 'routing flips')}" if flips else ""
+    yield f"Outputs ({phase}): {same} {compared:,.0f} compared tokens{excluded}{flipped}{quality(run, metrics, phase, variant)}."
 
 
 def quality(run: Run, metrics: RunMetrics, phase: str, variant: str) -> str:
-    """`; chrF 97.1 instead of 97.1` where it was measured."""
+    """`; chrF 97.1 (baseline 97.1)`, or nothing if quality was not measured."""
     for metric, title in (("perplexity", "perplexity"), ("chrf", "chrF")):
         ours, theirs = (metrics.or_none(metric, phase=phase, variant=one) for one in (variant, baseline_of(run)))
         if ours is not None and theirs is not None:
-            return f"; {title} {ours:.4g} instead of {theirs:.4g}"
+            return f"; {title} {ours:.4g} (baseline {theirs:.4g})"
     return ""
 
 
-def bottleneck_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[str]:
-    """What dominates the step now."""
+def bottleneck_line(metrics: RunMetrics, phase: str, variant: str) -> Iterator[str]:
+    """The region that takes the largest part of a step now."""
     found = bottleneck(metrics, phase, variant)
     if found is not None:
-        yield f"Now ({phase}): {found.sentence}"
+        yield f"Next bottleneck ({phase}): {found.sentence}"
 
 
 def buffer_line(run: Run, metrics: RunMetrics, phase: str) -> Iterator[str]:
-    """What the last buffered variant misses, and what that costs."""
+    """Memory, misses and stalls of the last buffered variant."""
     before, variant = [*["", ""], *buffered_variants(run, metrics, phase)][-2:]
-    missed, saved = metrics.or_none("miss_rate", phase=phase, variant=variant), metrics.or_none("memory_saved", variant=variant)
-    stall, step = (metrics.or_none(metric, phase=phase, variant=variant) for metric in ("stall_time", "step_latency"))
+    here = metrics.at(phase=phase, variant=variant)
+    missed, saved = here.or_none("miss_rate"), metrics.or_none("memory_saved", variant=variant)
     if missed is None or saved is None:
         return
-    cost = f"; layers stand still for {duration(stall)} of a step of {duration(step)}" if stall is not None and step else ""
-    hidden = metrics.or_none("hidden_fraction", phase=phase, variant=variant)
-    behind = f", {percent(hidden)} of what could be hidden is" if hidden is not None else ""
     others = metrics.or_none("miss_rate", phase=phase, variant=before)
-    instead = f" instead of {percent(others)} with {name_of(before)}" if others is not None else ""
-    misses = f"{percent(missed)} of accesses miss{instead}"
-    yield f"Buffering ({phase}): {format_bytes(saved)} of experts less on each rank, {misses}{cost}{behind}."
+    compared = f" ({percent(others)} under {name_of(before)})" if others is not None else ""
+    yield (
+        f"Buffering ({phase}): saves {format_bytes(saved)} of expert weights per rank; {percent(missed)} of accesses miss{compared}."
+        f"{stall_sentences(here)}"
+    )
+
+
+def stall_sentences(here: RunMetrics) -> str:
+    """` Each 39.0 ms step waits 2.87 ms for expert loads; ...`, or nothing if stalls were not measured."""
+    stall, step, hidden = map(here.or_none, ("stall_time", "step_latency", "hidden_fraction"))
+    if stall is None or not step:
+        return ""
+    part = ""
+    if hidden is not None:
+        share = f"{percent(hidden)} of the load time that can overlap" if hidden > 0 else "none of the load time"
+        part = f"; {share} was hidden behind compute"
+    return f" Each {duration(step)} step waits {duration(stall)} for expert loads{part}."

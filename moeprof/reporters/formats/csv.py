@@ -1,4 +1,4 @@
-"""A run's table of metrics, as it stands in `metrics.csv`."""
+"""The metrics of a run as CSV, as in `metrics.csv`."""
 
 from moeprof.records.run.run import Run
 

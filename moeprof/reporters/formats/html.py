@@ -16,19 +16,19 @@ from moeprof.reporters.plot import NOTHING, cut, has_points, name_of_limit, name
 
 PLOT_WIDTH, PLOT_HEIGHT = 720, 300
 PLOT_TOP, PLOT_RIGHT, PLOT_BOTTOM = 34, 24, 46
-"""Room around the plot for the names of its axes and the numbers below it."""
+"""Margins in pixels for axis names and tick labels."""
 DIGIT = 7
-"""Pixels that a character of an axis takes at most."""
+"""The maximum width of an axis character in pixels."""
 
 Label = tuple[float, str]
-"""Where along an axis in pixels, and the words."""
+"""A position on an axis in pixels, and a text."""
 PlotPoint = tuple[float, float, str]
-"""Where in pixels, and what it says."""
+"""A position in pixels, and the text of its tooltip."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A plot in pixels, right and down from the upper left corner."""
+    """A plot in pixels; the origin is the upper left corner."""
 
     left: float
     right: float
@@ -43,12 +43,12 @@ class Drawing:
 
 
 def render(run: Run) -> str:
-    """The whole page."""
+    """The report as one HTML page."""
     return render_document(document_of(run))
 
 
 def render_document(document: Document) -> str:
-    """Parts in order; whatever text they hold is escaped."""
+    """Blocks in order, with all text escaped."""
     title = next((block.text for block in document if isinstance(block, Heading)), "moeprof")
     return template().render(
         title=title,
@@ -64,12 +64,12 @@ def render_document(document: Document) -> str:
 
 
 def tint(value: float, top: float) -> int:
-    """Opacity of a heat map's cell in percent; only an exact zero is empty."""
+    """The opacity of a heat map's cell in percent; only an exact zero is transparent."""
     return 0 if value <= 0 or top <= 0 else round(8 + 92 * min(value / top, 1.0))
 
 
 def drawing(block: Curves) -> Drawing:
-    """Where everything in a plot stands."""
+    """The positions of everything in a plot."""
     y = scale_of_y(block, most=7)
     y_words = [cut(block.write_y(tick), 24) for tick in y.ticks]
     left, right = 14.0 + DIGIT * max(map(len, y_words), default=0), float(PLOT_WIDTH - PLOT_RIGHT)
@@ -82,7 +82,7 @@ def drawing(block: Curves) -> Drawing:
     def down(value: float) -> float:
         return round(bottom - y.at(value) * (bottom - top), 1)
 
-    curves = [[(across(a), down(b), said(block, label, a, b)) for a, b in points] for label, points in block.curves]
+    curves = [[(across(a), down(b), tooltip(block, label, a, b)) for a, b in points] for label, points in block.curves]
     limit = (down(block.limit[1]), name_of_limit(block)) if block.limit else None
     return Drawing(
         left=left,
@@ -99,7 +99,7 @@ def drawing(block: Curves) -> Drawing:
 
 
 def crowded_at_left(curves: Sequence[Sequence[PlotPoint]], height: float, left: float, right: float) -> bool:
-    """Whether words at this height would be nearer to a point in the first quarter of the plot than in the last."""
+    """Whether a text at this height is closer to a point in the first quarter of the plot than to one in the last."""
     quarter = (right - left) / 4
     points = [(x, abs(y - height)) for curve in curves for x, y, _ in curve]
     first = min((distance for x, distance in points if x <= left + quarter), default=math.inf)
@@ -107,14 +107,14 @@ def crowded_at_left(curves: Sequence[Sequence[PlotPoint]], height: float, left: 
     return first < last
 
 
-def said(block: Curves, label: str, x: float, y: float) -> str:
-    """A point in words."""
+def tooltip(block: Curves, label: str, x: float, y: float) -> str:
+    """The tooltip of a point."""
     return f"{label}: {block.x_name} {format_significant(x)}, {block.y_name} {block.write_y(y)}"
 
 
 @cache
 def template() -> Template:
-    """The page, with escaping on and unknown names refused."""
+    """The page template; it escapes text and rejects undefined names."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html.j2")

@@ -7,12 +7,12 @@ from moeprof.records.run.run import Run
 
 
 def render(run: Run) -> str:
-    """Pretty-printed, keys in the order of the files."""
+    """Pretty-printed JSON, with keys in the order of the files."""
     return json.dumps(document(run), indent=1) + "\n"
 
 
 def document(run: Run) -> dict[str, Any]:
-    """`run` as in `run.json`, `path`, and `metrics` with empty keys left out."""
+    """The document: `path`, `run` as in `run.json`, and `metrics` without empty keys."""
     rows = run.metrics.to_dict(orient="records")
     metrics = [{str(key): value for key, value in row.items() if value != ""} for row in rows]
     return {"path": str(run.path), "run": run.record.model_dump(mode="json", by_alias=True), "metrics": metrics}

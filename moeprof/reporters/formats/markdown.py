@@ -1,4 +1,4 @@
-"""A report as GitHub-flavoured markdown: `report.md`, and what a pipe receives."""
+"""A report as GitHub-flavoured markdown: `report.md`, and the default off a terminal."""
 
 import re
 
@@ -25,17 +25,17 @@ SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
 
 
 def render(run: Run) -> str:
-    """The whole report."""
+    """The report as markdown text."""
     return render_document(document_of(run))
 
 
 def render_document(document: Document) -> str:
-    """Parts with a blank line between them."""
+    """Blocks separated by blank lines."""
     return "\n\n".join(rendered(block) for block in document) + "\n"
 
 
 def rendered(block: Block) -> str:
-    """One part; what came from files is escaped."""
+    """One block, with all text escaped."""
     match block:
         case Heading(text, level):
             return f"{'#' * level} {escaped(text)}"
@@ -56,12 +56,12 @@ def rendered(block: Block) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that no markdown reader takes for markup."""
+    """Text with markdown's special characters escaped."""
     return SPECIAL.sub(r"\\\1", text)
 
 
 def table(block: Table) -> str:
-    """A pipe table, padded so that it also reads well as plain text."""
+    """A pipe table, padded so that it is also readable as plain text."""
     cells = [[escaped(cell) for cell in row] for row in [block.columns, *block.rows]]
     widths = [max(len(row[index]) for row in cells) for index in range(len(block.columns))]
 
@@ -77,7 +77,7 @@ def table(block: Table) -> str:
 
 
 def heat_map(block: HeatMap) -> str:
-    """A code block of shades."""
+    """A heat map as a code block of shades."""
     margin = max(map(len, block.labels), default=0)
     lines = [
         f"{label:>{margin}} {shaded(values, block.top, HEAT_MAP_WIDTH)}|"
@@ -87,7 +87,7 @@ def heat_map(block: HeatMap) -> str:
 
 
 def stacked(block: Stacked) -> str:
-    """A code block of bars made of letters."""
+    """Stacked bars as a code block of letters."""
     margin = max(map(len, (label for label, _ in block.bars)), default=0)
     lines = [
         f"{label:>{margin}} " + "".join(letter * cells for _, letter, cells in segments(block.parts, fractions, BAR_WIDTH))
@@ -97,7 +97,7 @@ def stacked(block: Stacked) -> str:
 
 
 def curves(block: Curves) -> str:
-    """A code block with a plot."""
+    """A plot as a code block; a sentence if no curve has a point."""
     if not has_points(block):
         return "\n\n".join(escaped(text) for text in (block.title, NOTHING, block.caption) if text)
     lines = ["".join(text for text, _ in spans).rstrip() for spans in canvas(block, BAR_WIDTH)]
@@ -105,6 +105,6 @@ def curves(block: Curves) -> str:
 
 
 def figure(title: str, lines: list[str], caption: str) -> str:
-    """Lines as they are, between a title and a caption."""
+    """A code block between a title and a caption."""
     body = "\n".join(lines).replace("```", "'''")
     return f"{escaped(title)}\n\n```text\n{body}\n```" + (f"\n\n{escaped(caption)}" if caption else "")

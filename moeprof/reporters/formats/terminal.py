@@ -1,4 +1,4 @@
-"""A report for a terminal, at whatever width it has."""
+"""A report for a terminal of any width."""
 
 import io
 
@@ -37,17 +37,17 @@ PALETTE = (
     "bright_magenta",
 )
 PLOT_WIDTH = 100
-"""A wider plot shows no more."""
+"""The maximum width of a plot in characters."""
 TITLE_STYLES = {1: "bold", 2: "bold cyan"}
 
 
 def render(run: Run) -> str:
-    """The report with the terminal's own colours and width."""
+    """The report in the colours and width of the terminal."""
     return render_document(document_of(run), Console())
 
 
 def render_document(document: Document, like: Console) -> str:
-    """What `like` would show."""
+    """The text that the console `like` would show."""
     console = Console(
         file=io.StringIO(), width=like.width, force_terminal=like.is_terminal, color_system="auto" if like.is_terminal else None
     )
@@ -58,7 +58,7 @@ def render_document(document: Document, like: Console) -> str:
 
 
 def renderable(block: Block, width: int) -> RenderableType:
-    """One part; every text is taken literally, never as markup."""
+    """One block; text is never interpreted as markup."""
     match block:
         case Heading(text, level):
             return Padding(Text(text, style=TITLE_STYLES.get(level, "cyan")), (1, 0, 0, 0))
@@ -75,18 +75,18 @@ def renderable(block: Block, width: int) -> RenderableType:
         case Curves():
             return curves(block, width)
         case Details(title):
-            return Text(f"({title}: in report.md and report.html)\n", style="dim")
+            return Text(f"({title}: see report.md or report.html)\n", style="dim")
 
 
 def hanging(item: str) -> RenderableType:
-    """A bullet whose further lines are indented."""
+    """A bullet with a hanging indent."""
     grid = RichTable.grid(padding=(0, 1))
     grid.add_row(Text("-"), Text(item))
     return grid
 
 
 def table(block: Table) -> RenderableType:
-    """Words left, numbers right."""
+    """A table with words on the left and numbers on the right."""
     shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for index, column in enumerate(block.columns):
         label = index < block.labels
@@ -97,7 +97,7 @@ def table(block: Table) -> RenderableType:
 
 
 def heat_map(block: HeatMap, width: int) -> RenderableType:
-    """A line of shades per label."""
+    """A heat map with a row of shades per label."""
     margin = max(map(len, block.labels), default=0)
     lines = [
         Text(f"{label:>{margin}} ") + Text(shaded(values, block.top, width - margin - 3), style="yellow") + Text("|")
@@ -107,7 +107,7 @@ def heat_map(block: HeatMap, width: int) -> RenderableType:
 
 
 def stacked(block: Stacked, width: int) -> RenderableType:
-    """A bar of coloured letters per label; the legend names each part's letter."""
+    """A bar of coloured letters per label; the caption explains the letters."""
     margin = max(map(len, (label for label, _ in block.bars)), default=0)
     styles = {part: PALETTE[index % len(PALETTE)] for index, part in enumerate(block.parts)}
     lines = []
@@ -120,7 +120,7 @@ def stacked(block: Stacked, width: int) -> RenderableType:
 
 
 def curves(block: Curves, width: int) -> RenderableType:
-    """A plot whose letters and dots have the colour of their curve."""
+    """A plot in which letters and dots have the colour of their curve."""
     lines = []
     for spans in canvas(block, min(width, PLOT_WIDTH)):
         line = Text()

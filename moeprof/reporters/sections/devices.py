@@ -1,6 +1,7 @@
-"""Loads of devices in one phase: balancers side by side, over numbers of devices, by layer and by domain."""
+"""Device loads in one phase: by balancer, number of devices, layer and domain."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from moeprof.analysis.placement import balance_results
 from moeprof.analysis.placement.balance_results import balancer_point, balancer_value
@@ -8,15 +9,16 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.run.replay import ALL
 from moeprof.records.units import format_bytes, format_significant
-from moeprof.reporters.cells import MISSING, cell, duration, percent
+from moeprof.reporters.cells import cell, duration, percent
 from moeprof.reporters.documents.document import Block, Curves, Details, HeatMap, Table
+from moeprof.reporters.sections.tables import scale, with_values
 
 LAYERS = 12
-"""Lines of a map of devices."""
+"""The maximum number of rows of a map of device loads."""
 
 
 def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
-    """Everything about one phase."""
+    """All tables, maps and curves of one phase."""
     devices = results.record.balanced.focus
     judged = results.or_none("test_steps", phase=phase) is not None
     if judged:
@@ -30,17 +32,17 @@ def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
         yield drift_table(results, phase)
     if judged:
         parts: list[Block] = [layer_table(results, phase, devices), curve_table(results, phase)]
-        yield Details(f"every layer, and every number of devices, {phase}", parts)
+        yield Details(f"every layer and every number of devices, {phase}", parts)
 
 
 def balancer_table(results: RunMetrics, phase: str, devices: int) -> Table:
-    """Loads and gains, a row per balancer."""
+    """Loads and gains with a row per balancer."""
     floors = (balance_results.floor(results, metric, phase, devices) for metric in ("max_load", "avg_max_load"))
     caption = (
-        f"{devices} devices, test steps only. Share of a step's choices on the busiest device: the largest of all steps (max load, "
-        "memory) and the mean (avg max, latency), means over layers; worst: avg max of the worst layer; "
-        f"ideal {percent(1 / devices)}, floors without copies {' and '.join(cell(floor, percent) for floor in floors)}. "
-        "Gain: fall of avg max, with its 95% interval."
+        f"{devices} devices, test steps only. Share of a step's choices on the busiest device: max load = largest of all steps (for "
+        "memory), avg max = mean over steps (for latency), both averaged over layers; worst = avg max of the worst layer. Ideal "
+        f"{percent(1 / devices)}, floors without copies {' and '.join(cell(floor, percent) for floor in floors)}. gain = decrease of avg "
+        "max, with its 95% interval."
     )
     columns = {
         "max load": ("max_load", percent),
@@ -54,7 +56,7 @@ def balancer_table(results: RunMetrics, phase: str, devices: int) -> Table:
 
 
 def cost_table(results: RunMetrics, phase: str, devices: int) -> Table:
-    """What a placement takes, and what devices then send each other."""
+    """The cost of each placement, and the traffic between devices under it."""
     columns = {
         "slots": ("device_slots", format_significant),
         "moved": ("moved_experts", lambda count: f"{count:,.0f}"),
@@ -63,32 +65,34 @@ def cost_table(results: RunMetrics, phase: str, devices: int) -> Table:
         "waiting": ("virtual_wait_time", duration),
     }
     caption = (
-        "Slots: experts of a layer on a device. Moved: experts that change their device. Tokens: leaving their device, per step, all "
-        "layers, one way; bytes: of them, both ways; waiting of the mean device: modelled."
+        "slots = experts per layer and device · moved = experts that change device · tokens sent = tokens per step that cross devices, "
+        "one way"
     )
-    return table_of(results, phase, devices, columns, caption)
+    table = table_of(results, phase, devices, columns, caption)
+    notes = {"bytes": "bytes = of these tokens, both ways", "waiting": "waiting = mean over devices, modelled"}
+    return replace(table, caption=" · ".join([caption, *(note for column, note in notes.items() if column in table.columns)]))
 
 
 def table_of(
     results: RunMetrics, phase: str, devices: int, columns: Mapping[str, tuple[str, Callable[[float], str]]], caption: str
 ) -> Table:
-    """A row per balancer; what is known of none has no column."""
+    """A row per balancer; columns without any value are omitted."""
     names = balance_results.balancers(results, phase, devices)
     cells = {
         title: [cell(balancer_value(results, metric, phase, name, devices), write) for name in names]
         for title, (metric, write) in columns.items()
     }
-    told = {title: column for title, column in cells.items() if any(text != MISSING for text in column)}
-    return Table(["balancer", *told], list(zip(names, *told.values(), strict=True)), caption=caption)
+    known = with_values(cells)
+    return Table(["balancer", *known], list(zip(names, *known.values(), strict=True)), caption=caption)
 
 
 def signed(fraction: float) -> str:
-    """A percentage that is never less than nothing by less than it shows."""
+    """A percentage without a sign if it rounds to 0.0%."""
     return percent(0.0 if -0.0005 < fraction < 0 else fraction)
 
 
 def load_curves(results: RunMetrics, phase: str) -> Curves:
-    """Avg max load over devices, a curve per balancer, with the floor."""
+    """Avg max load over the number of devices, with a curve per balancer and the floor."""
     numbers = results.record.balanced.devices
 
     def points(metric: str, name: str) -> list[tuple[float, float]]:
@@ -98,17 +102,17 @@ def load_curves(results: RunMetrics, phase: str) -> Curves:
     curves = [(name, points("avg_max_load", name)) for name in results.record.balanced.balancers]
     curves.append(("floor", points("avg_max_load_floor", "")))
     return Curves(
-        f"Avg max load over devices, {phase}",
+        f"Avg max load by number of devices, {phase}",
         "devices",
-        "share of the busiest device, mean over steps",
+        "busiest-device share, mean over steps",
         curves,
-        "No placement without copies comes below the floor, max(1 / devices, hottest expert).",
+        "Floor for placements without copies: max(1 / devices, share of the hottest expert).",
         write_y=percent,
     )
 
 
 def curve_table(results: RunMetrics, phase: str) -> Table:
-    """The same as numbers."""
+    """The values of `load_curves`, with a row per balancer."""
     numbers = results.record.balanced.devices
     rows = [
         [name, *(cell(balancer_value(results, "avg_max_load", phase, name, devices), percent) for devices in numbers)]
@@ -120,7 +124,7 @@ def curve_table(results: RunMetrics, phase: str) -> Table:
 
 
 def device_maps(results: RunMetrics, phase: str, devices: int) -> Iterator[Block]:
-    """Mean load of every device in each layer, before and after."""
+    """Mean load of every device in each layer, under contiguous placement and under the best one without copies."""
     best = balance_results.best(results, phase, devices, copies=False)
     layers = balance_results.layers(results, phase)[:LAYERS]
     for name in [CONTIGUOUS.name, *([best[0]] if best else [])]:
@@ -135,12 +139,12 @@ def device_maps(results: RunMetrics, phase: str, devices: int) -> Iterator[Block
                 [f"layer {layer}" for layer in layers],
                 values,
                 top,
-                f"Full shade: {percent(top)} of a step's choices, mean over test steps; even is {percent(1 / devices)}.",
+                scale(top, "a step's choices, mean over test steps", 1 / devices),
             )
 
 
 def layer_table(results: RunMetrics, phase: str, devices: int) -> Table:
-    """Avg max load of every layer under every balancer."""
+    """Avg max load with a row per layer and a column per balancer."""
     names = balance_results.balancers(results, phase, devices)
     rows = [
         [
@@ -155,7 +159,7 @@ def layer_table(results: RunMetrics, phase: str, devices: int) -> Table:
 
 
 def cross_table(results: RunMetrics, phase: str, devices: int) -> Table:
-    """History of one domain, test of another; beside contiguous placement the best balancers with and without copies."""
+    """Avg max load with one domain's history and another's test; contiguous and the best balancers with and without copies."""
     found = (balance_results.best_elsewhere(results, phase, devices, copies=copies) for copies in (False, True))
     names = [CONTIGUOUS.name, *(name for name in found if name)]
     rows = [
@@ -170,20 +174,20 @@ def cross_table(results: RunMetrics, phase: str, devices: int) -> Table:
     ]
     what = "all choices of the domain as one step" if phase == ALL else "means over layers and test steps"
     caption = (
-        f"Avg max load on {devices} devices where one domain's history places and another is judged, beside the balancers that are best in "
-        f"the mean; {what}."
+        f"Avg max load on {devices} devices if the history of one domain decides the placement and another domain is tested; {what}. "
+        "Shown: contiguous, and the balancers with the best mean."
     )
     return Table(["history", "test", "floor", *names], rows, labels=2, caption=caption)
 
 
 def drift_table(results: RunMetrics, phase: str) -> Table:
-    """How far apart loads are, mean over layers."""
+    """How much loads differ between steps and domains, mean over layers."""
     rows = [
         [pair, *(cell(results.or_none(metric, phase=phase, category=pair)) for metric in ("load_divergence", "hot_jaccard"))]
         for pair in balance_results.drift_pairs(results, phase)
     ]
     caption = (
-        "Drift, mean over layers: Jensen-Shannon divergence of the loads in bits (0 the same, 1 nothing in common), and Jaccard of "
-        "the hottest quarter of the experts (1 the same)."
+        "Drift, mean over layers. divergence = Jensen-Shannon divergence of the loads in bits (0 identical, 1 disjoint); hot Jaccard = "
+        "Jaccard index of the hottest quarters of the experts (1 identical, 0 disjoint)."
     )
     return Table(["loads", "divergence", "hot Jaccard"], rows, caption=caption)

@@ -1,4 +1,4 @@
-"""Whether the same experts stay in use, which go together, and whether domains want different ones."""
+"""Reuse of experts from step to step, correlated experts, and drift between domains."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,29 +8,30 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.reporters.cells import cell, percent
 from moeprof.reporters.documents.document import Block, Details, Heading, Paragraph, Table
+from moeprof.reporters.sections.correlation import correlation_maps
 from moeprof.reporters.sections.tables import layer_rows, metric_table
-from moeprof.reporters.sections.together import correlation_maps
 
 PAIRS = 3
+"""Pairs of experts in a row of the table."""
 
 
 def locality_blocks(trace: RoutingTrace | None, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Reuse from step to step, correlated experts, and drift between domains."""
+    """All tables and maps of a phase."""
     yield Heading("Locality and drift", 3)
     if metrics.distinct("layer", "active_jaccard", phase=phase):
         yield reuse_table(metrics, phase)
     else:
-        yield Paragraph("Locality needs two steps of a domain one after the other; this phase has none.")
+        yield Paragraph("Locality needs two consecutive steps of a domain; this phase has none.")
     if trace is not None and len(trace):
         layers = list(layer_matrices(trace))
         yield correlation_table(layers)
         if maps := list(correlation_maps(layers)):
-            yield Details("which experts are busy together, layer by layer", maps)
+            yield Details("correlated experts, layer by layer", maps)
     yield from drift_blocks(metrics, phase)
 
 
 def reuse_table(metrics: RunMetrics, phase: str) -> Table:
-    """How much of a step's active set was active before."""
+    """How many of a step's active experts the step before had used."""
     return metric_table(
         metrics,
         ["layer", "domain"],
@@ -41,24 +42,26 @@ def reuse_table(metrics: RunMetrics, phase: str) -> Table:
             "reuse distance": "reuse_distance",
         },
         layer_rows(metrics, phase, "static"),
-        "Active experts of consecutive steps: Jaccard of the two sets; share of a step's experts that the step before used, and "
-        "what chance would give; steps until an expert is used again (median).",
+        "Active experts of consecutive steps. Jaccard = Jaccard index of the two sets; overlap = share of a step's experts that the step "
+        "before used, with the value expected by chance; reuse distance = steps until an expert is used again (median).",
     )
 
 
 def correlation_table(layers: Sequence[Sequence[LoadMatrix]]) -> Table:
-    """The pairs of experts whose loads go together most, per layer."""
+    """The pairs of experts with the strongest correlation, per layer."""
     rows = []
     for own in layers:
         found = correlation(pooled(own))
         pairs = [f"{one}+{other} {value:+.2f}" for one, other, value in strongest_pairs(found, PAIRS)]
-        rows.append([own[0].layer, str(len(found.experts)), ", ".join(pairs) or "none: constant loads, or a single step"])
-    caption = "Pearson correlation of the experts' shares over steps; experts that were never active or never vary have none."
-    return Table(["layer", "experts that vary", "strongest pairs"], rows, caption=caption)
+        rows.append([own[0].layer, str(len(found.experts)), ", ".join(pairs) or "none (constant loads or a single step)"])
+    caption = (
+        "Pearson correlation of the experts' shares over steps; undefined for experts that are never active or never vary."
+    )
+    return Table(["layer", "varying experts", "strongest pairs"], rows, caption=caption)
 
 
 def drift_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """How differently two domains use a layer."""
+    """How much the loads of a layer differ between two domains."""
     pairs = metrics.distinct("category", "hot_jaccard", phase=phase) or metrics.distinct(
         "category", "load_divergence", phase=phase
     )
@@ -76,7 +79,7 @@ def drift_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
         for pair in pairs
     ]
     caption = (
-        "Drift between domains: Jaccard of the hottest quarter of the experts (1 the same, 0 none in common), and Jensen-Shannon "
-        "divergence of the loads in bits (0 the same, 1 nothing in common)."
+        "Drift between domains. hot Jaccard = Jaccard index of the hottest quarters of the experts (1 identical, 0 disjoint); "
+        "divergence = Jensen-Shannon divergence of the loads in bits (0 identical, 1 disjoint)."
     )
     yield Table(["layer", "domains", "hot Jaccard", "divergence"], rows, labels=2, caption=caption)

@@ -1,4 +1,4 @@
-"""How much memory, and what it is for."""
+"""Memory at the peak of a step, by category."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,18 +10,18 @@ from moeprof.reporters.sections.speed import VARIANTS
 
 
 def memory_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Peaks beside the dense twin, and the regions that cause them."""
+    """Peaks of the MoE model and its dense twin, and the region of the peak."""
     yield Heading("Memory", 3)
     total = metrics.or_none("memory_total_peak", phase=phase, variant="static")
     if total is None:
-        yield Paragraph("This run has no pass `memory`, so the peak of a step is not known.")
+        yield Paragraph("Not measured: this run has no memory pass.")
         return
     yield from largest_sentence(metrics, phase, total)
     yield category_table(metrics, phase, VARIANTS)
 
 
 def largest_sentence(metrics: RunMetrics, phase: str, total: float) -> Iterator[Block]:
-    """What takes most, and where the peak is."""
+    """The peak, its region, and the largest category."""
     categories = metrics.distinct("category", "memory_at_peak", phase=phase)
     sizes = {
         category: metrics.or_none("memory_at_peak", phase=phase, variant="static", category=category) or 0.0
@@ -33,15 +33,15 @@ def largest_sentence(metrics: RunMetrics, phase: str, total: float) -> Iterator[
         return
     most, where = max(sizes, key=lambda name: sizes[name]), max(peaks, key=lambda name: peaks[name])
     ratio = metrics.or_none("memory_vs_dense", phase=phase, variant="static")
-    beside = f", {times(ratio)} that of the dense twin" if ratio else ""
+    compared = f", {times(ratio)} that of the dense twin" if ratio else ""
     yield Paragraph(
-        f"One {phase} step needs {format_bytes(total)} at its peak{beside}; the peak is in {where}, and most of it is "
+        f"Peak per {phase} step: {format_bytes(total)}{compared}. It is in region {where}; its largest category is "
         f"{most.replace('_', ' ')} ({format_bytes(sizes[most])})."
     )
 
 
 def category_table(metrics: RunMetrics, phase: str, variants: Mapping[str, str]) -> Table:
-    """What is live at the peak, by category, the variants side by side under the names given."""
+    """Live bytes at the peak by category, with a column per variant; `variants` maps labels to column titles."""
     categories = metrics.distinct("category", "memory_at_peak", phase=phase)
     rows = [
         [
@@ -56,5 +56,5 @@ def category_table(metrics: RunMetrics, phase: str, variants: Mapping[str, str])
     rows.append(
         ["total", *(cell(metrics.or_none("memory_total_peak", phase=phase, variant=v), format_bytes) for v in variants)]
     )
-    caption = "Live tensor bytes when the total is highest, one batch: weights are static, the rest is dynamic."
+    caption = "Live tensor bytes at the peak of one batch. Weights are static, everything else is dynamic."
     return Table(["category", *variants.values()], rows, caption=caption)

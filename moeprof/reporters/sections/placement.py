@@ -1,4 +1,4 @@
-"""Where experts lie under a placement: what it promised, what it brought every rank, and what the move cost."""
+"""Expert placement in a run: the predicted gain, the effect on every rank, and the cost of the move."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -9,33 +9,33 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_duration
-from moeprof.reporters.cells import cell, percent
-from moeprof.reporters.documents.balance import change, interval
+from moeprof.reporters.cells import cell, percent, plural
+from moeprof.reporters.documents.balance import interval, threshold
 from moeprof.reporters.documents.document import Block, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.sections.traffic import MATRIX_RANKS
 
 LAYERS = 12
-"""More of them are not for everybody."""
+"""The maximum number of layers that are shown without folding."""
 
 
 def variant_of(run: Run, label: str) -> Variant:
-    """As the run recorded it."""
+    """The variant with this label, as the run recorded it."""
     known = {one.name for one in fields(Variant)}
-    told: dict[str, Any] = next(dict(one) for one in run.record.variants if one["label"] == label)
-    return Variant(**{name: value for name, value in told.items() if name in known})
+    recorded: dict[str, Any] = next(dict(one) for one in run.record.variants if one["label"] == label)
+    return Variant(**{name: value for name, value in recorded.items() if name in known})
 
 
 def placed_variants(run: Run) -> list[Variant]:
-    """Those whose experts do not lie contiguously."""
+    """Variants whose placement is not contiguous."""
     found = (variant_of(run, str(one["label"])) for one in run.record.variants)
     return [variant for variant in found if variant.placed]
 
 
 def placement_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """All of a phase; nothing where nobody placed experts."""
+    """All blocks of a phase; nothing if no variant has a placement."""
     for variant in placed_variants(run):
-        yield Heading(f"Where experts lie under {variant.label}", 3)
-        yield Paragraph(" ".join([*promise(metrics, phase, variant), *move_sentence(metrics, phase, variant)]) or NOTHING)
+        yield Heading(f"Expert placement: {variant.label}", 3)
+        yield Paragraph(" ".join([*promise(metrics, phase, variant), *move_sentence(metrics, phase, variant)]) or UNPLACED)
         yield rank_table(run, metrics, phase, variant)
         if metrics.distinct("layer", "avg_max_load_floor", phase=phase):
             yield layer_table(metrics, phase, variant)
@@ -44,17 +44,17 @@ def placement_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Bloc
         yield from loads if few else [Details("tokens of every rank, layer by layer", loads)]
 
 
-NOTHING = "Experts lie as under contiguous placement: nothing was known that could place them."
+UNPLACED = "Placement is contiguous: there was no history to place experts by."
 
 
 def shares(metrics: RunMetrics, phase: str, variant: Variant) -> tuple[float, float] | None:
-    """Of a step's choices at its busiest rank, mean over steps: contiguous, placed."""
+    """Busiest-rank share of a step's choices, mean over steps: under contiguous placement, and placed."""
     before, after = (metrics.or_none("avg_max_load", phase=phase, variant=one.label) for one in (variant.unplaced, variant))
     return None if before is None or after is None else (before, after)
 
 
 def promise(metrics: RunMetrics, phase: str, variant: Variant) -> Iterator[str]:
-    """What the placement does to the busiest rank, and whether that is worth a move."""
+    """The share of the busiest rank on held-out steps, and whether the gain is worth a move."""
     gain, found = gain_at(metrics.at(variant=variant.label), phase), shares(metrics, phase, variant)
     history, floor, ideal = (
         metrics.or_none(metric, phase=phase, variant=variant.label)
@@ -62,39 +62,41 @@ def promise(metrics: RunMetrics, phase: str, variant: Variant) -> Iterator[str]:
     )
     if gain is None or found is None or history is None or floor is None or ideal is None:
         return
-    made = "comes from a file" if variant.placement_file else f"was made from {int(history):,} steps"
+    origin = "comes from a file" if variant.placement_file else f"is based on {int(history):,} steps"
     yield (
-        f"The placement {made} and is judged on {gain.steps:,} later ones: the busiest rank takes {percent(found[1])} of a step's "
-        f"choices in the mean, {percent(found[0])} under contiguous placement (ideal {percent(ideal)}, floor without copies "
-        f"{percent(floor)})."
+        f"The placement {origin} and is tested on {gain.steps:,} later ones: the busiest rank gets {percent(found[1])} of a step's choices "
+        f"on average, {percent(found[0])} under contiguous placement (ideal {percent(ideal)}, floor without copies {percent(floor)})."
     )
-    yield f"Gain: {interval(gain)}: {gain.verdict}. {change(gain, found[0], floor)}"
+    yield f"Gain: {interval(gain)}: {gain.verdict}. {threshold(gain, found[0], floor, 'rank')}"
 
 
 def move_sentence(metrics: RunMetrics, phase: str, variant: Variant) -> Iterator[str]:
-    """What the weights took to get there, and when that is paid for."""
+    """The size and time of the move, and its payback time."""
     experts, size, took = (
         metrics.or_none(metric, phase=phase, variant=variant.label) for metric in ("moved_experts", "moved_bytes", "move_time")
     )
     if experts is not None and size is not None and took is not None:
         yield (
-            f"The move: {experts:,.0f} experts came to another rank, {format_bytes(size)} in {format_duration(took)}. "
+            f"Move: {experts:,.0f} experts changed rank, {format_bytes(size)} in {format_duration(took)}. "
             f"{payoff(metrics, phase, variant)}"
         )
 
 
 def payoff(metrics: RunMetrics, phase: str, variant: Variant) -> str:
-    """After how many steps, as far as the rounds can tell."""
+    """The payback time of the move in steps, if the speed-up is measurable."""
     steps = metrics.or_none("payoff_steps", phase=phase, variant=variant.label)
     if steps is None:
-        return "It does not pay for itself: steps are not shorter."
-    low = metrics.or_none("speedup_equal_batch_low", phase=phase, variant=variant.label, category=variant.unplaced.label)
-    doubt = ", if steps are shorter at all: the rounds cannot show it" if low is None or low <= 1 else ""
-    return f"It has paid for itself after {max(1, round(steps)):,} steps{doubt}."
+        return "Steps are not shorter, so the move has no payback time."
+    here = metrics.at(phase=phase, variant=variant.label, category=variant.unplaced.label)
+    low = here.or_none("speedup_equal_batch_low")
+    if low is None or low <= 1:
+        return "No measurable speed-up, so the move has no payback time."
+    number = max(1, round(steps))
+    return f"The move pays off after {number:,} {plural(number, 'step', 'steps')}."
 
 
 def rank_table(run: Run, metrics: RunMetrics, phase: str, variant: Variant) -> Table:
-    """Tokens, waiting and memory of every rank, before and after."""
+    """Tokens, waiting and memory of every rank, under contiguous placement and placed."""
     labels, rows = [variant.unplaced.label, variant.label], []
     for rank in range(run.record.ran.parallel.ranks):
         own = metrics.at(rank=str(rank))
@@ -105,13 +107,13 @@ def rank_table(run: Run, metrics: RunMetrics, phase: str, variant: Variant) -> T
     return Table(
         ["rank", "tokens", "placed", "waiting", "placed", "peak memory", "placed"],
         rows,
-        caption=f"Every rank under {labels[0]}, and placed. Tokens: choices that reach its experts in a layer's step, mean over layers; "
-        "waiting for other ranks in a step; memory at the peak of one batch.",
+        caption=f"Every rank under {labels[0]}, and placed. tokens = choices that reach the rank's experts per layer and step (mean); "
+        "waiting = for other ranks, per step; peak memory of one batch.",
     )
 
 
 def layer_table(metrics: RunMetrics, phase: str, variant: Variant) -> Table:
-    """Loads of the busiest rank, layer by layer."""
+    """Loads of the busiest rank with a row per layer."""
     before, after = variant.unplaced.label, variant.label
     rows = []
     for layer in [*metrics.distinct("layer", "avg_max_load_floor", phase=phase), ""]:
@@ -126,17 +128,17 @@ def layer_table(metrics: RunMetrics, phase: str, variant: Variant) -> Table:
     return Table(
         ["layer", "floor", "avg max", "placed", "max load", "placed", "moved"],
         rows,
-        caption="Share of a step's choices at its busiest rank, mean (avg max) and largest of the test steps; floor: what no placement "
-        "without copies can pass; moved: experts that came to another rank.",
+        caption="Busiest-rank share of a step's choices: avg max = mean over test steps, max load = largest test step; floor = lower bound "
+        "without copies; moved = experts that changed rank.",
     )
 
 
 def load_blocks(run: Run, metrics: RunMetrics, phase: str, variant: Variant) -> Iterator[Block]:
-    """Mean tokens of every rank in each layer's step, before and after."""
+    """Mean tokens of every rank per layer and step, under contiguous placement and placed."""
     num_ranks = run.record.ran.parallel.ranks
     ranks = [metrics.at(rank=str(rank)) for rank in range(num_ranks)]
     layers, labels = metrics.distinct("layer", "rank_load_max_over_mean", phase=phase), (variant.unplaced.label, variant.label)
-    caption = "Choices that reach a rank's experts in a layer's step, mean over test steps."
+    caption = "Choices that reach the rank's experts per layer and step, mean over test steps."
     tokens = {
         (label, layer): [own.or_none("rank_tokens", phase=phase, variant=label, layer=layer) for own in ranks]
         for label in labels
@@ -154,11 +156,13 @@ def load_blocks(run: Run, metrics: RunMetrics, phase: str, variant: Variant) -> 
     for label in labels if top else ():
         values = [[count or 0.0 for count in tokens[label, layer]] for layer in layers]
         names = [f"layer {layer}" for layer in layers]
-        yield HeatMap(f"Tokens of {num_ranks} ranks under {label}", names, values, top, f"{caption} Full shade: {top:,.1f}.")
+        yield HeatMap(
+            f"Tokens of {num_ranks} ranks under {label}", names, values, top, f"{caption} Scale: blank 0 … █ {top:,.1f}."
+        )
 
 
 def placement_line(run: Run, metrics: RunMetrics, phase: str, label: str) -> Iterator[str]:
-    """The same in a sentence, for the verdict."""
+    """Gain, move and payback time in one statement, for the verdict."""
     variant = variant_of(run, label)
     gain, found = gain_at(metrics.at(variant=variant.label), phase), shares(metrics, phase, variant)
     ideal, size, took = (
@@ -167,7 +171,7 @@ def placement_line(run: Run, metrics: RunMetrics, phase: str, label: str) -> Ite
     if gain is None or found is None or ideal is None or size is None or took is None:
         return
     yield (
-        f"Balance ({phase}): the busiest rank takes {percent(found[1])} of a step's choices instead of {percent(found[0])} (ideal "
-        f"{percent(ideal)}), a gain of {interval(gain)} on steps that the placement has not seen: {gain.verdict}. Moving "
-        f"{format_bytes(size)} took {format_duration(took)}. {payoff(metrics, phase, variant)}"
+        f"Load balance ({phase}): busiest-rank share {percent(found[0])} → {percent(found[1])} (ideal {percent(ideal)}), a gain of "
+        f"{interval(gain)} on held-out steps: {gain.verdict}. Moving {format_bytes(size)} took {format_duration(took)}. "
+        f"{payoff(metrics, phase, variant)}"
     )

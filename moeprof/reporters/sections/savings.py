@@ -1,4 +1,4 @@
-"""What memory every size saves, beside what it costs."""
+"""The memory that each size saves, with its miss rate and copy time."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ COLUMNS = 8
 
 
 def saving_blocks(results: RunMetrics, advice: Advice | None) -> Iterator[Block]:
-    """By size, and layer by layer; nothing where nobody knows how large an expert is."""
+    """Savings by size and by layer; nothing if the size of an expert is unknown."""
     if results.or_none("memory_saved", point=size_point(results, results.record.replayed.sizes[0])) is None:
         return
     yield Heading("Memory saved")
@@ -25,7 +25,7 @@ def saving_blocks(results: RunMetrics, advice: Advice | None) -> Iterator[Block]
 
 
 def saving_table(results: RunMetrics, advice: Advice | None) -> Table:
-    """Paper 5.5, with the miss rate that goes with every saving."""
+    """Memory saved (paper 5.5), and the miss rate that it costs."""
     known = results.or_none("memory_reduction", point=size_point(results, results.record.replayed.sizes[0])) is not None
     rows = []
     for size in sorted({*replay_results.landmarks(results), *([advice.size] if advice else [])}, reverse=True):
@@ -41,17 +41,17 @@ def saving_table(results: RunMetrics, advice: Advice | None) -> Table:
     columns += ["of weights", "reduction"] if known else []
     columns += ["misses", "copies/step"] if advice else []
     with_policy = f" Misses and copies (modelled) are those of {advice.policy} in {advice.phase}." if advice else ""
-    shape = " Reduction: all weights of a device over what is left of them." if known else ""
-    return Table(columns, rows, caption=f"Of each device, over the layers of this trace.{shape}{with_policy}")
+    shape = " reduction = all weights of a device / weights that remain." if known else ""
+    return Table(columns, rows, caption=f"Per device, over the layers of this trace.{shape}{with_policy}")
 
 
 def exact_gib(size_bytes: float) -> str:
-    """Two decimals from 1 GiB on: tables of the paper have them."""
+    """Two decimals from 1 GiB on, as in the tables of the paper."""
     return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**30 else format_bytes(size_bytes)
 
 
 def layer_table(results: RunMetrics, advice: Advice | None) -> Table:
-    """A row per layer, a column per size."""
+    """Memory saved with a row per layer and a column per size."""
     sizes = some(replay_results.landmarks(results), COLUMNS, [advice.size] if advice else [])
     rows = [
         [
@@ -64,4 +64,4 @@ def layer_table(results: RunMetrics, advice: Advice | None) -> Table:
         for layer in results.record.replayed.trace.expert_bytes
     ]
     columns = ["layer", *(f"{size} slot{'s' if size > 1 else ''}" for size in sizes)]
-    return Table(columns, rows, caption="(E / devices - slots) x bytes of an expert.")
+    return Table(columns, rows, caption="(experts / devices - slots) x bytes of an expert.")

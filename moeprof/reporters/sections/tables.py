@@ -6,11 +6,11 @@ from typing import NamedTuple
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.registry import Address
 from moeprof.records.units import format_significant
-from moeprof.reporters.cells import Write, cell
+from moeprof.reporters.cells import MISSING, Write, cell, percent
 from moeprof.reporters.documents.document import Table
 
 MetricColumn = str | tuple[str, Write]
-"""A metric, shown with three digits or as the function writes it."""
+"""The metric of a column: with three significant digits, or formatted by the function."""
 
 
 class Row(NamedTuple):
@@ -23,7 +23,7 @@ class Row(NamedTuple):
 def metric_table(
     metrics: RunMetrics, labels: Sequence[str], columns: Mapping[str, MetricColumn], rows: Sequence[Row], caption: str
 ) -> Table:
-    """A dash stands where the run has no such number."""
+    """A table of metrics; a number that the run does not have is a dash."""
     written = {title: (column, format_significant) if isinstance(column, str) else column for title, column in columns.items()}
     cells = [
         [*names, *(cell(metrics.or_none(metric, **address), write) for metric, write in written.values())]
@@ -33,7 +33,7 @@ def metric_table(
 
 
 def scope_name(domain: str) -> str:
-    """As a domain is called in a row."""
+    """The label of a domain's row; `all` for all domains together."""
     return domain or "all"
 
 
@@ -44,16 +44,27 @@ def scopes(metrics: RunMetrics, phase: str) -> list[str]:
 
 
 def domain_rows(metrics: RunMetrics, phase: str, variant: str) -> list[Row]:
-    """A row for all domains together and for each."""
+    """A row for all domains together, and one for each of several."""
     return [
         Row([scope_name(domain)], Address(phase=phase, domain=domain, variant=variant)) for domain in scopes(metrics, phase)
     ]
 
 
 def layer_rows(metrics: RunMetrics, phase: str, variant: str) -> list[Row]:
-    """A row for every layer and domain."""
+    """The rows of `domain_rows` for every layer."""
     return [
         Row([layer, scope_name(domain)], Address(phase=phase, domain=domain, layer=layer, variant=variant))
         for layer in metrics.layers(phase)
         for domain in scopes(metrics, phase)
     ]
+
+
+def with_values(columns: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The columns in which any cell has a value."""
+    return {title: cells for title, cells in columns.items() if any(text != MISSING for text in cells)}
+
+
+def scale(top: float, whole: str, even: float | None = None) -> str:
+    """The legend of a heat map of shares of `whole`; `even` is the share of each cell if all were equal."""
+    share = "" if even is None else f" (even share {percent(even)})"
+    return f"Scale: blank 0 … █ {percent(top)} of {whole}{share}."

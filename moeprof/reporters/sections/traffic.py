@@ -1,4 +1,4 @@
-"""What ranks send each other, how long they wait, and how evenly they are loaded."""
+"""Communication between ranks: bytes, transfer and waiting time, and how evenly ranks are loaded."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ from moeprof.reporters.documents.document import Block, Bullets, Details, Headin
 from moeprof.reporters.sections.tables import MetricColumn, Row, metric_table
 
 MATRIX_RANKS = 6
-"""More of them make a map, not a table."""
+"""The maximum number of ranks in a table; more are shown as a heat map."""
 
 COSTS: dict[str, MetricColumn] = {
     "ops": "collectives",
@@ -27,18 +27,18 @@ COSTS: dict[str, MetricColumn] = {
 
 
 def traffic_section(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """What a characterization says of static gating's traffic; nothing of a single rank."""
+    """Communication of a characterization under static gating; nothing for a single rank."""
     if run.record.ran.parallel.ranks == 1:
         return
-    yield Heading("What ranks send each other", 3)
-    if told := list(traffic_blocks(run, metrics, phase, "static")):
-        yield from told
+    yield Heading("Communication between ranks", 3)
+    if blocks := list(traffic_blocks(run, metrics, phase, "static")):
+        yield from blocks
     else:
-        yield Paragraph("This run has no pass `traffic`, so what ranks send each other is not known.")
+        yield Paragraph("Not measured: this run has no traffic pass.")
 
 
 def traffic_blocks(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[Block]:
-    """One variant's collectives by region, by pair of ranks and by layer, and its ranks side by side."""
+    """Collectives of one variant by region, by pair of ranks, by rank and by layer."""
     regions = [region for region in REGIONS if metrics.or_none("collectives", phase=phase, variant=variant, region=region)]
     if regions:
         yield from sentence(run, metrics, phase, variant)
@@ -49,7 +49,7 @@ def traffic_blocks(run: Run, metrics: RunMetrics, phase: str, variant: str) -> I
 
 
 def sentence(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[Block]:
-    """What crosses, how long that takes, and how much of a step ranks stand still for it."""
+    """Bytes, transfer time, waiting time and exposed time of a step."""
     size, crossing = (metrics.or_none("comm_bytes", phase=phase, variant=variant, category=which) for which in ("", "crossing"))
     moving, waiting, exposed, over, part = (
         metrics.or_none(metric, phase=phase, variant=variant)
@@ -57,17 +57,17 @@ def sentence(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterato
     )
     if size is None or crossing is None or moving is None or waiting is None or exposed is None:
         return
-    floor = f", {times(over)} the least that the measured link allows" if over else ""
+    floor = f", {times(over)} its floor on the measured link" if over else ""
     share = f", {percent(part)} of the step" if part is not None else ""
     yield Paragraph(
-        f"In one {phase} step {run.record.ran.parallel.ranks} ranks send {format_bytes(size)}, {format_bytes(crossing)} of it to "
-        f"each other. The transfer takes {format_duration(moving)}{floor}; a rank waits {format_duration(waiting)} for the others "
-        f"on top of it (mean), and stands still for {format_duration(exposed)}{share}."
+        f"Per {phase} step, {run.record.ran.parallel.ranks} ranks send {format_bytes(size)}, of which {format_bytes(crossing)} go to other "
+        f"ranks. The transfer takes {format_duration(moving)}{floor}; in addition a rank waits {format_duration(waiting)} for the others "
+        f"(mean). Exposed communication: {format_duration(exposed)}{share}."
     )
 
 
 def region_table(metrics: RunMetrics, phase: str, variant: str, regions: Sequence[str]) -> Table:
-    """Every kind of collective, and all of them."""
+    """Costs of every kind of collective, and of all together."""
     address = Address(phase=phase, variant=variant)
     rows = [Row([region or "all"], address | Address(region=region)) for region in (*regions, "")]
     return metric_table(
@@ -75,29 +75,29 @@ def region_table(metrics: RunMetrics, phase: str, variant: str, regions: Sequenc
         ["collective"],
         COSTS,
         rows,
-        "Per step, over layers: bytes of all ranks, rows to oneself included; transfer is the time on the rank that was shortest, "
-        "floor the least that the measured link allows; waiting and exposed (standing still) are means over ranks.",
+        "Per step, summed over layers. bytes = sent by all ranks, including rows that stay on their rank; transfer = time on the rank "
+        "that took least; floor = least time on the measured link; waiting and exposed (rank is blocked) = means over ranks.",
     )
 
 
 def pair_blocks(run: Run, phase: str, variant: str) -> Iterator[Block]:
-    """Bytes from each rank to each."""
+    """Bytes from every rank to every rank, as a table or a heat map."""
     found = run.traffic.of(phase, variant)
     if found is None:
         return
     bytes_NN = bytes_by_pair(found)
     ranks = [str(rank) for rank in range(len(bytes_NN))]
-    caption = "Bytes of a step from the rank of the line to the rank of the column."
+    caption = "Bytes per step, from the rank of the row to the rank of the column."
     if len(ranks) <= MATRIX_RANKS:
         rows = [[f"from {rank}", *map(format_bytes, sizes)] for rank, sizes in zip(ranks, bytes_NN, strict=True)]
         yield Table(["rank", *(f"to {rank}" for rank in ranks)], rows, caption=caption)
     else:
         top = float(bytes_NN.max())
-        yield HeatMap("From rank to rank", ranks, bytes_NN.tolist(), top, f"{caption} Full shade: {format_bytes(top)}.")
+        yield HeatMap("From rank to rank", ranks, bytes_NN.tolist(), top, f"{caption} Scale: blank 0 … █ {format_bytes(top)}.")
 
 
 def rank_table(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Table:
-    """Tokens, memory and waiting of every rank, and how uneven they are."""
+    """Tokens, memory and communication of every rank, and their ratios of maximum to mean."""
     rows = []
     for rank in range(run.record.ran.parallel.ranks):
         own = metrics.at(rank=str(rank))
@@ -117,13 +117,13 @@ def rank_table(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Table
     return Table(
         ["rank", "tokens", "peak memory", "to others", "waiting", "exposed"],
         rows,
-        caption="Every rank: choices that reach its experts in a layer's step (mean over layers), memory at the peak, bytes to others, "
-        "time. max/mean of tokens is taken per layer and step, of waiting per layer; then the mean.",
+        caption="tokens = choices that reach the rank's experts per layer and step (mean); to others = bytes sent to other ranks per "
+        "step. max/mean is computed per layer and step for tokens, per layer for waiting, and then averaged.",
     )
 
 
 def layer_table(metrics: RunMetrics, phase: str, variant: str) -> Table:
-    """Every layer's collectives, and how uneven its ranks are."""
+    """Communication costs of every layer, and how uneven its ranks are."""
     address = Address(phase=phase, variant=variant)
     columns: dict[str, MetricColumn] = COSTS | {
         "tokens max/mean": ("rank_load_max_over_mean", times),
@@ -134,7 +134,7 @@ def layer_table(metrics: RunMetrics, phase: str, variant: str) -> Table:
 
 
 def traffic_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> Table:
-    """What communication costs under every variant, side by side."""
+    """Communication costs with a column per variant."""
 
     def row(title: str, column: MetricColumn, category: str = "") -> list[str]:
         metric, write = column if isinstance(column, tuple) else (column, format_significant)
@@ -143,34 +143,35 @@ def traffic_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> T
     rows = [
         row("collectives", "collectives"),
         row("bytes", COSTS["bytes"]),
-        row("of it to other ranks", COSTS["bytes"], "crossing"),
+        row("bytes to other ranks", COSTS["bytes"], "crossing"),
         row("transfer", COSTS["transfer"]),
-        row("over its floor", COSTS["/floor"]),
+        row("transfer / floor", COSTS["/floor"]),
         row("waiting", COSTS["waiting"]),
         row("exposed", COSTS["exposed"]),
-        row("of the step", ("comm_share", percent)),
-        row("busiest rank's tokens over mean", ("rank_load_max_over_mean", times)),
+        row("exposed share of step", ("comm_share", percent)),
+        row("tokens max/mean of ranks", ("rank_load_max_over_mean", times)),
     ]
     caption = (
-        "Bytes of all ranks, rows to oneself included. Transfer: the shortest rank's time; waiting, exposed: means over ranks."
+        "bytes = sent by all ranks, including rows that stay on their rank; transfer = time on the rank that took least; waiting and "
+        "exposed = means over ranks."
     )
     return Table(["per step", *variants], rows, caption=caption)
 
 
 def link_blocks(metrics: RunMetrics) -> Iterator[Block]:
-    """What was measured between ranks; nothing where it was not."""
+    """Latency and bandwidth of the links between ranks; nothing if they were not measured."""
     for kind in metrics.distinct("category", "link_latency", phase=""):
         latency, best = (metrics.or_none(metric, category=kind) for metric in ("link_latency", "link_bandwidth"))
         if latency is not None and best is not None:
-            yield Bullets([f"Link {kind}: {format_duration(latency)} for a small message, {format_bytes(best)}/s at best"])
-            yield Details(f"link {kind}, by size of message", [link_table(metrics, kind)])
+            yield Bullets([f"Link {kind}: {format_duration(latency)} latency, {format_bytes(best)}/s peak bandwidth"])
+            yield Details(f"link {kind} by message size", [link_table(metrics, kind)])
 
 
 def link_table(metrics: RunMetrics, kind: str) -> Table:
-    """Time and bandwidth of every message that was measured."""
+    """Time and bandwidth of every measured message size."""
     cells = [
         [format_bytes(size), format_duration(size * 1e9 / rate), f"{format_bytes(rate)}/s"]
         for size, rate in metrics.curve("link_bandwidth", "message", category=kind)
         if rate > 0
     ]
-    return Table(["message", "time", "bandwidth"], cells, caption="The shortest of many, one way, nothing else going on.")
+    return Table(["message", "time", "bandwidth"], cells, caption="Best of many messages, one way, on an idle link.")

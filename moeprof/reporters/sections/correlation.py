@@ -1,4 +1,4 @@
-"""Experts that are busy in the same steps, side by side: the correlation matrix of a layer, reordered by cluster.
+"""The correlation matrix of a layer's experts, ordered by cluster, as a heat map.
 
 Shape suffixes: M experts that have coefficients, G groups of neighbours among them.
 """
@@ -13,11 +13,11 @@ from moeprof.records.arrays import Floats
 from moeprof.reporters.documents.document import HeatMap
 
 LINES = 32
-"""Of a map; more experts are shown in groups of neighbours."""
+"""The maximum number of rows of a map; more experts are shown in groups of neighbours."""
 
 
 def correlation_maps(layers: Sequence[Sequence[LoadMatrix]]) -> Iterator[HeatMap]:
-    """One of every layer, given as its domains' matrices; of a layer with fewer than three experts that vary there is none."""
+    """A map per layer, given the load matrices of its domains; none for a layer with fewer than three varying experts."""
     for matrices in layers:
         found = correlation(pooled(matrices))
         order = clustered(found)
@@ -28,12 +28,12 @@ def correlation_maps(layers: Sequence[Sequence[LoadMatrix]]) -> Iterator[HeatMap
             np.array_split(np.array(order), min(len(order), LINES)),
         )
         yield HeatMap(
-            f"Layer {matrices[0].layer}: experts that are busy together",
+            f"Layer {matrices[0].layer}: correlation of expert loads",
             [f"{group[0]}" if len(group) == 1 else f"{group[0]}.." for group in groups],
             np.maximum(values_GG, 0).tolist(),
             1.0,
-            "Pearson correlation of shares over steps, experts ordered by cluster; full shade: always together, blank: not at all, or "
-            "apart. Squares on the diagonal are experts that anti-correlation placement keeps on different devices.",
+            "Pearson correlation of shares over steps, experts ordered by cluster. Scale: blank 0 or negative … █ 1. Squares on the "
+            "diagonal are experts that anti-correlation placement puts on different devices.",
         )
 
 
