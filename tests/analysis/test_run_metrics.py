@@ -95,7 +95,7 @@ def test_a_run_of_an_earlier_version_is_rendered_and_compared(tmp_path: Path) ->
     old = run_with(tmp_path / "old", OLD)
     shown = render(old, "markdown")
     assert "5,000" in shown
-    assert "75% of the step" in shown
+    assert "experts, 75% of the step" in shown
     whole = "lm,score,,static,,,,,,throughput,tokens/s,timed,5500.0\n"
     new = run_with(tmp_path / "new", OLD + whole)
     found = compare("old", [measurement_of([old])], "new", [measurement_of([new])], Rules({})).findings

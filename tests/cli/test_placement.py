@@ -27,7 +27,7 @@ def test_it_shows_who_holds_what(moeprof: Call, file: Path) -> None:
     assert (code, stderr) == (0, "")
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in stdout.splitlines() if line.startswith("| 1")]
     assert lines == [["1", "0", "3", "1", "0-1 3"], ["1", "1", "3", "2", "0-2"]]
-    assert "4 experts in each of 1 layers on 2 ranks, 2 copies among them." in stdout
+    assert "4 experts in each of 1 layers on 2 ranks, 2 copies." in stdout
     assert json.loads(moeprof("placement", "show", file, "--json")[1])["layers"] == {"1": [[0, 1, 3], [2, 0, 1]]}
 
 
@@ -40,16 +40,16 @@ def test_it_tells_two_apart(moeprof: Call, file: Path, tmp_path: Path) -> None:
     assert lines == [["1", "0", "0-1", "0-1"], ["1", "1", "0", "3"]]
     moves = json.loads(moeprof("placement", "diff", other, file, "--json")[1])["moves"]
     assert moves[-1] == {"layer": "1", "expert": 3, "before": [1], "after": [0]}
-    assert "The same experts on the same ranks." in moeprof("placement", "diff", file, file)[1]
+    assert "Both placements have the same experts on the same ranks." in moeprof("placement", "diff", file, file)[1]
 
 
 def test_it_says_what_makes_two_hard_to_compare(moeprof: Call, tmp_path: Path) -> None:
     Placement(2, {"1": ((0, 1),)}, "a" * 64).write(tmp_path / "a.json")
     Placement(4, {"1": ((0, 1), (2, 3))}, "b" * 64).write(tmp_path / "b.json")
     stdout = moeprof("placement", "diff", tmp_path / "a.json", tmp_path / "b.json")[1]
-    assert "They are for different models: aaaaaaaaaaaa and bbbbbbbbbbbb." in stdout
-    assert "The first one is for 2 experts, the second one for 4." in stdout
-    assert "The first one is for 1 ranks, the second one for 2." in stdout
+    assert "The placements are for different models: aaaaaaaaaaaa and bbbbbbbbbbbb." in stdout
+    assert "The first placement is for 2 experts, the second for 4." in stdout
+    assert "The first placement is for 1 ranks, the second for 2." in stdout
 
 
 def test_it_checks_a_file_against_a_recipe(moeprof: Call, file: Path, micro: Micro) -> None:

@@ -39,7 +39,7 @@ def test_several_domains_place_for_each_other(moeprof: Call, tmp_path: Path) -> 
     trace = skewed(tmp_path / "talk.parquet", domains=("prose", "code"))
     code, stdout, _ = moeprof("replay", trace, "--balance", "--devices", "4", "--out", tmp_path / "run")
     assert code == 0
-    assert "- Other texts: placed by one domain and judged on another, " in stdout
+    assert "- Other texts: if one domain decides the placement and another is tested, " in stdout
     assert stdout.count("| prose   | code ") == 1
     assert "| prose vs code " in stdout
 
@@ -99,5 +99,5 @@ def test_a_log_of_a_single_prompt_says_that_its_evidence_is_little(moeprof: Call
     log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 3], [0, 1]])
     code, stdout, _ = moeprof("replay", log, "--balance", "--balancer", "greedy", "--devices", "2", "--out", tmp_path / "run")
     assert code == 0
-    assert "greedy on 2 devices, decode: too little evidence." in stdout
-    assert "About 10 test steps like these would tell" in stdout
+    assert "Placement (decode, 2 devices): greedy, too little evidence." in stdout
+    assert "About 10 such test steps would decide" in stdout

@@ -81,11 +81,11 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 
 def test_the_chosen_slots_and_the_single_slot_are_two_operating_points(run: Run) -> None:
     paragraph = next(block for block in buffer_blocks(run, RunMetrics.of(run), "decode") if isinstance(block, Paragraph))
-    swept = "where 100.0% miss" in paragraph.text
+    swept = "at a 100.0% miss rate" in paragraph.text
     assert paragraph.text == (
-        "Dynamic gating with buffered experts: 10 of a layer's 16 experts on a rank have a slot. That saves 2.25 GiB (12.9% of a "
-        "rank's weights), a reduction of 1.15x, and 80.0% of the accesses miss. The largest saving is another operating point, "
-        f"one slot{', where 100.0% miss' if swept else ''}: 5.63 GiB (32.2% of a rank's weights), 1.47x."
+        "Dynamic gating with buffered experts: 10 slots for a layer's 16 experts on each rank save 2.25 GiB (12.9% of a rank's weights, "
+        "1.15x reduction); 80.0% of accesses miss. Upper bound: 1 slot saves 5.63 GiB (32.2% of a rank's weights, 1.47x reduction)"
+        f"{', at a 100.0% miss rate' if swept else ''}."
     )
 
 
@@ -98,10 +98,10 @@ def test_latency_over_memory_has_a_point_for_every_number_of_slots_that_was_meas
     assert [row[0] for row in swept.rows] == ["1", "10"]
 
 
-def test_the_verdict_says_what_is_saved_what_misses_and_what_that_costs(run: Run) -> None:
+def test_the_verdict_reports_memory_saved_misses_and_stalls(run: Run) -> None:
     assert (
-        "Buffering (decode): 2.25 GiB of experts less on each rank, 80.0% of accesses miss; layers stand still for 25 ms of a step "
-        "of 90 ms, 75.0% of what could be hidden is."
+        "Buffering (decode): saves 2.25 GiB of expert weights per rank; 80.0% of accesses miss. Each 90 ms step waits 25 ms for expert "
+        "loads; 75.0% of the load time that can overlap was hidden behind compute."
     ) in verdict(run, RunMetrics.of(run))
 
 

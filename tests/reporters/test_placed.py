@@ -82,30 +82,29 @@ def sentence(run: Run) -> str:
     return found
 
 
-def test_the_verdict_tells_load_gain_move_and_when_it_is_paid_for(tmp_path: Path) -> None:
+def test_the_verdict_reports_load_gain_move_and_payback_time(tmp_path: Path) -> None:
     run = written(tmp_path / "run", [*rows_of(2), *speed(1.1, 1.3)])
-    (line,) = [line for line in verdict(run, RunMetrics.of(run)) if line.startswith("Balance")]
+    (line,) = [line for line in verdict(run, RunMetrics.of(run)) if line.startswith("Load balance")]
     assert line == (
-        "Balance (score): the busiest rank takes 60.0% of a step's choices instead of 80.0% (ideal 50.0%), a gain of 25.0% (20.0% to "
-        "30.0%, 95%) on steps that the placement has not seen: recommended. Moving 3 MiB took 2 ms. It has paid for itself after 40 "
-        "steps."
+        "Load balance (score): busiest-rank share 80.0% → 60.0% (ideal 50.0%), a gain of 25.0% (95% interval 20.0% to 30.0%) on held-out "
+        "steps: recommended. Moving 3 MiB took 2 ms. The move pays off after 40 steps."
     )
 
 
-def test_a_move_whose_gain_the_rounds_cannot_show_is_told_with_a_doubt(tmp_path: Path) -> None:
-    told = sentence(written(tmp_path / "run", [*rows_of(2), *speed(0.9, 1.3)]))
-    assert told.endswith("It has paid for itself after 40 steps, if steps are shorter at all: the rounds cannot show it.")
+def test_without_a_measurable_speed_up_a_move_has_no_payback_time(tmp_path: Path) -> None:
+    found = sentence(written(tmp_path / "run", [*rows_of(2), *speed(0.9, 1.3)]))
+    assert found.endswith("No measurable speed-up, so the move has no payback time.")
 
 
-def test_a_move_that_brings_nothing_is_told_as_such(tmp_path: Path) -> None:
-    told = sentence(written(tmp_path / "run", rows_of(2)))
-    assert told.endswith("18 experts came to another rank, 3 MiB in 2 ms. It does not pay for itself: steps are not shorter.")
+def test_without_shorter_steps_a_move_has_no_payback_time(tmp_path: Path) -> None:
+    found = sentence(written(tmp_path / "run", rows_of(2)))
+    assert found.endswith("18 experts changed rank, 3 MiB in 2 ms. Steps are not shorter, so the move has no payback time.")
 
 
-def test_few_steps_are_too_little_evidence_and_the_number_that_would_do_is_told(tmp_path: Path) -> None:
-    told = sentence(written(tmp_path / "run", rows_of(2, steps=4)))
-    assert "The placement was made from 9 steps and is judged on 4 later ones: the busiest rank takes 60.0%" in told
-    assert "too little evidence. About 10 test steps like these would tell whether it is above 5.0%." in told
+def test_few_steps_are_too_little_evidence_and_the_number_that_would_do_is_reported(tmp_path: Path) -> None:
+    found = sentence(written(tmp_path / "run", rows_of(2, steps=4)))
+    assert "The placement is based on 9 steps and is tested on 4 later ones: the busiest rank gets 60.0%" in found
+    assert "too little evidence. About 10 such test steps would decide whether the gain exceeds 5%." in found
 
 
 def test_ranks_and_layers_stand_before_and_after(tmp_path: Path) -> None:
@@ -133,22 +132,22 @@ def test_the_section_fits_eighty_columns(tmp_path: Path) -> None:
     assert "…" not in shown
 
 
-def test_nobody_placed_is_nothing_said_and_nothing_known_is_said(tmp_path: Path) -> None:
+def test_without_a_placement_there_is_no_section_and_without_history_it_says_so(tmp_path: Path) -> None:
     writer = RunWriter(
         tmp_path / "plain", RunRecord(command="optimize", recipe=load_recipe("lm-tiny", []), variants=[{"label": "static"}])
     )
     assert blocks(writer.finish()) == []
-    assert sentence(written(tmp_path / "run", [])).startswith("Experts lie as under contiguous placement")
+    assert sentence(written(tmp_path / "run", [])).startswith("Placement is contiguous")
 
 
 @pytest.mark.parametrize("form", ["markdown", "html"])
 def test_every_report_has_it(tmp_path: Path, form: str) -> None:
-    assert "Gain: 25.0% (20.0% to 30.0%, 95%): recommended." in render(written(tmp_path / "run", rows_of(2)), form)
+    assert "Gain: 25.0% (95% interval 20.0% to 30.0%): recommended." in render(written(tmp_path / "run", rows_of(2)), form)
 
 
 def test_it_stands_between_time_and_traffic(tmp_path: Path) -> None:
     titles = [block.text for block in document_of(written(tmp_path / "run", rows_of(2))) if isinstance(block, Heading)]
-    assert "Where experts lie under dynamic+greedy" in titles
+    assert "Expert placement: dynamic+greedy" in titles
 
 
 def test_placements_have_names_in_sentences() -> None:

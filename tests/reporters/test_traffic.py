@@ -85,40 +85,39 @@ def test_transfer_floor_and_waiting_of_every_collective_stand_side_by_side(tmp_p
     assert (rows["all"]["ops"], rows["all"]["bytes"], rows["all"]["transfer"]) == ("2", "26 MiB", "4 ms")
 
 
-def test_one_sentence_says_what_crosses_and_how_long_ranks_stand_still(tmp_path: Path) -> None:
-    (told,) = [
+def test_one_sentence_reports_bytes_across_ranks_and_exposed_time(tmp_path: Path) -> None:
+    (sentence,) = [
         block.text for block in blocks_of(run_of(tmp_path / "run")) if isinstance(block, Paragraph) and "ranks" in block.text
     ]
-    assert told == (
-        "In one score step 2 ranks send 26 MiB, 6 MiB of it to each other. The transfer takes 4 ms, 1.9x the least that "
-        "the measured link allows; a rank waits 3 ms for the others on top of it (mean), and stands still for 7 ms, 17.5% of the "
-        "step."
+    assert sentence == (
+        "Per score step, 2 ranks send 26 MiB, of which 6 MiB go to other ranks. The transfer takes 4 ms, 1.9x its floor on the "
+        "measured link; in addition a rank waits 3 ms for the others (mean). Exposed communication: 7 ms, 17.5% of the step."
     )
 
 
-def test_the_result_has_one_line_of_it(tmp_path: Path) -> None:
-    line = "Traffic: 2 ranks send each other 6 MiB a step and stand still for 7 ms, 17.5% of it (score)."
+def test_summary_and_verdict_have_one_line_about_communication(tmp_path: Path) -> None:
+    line = "Communication between 2 ranks: 6 MiB and 7 ms exposed per score step (17.5% of it)."
     characterized = run_of(tmp_path / "a")
     optimized = run_of(tmp_path / "b", command="optimize", variants=("static", "dynamic"))
     assert line in summary(characterized, RunMetrics.of(characterized))
     assert line in verdict(optimized, RunMetrics.of(optimized))
 
 
-def test_weights_are_those_of_each_rank(tmp_path: Path) -> None:
+def test_the_size_of_a_model_is_given_per_rank(tmp_path: Path) -> None:
     metrics = {"num_parameters": 4000, "expert_parameters": 3000, "memory_static": 8 * MIB, "flops_per_token": 2000}
     writer = RunWriter(tmp_path / "run", RunRecord(command="characterize", recipe=load_recipe("lm-tiny", ["parallel.ranks=2"])))
     writer.add_metrics(
         MetricRow(name, value, "lm", variant=label) for name, value in metrics.items() for label in ("static", "dense")
     )
     run = writer.finish()
-    assert summary(run, RunMetrics.of(run))[0].startswith(
-        "The model has 4000 parameters (8 MiB on each rank), 75.0% of them in 32 experts"
+    assert summary(run, RunMetrics.of(run))[0] == (
+        "Model: 4000 parameters (8 MiB per rank), 75.0% of them in experts (32 per MoE layer, top-2). Dense twin: 4000 parameters."
     )
 
 
 def test_the_link_stands_where_the_numbers_come_from(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
-    assert "- Link within a machine: 50 us for a small message, 1.93 GiB/s at best" in render(run, "markdown")
+    assert "- Link within a machine: 50 us latency, 1.93 GiB/s peak bandwidth" in render(run, "markdown")
     assert table_of(run, "message").rows == [["8 B", "50 us", "156 KiB/s"], ["8 MiB", "4.05 ms", "1.93 GiB/s"]]
 
 
@@ -152,9 +151,9 @@ def test_an_optimization_puts_variants_side_by_side_and_leaves_the_dense_twin_ou
     table = table_of(run, "per step")
     assert table.columns == ["per step", "static", "dynamic"]
     assert ["bytes", "26 MiB", "26 MiB"] in table.rows
-    assert ["of it to other ranks", "6 MiB", "6 MiB"] in table.rows
+    assert ["bytes to other ranks", "6 MiB", "6 MiB"] in table.rows
     assert ["collectives", "2", "2"] in table.rows
-    assert ["of the step", "17.5%", "17.5%"] in table.rows
+    assert ["exposed share of step", "17.5%", "17.5%"] in table.rows
     assert [block.title for block in document_of(run) if isinstance(block, Details) and "communication" in block.title] == [
         "communication under static gating",
         "communication under dynamic gating",
@@ -179,13 +178,13 @@ def test_it_fits_a_terminal_of_eighty_columns(tmp_path: Path) -> None:
 
 def test_a_single_rank_says_nothing_of_it(tmp_path: Path) -> None:
     shown = render(run_of(tmp_path / "run", ranks=1), "markdown")
-    assert "What ranks send each other" not in shown
+    assert "Communication between ranks" not in shown
 
 
 def test_ranks_without_the_pass_say_so(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "run", RunRecord(command="characterize", recipe=load_recipe("lm-tiny", ["parallel.ranks=2"])))
     writer.add_metrics([MetricRow("throughput", 5, "lm", "score", variant="static")])
-    assert "This run has no pass \\`traffic\\`" in render(writer.finish(), "markdown")
+    assert "Not measured: this run has no traffic pass." in render(writer.finish(), "markdown")
 
 
 def test_numbers_of_a_rank_are_its_own(tmp_path: Path) -> None:

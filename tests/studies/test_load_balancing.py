@@ -274,9 +274,9 @@ def test_a_file_deploys_what_a_balancer_made(folder: Path, run: Run) -> None:
 
 def test_the_report_says_it(run: Run) -> None:
     report = render(run, "markdown")
-    assert f"### Where experts lie under {placed(run)}" in report
-    assert "Balance (" in report.partition("## Phase")[0]
-    assert "The move: " in report
+    assert f"### Expert placement: {placed(run)}" in report
+    assert "Load balance (" in report.partition("## Phase")[0]
+    assert "Move: " in report
 
 
 # What is judged

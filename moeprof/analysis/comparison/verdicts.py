@@ -279,5 +279,6 @@ def undecided(rounds: Rounds, threshold: float, family: int) -> str:
     needed = processes_needed(before, after, threshold, family, paired=rounds.paired)
     if needed > min(len(before), len(after)):
         each = min(len(one) for one in (*before, *after))
-        return f"about {needed * each} rounds per side would decide ({needed} processes of {each} rounds)"
+        rounds_each = f"{each} round{'' if each == 1 else 's'}"
+        return f"about {needed * each} rounds per side would decide ({needed} processes of {rounds_each})"
     return f"the change is too close to the threshold of {100 * threshold:.3g}%"

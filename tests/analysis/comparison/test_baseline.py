@@ -134,7 +134,7 @@ def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda _, subject, number: subject["numbers"].append(number), "subjects.0: value error, a metric stands twice"),
+        (lambda _, subject, number: subject["numbers"].append(number), "subjects.0: value error, a metric is recorded twice"),
         (lambda _, subject, number: number.update(value=float("nan")), "subjects.0.numbers.0.value: input should be a finite"),
         (lambda _, subject, number: number.update(value=10**400), "subjects.0.numbers.0.value: "),
         (lambda _, subject, number: number.update(value=None), "subjects.0.numbers.0.value: "),
@@ -174,7 +174,7 @@ def test_a_newer_schema_asks_for_a_newer_moeprof(saved: Path) -> None:
 def test_a_file_that_is_too_large_is_not_even_read(saved: Path) -> None:
     with saved.open("ab") as file:
         file.truncate(MAX_BYTES + 1)
-    assert fault(lambda: read_measurements(saved)) == f"baseline {saved}: it is larger than {MAX_BYTES} bytes"
+    assert fault(lambda: read_measurements(saved)) == f"baseline {saved}: larger than {MAX_BYTES:,} bytes"
 
 
 def test_a_value_edited_by_hand_that_is_still_a_number_is_read(saved: Path) -> None:

@@ -144,7 +144,7 @@ def test_of_a_recipe_on_one_side_only_the_wanted_metrics_are_told() -> None:
 
 def test_two_single_subjects_are_compared_even_where_their_recipes_have_other_names() -> None:
     found = compared([of("lm-tiny", SAME)], [of("lm-fork", SAME)]).findings
-    assert [(one.verdict, one.why) for one in found] == [("not comparable", "another recipe: name")]
+    assert [(one.verdict, one.why) for one in found] == [("not comparable", "different recipes: name")]
 
 
 @pytest.mark.parametrize("path", ["main.json", "reports/now"])
@@ -153,7 +153,7 @@ def test_a_recipe_that_stands_twice_on_a_side_is_refused(path: str) -> None:
     sides[path] = sides[path] * 2
     with pytest.raises(UsageError) as caught:
         compared(sides["main.json"], sides["reports/now"])
-    assert (caught.value.what, caught.value.remedy) == (f"{path}: lm-tiny stands in it twice", "Give each recipe once.")
+    assert (caught.value.what, caught.value.remedy) == (f"{path}: contains lm-tiny twice", "Pass each recipe once.")
 
 
 def test_the_times_of_all_recipes_are_one_family() -> None:
@@ -182,8 +182,8 @@ def test_what_differs_between_sides_that_ran_in_turns_is_meant_and_remarked() ->
     together = compared([side(steady(), turns="t")], [side(steady(0.8), turns="t", **changes)])
     assert (apart.exit_code(strict=False), together.exit_code(strict=False)) == (4, 3)
     assert together.remarks == [
-        "lm-tiny: other weights, cccccccccccc and 999999999999",
-        "lm-tiny: other texts, prose, code",
+        "lm-tiny: different weights, cccccccccccc and 999999999999",
+        "lm-tiny: different texts, prose, code",
         "lm-tiny: model {'dim': 64, 'experts': 16}, none",
         "lm-tiny: load.batch_size 8, 9",
     ]

@@ -143,7 +143,7 @@ def test_runs_that_did_not_do_the_same_are_no_processes_of_one_subject(
     tmp_path: Path, changes: dict[str, Any], what: str
 ) -> None:
     runs = [run_of(tmp_path / "a"), run_of(tmp_path / "b", **changes)]
-    assert fault(lambda: measurement_of(runs)) == f"run {tmp_path}/b: another {what} than {tmp_path}/a"
+    assert fault(lambda: measurement_of(runs)) == f"run {tmp_path}/b: different {what} than {tmp_path}/a"
 
 
 def test_processes_whose_routers_disagree_have_the_routing_of_neither(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_runs_of_several_recipes_and_commands_are_several_subjects(tmp_path: Pat
 def test_what_holds_no_run_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     what = fault(lambda: read_measurements(tmp_path / name))
-    assert what == f"{tmp_path}/{name}: neither a run, nor a folder of runs, nor a baseline file"
+    assert what == f"{tmp_path}/{name}: not a run directory, folder of runs, or baseline file"
 
 
 # What decides whether two may be compared

@@ -58,7 +58,7 @@ def test_more_of_what_should_be_high_is_better_and_less_is_worse(metric: str) ->
 @pytest.mark.parametrize("metric", metrics_that_are("neither"))
 def test_a_change_that_is_neither_is_told_and_never_gated(metric: str) -> None:
     found = of(number(metric, 4), number(metric, 5))
-    assert (found.verdict, found.gated, found.why) == ("not comparable", False, "it changed, and neither way is better")
+    assert (found.verdict, found.gated, found.why) == ("not comparable", False, "changed, but neither direction is better")
     assert (of(number(metric, 4), number(metric, 4)).verdict, found.p, found.interval) == ("same", None, None)
 
 
@@ -89,7 +89,7 @@ def dropped(value: float, **keys: str) -> Number:
 @pytest.mark.parametrize("value", [0.25, 0.5])
 def test_a_routed_number_is_not_compared_where_the_routers_decided_otherwise(value: float) -> None:
     found = of(dropped(0.25), dropped(value), routing=ROUTING | {"score/static": "0" * 64})
-    assert (found.verdict, found.gated, found.why) == ("not comparable", False, "the routing is another one")
+    assert (found.verdict, found.gated, found.why) == ("not comparable", False, "different routing")
 
 
 def test_an_exact_number_is_compared_all_the_same() -> None:
@@ -112,8 +112,8 @@ def test_a_number_over_all_phases_and_variants_needs_the_routing_of_all(other: s
 
 def test_a_routing_that_one_side_has_not_recorded_is_another_one() -> None:
     routing = {name: digest for name, digest in ROUTING.items() if name != "score/static"}
-    assert of(dropped(0.25), dropped(0.25), routing=routing).why == "the routing is another one"
-    assert only(side(dropped(0.25), routing=routing), side(dropped(0.25))).why == "the routing is another one"
+    assert of(dropped(0.25), dropped(0.25), routing=routing).why == "different routing"
+    assert only(side(dropped(0.25), routing=routing), side(dropped(0.25))).why == "different routing"
 
 
 def test_of_a_variant_without_routing_that_of_its_phase_counts() -> None:
@@ -130,7 +130,7 @@ def test_a_replay_depends_on_the_routing_of_every_phase(phase: str) -> None:
     assert found.verdict == "worse"
     for changed in routing:
         other = side(theirs, routing=routing | {changed: "0" * 64}, command="replay")
-        assert only(side(ours, routing=routing, command="replay"), other).why == "the routing is another one"
+        assert only(side(ours, routing=routing, command="replay"), other).why == "different routing"
 
 
 def test_replays_that_were_made_otherwise_have_nothing_in_common() -> None:
@@ -138,7 +138,7 @@ def test_replays_that_were_made_otherwise_have_nothing_in_common() -> None:
         side(number("misses", 5, phase="all"), command="replay", settings={"access": access})
         for access in ("batch", "sequential")
     )
-    assert only(ours, theirs).why == "other settings: access"
+    assert only(ours, theirs).why == "different settings: access"
 
 
 # Whole sides
@@ -147,18 +147,18 @@ def test_replays_that_were_made_otherwise_have_nothing_in_common() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"command": "optimize"}, "another command: characterize, optimize"),
-        ({"settings": SETTINGS | {"load": {"batch_size": 9}}}, "another recipe: load.batch_size"),
-        ({"settings": SETTINGS | {"load": {"batch_size": 8, "fill": True}}}, "another recipe: load.fill"),
+        ({"command": "optimize"}, "different commands: characterize, optimize"),
+        ({"settings": SETTINGS | {"load": {"batch_size": 9}}}, "different recipes: load.batch_size"),
+        ({"settings": SETTINGS | {"load": {"batch_size": 8, "fill": True}}}, "different recipes: load.fill"),
         (
             {"settings": {"name": "x", "model": {"dim": 1, "experts": 2}, "load": {}, "data": {"fill": True}}},
-            "another recipe: name, model.dim, model.experts and 2 more keys",
+            "different recipes: name, model.dim, model.experts and 2 more keys",
         ),
-        ({"texts": TEXTS | {"code": "9" * 64}}, "another text 'code': bbbbbbbbbbbb, 999999999999"),
-        ({"texts": {"prose": "a" * 64}}, "another text 'code': bbbbbbbbbbbb, none"),
-        ({"texts": TEXTS | {"law": "9" * 64}}, "another text 'law': none, 999999999999"),
-        ({"weights": "9" * 64}, "other weights: cccccccccccc, 999999999999"),
-        ({"weights": ""}, "other weights: cccccccccccc, none"),
+        ({"texts": TEXTS | {"code": "9" * 64}}, "different text 'code': bbbbbbbbbbbb, 999999999999"),
+        ({"texts": {"prose": "a" * 64}}, "different text 'code': bbbbbbbbbbbb, none"),
+        ({"texts": TEXTS | {"law": "9" * 64}}, "different text 'law': none, 999999999999"),
+        ({"weights": "9" * 64}, "different weights: cccccccccccc, 999999999999"),
+        ({"weights": ""}, "different weights: cccccccccccc, none"),
         (
             {"valid": False, "reasons": ["interrupted", "too few rounds"]},
             "the candidate is not valid: interrupted; too few rounds",
@@ -183,7 +183,7 @@ def test_another_machine_matters_to_the_clock_only_and_may_be_allowed() -> None:
     before, after = side(*numbers), side(*numbers, machine=machine)
     found = findings([(before, after)], RULES)
     assert [one.verdict for one in found] == ["same", "same", "not comparable", "not comparable"]
-    assert {one.why for one in found[2:]} == {"another machine: cpu Example 9000, Example 1; gpu none, H"}
+    assert {one.why for one in found[2:]} == {"different machines: cpu Example 9000, Example 1; gpu none, H"}
     allowed = findings([(before, after)], Rules({}, allow_machine_mismatch=True))
     assert [one.verdict for one in allowed] == ["same", "same", "same", "inconclusive"]
 
@@ -196,12 +196,12 @@ def test_a_number_whose_unit_or_kind_changed_is_not_compared(other: dict[str, An
     found = of(number("memory_static", 8), number("memory_static", 8, **other))
     assert (found.verdict, found.gated) == ("not comparable", False)
     told = other.get("unit", "bytes"), other.get("kind", "exact")
-    assert found.why == f"its unit or kind changed: bytes (exact), {told[0]} ({told[1]})"
+    assert found.why == f"unit or kind changed: bytes (exact), {told[0]} ({told[1]})"
 
 
 def test_a_metric_that_this_moeprof_does_not_know_is_not_compared() -> None:
     found = of(number("quantum_leaps", 8), number("quantum_leaps", 9))
-    assert (found.verdict, found.why) == ("not comparable", "this moeprof does not know the metric")
+    assert (found.verdict, found.why) == ("not comparable", "unknown metric in this version of moeprof")
 
 
 def test_what_one_side_has_alone_is_new_or_removed() -> None:

@@ -77,10 +77,10 @@ def test_the_threshold_can_be_set_for_the_metric() -> None:
 
 
 def test_one_process_a_side_decides_nothing_however_many_rounds_it_has() -> None:
-    for processes, told in ((1, "1 process"), (2, "2 processes")):
+    for processes, shown in ((1, "1 process"), (2, "2 processes")):
         found = of(steady(processes=5), steady(0.5, processes=processes))
         assert (found.verdict, found.gated) == ("inconclusive", True)
-        assert found.why == f"recorded in {told} a side, 3 or more show how much two of them differ"
+        assert found.why == f"{shown} per side; at least 3 are needed to judge speed"
         assert found.change == pytest.approx(-0.5, abs=0.01)
         assert found.interval is not None
 
@@ -102,7 +102,7 @@ def test_too_few_rounds_are_inconclusive_and_the_rounds_it_would_need_are_named(
     ours, theirs = (number("throughput", 1000, samples=[[999.9], [1000.1], [1000 + place / 50]]) for place in (1, 2))
     found = of(ours, theirs)
     assert (found.verdict, found.gated) == ("inconclusive", True)
-    assert found.why == "about 5 rounds a side would tell, 1 in each of 5 processes"
+    assert found.why == "about 5 rounds per side would decide (5 processes of 1 round)"
     assert found.p == pytest.approx(rounds_p([999.9, 1000.1, 1000.02], [999.9, 1000.1, 1000.04]))
     assert found.interval is not None
 
@@ -113,7 +113,7 @@ def test_noise_of_10_percent_is_inconclusive_at_10_processes() -> None:
     needed = int(found.why.split()[1])
     assert (found.verdict, found.why) == (
         "inconclusive",
-        f"about {needed} rounds a side would tell, 1 in each of {needed} processes",
+        f"about {needed} rounds per side would decide ({needed} processes of 1 round)",
     )
     assert 90 <= needed <= 126
 
@@ -123,7 +123,7 @@ def test_rounds_that_are_there_already_are_not_asked_for() -> None:
     found = of(noisy(60), noisy(60, speed=0.955))
     assert found.p is not None
     assert found.p < 0.001
-    assert (found.verdict, found.why) == ("inconclusive", "it lies about as far off as the threshold of 0.05")
+    assert (found.verdict, found.why) == ("inconclusive", "the change is too close to the threshold of 5%")
 
 
 def test_a_threshold_of_zero_is_possible() -> None:
@@ -133,14 +133,14 @@ def test_a_threshold_of_zero_is_possible() -> None:
     found = of(steady(), steady(), exact)
     assert (found.verdict, found.why) == (
         "inconclusive",
-        "the two are alike, and no change is small enough for a threshold of 0",
+        "no measurable difference, and a threshold of 0 is never met",
     )
 
 
 def test_a_side_without_raw_samples_cannot_be_compared() -> None:
     for ours, theirs in ((throughput(), steady()), (steady(), throughput()), (throughput(), throughput())):
         found = of(ours, theirs)
-        assert (found.verdict, found.gated, found.why) == ("not comparable", False, "a side has no raw samples")
+        assert (found.verdict, found.gated, found.why) == ("not comparable", False, "one side has no raw samples")
 
 
 def test_in_turns_what_slows_both_sides_of_a_pair_down_cancels_out() -> None:
@@ -196,14 +196,14 @@ def test_a_change_that_is_certain_alone_may_be_none_in_a_large_family() -> None:
 def test_the_throughput_of_a_part_is_described_and_does_not_weaken_the_family(key: dict[str, Any]) -> None:
     parts = findings([(side(steady(), steady(**key)), side(steady(0.9), steady(0.5, **key)))], RULES)
     assert [(one.verdict, one.gated) for one in parts] == [("worse", True), ("inconclusive", False)]
-    assert parts[1].why == "described, not gated"
+    assert parts[1].why == "timed, not gated"
     assert parts[0].p == of(steady(), steady(0.9)).p
 
 
 @pytest.mark.parametrize("metric", ["region_time", "step_latency", "max_throughput", "overhead", "max_batch"])
 def test_other_times_are_described_however_much_they_change(metric: str) -> None:
     found = of(number(metric, 100), number(metric, 500))
-    assert (found.verdict, found.gated, found.why, found.change) == ("inconclusive", False, "described, not gated", 4)
+    assert (found.verdict, found.gated, found.why, found.change) == ("inconclusive", False, "timed, not gated", 4)
     assert (found.p, found.interval) == (None, None)
 
 

@@ -10,13 +10,13 @@ from moeprof.records.regions import MODEL_REGIONS, REGIONS
 from moeprof.records.run.run import RunRecord
 
 
-def test_experts_under_static_gating_are_slots_that_nobody_needs() -> None:
+def test_experts_under_static_gating_compute_slots_that_are_not_required() -> None:
     found = dominant({"gate": 0.1, "experts": 0.61, "attention": 0.29}, variant="static", waste=12.8)
     assert found is not None
     assert (found.region, found.share) == ("experts", 0.61)
     assert found.sentence == (
-        "61% of the step goes to experts: it computes 12.8 slots per slot needed; dynamic gating removes that, "
-        "which makes the step at most 2.3x as fast by itself."
+        "experts, 61% of the step. It computes 12.8 slots per slot required; dynamic gating removes the padding, for a speed-up of at "
+        "most 2.3x on its own."
     )
 
 
@@ -29,8 +29,8 @@ def test_where_no_slot_is_wasted_dynamic_gating_is_not_recommended() -> None:
 
 @pytest.mark.parametrize("region", ["dispatch", "combine"])
 def test_the_mask_belongs_to_static_gating_alone(region: str) -> None:
-    told = {variant: dominant({region: 1.0}, variant=variant) for variant in ("static", "tutel", "dynamic")}
-    assert [variant for variant, found in told.items() if found and "mask" in found.sentence] == ["static"]
+    found = {variant: dominant({region: 1.0}, variant=variant) for variant in ("static", "tutel", "dynamic")}
+    assert [variant for variant, one in found.items() if one and "mask" in one.sentence] == ["static"]
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -38,7 +38,7 @@ def test_the_mask_belongs_to_static_gating_alone(region: str) -> None:
 def test_every_region_has_a_sentence_under_every_variant(region: str, variant: str) -> None:
     found = dominant({region: 0.5}, variant=variant, waste=64.0)
     assert found is not None
-    assert found.sentence.startswith(f"50% of the step goes to {region}: ")
+    assert found.sentence.startswith(f"{region}, 50% of the step. ")
     assert set(CAUSES) | set(MODEL_REGIONS) == set(REGIONS)
 
 
@@ -55,5 +55,5 @@ def test_what_dominates_is_read_back_from_a_run() -> None:
     found = bottleneck(metrics, "score", "static")
     assert found is not None
     assert (found.region, found.share) == ("experts", 0.7)
-    assert "12.8 slots per slot needed" in found.sentence
+    assert "12.8 slots per slot required" in found.sentence
     assert bottleneck(metrics, "decode", "static") is None

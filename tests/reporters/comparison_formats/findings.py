@@ -56,13 +56,13 @@ def one_of_each() -> Comparison:
     timed = {"interval": (-0.14, -0.1), "p": 0.0013}
     return comparison(
         found("worse", **timed),
-        found("inconclusive", variant="dynamic", why="about 40 rounds a side would tell", **timed),
+        found("inconclusive", variant="dynamic", why="about 40 rounds per side would decide", **timed),
         found("better", "memory_total_peak"),
         found("same", "waste_factor", candidate=1000.0, change=0.0),
-        found("inconclusive", "throughput_low", candidate=870.0, gated=False, why="described, not gated"),
-        found("inconclusive", "throughput_high", candidate=890.0, gated=False, why="described, not gated"),
-        found("not comparable", "perplexity", why="the routing is another one"),
-        found("not comparable", "region_time", region="experts", why="another machine: cpu A, B"),
+        found("inconclusive", "throughput_low", candidate=870.0, gated=False, why="timed, not gated"),
+        found("inconclusive", "throughput_high", candidate=890.0, gated=False, why="timed, not gated"),
+        found("not comparable", "perplexity", why="different routing"),
+        found("not comparable", "region_time", region="experts", why="different machines: cpu A, B"),
         found("new", "chrf"),
         found("removed", "dead_experts"),
     )

@@ -9,8 +9,8 @@ from rich.console import Console
 from moeprof.reporters.comparison_formats.document import GROUPS, ROWS, document_of
 from moeprof.reporters.comparison_formats.markdown import render
 from moeprof.reporters.comparison_formats.terminal import rendered
-from moeprof.reporters.comparison_formats.verdict import counts, sentence, tally, word
-from moeprof.reporters.comparison_formats.words import amounts, changed, one_line, signed, told
+from moeprof.reporters.comparison_formats.verdict import counts, outcome, sentence, tally
+from moeprof.reporters.comparison_formats.words import amounts, changed, described, one_line, signed
 from moeprof.reporters.documents.document import Bullets, Details, Heading, Table
 
 from .findings import comparison, found, hostile, one_of_each
@@ -27,19 +27,22 @@ def test_the_verdict_counts_what_got_worse_and_names_the_largest() -> None:
 
 def test_the_verdict_of_a_comparison_without_regression() -> None:
     one = comparison(found("same"), found("better", layer="1"))
-    assert (word(one), sentence(one)) == ("fine", "None of 2 gated metrics got worse.")
+    assert (outcome(one), sentence(one)) == ("fine", "None of 2 gated metrics got worse.")
     assert tally(one) == "Better: 1, same: 1."
 
 
 def test_where_nothing_was_compared_the_verdict_says_why() -> None:
-    two = [found("not comparable", why="another machine: cpu A, B"), found("not comparable", why="another machine: cpu A, B")]
-    one = comparison(*two, found("not comparable", why="the routing is another one"))
-    assert (word(one), sentence(one)) == ("undecided", "Nothing could be compared: another machine: cpu A, B.")
-    assert sentence(comparison(found("new"))) == "Nothing could be compared: the two have no gated metric in common."
+    two = [
+        found("not comparable", why="different machines: cpu A, B"),
+        found("not comparable", why="different machines: cpu A, B"),
+    ]
+    one = comparison(*two, found("not comparable", why="different routing"))
+    assert (outcome(one), sentence(one)) == ("undecided", "Nothing is comparable: different machines: cpu A, B.")
+    assert sentence(comparison(found("new"))) == "Nothing is comparable: the two have no gated metric in common."
     undecided = comparison(found("inconclusive"))
-    assert (word(undecided), sentence(undecided)) == (
+    assert (outcome(undecided), sentence(undecided)) == (
         "undecided",
-        "Nothing could be decided: of 1 gated metric, all are inconclusive.",
+        "Nothing was decided: 1 gated metric, all inconclusive.",
     )
 
 
@@ -73,20 +76,20 @@ def test_the_table_holds_what_changed_worst_first() -> None:
 
 def test_what_is_the_same_or_only_described_is_folded() -> None:
     same, described = (block for block in document_of(one_of_each()) if isinstance(block, Details))
-    assert (same.title, described.title) == ("1 that are the same", "2 timed metrics that are described, not gated")
+    assert (same.title, described.title) == ("1 unchanged metrics", "2 timed metrics that are not gated")
     tables = [table for block in (same, described) for table in block.blocks if isinstance(table, Table)]
     assert [row[3] for table in tables for row in table.rows] == ["waste_factor", "throughput_low", "throughput_high"]
     assert "p" not in tables[0].columns  # nothing stands in it
 
 
 def test_what_cannot_be_compared_is_grouped_by_its_reason() -> None:
-    many = [found("not comparable", "region_time", layer=str(layer), why="another machine") for layer in range(800)]
-    few = [found("not comparable", metric, why="the routing is another one") for metric in ("perplexity", "load_cv")]
+    many = [found("not comparable", "region_time", layer=str(layer), why="different machines") for layer in range(800)]
+    few = [found("not comparable", metric, why="different routing") for metric in ("perplexity", "load_cv")]
     document = document_of(comparison(*few, *many))
     assert [block.text for block in document if isinstance(block, Heading)][1:] == ["Not comparable: 802"]
     assert next(block for block in document if isinstance(block, Bullets)).items == [
-        "800 x another machine: region_time (800)",
-        "2 x the routing is another one: perplexity (1), load_cv (1)",
+        "800 x different machines: region_time (800)",
+        "2 x different routing: perplexity (1), load_cv (1)",
     ]
 
 
@@ -95,10 +98,10 @@ def test_a_document_stays_short_whatever_changed() -> None:
     reasons = [found("not comparable", why=f"its unit changed: {layer}") for layer in range(800)]
     document = document_of(comparison(*worse, *reasons))
     table = next(block for block in document if isinstance(block, Table))
-    assert (len(table.rows), table.caption) == (ROWS, "700 more are left out; the JSON has all.")
+    assert (len(table.rows), table.caption) == (ROWS, "700 more rows; `--format json` lists all.")
     bullets = next(block for block in document if isinstance(block, Bullets))
     assert len(bullets.items) == GROUPS + 1
-    assert bullets.items[-1] == "788 more, for 788 other reasons"
+    assert bullets.items[-1] == "788 more for 788 other reasons"
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
@@ -131,8 +134,8 @@ def test_values_that_differ_never_look_the_same() -> None:
 
 def test_a_change_from_nothing_says_so() -> None:
     assert changed(found("worse", "dead_experts", baseline=0.0, candidate=2.0, change=None)) == "from 0"
-    assert told(found("removed", "dead_experts", baseline=2.0)) == "2 experts in the baseline only"
-    assert told(found("new", "dead_experts", candidate=2.0)) == "2 experts in the candidate only"
+    assert described(found("removed", "dead_experts", baseline=2.0)) == "2 experts in the baseline only"
+    assert described(found("new", "dead_experts", candidate=2.0)) == "2 experts in the candidate only"
 
 
 def test_a_line_holds_no_control_character_and_is_cut() -> None:
@@ -144,6 +147,6 @@ def test_a_line_holds_no_control_character_and_is_cut() -> None:
 def test_remarks_and_the_spread_from_process_to_process_are_told() -> None:
     told = replace(comparison(found("worse", spread=(0.02, 0.123))), remarks=["lm-tiny: torch 2.11, 2.13", "a\x1b[31m"])
     text = render(told)
-    assert "from process to process: baseline 2%, candidate 12%" in text
+    assert "spread between processes: baseline 2%, candidate 12%" in text
     assert "lm-tiny: torch 2.11, 2.13" in text
     assert "\x1b" not in text

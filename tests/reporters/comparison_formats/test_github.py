@@ -40,7 +40,7 @@ def test_only_as_many_as_github_shows_and_the_rest_counted() -> None:
 def test_nothing_to_say_is_an_empty_log_and_nothing_compared_an_error() -> None:
     assert annotations(comparison(found("same"))) == ""
     (level, _, message), *others = read_commands(annotations(comparison(found("new"))))
-    assert (level, message) == ("error", "Nothing could be compared: the two have no gated metric in common.")
+    assert (level, message) == ("error", "Nothing is comparable: the two have no gated metric in common.")
     assert not others
 
 

@@ -35,8 +35,8 @@ def test_a_failure_says_by_how_much() -> None:
 
 def test_a_skipped_case_says_why() -> None:
     messages = [element.get("message") for element in read_xml(render(one_of_each())).iter("skipped")]
-    assert messages[0].endswith("about 40 rounds a side would tell")
-    assert messages[1].endswith("the routing is another one")
+    assert messages[0].endswith("about 40 rounds per side would decide")
+    assert messages[1].endswith("different routing")
     assert messages[2] == "removed: 1,000 experts in the baseline only"
 
 
@@ -52,10 +52,10 @@ def test_namesakes_are_told_apart() -> None:
 
 
 def test_nothing_that_could_be_decided_is_an_error_and_never_a_success() -> None:
-    for one in (comparison(), comparison(found("new")), comparison(found("not comparable", why="another machine"))):
+    for one in (comparison(), comparison(found("new")), comparison(found("not comparable", why="different machines"))):
         root = read_xml(render(one))
         assert root.get("errors") == "1"
-        assert root.find(".//error").get("message").startswith("Nothing could be compared")
+        assert root.find(".//error").get("message").startswith("Nothing is comparable")
 
 
 def test_a_metric_that_is_only_described_has_no_case() -> None:

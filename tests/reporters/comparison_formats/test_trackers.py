@@ -62,7 +62,7 @@ def test_throughput_goes_where_bigger_is_better() -> None:
             "unit": "tokens/s",
             "value": 880.0,
             "extra": "inconclusive: 1,000 tokens/s -> 880 tokens/s, -12% [-14% to -10%], p 0.0013, "
-            "about 40 rounds a side would tell",
+            "about 40 rounds per side would decide",
         },
     ]
 

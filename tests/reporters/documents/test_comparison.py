@@ -105,22 +105,22 @@ def cells(run: Run) -> dict[str, list[str]]:
 
 def test_the_verdict_keeps_the_two_speedups_apart_and_names_every_baseline(run: Run) -> None:
     assert lines_of(run)[0] == (
-        "Scoring: dynamic gating runs at 8x [7.5x to 8.5x] the speed of static gating, each at its own best batch (64 against 4), "
-        "at 4x [3.5x to 4.5x] where both have batch 8, at 4x [3.5x to 4.5x] the speed of Tutel."
+        "Scoring: dynamic gating is 8x [7.5x to 8.5x] as fast as static gating, each at its best batch (64 vs 4); 4x [3.5x to 4.5x] at "
+        "equal batch 8; 4x [3.5x to 4.5x] as fast as Tutel."
     )
 
 
-def test_the_verdict_tells_memory_and_the_largest_batch(run: Run) -> None:
+def test_the_verdict_reports_memory_and_the_largest_batch(run: Run) -> None:
     assert lines_of(run)[1] == (
-        "Memory (score, batch 8): 12 MiB at the peak instead of 50 MiB; what is not weights: 2 MiB instead of 40 MiB "
-        "(-95.0%); 50 MiB hold a batch of >= 64 instead of 8."
+        "Memory (score, batch 8): peak 50 MiB → 12 MiB; activations and buffers 40 MiB → 2 MiB (-95.0%); largest batch within the 50 MiB "
+        "budget: 8 → at least 64 (search stopped there)."
     )
 
 
-def test_the_verdict_tells_what_was_compared(run: Run) -> None:
+def test_the_verdict_reports_how_many_tokens_were_compared(run: Run) -> None:
     assert lines_of(run)[2] == (
-        "Outputs (score): equal on all 90 tokens compared (10 left out: they see a token that lost an expert, or a near-tie); "
-        "3 near-ties turned; perplexity 5.25 instead of 5.5."
+        "Outputs (score): equal on all 90 compared tokens (10 excluded: they depend on a dropped choice or a near-tie); 3 routing flips; "
+        "perplexity 5.25 (baseline 5.5)."
     )
 
 
@@ -131,27 +131,27 @@ def test_an_interval_that_holds_one_is_called_no_difference(tmp_path: Path) -> N
         MetricRow(f"speedup_equal_batch{end}", value, **at) for end, value in (("", 1.01), ("_low", 0.97), ("_high", 1.05))
     ]
     found = lines_of(written(tmp_path / "run", [*rows, *close]))
-    assert "1.01x [0.97x to 1.05x] (no difference that the rounds can show)" in found[0]
+    assert "1.01x [0.97x to 1.05x] (no measurable difference)" in found[0]
 
 
-def test_outputs_that_differ_are_told_and_no_speed_with_them(tmp_path: Path) -> None:
+def test_without_equal_outputs_no_speed_up_is_reported(tmp_path: Path) -> None:
     found = lines_of(written(tmp_path / "run", [*sizes(), *outputs(differing=7)]))
-    assert found[0] == "Scoring: outputs differ, so no speed-up is told."
-    assert "DIFFERENT on 7 of 90 tokens compared" in found[2]
+    assert found[0] == "Scoring: outputs differ, so no speed-up is reported."
+    assert "DIFFERENT on 7 of 90 compared tokens" in found[2]
 
 
 def test_the_table_has_a_row_for_each_measure(run: Run) -> None:
     found = cells(run)
     assert found["tokens/s, batch 8"] == ["100 [90-110]", "200 [180-220]", "400 [360-440]"]
-    assert found["over static, batch 8"] == ["-", "-", "4x [3.5-4.5]"]
-    assert found["over tutel, batch 8"] == ["-", "-", "2x [1.5-2.5]"]
+    assert found["vs static, batch 8"] == ["-", "-", "4x [3.5-4.5]"]
+    assert found["vs tutel, batch 8"] == ["-", "-", "2x [1.5-2.5]"]
     assert found["tokens/s, best batch"] == ["125", "250", "1,000"]
-    assert found["over static, best batch"] == ["-", "-", "8x [7.5-8.5]"]
+    assert found["vs static, best batch"] == ["-", "-", "8x [7.5-8.5]"]
     assert found["best batch"] == ["4", "8", "64"]
     assert found["largest batch that fits"] == ["8", "16", ">= 64"]
     assert found["peak memory, batch 8"] == ["50 MiB", "30 MiB", "12 MiB"]
-    assert found["of it static"] == ["10 MiB"] * 3
-    assert found["of it dynamic"] == ["40 MiB", "20 MiB", "2 MiB"]
+    assert found["static memory"] == ["10 MiB"] * 3
+    assert found["dynamic memory"] == ["40 MiB", "20 MiB", "2 MiB"]
     assert found["outputs equal?"] == ["reference", "yes, 90 tokens", "yes, 90 tokens"]
     assert found["perplexity"] == ["5.5000", "-", "5.2500"]
     assert "chrF" not in found

@@ -1,10 +1,10 @@
-"""The map of experts that are busy together."""
+"""The map of correlated experts."""
 
 import numpy as np
 import pytest
 
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
-from moeprof.reporters.sections.together import correlation_maps, grouped
+from moeprof.reporters.sections.correlation import correlation_maps, grouped
 from tests.policies.balancing.loads import correlated_groups
 
 
@@ -12,7 +12,7 @@ def test_groups_that_are_busy_together_stand_side_by_side() -> None:
     # 0, 2 and 4 are busy in even steps, 1, 3 and 5 in odd ones
     counts_EB = np.array([[9 if expert % 2 == step % 2 else 0 for step in range(6)] for expert in range(6)])
     (found,) = correlation_maps([[matrix_of_counts("1", "", counts_EB, 1)]])
-    assert found.title == "Layer 1: experts that are busy together"
+    assert found.title == "Layer 1: correlation of expert loads"
     halves = {frozenset(found.labels[:3]), frozenset(found.labels[3:])}
     assert halves == {frozenset("024"), frozenset("135")}
     square, apart = np.ones((3, 3)), np.zeros((3, 3))
