@@ -27,11 +27,11 @@ def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Ca
     assert (code, stderr) == (0, "")
     assert stdout.startswith("# moeprof replay: talk\n")
     summary = stdout.partition("## Phase")[0]
-    assert " on 4 devices, decode: recommended. " in summary
-    assert "It would not be recommended if the mean share stayed above" in summary
-    assert "All-to-alls (modelled): " in summary
+    assert "- Placement (decode, 4 devices): anti-correlation, recommended. " in summary
+    assert "Threshold: busiest-device share below " in summary
+    assert "All-to-all (modelled): " in summary
     assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run")[1]
-    assert "Avg max load over devices" in (tmp_path / "run" / "report.html").read_text()
+    assert "Avg max load by number of devices" in (tmp_path / "run" / "report.html").read_text()
     assert summary.count("\n- ") <= 10
 
 

@@ -292,7 +292,7 @@ class MetricRow:
 
     @property
     def address(self) -> RowKey:
-        """Its key cells."""
+        """The key cells of the row."""
         return RowKey(*(str(getattr(self, key)) for key in KEYS))
 
     def cells(self) -> list[str]:

@@ -9,7 +9,7 @@ from moeprof.records.metrics.point import parse_point
 
 
 class RowKey(NamedTuple):
-    """The key columns of `metrics.csv`, which tell one number from another; an empty cell means over all of them."""
+    """The key columns of `metrics.csv`, which identify a number; an empty cell means over all of them."""
 
     workload: str
     phase: str
