@@ -62,7 +62,10 @@ def test_an_existing_checkpoint_is_kept_unless_forced(moeprof: Call, micro: Micr
     out.write_bytes(b"mine")
     code, _, stderr = moeprof("train", micro("lm"), *sets("lm"), "--out", out)
     assert code == 2
-    assert stderr.splitlines() == [f"Error: --out {out}: it exists already", "Give another --out, or --force to replace it."]
+    assert stderr.splitlines() == [
+        f"Error: --out {out}: the file already exists",
+        "Give another --out, or --force to replace it.",
+    ]
     assert out.read_bytes() == b"mine"
     assert moeprof("train", micro("lm"), *sets("lm"), "--out", out, "--force")[0] == 0
 
@@ -71,22 +74,22 @@ def test_a_file_in_the_place_of_the_card_is_kept(moeprof: Call, micro: Micro, tm
     (tmp_path / "README.md").write_text("mine")
     code, _, stderr = moeprof("train", micro("lm"), *sets("lm"), "--out", tmp_path / "README.safetensors")
     assert code == 2
-    assert "README.md: it exists already" in stderr
+    assert "README.md: the file already exists" in stderr
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--out", "{}/model.bin"], "not named .safetensors"),
-        (["--out", "{}/nowhere/model.safetensors"], "there is no folder"),
+        (["--out", "{}/model.bin"], "does not end with .safetensors"),
+        (["--out", "{}/nowhere/model.safetensors"], "nowhere does not exist"),
         (["--out", "{}/model.safetensors", "--set", "train.steps=0"], "train.steps"),
         (["--out", "{}/model.safetensors", "--set", "train.stepz=3"], "Did you mean 'steps'?"),
         (["--out", "{}/model.safetensors", "--set", "train.cpu_minutes=60"], "train.cpu_minutes"),
         (["--out", "{}/model.safetensors", "--set", "model.tokenizer=hashed"], "hashed"),
         (["--out", "{}/model.safetensors", "--set", "train.corpus_size=2"], "too small"),
         (["--out", "{}/model.safetensors", "--card-only"], "there is no such file"),
-        (["--out", "{}/model.safetensors", "--card-only", "--twin"], "no card of its own"),
+        (["--out", "{}/model.safetensors", "--card-only", "--twin"], "a twin has no model card"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_two_lines(
