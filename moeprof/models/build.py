@@ -17,12 +17,14 @@ from moeprof.records.recipe.recipe import Recipe
 
 Model = LanguageModel | TranslationModel
 
+ARCHITECTURES: dict[str, type[Model]] = {"decoder-only": LanguageModel, "encoder-decoder": TranslationModel}
+"""The modules of all families, by the names of `records.recipe.family`."""
+
 
 def make_model(recipe: Recipe, *, dense: bool = False) -> Model:
     """The recipe's shape on the meta device, one rank's share of it: no memory, no values."""
-    kind = TranslationModel if recipe.workload == "mt" else LanguageModel
     with torch.device("meta"):
-        model = kind(recipe, dense=dense).to(getattr(torch, recipe.model.dtype))
+        model = ARCHITECTURES[recipe.family_name](recipe, dense=dense).to(getattr(torch, recipe.model.dtype))
         for module in model.modules():
             if isinstance(module, Router):
                 module.float()

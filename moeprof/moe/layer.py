@@ -16,7 +16,7 @@ from moeprof.moe.experts import Experts, make_ffn, run_experts
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.physical_experts import PhysicalExperts
 from moeprof.moe.reference import reference_layer
-from moeprof.moe.router import ForcedDecisions, Router
+from moeprof.moe.router import ROUTERS, ForcedDecisions
 from moeprof.moe.routing import Routing
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.recipe import Recipe
@@ -35,7 +35,7 @@ class MoELayer(nn.Module):
         self.capacity_fraction = gating.capacity_fraction
         self.scale = 1.0 - model.expert_output_masking
         self.ffn = make_ffn(model.ffn_form, model.activation)
-        self.router = Router(name, model.dim, model.experts, gating.top_k)
+        self.router = ROUTERS[recipe.family.router](name, model.dim, model.experts, gating.top_k)
         self.experts = Experts(model.experts // recipe.parallel.ranks, model.ffn_shapes)
         self.variant: Variant | None = STATIC
         self.store: Store | None = None

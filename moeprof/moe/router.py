@@ -47,6 +47,10 @@ class Router(nn.Module):
         return Routing(experts_TK, probs_TK, step.real_T, self.weight.shape[0], step.num_real)
 
 
+ROUTERS: dict[str, type[Router]] = {"softmax": Router}
+"""Kinds of router by the name that a family gives."""
+
+
 def best(gates_TE: Tensor, top_k: int) -> Tensor:
     """The K largest of every row, best first, (T, K); ties go to the lowest id, which `topk` does not guarantee."""
     remaining_TE = gates_TE.clone() if top_k > 1 else gates_TE

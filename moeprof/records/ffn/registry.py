@@ -1,6 +1,5 @@
 """The FFN forms by name."""
 
-from moeprof.records.errors import suggestion
 from moeprof.records.ffn.form import FFNForm
 from moeprof.records.ffn.gated import GATED
 from moeprof.records.ffn.mlp import MLP
@@ -11,7 +10,7 @@ FFN_FORMS: dict[str, FFNForm] = {form.name: form for form in (MLP, GATED)}
 def known_form(name: str) -> str:
     """The name itself; ValueError if no form has it."""
     if name not in FFN_FORMS:
-        raise ValueError(f"unknown FFN form {name!r}; {suggestion(name, FFN_FORMS)}known forms are {', '.join(FFN_FORMS)}")
+        raise ValueError(f"unknown FFN form {name!r}, known are {', '.join(FFN_FORMS)}")
     return name
 
 

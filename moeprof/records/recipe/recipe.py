@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from moeprof.records.ffn.form import FFNForm
 from moeprof.records.ffn.registry import FFN_FORMS, known_form
+from moeprof.records.recipe.family import FAMILIES, Family, default_family, known_family
 from moeprof.records.recipe.routing_source import parse_routing_source
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.units import parse_bytes
@@ -20,9 +21,6 @@ Phase = Literal["score", "encode", "decode"]
 PHASES: dict[str, tuple[Phase, ...]] = {"lm": ("score", "decode"), "mt": ("encode", "decode")}
 """The phases of each workload, in the order in which they are reported."""
 
-LATER_KEYS = ("ffn", "ffn_bias")
-"""Keys of [model] that the first recipes of schema 1 did not have."""
-
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -35,6 +33,8 @@ class Section(BaseModel):
 class ModelSection(Section):
     """The shape of the model, and where its weights come from."""
 
+    family: Annotated[str, AfterValidator(known_family)] | None = None
+    """Architecture: `decoder-only` or `encoder-decoder`; that of the workload when absent."""
     encoder_layers: NonNegative = 0
     """Transformer layers of the encoder; 0 for a decoder-only language model."""
     decoder_layers: Positive
@@ -110,11 +110,6 @@ class ModelSection(Section):
     def ffn_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors of one FFN, by name."""
         return self.ffn_form.shapes(self.dim, self.ffn_dim, bias=self.ffn_bias)
-
-    @property
-    def unset_later_keys(self) -> set[str]:
-        """Keys added to schema 1 that have their default: hashes and settings omit them, so that those of older runs still agree."""
-        return {key for key in LATER_KEYS if getattr(self, key) == type(self).model_fields[key].default}
 
     @property
     def bytes_per_element(self) -> int:
@@ -266,8 +261,10 @@ class Recipe(Section):
     def sections_agree(self) -> "Recipe":
         """Checks what no section can see alone."""
         model, load = self.model, self.load
-        if model.encoder_decoder != (self.workload == "mt"):
-            needed = "at least 1" if self.workload == "mt" else "0"
+        if self.family.workload != self.workload:
+            raise ValueError(f"model.family {model.family!r} runs workload {self.family.workload!r}, not {self.workload!r}")
+        if model.encoder_decoder != self.family.encoder:
+            needed = "at least 1" if self.family.encoder else "0"
             raise ValueError(f"model.encoder_layers must be {needed} for workload {self.workload!r}")
         if self.gating.top_k > model.experts:
             raise ValueError(f"gating.top_k is {self.gating.top_k}, but model.experts is {model.experts}")
@@ -282,6 +279,25 @@ class Recipe(Section):
                 f"load.prompt_length {load.prompt_length} is longer than load.sequence_length {load.sequence_length}"
             )
         return self
+
+    @property
+    def family_name(self) -> str:
+        """The name of the model's architecture."""
+        return self.model.family or default_family(self.workload)
+
+    @property
+    def family(self) -> Family:
+        """The model's architecture."""
+        return FAMILIES[self.family_name]
+
+    @property
+    def unset_later_keys(self) -> set[str]:
+        """Keys of [model] that came after the first recipes of schema 1 and have their default.
+
+        Hashes and settings omit them, so that those of older runs still agree.
+        """
+        defaults = {"ffn": "mlp", "ffn_bias": True, "family": default_family(self.workload)}
+        return {key for key, default in defaults.items() if getattr(self.model, key) in (None, default)}
 
     @property
     def phases(self) -> list[Phase]:
