@@ -1,4 +1,4 @@
-"""The machine and the software: what a run records, and how much memory it may take."""
+"""The machine and the software that a run records, and the memory that is available to it."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ CGROUP_USES = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.us
 
 
 def environment(device: str) -> Environment:
-    """What `run.json` says about where a model ran."""
+    """The environment that `run.json` records for a model on `device`."""
     import torch
 
     cuda = device == "cuda"
@@ -29,7 +29,7 @@ def environment(device: str) -> Environment:
 
 
 def host() -> Environment:
-    """What there is to say about the machine without torch."""
+    """The part of the environment that is known without torch."""
     return Environment(
         hostname=socket.gethostname(),
         platform=platform.platform(),
@@ -54,7 +54,7 @@ def package_versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The checkout's commit, `-dirty` where it differs; empty for an installed package."""
+    """The commit of the checkout, with `-dirty` if it was changed; empty for an installed package."""
     checkout = Path(moeprof.__file__).parents[1]
     if not (checkout / ".git").exists():
         return ""
@@ -75,12 +75,12 @@ def cpu_name() -> str:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def driver_version() -> tuple[str, str]:
-    """(version of the NVIDIA driver, "") or ("", why there is none)."""
+    """(version of the NVIDIA driver, ""), or ("", the reason why it is unknown)."""
     try:
         import pynvml
 
@@ -94,7 +94,7 @@ def driver_version() -> tuple[str, str]:
 
 
 def available_memory(device: str) -> int:
-    """Bytes that a run may still take: of the GPU, or of RAM within the limits of the container and the process."""
+    """Available bytes: of the GPU, or of RAM within the limits of the container and the process."""
     if device == "cuda":
         import torch
 
@@ -104,12 +104,12 @@ def available_memory(device: str) -> int:
 
 
 def meminfo_available() -> int:
-    """Linux's own estimate, caches that can be given back included; 0 where there is none."""
+    """Available bytes as Linux estimates them, including reclaimable caches; 0 if unknown."""
     return proc_bytes("/proc/meminfo", "MemAvailable:")
 
 
 def proc_bytes(file: str, key: str) -> int:
-    """The number behind `key`, which Linux gives in KiB; 0 where there is none."""
+    """The bytes behind `key`, which Linux gives in KiB; 0 if there is none."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:
@@ -118,7 +118,7 @@ def proc_bytes(file: str, key: str) -> int:
 
 
 def cgroup_available() -> int:
-    """What the container leaves; 0 where it sets no limit."""
+    """Available bytes within the container's limit; 0 if it sets none."""
     for limit_file, use_file in zip(CGROUP_LIMITS, CGROUP_USES, strict=True):
         try:
             limit, use = Path(limit_file).read_text().strip(), Path(use_file).read_text().strip()
@@ -129,7 +129,7 @@ def cgroup_available() -> int:
 
 
 def process_limit() -> int:
-    """What `ulimit -v` or `-d` leaves to this process; 0 where there is no limit."""
+    """Available bytes within `ulimit -v` and `-d`; 0 if there is no limit."""
     try:
         import resource
     except ImportError:

@@ -24,7 +24,7 @@ def document_of(card: ModelCard, name: str) -> Document:
     """Targets, model, training text, training curve, quality and routing."""
     return [
         Heading(name, level=1),
-        Paragraph(f"Created by `moeprof train {name}`, which measured every number here on the stored weights."),
+        Paragraph(f"Created by moeprof train {name}, which measured every number here on the stored weights."),
         Bullets(list(targets(card))),
         Heading("Model"),
         Table(["property", "value"], list(properties(card)), labels=2),
@@ -81,7 +81,8 @@ def properties(card: ModelCard) -> Iterator[list[str]]:
     layers = "".join(
         f"{model[key]} {word} " for key, word in (("encoder_layers", "encoder"), ("decoder_layers", "decoder")) if model[key]
     )
-    yield ["layers", f"{layers.strip()}, MoE every {model['moe_every']}"]
+    placed = "MoE in every layer" if model["moe_every"] == 1 else f"MoE every {model['moe_every']} layers"
+    yield ["layers", f"{layers.strip()}, {placed}"]
     yield ["width, experts, expert hidden width", f"{model['dim']}, {model['experts']}, {model['ffn_dim']}"]
     yield ["tokenizer, vocabulary", f"{model['tokenizer']}, {model['vocab_size']}"]
     yield ["file", f"{format_bytes(card.file_bytes)}, matrices bfloat16; SHA-256 {card.sha256}"]

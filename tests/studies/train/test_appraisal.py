@@ -1,5 +1,6 @@
 """What the card says of a checkpoint, and what changing the model does to it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from moeprof.models.build import build_model
 from moeprof.moe.layer import moe_layers, use_variant
 from moeprof.moe.routing import Routing
 from moeprof.records.errors import UsageError
+from moeprof.records.recipe.files import recipe_folder
 from moeprof.records.run.model_card import ModelCard
 from moeprof.reporters.documents.model_card import CURVE_POINTS, render, thinned
 from moeprof.studies.train.appraisal import appraise, twin_path
@@ -30,6 +32,13 @@ def made(micro: Micro, folder: Path, workload: str, *, with_twin: bool = False) 
     return appraise(recipe, out, cpu_seconds=1.0)
 
 
+def wording(text: str) -> list[str]:
+    """The words of a card's headings, targets and captions, and of the first column of its tables, without numbers and names."""
+    lines = [line.partition("|")[2].partition("|")[0] if line.startswith("|") else line for line in text.splitlines()]
+    words = [re.sub(r"MISSED|met|lm-\w+|[\d,.]+( [kM])?|:?-+", "", line).strip() for line in lines]
+    return list(dict.fromkeys(word for word in words if word))
+
+
 def test_the_card_of_a_language_model_with_its_twin(micro: Micro, tmp_path: Path) -> None:
     card = made(micro, tmp_path, "lm", with_twin=True)
     assert list(card.heldout) == ["prose", "code", "records"]
@@ -42,6 +51,8 @@ def test_the_card_of_a_language_model_with_its_twin(micro: Micro, tmp_path: Path
     text = render(card, "lm-micro")
     for part in ("# lm-micro", "dense twin", "prose / code", "int4 experts", card.sha256, "bits per byte"):
         assert part in text
+    shipped = (recipe_folder() / "lm-tiny.md").read_text(encoding="utf-8")
+    assert wording(text) == wording(shipped), "the shipped card must have the wording of the code that renders cards"
 
 
 def test_the_card_of_a_translation_model(micro: Micro, tmp_path: Path) -> None:
