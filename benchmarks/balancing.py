@@ -26,7 +26,7 @@ from moeprof.records.run.run import Run
 from moeprof.records.traces.routing_trace import joined
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.replay.loads import read_loads
-from moeprof.studies.replay.placements import AskedPlacements, replay_placements
+from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.study import Study
 
 BEFORE, AFTER = "dynamic", "dynamic+greedy"
@@ -118,7 +118,7 @@ def virtual(recipe: str, source: str, out: Path) -> Iterator[str]:
     """Loads of 8 devices on the later half of the trace, whatever comes out."""
     study = Study("characterize", (Variant(dispatch=BEFORE),), lambda _: (record_routing,))
     run = study.run(load_recipe(recipe, [f"routing.source={source}"]), out / "run")
-    asked = AskedPlacements(balancers=["greedy", "anti-correlation", "eplb-distinct"], devices=[DEVICES])
+    asked = PlacementOptions(balancers=["greedy", "anti-correlation", "eplb-distinct"], devices=[DEVICES])
     replayed = of_replay(replay_placements(read_loads(run.path), asked, out / "replay"))
     for phase in ("prefill", "decode"):
         results = replayed.at(phase=phase)

@@ -139,12 +139,12 @@ def prepare_caches(trace: Path, given: dict[str, Any]) -> Prepared:
     if given["slots"] and given["budget"]:
         raise UsageError("--slots and --budget: both are given", "Give slots per layer, or bytes for all layers.")
     from moeprof.studies.replay.source import read_source
-    from moeprof.studies.replay.study import Asked, replay_caches
+    from moeprof.studies.replay.study import CacheOptions, replay_caches
 
     devices = listed("--devices", given["devices"], positive) or [1]
     if len(devices) > 1:
         raise UsageError(f"--devices {given['devices']}: --cache takes a single number of devices", "Give one number.")
-    asked = Asked(
+    options = CacheOptions(
         policies=listed("--policy", given["policies"], str),
         slots=listed("--slots", given["slots"], int),
         budgets=listed("--budget", given["budget"], parse_bytes),
@@ -154,18 +154,18 @@ def prepare_caches(trace: Path, given: dict[str, Any]) -> Prepared:
         bandwidth=one("--bandwidth", given["bandwidth"], parse_bandwidth),
         overlap_ns=one("--overlap", given["overlap"], parse_duration),
     )
-    source = read_source(trace, asked.phase, given["variant"], optional("--expert-bytes", given["expert_bytes"], parse_bytes))
+    source = read_source(trace, options.phase, given["variant"], optional("--expert-bytes", given["expert_bytes"], parse_bytes))
     return source.trace, lambda folder, force, argv, bar: replay_caches(
-        source, asked, folder, force=force, argv=argv, progress=bar
+        source, options, folder, force=force, argv=argv, progress=bar
     )
 
 
 def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
     """Reads the loads and the options of `--balance`."""
     from moeprof.studies.replay.loads import read_loads
-    from moeprof.studies.replay.placements import AskedPlacements, replay_placements
+    from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 
-    asked = AskedPlacements(
+    options = PlacementOptions(
         balancers=listed("--balancer", given["balancers"], str),
         devices=listed("--devices", given["devices"], positive),
         nodes=given["nodes"],
@@ -176,9 +176,9 @@ def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
         save=given["save_placement"],
     )
     sizes = (optional(f"--{name}-bytes", given[f"{name}_bytes"], parse_bytes) for name in ("expert", "token"))
-    loads = read_loads(trace, asked.phase, given["variant"], *sizes)
+    loads = read_loads(trace, options.phase, given["variant"], *sizes)
     return loads.trace, lambda folder, force, argv, bar: replay_placements(
-        loads, asked, folder, force=force, argv=argv, progress=bar
+        loads, options, folder, force=force, argv=argv, progress=bar
     )
 
 

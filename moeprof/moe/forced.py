@@ -1,11 +1,10 @@
-"""Decisions in the router's place: drawn from a distribution, or replayed from a recorded trace.
+"""Forced routing: decisions drawn from a distribution, or read from a recorded trace, instead of the router's.
 
 Draws are pure functions of (seed, layer, sequence, position), so every variant, batch size and pass sees the same ones.
 T tokens, K choices, E experts.
 """
 
 import hashlib
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,28 +17,29 @@ from moeprof.records.arrays import Ints
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.routing_source import RoutingSource, parse_routing_source
-from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
+from moeprof.records.traces.formats import read_routing
+from moeprof.records.traces.routing_trace import RoutingTrace
 
 Words = npt.NDArray[np.uint64]
 Decisions = tuple[Ints, npt.NDArray[np.float32] | None]
 DecisionTable = tuple[Ints, Ints, npt.NDArray[np.float32]]
-"""Sorted token keys (N,), their experts (N, K) and softmax values (N, K); the last row stands for a token that is not there."""
+"""Sorted token keys (N,), their experts (N, K) and softmax values (N, K); the last row is for tokens that the trace lacks."""
 
 NO_TOKEN = np.iinfo(np.int64).max
 BEGINNINGS = {"prefill": "score"}
-"""Prompts are read before anything is recorded; they are the beginnings of the sequences that `score` recorded."""
+"""A run records no prompts; they are the beginnings of the sequences that its phase `score` recorded."""
 
 
 class DecisionSource(Protocol):
-    """Where decisions come from, on the host."""
+    """Decisions for any step, computed on the host."""
 
     def draw(self, layer: str, step: Step) -> Decisions:
-        """Experts (T, K), and their softmax values or None for the router's own."""
+        """Experts (T, K), and their softmax values, or None to use those of the router."""
         ...
 
 
 class ForcedRouting:
-    """Keeps what was drawn for a layer and step on the device, so that timed rounds only look it up."""
+    """Decisions cached on the device by layer and step, so that timed rounds only look them up."""
 
     def __init__(self, source: DecisionSource) -> None:
         self.source = source
@@ -56,13 +56,13 @@ class ForcedRouting:
 
 
 class ZipfSource:
-    """K distinct experts per token with probability falling as a power of an expert's rank (exponent 0: uniform)."""
+    """K distinct experts per token; the r-th hottest expert has a weight of 1 / r^exponent (exponent 0: uniform)."""
 
     def __init__(self, source: RoutingSource, num_experts: int, top_k: int) -> None:
         self.source, self.num_experts, self.top_k = source, num_experts, top_k
 
     def draw(self, layer: str, step: Step) -> Decisions:
-        """By Gumbel top-k: the K largest of log weight + noise are a draw without replacement (Kool et al. 2019)."""
+        """Gumbel top-k: the K largest of log weight + noise are a draw without replacement (Kool et al. 2019)."""
         assert step.sequence_T is not None
         assert step.position_T is not None
         key = stream_key(self.source.seed, layer)
@@ -74,17 +74,17 @@ class ZipfSource:
         return np.argsort(-scores_TE, axis=1, kind="stable")[:, : self.top_k].astype(np.int64), None
 
     def log_weights(self, key: np.uint64) -> npt.NDArray[np.float64]:
-        """Of every expert, (E,)."""
-        by_rank = -self.source.exponent * np.log(np.arange(1, self.num_experts + 1))
+        """The log weight of every expert, (E,)."""
+        by_heat = -self.source.exponent * np.log(np.arange(1, self.num_experts + 1))
         if self.source.sorted:
-            return by_rank
+            return by_heat
         order = np.argsort(mixed(key + np.arange(self.num_experts, dtype=np.uint64)), kind="stable")
-        weights = np.empty_like(by_rank)
-        weights[order] = by_rank
+        weights = np.empty_like(by_heat)
+        weights[order] = by_heat
         return weights
 
     def refreshed(self, key: np.uint64, sequence_T: Words, position_T: Ints) -> Ints:
-        """The position at which each token's experts were drawn: its own, or an earlier one that it sticks to."""
+        """The position whose draw each token uses, (T,): its own, or with probability `sticky` that of the token before it."""
         origin_T = position_T.copy()
         while self.source.sticky:
             coin_T = uniforms(mixed(~key ^ mixed(sequence_T << np.uint64(32) | origin_T.astype(np.uint64))))
@@ -96,7 +96,7 @@ class ZipfSource:
 
 
 class RecordedSource:
-    """The decisions of a recorded trace, found by layer, phase, sequence and position."""
+    """The decisions of a recorded trace, by layer, phase, sequence and position."""
 
     def __init__(self, traces: list[RoutingTrace], num_experts: int, top_k: int) -> None:
         self.tables: dict[tuple[str, str], DecisionTable] = {}
@@ -107,32 +107,36 @@ class RecordedSource:
                 raise UsageError(
                     f"routing.source: the trace has {header.num_experts} experts and top_k {header.top_k}, "
                     f"the recipe {num_experts} and {top_k}",
-                    "Use a trace that was recorded with this gating.",
+                    "Use a trace with the experts and top_k of the recipe.",
                 )
             for layer in header.layers:
                 self.tables[layer, header.phase] = lookup_table(trace.select(layer=layer), top_k)
 
     def draw(self, layer: str, step: Step) -> Decisions:
-        """MoeprofError where the trace does not hold a token of this step."""
+        """MoeprofError if the trace lacks a token of this step."""
         assert step.sequence_T is not None
         assert step.position_T is not None
-        phase = BEGINNINGS.get(step.phase, step.phase)
-        keys_N, experts_NK, weights_NK = self.tables.get((layer, phase), self.empty)
+        keys_N, experts_NK, weights_NK = self.table(layer, step.phase)
         wanted_T = token_keys(step.sequence_T, step.position_T)
         index_T = np.searchsorted(keys_N, wanted_T)
         real_T = np.ones(len(wanted_T), bool) if step.real_T is None else step.real_T.cpu().numpy()
         if (missing_T := real_T & (keys_N[index_T] != wanted_T)).any():
             first = int(missing_T.argmax())
             raise MoeprofError(
-                f"routing trace: no decision for layer {layer}, phase {phase}, sequence {step.sequence_T[first]}, "
+                f"routing trace: no decision for layer {layer}, phase {step.phase}, sequence {step.sequence_T[first]}, "
                 f"position {step.position_T[first]}",
-                "Replay with the recipe, text and number of batches that the trace was recorded with.",
+                "Use the recipe, text and number of batches that the trace was recorded with.",
             )
         return experts_NK[index_T], weights_NK[index_T]
 
+    def table(self, layer: str, phase: str) -> DecisionTable:
+        """The decisions of a layer in a phase; an empty table if the trace has none."""
+        beginning = self.tables.get((layer, BEGINNINGS.get(phase, phase)), self.empty)
+        return self.tables.get((layer, phase), beginning)
+
 
 def lookup_table(trace: RoutingTrace, top_k: int) -> DecisionTable:
-    """The decisions of one layer; unknown softmax values count alike. UsageError unless a token has K distinct choices once."""
+    """The decisions of one layer, with 1 / K for unknown softmax values; UsageError unless every token has K distinct choices."""
     keys = token_keys(trace.column("sequence"), trace.column("position"))
     order = np.lexsort((trace.column("slot"), keys))
     if len(order) % top_k:
@@ -148,7 +152,7 @@ def lookup_table(trace: RoutingTrace, top_k: int) -> DecisionTable:
 
 
 def with_no_token(keys_N: npt.ArrayLike, experts_NK: Ints, weights_NK: npt.NDArray[np.float32]) -> DecisionTable:
-    """The table with its last row, so that every search ends at one."""
+    """The table with NO_TOKEN appended, so that every search ends at a row."""
     top_k = experts_NK.shape[1]
     return (
         np.append(np.asarray(keys_N, np.int64), NO_TOKEN),
@@ -158,8 +162,10 @@ def with_no_token(keys_N: npt.ArrayLike, experts_NK: Ints, weights_NK: npt.NDArr
 
 
 def broken_trace() -> UsageError:
-    """The error of a trace in which a token's choices are not all there exactly once."""
-    return UsageError("routing.source: the trace has a token with too few, too many or repeated choices", "Use a whole trace.")
+    """The error of a trace in which a token's choices are incomplete or repeated."""
+    return UsageError(
+        "routing.source: the trace has a token with too few, too many or repeated choices", "Use a complete trace."
+    )
 
 
 def token_keys(sequence_T: npt.NDArray[np.int32], position_T: npt.NDArray[np.int32]) -> Ints:
@@ -168,24 +174,14 @@ def token_keys(sequence_T: npt.NDArray[np.int32], position_T: npt.NDArray[np.int
 
 
 def make_forced_routing(recipe: Recipe) -> ForcedRouting | None:
-    """What the recipe forces, or None where the model decides."""
+    """The forced routing of the recipe, or None if the model's routers decide."""
     source = parse_routing_source(recipe.routing.source)
     num_experts, top_k = recipe.model.experts, recipe.gating.top_k
     if source.kind == "model":
         return None
     if source.path is None:
         return ForcedRouting(ZipfSource(source, num_experts, top_k))
-    return ForcedRouting(RecordedSource(read_trace_path(source.path), num_experts, top_k))
-
-
-def read_trace_path(path: Path) -> list[RoutingTrace]:
-    """One trace file, or all traces of a run directory."""
-    if path.is_dir():
-        traces = list(read_traces(path / "routing"))
-        if not traces:
-            raise UsageError(f"routing.source: {path} holds no routing trace", "Give a run directory or a trace file.")
-        return traces
-    return [RoutingTrace.read(path)]
+    return ForcedRouting(RecordedSource(read_routing(source.path), num_experts, top_k))
 
 
 def stream_key(seed: int, layer: str) -> np.uint64:
@@ -194,7 +190,7 @@ def stream_key(seed: int, layer: str) -> np.uint64:
 
 
 def mixed(words: Words) -> Words:
-    """The finaliser of splitmix64 (Steele et al. 2014): every input bit touches every output bit."""
+    """The finaliser of splitmix64 (Steele et al. 2014): every input bit affects every output bit."""
     with np.errstate(over="ignore"):
         words = words + np.uint64(0x9E3779B97F4A7C15)
         words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -129,20 +129,20 @@ def test_a_replay_of_other_routing_is_no_regression(moeprof: Call, log: Path, tm
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ((), "nothing to replay"),
+        ((), "neither --cache nor --balance is given"),
         (("--cache", "--slots", "2", "--budget", "5KiB"), "--slots and --budget: both are given"),
         (("--cache", "--slots", "two"), "--slots two:"),
-        (("--cache", "--slots", "2,,3"), "--slots : an empty value"),
-        (("--cache", "--slots", "0"), "--slots 0: a cache needs a slot"),
+        (("--cache", "--slots", "2,,3"), "--slots : empty value"),
+        (("--cache", "--slots", "0"), "--slots 0: must be at least 1"),
         (("--cache", "--budget", "1KB"), "--budget 1000 B: below one expert"),
         (("--cache", "--budget", "much"), "'much' is not a size"),
         (("--cache", "--policy", "lrv"), "unknown eviction policy 'lrv'"),
         (("--cache", "--bandwidth", "0GB/s"), "'0GB/s' is not a bandwidth"),
         (("--cache", "--bandwidth", "12GB/h"), "'12GB/h' is not a bandwidth"),
         (("--cache", "--overlap", "soon"), "'soon' is not a duration"),
-        (("--cache", "--expert-bytes", "0"), "--expert-bytes 0: an expert has weights"),
-        (("--cache", "--devices", "3"), "--devices 3: 4 experts do not divide"),
-        (("--cache", "--variant", "tutel"), "it has no variant 'tutel'"),
+        (("--cache", "--expert-bytes", "0"), "--expert-bytes 0: must be at least 1"),
+        (("--cache", "--devices", "3"), "--devices 3: 4 experts cannot be divided equally"),
+        (("--cache", "--variant", "tutel"), "no variant 'tutel'"),
     ],
 )
 def test_bad_input_is_two_lines_and_exit_code_2(

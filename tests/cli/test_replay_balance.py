@@ -69,13 +69,13 @@ def test_replaying_placements_needs_no_torch(trace: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ((), "nothing to replay"),
-        (("--cache", "--balance"), "two things to replay"),
-        (("--cache", "--nodes", "2"), "--nodes: it belongs to --balance"),
-        (("--balance", "--slots", "2"), "--slots: it belongs to --cache"),
-        (("--cache", "--devices", "2,4"), "--devices 2,4: caches are replayed on one number of devices"),
-        (("--balance", "--devices", "0"), "--devices 0: less than 1"),
-        (("--balance", "--devices", "4", "--nodes", "8"), "--devices 4: they do not divide over 8 nodes"),
+        ((), "neither --cache nor --balance is given"),
+        (("--cache", "--balance"), "--cache and --balance are both given"),
+        (("--cache", "--nodes", "2"), "--nodes: an option of --balance"),
+        (("--balance", "--slots", "2"), "--slots: an option of --cache"),
+        (("--cache", "--devices", "2,4"), "--devices 2,4: --cache takes a single number of devices"),
+        (("--balance", "--devices", "0"), "--devices 0: must be at least 1"),
+        (("--balance", "--devices", "4", "--nodes", "8"), "--devices 4: not divisible over 8 nodes"),
         (("--balance", "--balancer", "greedi"), "unknown balancer 'greedi'"),
         (("--balance", "--node-bandwidth", "fast"), "--node-bandwidth fast"),
         (("--balance", "--token-bytes", "0"), "--token-bytes 0"),
@@ -91,8 +91,8 @@ def test_what_makes_no_sense_is_answered_in_two_lines(moeprof: Call, trace: Path
 def test_counts_of_a_single_domain_and_phases_of_counts_are_refused(moeprof: Call, tmp_path: Path) -> None:
     path = tmp_path / "counts.json"
     path.write_text(json.dumps({"top_k": 2, "layers": [0], "counts": {"a": [[3, 1, 2, 2]]}}))
-    assert "one domain cannot place and judge" in moeprof("replay", path, "--balance")[2]
-    assert "counts know no phases" in moeprof("replay", path, "--balance", "--phase", "decode")[2]
+    assert "one domain cannot both place and validate" in moeprof("replay", path, "--balance")[2]
+    assert "a count table has no phases" in moeprof("replay", path, "--balance", "--phase", "decode")[2]
 
 
 def test_a_log_of_a_single_prompt_says_that_its_evidence_is_little(moeprof: Call, tmp_path: Path) -> None:

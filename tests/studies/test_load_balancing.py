@@ -24,7 +24,7 @@ from moeprof.studies.passes.placement import weigh_moves
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.loads import read_loads
-from moeprof.studies.replay.placements import AskedPlacements, replay_placements
+from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.session import first_steps, later_half
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
@@ -234,9 +234,9 @@ def replay_of(run: Run, phase: str, out: Path) -> Callable[..., float | None]:
     """Replays the run's trace with the same balancer, and reads values of that placement."""
     name = placed(run).rpartition("+")[2]
     loads = read_loads(run.path, "decode" if phase == "decode" else "prefill", "dynamic+loop")
-    asked = AskedPlacements(balancers=[name], devices=[RANKS], replicas=int(run.record.variants[-1]["replicas"]))
+    asked = PlacementOptions(balancers=[name], devices=[RANKS], replicas=int(run.record.variants[-1]["replicas"]))
     replayed = replay_placements(loads, asked, out)
-    where = {"phase": next(iter(loads.layers)), "variant": "dynamic+loop", "point": f"balancer={name};devices={RANKS}"}
+    where = {"phase": next(iter(loads.inputs.layers)), "variant": "dynamic+loop", "point": f"balancer={name};devices={RANKS}"}
     return lambda metric, **address: value_of(replayed, metric, **where, **address)
 
 

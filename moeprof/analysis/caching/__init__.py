@@ -1,1 +1,1 @@
-"""What expert caches hit and miss, and what that costs in time and saves in memory."""
+"""Hits and misses of expert caches, and what they cost in time and save in memory."""

@@ -1,8 +1,8 @@
-"""What caches of experts see of a routing trace: batch after batch, the distinct experts that a layer's step uses.
+"""The accesses of a routing trace to expert caches: batch after batch, the distinct experts that a layer uses in a step.
 
-A batch is one step of one layer. In a log in which every token is a step (`as_logged`), neighbouring prefill steps are one
-batch, for they ran together; its experts are in the order of their last use in the log, which is also the router's order where
-a batch is one token. Otherwise they are in the order of their ids, in which a layer runs them (paper 5.2).
+A batch is one step of one layer. In a log that gives every token a step of its own (`as_logged`), neighbouring prefill steps are
+one batch, because they ran together; its experts come in the order of their last use in the log, which for a batch of one token is
+the router's order. In all other traces they come in the order of their ids, in which a layer runs them (paper 5.2).
 
 Shape suffixes: R rows of the traces, N accesses, L layers, P phases, D domains.
 """
@@ -21,7 +21,7 @@ from moeprof.records.traces.routing_trace import RoutingTrace
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class AccessStream:
     """Every access of a trace, in order."""
 
     layers: Sequence[str]
@@ -29,53 +29,54 @@ class Stream:
     domains: Sequence[str]
     num_experts: int
     layer_N: Counts
-    """Index of the layer, as the next ones are of the phase and the domain."""
+    """The index of the layer; `phase_N` and `domain_N` are indices too."""
     phase_N: Counts
     domain_N: Counts
     expert_N: Counts
     batch_N: Counts
-    """Never falling."""
+    """The number of the batch, never falling."""
     batches_PL: Counts
-    """Of each layer in a phase: its steps."""
+    """The number of steps of each layer in a phase."""
 
     def __len__(self) -> int:
         return len(self.expert_N)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(L, P, D)."""
+        """The numbers of layers, phases and domains, (L, P, D)."""
         return len(self.layers), len(self.phases), len(self.domains)
 
     @property
     def steps_P(self) -> Counts:
-        """Of a phase: those of the layer that has most of them."""
+        """The number of steps of each phase: that of its layer with the most steps."""
         return np.asarray(self.batches_PL.max(axis=1))
 
     @cached_property
     def cell_N(self) -> Counts:
-        """Where an access is counted: (layer, phase, domain) as one number."""
+        """The cell (layer, phase, domain) that an access is counted in, as one number."""
         _, phases, domains = self.shape
         return (self.layer_N * phases + self.phase_N) * domains + self.domain_N
 
     def counted(self, keep_N: npt.NDArray[np.bool_] | None = None) -> Counts:
-        """Accesses, or those that are kept, (L, P, D)."""
+        """The number of accesses, or of those in `keep_N`, (L, P, D)."""
         cells = self.cell_N if keep_N is None else self.cell_N[keep_N]
         return np.bincount(cells, minlength=int(np.prod(self.shape))).reshape(self.shape).astype(np.int64)
 
     def device_N(self, num_devices: int) -> Counts:
-        """The device of every access, where each holds as many neighbouring experts."""
+        """The device of every access, if each device holds an equal block of neighbouring experts."""
         return self.expert_N * num_devices // self.num_experts
 
     def accesses(self, keep_N: npt.NDArray[np.bool_]) -> Accesses:
-        """Those that one cache sees; a block is an expert of a layer, and cells are the groups."""
+        """The accesses that one cache serves; a block is an expert of a layer, and the groups are cells."""
         blocks_N = self.layer_N * self.num_experts + self.expert_N
         return Accesses(blocks_N[keep_N], self.batch_N[keep_N], self.cell_N[keep_N])
 
 
-def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str], *, as_logged: bool) -> Stream:
-    """The accesses of some phases, one after another, each with a trace per rank; ranks take every step together.
+def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str], *, as_logged: bool) -> AccessStream:
+    """The accesses of one or more phases, each with a trace per rank; ranks run every step together.
 
-    `layers` in the order of execution. In a log phases take turns as their steps are numbered, elsewhere they follow each other.
+    `layers` are in the order of execution. In a log the phases are ordered by the numbers of their steps; in other traces one phase
+    follows the other.
     """
     phases = list(traces)
     parts = [(index, trace) for index, phase in enumerate(phases) for trace in traces[phase]]
@@ -94,7 +95,7 @@ def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str
         kept = kept[np.lexsort((kept, batch_R[kept]))]
     starts = np.flatnonzero(np.diff(batch_R[kept], prepend=-1))
     batches = np.bincount(phase_R[kept][starts] * len(layers) + layer_R[kept][starts], minlength=len(phases) * len(layers))
-    return Stream(
+    return AccessStream(
         layers=layers,
         phases=phases,
         domains=domains,
@@ -109,7 +110,7 @@ def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str
 
 
 def renamed(columns: Sequence[tuple[npt.NDArray[np.int32], list[str]]], names: Sequence[str] = ()) -> tuple[Counts, list[str]]:
-    """Columns of several traces as one (R,) of indices into one list of names: the given ones first."""
+    """Name columns of several traces as one column of indices (R,) into one list of names, which starts with `names`."""
     known = dict.fromkeys([*names, *(name for codes, own in columns for name in used(codes, own))])
     place = {name: index for index, name in enumerate(known)}
     parts = [np.array([place.get(name, -1) for name in own], np.int64)[codes] for codes, own in columns]
@@ -117,13 +118,16 @@ def renamed(columns: Sequence[tuple[npt.NDArray[np.int32], list[str]]], names: S
 
 
 def used(codes: npt.NDArray[np.int32], names: Sequence[str]) -> list[str]:
-    """The names that a column holds, in order of first appearance."""
+    """The names that occur in a column, in order of first appearance."""
     values, first = np.unique(codes, return_index=True)
     return [names[code] for code in values[np.argsort(first)]]
 
 
 def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], *, logged: bool) -> Counts:
-    """When a row's batch ran, as a small number; prefill rows with no other row between their steps ran together."""
+    """The time of a row's batch, as a small number; prefill rows without another row between their steps ran together.
+
+    steps 0, 1, 2, 3, 4 with 0, 1 and 3 in prefill  ->  times 0, 0, 1, 2, 3
+    """
     key_R = step_R * (phase_R.max() + 1) + phase_R if logged else phase_R * (step_R.max() + 1) + step_R
     _, first, place_R = np.unique(key_R, return_index=True, return_inverse=True)
     alone = ~prefill_R[first]

@@ -1,4 +1,4 @@
-"""Loops over a trace run as machine code where numba is installed (`moeprof[fast]`), and as they are where it is not."""
+"""Loops over a trace: compiled to machine code if numba is installed (`moeprof[fast]`), plain Python otherwise."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
@@ -8,9 +8,9 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, compiled at its first call; kept on disk for the next process where a folder can be written.
+    """The function, compiled at its first call and cached on disk for the next process if a folder can be written.
 
-    Unchanged without numba, or with one that refuses this numpy. Compiled, it lets other threads run meanwhile.
+    It is returned unchanged if numba is missing or rejects this numpy. A compiled function releases the GIL.
     """
     try:
         from numba import njit
@@ -18,5 +18,5 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         return function
     try:
         return cast("Callable[P, R]", njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # no folder to keep it in
+    except RuntimeError:  # no folder for the cache
         return cast("Callable[P, R]", njit(nogil=True)(function))

@@ -1,4 +1,4 @@
-"""What expert buffering saves in memory and costs on the link (paper 5.4, 5.5); closed forms, bytes of one device."""
+"""What expert buffering saves in memory and costs on the link (paper 5.4, 5.5): closed forms, bytes of one device."""
 
 from moeprof.analysis.model_size import parameters_by_part, weight_bytes
 from moeprof.records.recipe.recipe import ModelSection
@@ -13,22 +13,22 @@ def weights_of(model: ModelSection) -> dict[str, int]:
 
 
 def resident_bytes(trace: TraceSource, num_devices: int) -> dict[str, int]:
-    """Of each replayed layer's experts on a device without buffering."""
+    """Bytes of each replayed layer's experts on a device without buffering."""
     return {layer: size * trace.num_experts // num_devices for layer, size in trace.expert_bytes.items()}
 
 
 def saved_by_slots(trace: TraceSource, slots: int, num_devices: int) -> dict[str, int]:
-    """Of each replayed layer: (E / N - slots) x bytes of an expert."""
+    """Bytes saved in each replayed layer: (E / devices - slots) x bytes of an expert."""
     return {layer: (trace.num_experts // num_devices - slots) * size for layer, size in trace.expert_bytes.items()}
 
 
 def saved_by_budget(trace: TraceSource, budget: int, num_devices: int) -> int:
-    """Of all replayed layers together."""
+    """Bytes saved over all replayed layers by one budget for all of them."""
     return max(0, sum(resident_bytes(trace, num_devices).values()) - budget)
 
 
 def static_bytes(trace: TraceSource, num_devices: int) -> int | None:
-    """All weights of a device without buffering: a share of the experts, the whole of the rest; None where nobody knows."""
+    """All weights of a device without buffering: a share of the experts and all other weights; None if the model is unknown."""
     if trace.weight_bytes is None:
         return None
     return trace.weight_bytes - trace.routed_bytes + trace.routed_bytes // num_devices

@@ -1,4 +1,4 @@
-"""How many accesses of a trace miss an expert cache, by policy and size.
+"""The number of accesses in a trace that miss an expert cache, by policy and size.
 
 Shape suffixes: N accesses in order, G groups that accesses are counted in, C cache sizes, B blocks.
 """
@@ -24,40 +24,40 @@ class Accesses:
     """The accesses of one cache in order; a batch uses a block once."""
 
     blocks_N: Ints
-    """What is used: an expert's id, or layer * E + expert where one cache holds all layers."""
+    """The expert's id, or layer * E + expert if one cache holds all layers."""
     batches_N: Ints
-    """Which batch (a step of a layer) an access belongs to, never falling."""
+    """The batch (a step of a layer) of an access, never falling."""
     groups_N: Ints
-    """Where an access is counted: a small number, such as 0 for prefill and 1 for decode."""
+    """The group that an access is counted in: a small number, such as 0 for prefill and 1 for decode."""
 
     def __len__(self) -> int:
         return len(self.blocks_N)
 
     @property
     def num_groups(self) -> int:
-        """Groups up to the highest that occurs."""
+        """One more than the highest group that occurs."""
         return int(self.groups_N.max()) + 1 if len(self) else 0
 
     @property
     def starts_K(self) -> Ints:
-        """Where every batch starts, and the end."""
+        """The index of the first access of every batch, and the end."""
         changes_N = np.diff(self.batches_N) != 0
         return np.concatenate([[0], np.flatnonzero(changes_N) + 1, [len(self)]]).astype(np.int64)
 
     def count(self, flags_N: Flags) -> Ints:
-        """How many accesses are flagged, by group (G,)."""
+        """The number of flagged accesses, by group (G,)."""
         return np.bincount(self.groups_N[flags_N], minlength=self.num_groups).astype(np.int64)
 
 
 def compulsory(accesses: Accesses) -> Ints:
-    """First uses, which no cache can avoid, by group (G,)."""
+    """First uses, which miss in every cache, by group (G,)."""
     first_N = np.zeros(len(accesses), bool)
     first_N[np.unique(accesses.blocks_N, return_index=True)[1]] = True
     return accesses.count(first_N)
 
 
 def misses(accesses: Accesses, policy: str, slots: Sequence[int], access: AccessMode = "sequential") -> Ints:
-    """Misses at every number of slots, by group (C, G), from a cold cache; ValueError where a cache has no slot."""
+    """Misses at every number of slots, by group (C, G), from a cold cache; ValueError for a cache without a slot."""
     return misses_in_bytes(accesses, policy, slots, unit_sizes(accesses), access)
 
 
@@ -66,7 +66,7 @@ def misses_in_bytes(
 ) -> Ints:
     """Misses at every budget in bytes, by group (C, G), where block b takes `sizes_B[b]` bytes.
 
-    A block larger than the whole budget misses always. ValueError where a budget is nothing.
+    A block larger than the whole budget always misses. ValueError for a budget below 1.
     """
     checked(*budgets)
     eviction = make_eviction(policy)
@@ -85,25 +85,25 @@ def misses_in_bytes(
 def hits(
     accesses: Accesses, policy: str, capacity: int, access: AccessMode = "sequential", sizes_B: Ints | None = None
 ) -> Flags:
-    """Which accesses find their block in a cache of `capacity` slots, or bytes where blocks have sizes (N,)."""
+    """Which accesses hit (N,), in a cache of `capacity` slots, or bytes if blocks have sizes."""
     checked(capacity)
     dense, sizes_B = renumbered(accesses, unit_sizes(accesses) if sizes_B is None else sizes_B)
     return engine(dense, make_eviction(policy), sizes_B, access)(capacity) > 0
 
 
 def unit_sizes(accesses: Accesses) -> Ints:
-    """Every block takes one slot (B,)."""
+    """Sizes of 1 for every block (B,), so that a capacity counts slots."""
     return np.ones(int(accesses.blocks_N.max(initial=-1)) + 1, np.int64)
 
 
 def checked(*capacities: int) -> None:
-    """ValueError where a cache could keep nothing."""
+    """ValueError for a capacity below 1."""
     if min(capacities) < 1:
         raise ValueError(f"a cache needs a capacity of at least 1, not {min(capacities)}")
 
 
 def renumbered(accesses: Accesses, sizes_B: Ints) -> tuple[Accesses, Ints]:
-    """The same accesses to blocks 0, 1, 2, ... in the same order, and their sizes: blocks that never occur cost nothing."""
+    """The same accesses to blocks 0, 1, 2, ... in the same order, and their sizes; blocks that never occur are dropped."""
     used = np.flatnonzero(np.bincount(accesses.blocks_N))
     number_B = np.zeros(len(sizes_B), np.int64)
     number_B[used] = np.arange(len(used))
@@ -111,7 +111,7 @@ def renumbered(accesses: Accesses, sizes_B: Ints) -> tuple[Accesses, Ints]:
 
 
 def engine(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: AccessMode) -> Callable[[int], Depths]:
-    """What replays the trace at a capacity, or at ALL_SIZES, and returns the depth of every access (N,)."""
+    """A function that replays the trace at a capacity, or at ALL_SIZES, and returns the depth of every access (N,)."""
     starts_K, num_blocks = accesses.starts_K, len(sizes_B)
     largest_F = largest_traits(len(accesses), num_blocks, int(np.diff(starts_K).max()))
     return partial(
@@ -127,7 +127,7 @@ def engine(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: Access
 
 
 def deeper(accesses: Accesses, depth_N: Depths, slots: Ints) -> Ints:
-    """Accesses that are found deeper than each number of slots, or never, by group (C, G)."""
+    """Accesses whose depth exceeds each number of slots, or that are found at no depth, by group (C, G)."""
     num_depths = int(depth_N.max(initial=0)) + 1
     cells = np.bincount(accesses.groups_N * num_depths + depth_N, minlength=accesses.num_groups * num_depths)
     found_GD = cells.reshape(accesses.num_groups, num_depths)

@@ -1,23 +1,28 @@
-"""Misses of a trace's expert caches: one per layer and device, or one per device for all layers under a budget in bytes.
+"""Miss curves of a trace: one cache per layer and device, or one per device for all layers under a budget in bytes.
 
 Shape suffixes: N accesses, S sizes of a cache, V devices, L layers, P phases, D domains, B blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from moeprof.analysis.caching.accesses import Stream
+from moeprof.analysis.caching.accesses import AccessStream
 from moeprof.analysis.caching.miss_counts import compulsory, hits, misses, misses_in_bytes
 from moeprof.analysis.routing.load_matrix import Counts
-from moeprof.records.arrays import Flags
+from moeprof.records.arrays import Flags, Floats
 from moeprof.records.run.replay import ReplayRequest
 from moeprof.records.units import NS_PER_S
 
+FEWEST_POINTS = 3
+"""The fewest points of a curve that can have a knee; two are a straight line."""
 
-def caches(stream: Stream, replay: ReplayRequest) -> Iterator[tuple[int, Flags]]:
-    """The device of every cache, and the accesses that it sees (N,); caches that see none are left out."""
+FLAT = 0.05
+"""A curve that stays within this fraction of its drop below the straight line between its ends has no knee."""
+
+
+def caches(stream: AccessStream, replay: ReplayRequest) -> Iterator[tuple[int, Flags]]:
+    """For every cache its device, and which accesses it serves (N,); caches that serve none are left out."""
     device_N = stream.device_N(replay.devices)
     for device in range(replay.devices):
         for layer in [None] if replay.budgets else range(len(stream.layers)):
@@ -26,8 +31,8 @@ def caches(stream: Stream, replay: ReplayRequest) -> Iterator[tuple[int, Flags]]
                 yield device, sees_N
 
 
-def missed(stream: Stream, replay: ReplayRequest, policy: str) -> Counts:
-    """Misses at every size, (S, V, L, P, D), from cold caches."""
+def missed(stream: AccessStream, replay: ReplayRequest, policy: str) -> Counts:
+    """Misses of cold caches at every size, (S, V, L, P, D)."""
     sizes = replay.sizes
     missed_SVC = np.zeros((len(sizes), replay.devices, int(np.prod(stream.shape))), np.int64)
     for device, sees_N in caches(stream, replay):
@@ -40,24 +45,24 @@ def missed(stream: Stream, replay: ReplayRequest, policy: str) -> Counts:
     return missed_SVC.reshape(len(sizes), replay.devices, *stream.shape)
 
 
-def first_uses(stream: Stream) -> Counts:
+def first_uses(stream: AccessStream) -> Counts:
     """Compulsory misses, (L, P, D)."""
     counts_C = compulsory(stream.accesses(np.ones(len(stream), bool)))
     return np.pad(counts_C, (0, int(np.prod(stream.shape)) - len(counts_C))).reshape(stream.shape)
 
 
-def layer_bytes(stream: Stream, replay: ReplayRequest) -> Counts:
-    """Of one expert in every layer, (L,); 0 where nobody knows."""
+def layer_bytes(stream: AccessStream, replay: ReplayRequest) -> Counts:
+    """Bytes of one expert in every layer, (L,); 0 if unknown."""
     return np.array([replay.trace.expert_bytes.get(layer, 0) for layer in stream.layers], np.int64)
 
 
-def block_bytes(stream: Stream, replay: ReplayRequest) -> Counts:
-    """Of every expert of every layer, (B,)."""
+def block_bytes(stream: AccessStream, replay: ReplayRequest) -> Counts:
+    """Bytes of every expert of every layer, (B,)."""
     return np.repeat(layer_bytes(stream, replay), stream.num_experts)
 
 
-def exposed(stream: Stream, replay: ReplayRequest, policy: str, size: int) -> npt.NDArray[np.float64]:
-    """Nanoseconds per step in which copies hide behind nothing, of the device that waits longest, (P,)."""
+def exposed(stream: AccessStream, replay: ReplayRequest, policy: str, size: int) -> Floats:
+    """Copy time per step that compute does not hide, in ns, of the device that waits longest, (P,)."""
     waits_VP = np.zeros((replay.devices, len(stream.phases)))
     sizes_B = block_bytes(stream, replay) if replay.budgets else None
     for device, sees_N in caches(stream, replay):
@@ -68,3 +73,18 @@ def exposed(stream: Stream, replay: ReplayRequest, policy: str, size: int) -> np
         waits = np.maximum(0.0, copies - replay.overlap_ns)
         waits_VP[device] += np.bincount(stream.phase_N[sees_N][starts], waits, minlength=len(stream.phases))
     return np.asarray(waits_VP.max(axis=0) / stream.steps_P)
+
+
+def knee(points: Sequence[tuple[int, float]]) -> int | None:
+    """The knee of a falling curve: the x from which more slots bring less than they did on average; the smallest of several.
+
+    It is the point deepest below the line from the first point to the last, which is Kneedle's point without smoothing (Satopaa,
+    Albrecht, Irwin, Raghavan: Finding a "Kneedle" in a Haystack, ICDCSW 2011). `points` are (x, y) with rising x; None for fewer than
+    FEWEST_POINTS, or if the curve is nearly straight.
+    """
+    if len(points) < FEWEST_POINTS:
+        return None
+    (left, top), (right, bottom) = points[0], points[-1]
+    depths = [(top - y) * (right - left) - (top - bottom) * (x - left) for x, y in points]
+    deepest = max(depths)
+    return points[depths.index(deepest)][0] if deepest > FLAT * (top - bottom) * (right - left) > 0 else None

@@ -1,1 +1,1 @@
-"""Where experts are placed, how evenly that loads the devices, and what the devices send each other."""
+"""Placements of experts: how evenly they load the devices, and what the devices send each other."""

@@ -1,6 +1,6 @@
-"""From the trials of placements to rows of `metrics.csv`: by layer, and over layers with their quantiles.
+"""The rows of a replay of placements: by layer, and over layers with their quantiles.
 
-A domain's rows are those of its test steps, and `category` is the domain whose history made the placement.
+The rows of a domain are those of its test steps, and `category` is the domain whose history made the placement.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,84 +10,122 @@ from typing import Any
 
 from moeprof.analysis.placement.device_load import device_counts, floor_shares, load_values, over_layers
 from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed_trials, num_moved, trial_of
-from moeprof.analysis.placement.virtual_parallel import Choices, choices_of
-from moeprof.analysis.placement.virtual_rows import virtual_rows
+from moeprof.analysis.placement.virtual_parallel import Choices, choices_of, virtual_rows
 from moeprof.analysis.routing.drift import domain_pairs, drift_metrics
 from moeprof.analysis.routing.layer_rows import Values
 from moeprof.analysis.routing.layer_rows import over_layers as mean_of_layers
 from moeprof.analysis.routing.load_matrix import LoadMatrix
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.policies.balancing.registry import BALANCERS, check
 from moeprof.records.arrays import Floats
+from moeprof.records.errors import UsageError
 from moeprof.records.metrics.point import format_point
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.run.replay import BalanceRequest
+from moeprof.records.run.run import RunRecord
 from moeprof.records.traces.routing_trace import RoutingTrace
 
-Advance = Callable[[], None]
-
 HALVES = "history vs test"
-"""The category of a drift that no second domain is needed for."""
+"""The category of the drift from history to test, which needs no second domain."""
 
 MOST_DEVICES = 64
-"""More of them have no rows of their own."""
+"""With more devices there are no rows per device."""
+
+
+@dataclass(frozen=True)
+class BalanceInputs:
+    """What the rows of a replay of placements are derived from, beside `run.json`."""
+
+    variant: str
+    layers: Mapping[str, Sequence[Sequence[LoadMatrix]]]
+    """By phase, then by layer in the order of execution, then by domain."""
+    ranks: Mapping[str, Sequence[RoutingTrace]] = field(default_factory=dict)
+    """The traces of each phase, one per rank; empty if the source is a count table, whose choices belong to no token."""
 
 
 @dataclass(frozen=True, eq=False)
 class PhaseLoads:
-    """One phase's loads, and what was asked."""
+    """The loads of one phase, with the request."""
 
     name: str
     balance: BalanceRequest
     variant: str
     layers: Sequence[Sequence[LoadMatrix]]
-    """Of each layer, a matrix per domain."""
+    """For each layer a matrix per domain."""
     ranks: Sequence[RoutingTrace] = ()
-    """Traces, where loads come from some; tokens of other loads belong to nobody."""
-    possible: Sequence[tuple[str, int]] = field(default=())
-    """Balancers, and numbers of devices that they can place experts on."""
 
     @cached_property
     def trial(self) -> Trial:
-        """Each domain's earlier half against its later one."""
+        """The earlier half of each domain against its later half."""
         return trial_of(self.layers)
 
     @cached_property
     def choices(self) -> dict[str, Choices]:
-        """Of the layers that are placed, where tokens are known."""
+        """The choices of each layer that is placed; {} if they belong to no token."""
         found = {layer: choices_of(self.ranks, layer) for layer in self.trial.halves if self.ranks}
         return {layer: choices for layer, choices in found.items() if choices}
 
     def cluster(self, name: str, devices: int) -> Cluster:
-        """As asked."""
-        balance = self.balance
-        return cluster_for(name, balance.trace.num_experts, devices, nodes=balance.nodes, replicas=balance.replicas)
+        """The devices and physical experts that a balancer places on."""
+        return requested_cluster(self.balance, name, devices)
 
     def row(self, metric: str, value: float, **address: Any) -> MetricRow:
-        """At an address of this phase."""
+        """A row of this phase, workload and variant."""
         trace = self.balance.trace
         return MetricRow(metric, float(value), trace.workload, self.name, variant=self.variant, forced=trace.forced, **address)
 
     def rows(self, values: Values, **address: Any) -> Iterator[MetricRow]:
-        """Several at one address."""
+        """Several metrics at one address."""
         return (self.row(metric, value, **address) for metric, value in values.items())
 
 
-def balance_rows(phase: PhaseLoads, advance: Advance) -> Iterator[MetricRow]:
-    """All of a phase; `advance` is called after every balancer and number of devices."""
+def balance_rows(record: RunRecord, inputs: BalanceInputs, advance: Callable[[], None] = lambda: None) -> Iterator[MetricRow]:
+    """Every row of a replay of placements; `advance` is called after each phase, balancer and number of devices.
+
+    Only `record.balance` and `inputs` count, so a recorded replay can be derived again from its trace.
+    """
+    pairs, _ = feasible_pairs(record.balanced)
+    for phase in phases_of(record.balanced, inputs):
+        yield from phase_rows(phase, pairs, advance)
+
+
+def phases_of(balance: BalanceRequest, inputs: BalanceInputs) -> list[PhaseLoads]:
+    """The loads of every phase."""
+    return [
+        PhaseLoads(name, balance, inputs.variant, layers, inputs.ranks.get(name, ())) for name, layers in inputs.layers.items()
+    ]
+
+
+def requested_cluster(balance: BalanceRequest, name: str, devices: int) -> Cluster:
+    """The cluster that the request describes, for one balancer and number of devices."""
+    return cluster_for(name, balance.trace.num_experts, devices, nodes=balance.nodes, replicas=balance.replicas)
+
+
+def feasible_pairs(balance: BalanceRequest) -> tuple[list[tuple[str, int]], list[UsageError]]:
+    """Every (balancer, devices) that can place these experts, and an error for each other pair."""
+    pairs, infeasible = [], []
+    for devices in balance.devices:
+        for name in balance.balancers:
+            try:
+                check(BALANCERS[name], balance.trace.num_experts, requested_cluster(balance, name, devices))
+                pairs.append((name, devices))
+            except UsageError as error:
+                infeasible.append(error)
+    return pairs, infeasible
+
+
+def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Callable[[], None]) -> Iterator[MetricRow]:
+    """The rows of one phase: drift, steps, then floors and placements for each number of devices."""
     yield from drift_rows(phase)
-    crosses = crossed_trials(phase.layers)
     if phase.trial.halves:
         yield phase.row("history_steps", phase.trial.history_steps)
         yield phase.row("test_steps", phase.trial.test_steps)
+    crosses = crossed_trials(phase.layers)
     for devices in phase.balance.devices:
-        point = format_point({"devices": devices})
-        yield phase.row("ideal_load", 1 / devices, point=point)
-        yield from floor_rows(phase, phase.trial, devices)
-        for (past, future), trial in crosses.items():
-            yield from floor_rows(phase, trial, devices, domain=future, category=past)
+        yield from all_floor_rows(phase, crosses, devices)
         before: dict[str, Floats] = {}
-        for name in (name for name, number in phase.possible if number == devices):
+        for name in (name for name, number in pairs if number == devices):
             placements = phase.trial.place(name, phase.cluster(name, devices))
             tops = phase.trial.tops(placements)
             before = before or (tops if name == CONTIGUOUS.name else {})
@@ -98,19 +136,27 @@ def balance_rows(phase: PhaseLoads, advance: Advance) -> Iterator[MetricRow]:
             advance()
 
 
+def all_floor_rows(phase: PhaseLoads, crosses: Mapping[tuple[str, str], Trial], devices: int) -> Iterator[MetricRow]:
+    """The load of an even placement, and the floors of the phase and of each pair of domains."""
+    yield phase.row("ideal_load", 1 / devices, point=format_point({"devices": devices}))
+    yield from floor_rows(phase, phase.trial, devices)
+    for (past, future), trial in crosses.items():
+        yield from floor_rows(phase, trial, devices, domain=future, category=past)
+
+
 def at(name: str, devices: int) -> str:
-    """`balancer=greedy;devices=8`."""
+    """The point of a balancer and number of devices, such as `balancer=greedy;devices=8`."""
     return format_point({"balancer": name, "devices": devices})
 
 
 def load_rows(phase: PhaseLoads, tops: Mapping[str, Floats], point: str, **address: str) -> Iterator[MetricRow]:
-    """Of every layer, and over them."""
+    """The busiest device's load in every layer, and over layers."""
     layers = {layer: load_values(top_B) for layer, top_B in tops.items()}
     yield from every_layer(phase, layers, point=point, **address)
 
 
 def floor_rows(phase: PhaseLoads, trial: Trial, devices: int, **address: str) -> Iterator[MetricRow]:
-    """What no placement without copies can pass."""
+    """The lowest load that a placement without copies can reach."""
     layers = {
         layer: {f"{name}_floor": value for name, value in load_values(floor_shares(halves.test, devices)).items()}
         for layer, halves in trial.halves.items()
@@ -119,7 +165,7 @@ def floor_rows(phase: PhaseLoads, trial: Trial, devices: int, **address: str) ->
 
 
 def every_layer(phase: PhaseLoads, layers: Mapping[str, Values], **address: str) -> Iterator[MetricRow]:
-    """Each, and all of them."""
+    """The metrics of every layer, and over layers."""
     for layer, values in layers.items():
         yield from phase.rows(values, layer=layer, **address)
     if layers:
@@ -129,7 +175,7 @@ def every_layer(phase: PhaseLoads, layers: Mapping[str, Values], **address: str)
 def placement_rows(
     phase: PhaseLoads, name: str, devices: int, placements: Placed, tops: Mapping[str, Floats], before: Mapping[str, Floats]
 ) -> Iterator[MetricRow]:
-    """What one balancer brings, and what it costs."""
+    """What one balancer gains, and what it costs in moved experts and traffic."""
     point = at(name, devices)
     yield from load_rows(phase, tops, point)
     yield phase.row("device_slots", phase.cluster(name, devices).num_slots, point=point)
@@ -145,7 +191,7 @@ def placement_rows(
 
 
 def move_rows(phase: PhaseLoads, placements: Placed, point: str) -> Iterator[MetricRow]:
-    """Weights that devices must fetch."""
+    """Experts whose weights a device must fetch, in each layer and over all."""
     trace = phase.balance.trace
     moved = {layer: num_moved(slots_DS, trace.num_experts) for layer, slots_DS in placements.items()}
     for layer, number in moved.items():
@@ -156,7 +202,7 @@ def move_rows(phase: PhaseLoads, placements: Placed, point: str) -> Iterator[Met
 
 
 def device_rows(phase: PhaseLoads, placements: Placed, point: str) -> Iterator[MetricRow]:
-    """Of every device, as `rank`, in each layer."""
+    """The mean load of every device, as `rank`, in each layer."""
     for layer, slots_DS in placements.items():
         test = phase.trial.halves[layer].test
         mean_D = (device_counts(test, slots_DS) / test.choices_B).mean(axis=1)
@@ -165,13 +211,13 @@ def device_rows(phase: PhaseLoads, placements: Placed, point: str) -> Iterator[M
 
 
 def phase_virtual_rows(phase: PhaseLoads, name: str, devices: int, placements: Placed) -> Iterator[MetricRow]:
-    """Traffic and waiting, over the whole trace."""
+    """Traffic and waiting times, over the whole trace."""
     for metric, value, address in virtual_rows(phase.balance, phase.choices, placements, phase.cluster(name, devices)):
         yield phase.row(metric, value, point=at(name, devices), **address)
 
 
 def drift_rows(phase: PhaseLoads) -> Iterator[MetricRow]:
-    """How far the test is from the history, and domains from each other; over layers their mean."""
+    """Drift between history and test and between domains; over layers, the mean."""
     found: dict[str, list[Values]] = {}
     for layer, halves in phase.trial.halves.items():
         later = drift_metrics(halves.history.counts_E, halves.test.counts_E)

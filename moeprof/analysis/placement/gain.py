@@ -1,7 +1,7 @@
-"""How sure it is that a placement lowers the mean load of the busiest device, and whether it is worth it.
+"""The gain of a placement: by what fraction it lowers the mean load of the busiest device, with a confidence interval.
 
-Steps are drawn anew in blocks of neighbours, the same ones for every layer and both placements, because a step resembles the one
-before it, and layers share their tokens (circular block bootstrap; Politis and Romano 1992).
+The interval comes from resampling steps in blocks of neighbours, because a step resembles the one before it; every layer and both
+placements use the same resamples, because layers share their tokens (circular block bootstrap; Politis and Romano 1992).
 
 Shape suffixes: R resamples, B steps of all layers, L layers.
 """
@@ -19,17 +19,17 @@ from moeprof.records.arrays import Floats
 RESAMPLES, CONFIDENCE = 1000, 0.95
 
 WORTH = 0.05
-"""A placement that lowers the load by less is not worth a move of weights."""
+"""The smallest gain that is worth moving weights for."""
 
 FEWEST = 10
-"""Test steps below which nothing is said."""
+"""The fewest test steps that allow a verdict."""
 
 Recommendation = Literal["recommended", "not recommended", "too little evidence"]
 
 
 @dataclass(frozen=True)
 class Gain:
-    """By what fraction `avg_max_load` falls, mean over layers, with the ends of its interval."""
+    """The fraction by which `avg_max_load` falls, mean over layers, with the ends of its interval."""
 
     value: float
     low: float
@@ -38,14 +38,14 @@ class Gain:
 
     @property
     def verdict(self) -> Recommendation:
-        """Whether the interval lies on one side of WORTH."""
+        """A recommendation if the whole interval is on one side of WORTH, otherwise too little evidence."""
         if self.steps >= FEWEST and self.low > WORTH:
             return "recommended"
         return "not recommended" if self.steps >= FEWEST and self.high < WORTH else "too little evidence"
 
     @property
     def steps_needed(self) -> int | None:
-        """Test steps after which an interval of this spread would lie on one side; None where no number of steps would do."""
+        """The number of test steps that would put an interval of this spread on one side of WORTH; None if no number would."""
         reach, distance = (self.high - self.low) / 2, abs(self.value - WORTH)
         if self.steps < FEWEST or not reach:
             return FEWEST
@@ -53,7 +53,10 @@ class Gain:
 
 
 def gain(steps: Sequence[Counts], before: Sequence[Floats], after: Sequence[Floats], *, seed: int = 0) -> Gain:
-    """Of the busiest device's shares in each layer's steps, the numbers of which stand in `steps`; the same on every call."""
+    """The gain from the busiest device's shares in the steps of each layer, before and after; `steps` holds the steps' numbers.
+
+    The resamples depend on `seed` only, so that the same inputs give the same interval.
+    """
     known_B = np.unique(np.concatenate(steps))
     before_BL, after_BL, present_BL = (np.zeros((len(known_B), len(steps))) for _ in range(3))
     for layer, (own, *values) in enumerate(zip(steps, before, after, strict=True)):
@@ -68,7 +71,7 @@ def gain(steps: Sequence[Counts], before: Sequence[Floats], after: Sequence[Floa
 
 
 def fall(times_RB: Floats, before_BL: Floats, after_BL: Floats, present_BL: Floats) -> Floats:
-    """The gain (R,) where every step counts so many times; a layer that has none of a draw's steps is left out of it."""
+    """The gain of each resample (R,), in which step b counts `times_RB[:, b]` times; a layer without any of its steps is left out."""
     present_RL = times_RB @ present_BL
     weight_RL = np.where(present_RL > 0, 1 / np.maximum(present_RL, 1), 0)
     mean_before_R, mean_after_R = (((times_RB @ values_BL) * weight_RL).sum(axis=1) for values_BL in (before_BL, after_BL))
@@ -76,7 +79,7 @@ def fall(times_RB: Floats, before_BL: Floats, after_BL: Floats, present_BL: Floa
 
 
 def draws(num_steps: int, seed: int) -> Floats:
-    """How often each step is drawn, (R, B): blocks of about the cube root of all steps, cut to as many steps as there are."""
+    """How often each step is drawn, (R, B): in blocks of about the cube root of B steps, cut to B draws in all."""
     length = max(1, round(num_steps ** (1 / 3)))
     starts = np.random.default_rng(seed).integers(num_steps, size=(RESAMPLES, ceil(num_steps / length), 1))
     chosen = ((starts + np.arange(length)) % num_steps).reshape(RESAMPLES, -1)[:, :num_steps]

@@ -1,40 +1,98 @@
-"""Placements made from histories of all layers, and what the test steps say of them (paper 6.4).
+"""The paper's protocol for placements (6.4): the first half of a trace makes the placement, the second half tests it.
 
 Shape suffixes: B steps, D devices.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from moeprof.analysis.placement.device_load import history_of, top_shares
 from moeprof.analysis.placement.gain import Gain, gain
-from moeprof.analysis.placement.halves import Halves, crossed, whole
-from moeprof.analysis.routing.load_matrix import LoadMatrix
+from moeprof.analysis.routing.load_matrix import LoadMatrix, pooled
 from moeprof.policies.balancing.balancer import Cluster, History, Slots
 from moeprof.policies.balancing.registry import find_balancer, placed
 from moeprof.records.arrays import Floats
 
 Placed = Mapping[str, Slots]
-"""By layer."""
+"""The experts on every device, (D, S), by layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """The steps of one layer: a history to place by, and a test."""
+
+    history: LoadMatrix
+    test: LoadMatrix
+
+
+def part_of(matrix: LoadMatrix, first: int, last: int) -> LoadMatrix:
+    """The columns `first` to `last - 1`."""
+    low, high = np.searchsorted(matrix.column_N, (first, last))
+    steps, cells = slice(first, last), slice(int(low), int(high))
+    return replace(
+        matrix,
+        steps_B=matrix.steps_B[steps],
+        tokens_B=matrix.tokens_B[steps],
+        dropped_tokens_B=matrix.dropped_tokens_B[steps],
+        dropped_KB=matrix.dropped_KB[:, steps],
+        column_N=matrix.column_N[cells] - first,
+        expert_N=matrix.expert_N[cells],
+        count_WN=matrix.count_WN[:, cells],
+        dropped_WN=matrix.dropped_WN[:, cells],
+    )
+
+
+def halved(matrix: LoadMatrix, start: int | None = None) -> Halves | None:
+    """The earlier and the later half of the steps, an odd one in the test; with `start`, the steps before it and from it on.
+
+    None if one of the halves is empty, as with a single step.
+    """
+    middle = matrix.num_steps // 2 if start is None else int(np.searchsorted(matrix.steps_B, start))
+    if not 0 < middle < matrix.num_steps:
+        return None
+    return Halves(part_of(matrix, 0, middle), part_of(matrix, middle, matrix.num_steps))
+
+
+def whole(matrices: Sequence[LoadMatrix], starts: Mapping[str, int] | None = None) -> Halves | None:
+    """The halves of one layer over its domains: each domain is halved by itself, because domains follow each other in a trace.
+
+    `starts` gives the first test step of each domain, if it is not the middle one.
+    """
+    found = [halves for matrix in matrices if (halves := halved(matrix, starts[matrix.domain] if starts else None))]
+    return Halves(pooled([one.history for one in found]), pooled([one.test for one in found])) if found else None
+
+
+def crossed(matrices: Sequence[LoadMatrix]) -> dict[tuple[str, str], Halves]:
+    """Halves by (domain of the history, domain of the test), if a layer has several; a domain of one step serves as both halves."""
+    if len(matrices) < 2:
+        return {}
+    own = {matrix.domain: halved(matrix) or Halves(matrix, matrix) for matrix in matrices}
+    single = {matrix.domain for matrix in matrices if matrix.num_steps < 2}
+    return {
+        (past, future): Halves(own[past].history, own[future].test)
+        for past in own
+        for future in own
+        if past != future or past not in single
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Layers with something to place by and something to be judged on."""
+    """The layers that have both a history and a test."""
 
     halves: Mapping[str, Halves]
-    """By layer."""
+    """The halves of each layer."""
 
     @cached_property
     def histories(self) -> dict[str, History]:
-        """By layer."""
+        """The history of each layer, as balancers read it."""
         return {layer: history_of(halves.history) for layer, halves in self.halves.items()}
 
     def place(self, name: str, cluster: Cluster) -> Placed:
-        """UsageError where the balancer cannot place experts on this cluster."""
+        """A placement of each layer by its history; UsageError if the balancer cannot place experts on this cluster."""
         return {layer: placed(name, history, cluster) for layer, history in self.histories.items()}
 
     def tops(self, placements: Placed) -> dict[str, Floats]:
@@ -42,28 +100,28 @@ class Trial:
         return {layer: top_shares(self.halves[layer].test, slots_DS) for layer, slots_DS in placements.items()}
 
     def gain(self, before: Mapping[str, Floats], after: Mapping[str, Floats]) -> Gain:
-        """Of one placement's busiest devices over another's."""
+        """The gain of the placement `after` over `before`, from their busiest devices' shares."""
         steps = [halves.test.steps_B for halves in self.halves.values()]
         return gain(steps, [before[layer] for layer in self.halves], [after[layer] for layer in self.halves])
 
     @property
     def history_steps(self) -> int:
-        """Different steps over all layers."""
+        """The number of distinct history steps over all layers."""
         return len(np.unique(np.concatenate([halves.history.steps_B for halves in self.halves.values()])))
 
     @property
     def test_steps(self) -> int:
-        """The same of the test."""
+        """The number of distinct test steps over all layers."""
         return len(np.unique(np.concatenate([halves.test.steps_B for halves in self.halves.values()])))
 
 
 def trial_of(layers: Sequence[Sequence[LoadMatrix]], starts: Mapping[str, int] | None = None) -> Trial:
-    """A phase's halves, or what lies before and from each domain's step in `starts`; a layer of a single step has none."""
+    """The trial of a phase, halved in the middle or at each domain's step in `starts`; layers with a single step are left out."""
     return Trial({matrices[0].layer: halves for matrices in layers if (halves := whole(matrices, starts))})
 
 
 def crossed_trials(layers: Sequence[Sequence[LoadMatrix]]) -> dict[tuple[str, str], Trial]:
-    """By domain of the history and of the test, where there are several."""
+    """Trials by (domain of the history, domain of the test), if there are several domains."""
     found: dict[tuple[str, str], dict[str, Halves]] = {}
     for matrices in layers:
         for pair, halves in crossed(matrices).items():
@@ -72,9 +130,9 @@ def crossed_trials(layers: Sequence[Sequence[LoadMatrix]]) -> dict[tuple[str, st
 
 
 def cluster_for(name: str, num_experts: int, num_devices: int, *, nodes: int = 1, replicas: int = 0) -> Cluster:
-    """Devices with an equal share of the experts each, and `replicas` slots more where the balancer can fill them.
+    """Devices with an equal share of the experts each, and `replicas` more physical experts if the balancer replicates.
 
-    A balancer that puts no copy beside a copy gets no more slots than there are experts.
+    A balancer that never places an expert twice on a device gets at most as many as there are experts.
     """
     balancer = find_balancer(name)
     slots = -(-num_experts // num_devices) + (replicas if balancer.replicates else 0)
@@ -82,6 +140,6 @@ def cluster_for(name: str, num_experts: int, num_devices: int, *, nodes: int = 1
 
 
 def num_moved(slots_DS: Slots, num_experts: int) -> int:
-    """Slots whose expert contiguous placement, E / D neighbours on each device, has on another device."""
+    """The number of physical experts that are on another device under contiguous placement (E / D neighbours on each)."""
     home_DS = slots_DS * len(slots_DS) // num_experts
     return int((home_DS != np.arange(len(slots_DS))[:, None]).sum())

@@ -1,32 +1,42 @@
-"""Expert parallelism that never ran: a trace's tokens dealt to any number of devices, and what they would send each other.
+"""Virtual expert parallelism: the tokens of a trace spread over any number of devices, and what these would send each other.
 
-The tokens of a step are dealt in equal blocks of neighbours, in the order of rank, sequence and position; where there are as many
-devices as ranks were recorded they stay on theirs. A rank's choices of an expert go to its copies in turn (see `placing`), first
-choices before second ones. A device sends and receives at once, within its node and between nodes over links of their own, and all
-wait for the slowest: a model, not a measurement.
+The tokens of a step are split into equal blocks of neighbours, in the order of rank, sequence and position; if there are as many
+devices as recorded ranks, tokens stay on their rank. A rank's choices of an expert go to its copies in rotation (see `device_load`),
+first choices before second ones. A device sends and receives at the same time, over one link within its node and another between
+nodes, and all devices wait for the slowest. The times are modelled, not measured.
 
 Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a device, V nodes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.placement.device_load import turns
+from moeprof.analysis.placement.device_load import copy_numbers
+from moeprof.analysis.placement.trial import Placed
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.balancing.balancer import Cluster
+from moeprof.records.run.replay import BalanceRequest
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.units import NS_PER_S
 
 WAYS = 2
-"""A token travels to its expert, and its output back."""
+"""A token is sent to its expert, and the output is sent back."""
+
+MOST_PAIRS = 16
+"""With more devices, or nodes, there are no rows per pair."""
+
+NODE, OTHER_NODES = "same node", "other nodes"
+
+AddressedValue = tuple[str, float, dict[str, str]]
+"""Metric, value, and the keys of its address."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """One layer's, sorted by step and, within it, by token."""
+    """The choices of one layer, sorted by step and, within it, by token."""
 
     step_R: Counts
     """The index of the step, from 0."""
@@ -35,31 +45,38 @@ class Choices:
     """The index of the token within its step, from 0."""
     tokens_B: Counts
     steps_B: Counts
-    """The step's own number."""
+    """The number of the step in the trace."""
     rank_R: Counts
-    """Who recorded the choice."""
+    """The rank that recorded the choice."""
     place_R: Counts
     """Its number among the choices of its rank, step and expert, from 0."""
     num_ranks: int
 
     def home_R(self, num_devices: int) -> Counts:
-        """The device that a choice's token lives on."""
+        """The device that holds the token of each choice."""
         if num_devices == self.num_ranks:
             return self.rank_R
         return self.token_R * num_devices // self.tokens_B[self.step_R]
 
     def served_R(self, slots_DS: Counts) -> Counts:
-        """The device that serves each choice."""
+        """The device that serves each choice, (R,), where row d of `slots_DS` lists the experts of device d.
+
+        Copies of an expert are numbered by device. Choice i of a rank in step s goes to copy (i + s + rank) mod copies:
+
+            slots_DS [[0, 1], [0, 2]]: expert 0 has copies on devices 0 and 1
+            step 0, rank 0: the choices of expert 0 go to devices 0, 1, 0, 1, ...
+            step 1, rank 0: the choices of expert 0 go to devices 1, 0, 1, 0, ...
+        """
         slots_P = slots_DS.ravel()
         copies_E = np.bincount(slots_P)
-        turn_R = (self.place_R + self.steps_B[self.step_R] + self.rank_R) % copies_E[self.expert_R]
+        copy_R = (self.place_R + self.steps_B[self.step_R] + self.rank_R) % copies_E[self.expert_R]
         first_E = np.cumsum(copies_E) - copies_E
-        slot_R = np.argsort(slots_P, kind="stable")[first_E[self.expert_R] + turn_R]
-        return np.asarray(slot_R // slots_DS.shape[1])
+        physical_R = np.argsort(slots_P, kind="stable")[first_E[self.expert_R] + copy_R]
+        return np.asarray(physical_R // slots_DS.shape[1])
 
 
 def choices_of(ranks: Sequence[RoutingTrace], layer: str) -> Choices | None:
-    """Of a layer in all ranks' traces of one phase; None where it has no rows."""
+    """The choices of a layer in all ranks' traces of one phase; None if it has no rows."""
     parts = []
     for number, trace in enumerate(ranks):
         own = trace.select(layer=layer)
@@ -77,29 +94,29 @@ def choices_of(ranks: Sequence[RoutingTrace], layer: str) -> Choices | None:
     token_R, expert_R, rank_R = np.cumsum(new_token) - 1 - before_B[step_R], expert_R[order], keys[2]
     by_slot = np.lexsort((slot_R[order], step_R))  # first choices of a step before second ones, tokens in order
     place_R = np.empty_like(rank_R)
-    place_R[by_slot] = turns(((step_R * len(ranks) + rank_R) * (expert_R.max() + 1) + expert_R)[by_slot])
+    place_R[by_slot] = copy_numbers(((step_R * len(ranks) + rank_R) * (expert_R.max() + 1) + expert_R)[by_slot])
     return Choices(step_R, expert_R, token_R, tokens_B, steps_B, rank_R, place_R, len(ranks))
 
 
 @dataclass(frozen=True, eq=False)
 class Flows:
-    """Tokens that go from device to device in one layer, one way."""
+    """Tokens sent from device to device in one layer, one way."""
 
     pairs_DD: Counts
-    """Over all steps, from row to column; the diagonal stays at home."""
+    """Over all steps, from row to column; the diagonal is not sent."""
     near_BD: Counts
-    """Of a step: the larger of what a device sends and receives within its node."""
+    """In each step: the larger of what a device sends and receives within its node."""
     far_BD: Counts
-    """The same from and to other nodes."""
+    """The same between nodes."""
 
     def nodes_VV(self, num_nodes: int) -> Counts:
-        """`pairs_DD` by node."""
+        """Tokens sent from node to node, over all steps."""
         each = len(self.pairs_DD) // num_nodes
         return np.asarray(self.pairs_DD.reshape(num_nodes, each, num_nodes, each).sum(axis=(1, 3)))
 
 
 def flows(choices: Choices, slots_DS: Counts, cluster: Cluster) -> Flows:
-    """What the placement makes of a layer's choices."""
+    """The tokens that devices send each other under a placement, (D, S)."""
     num_devices, num_steps = cluster.num_devices, len(choices.tokens_B)
     home_R, served_R = choices.home_R(num_devices), choices.served_R(slots_DS)
     each = num_devices // cluster.num_nodes
@@ -117,7 +134,7 @@ def flows(choices: Choices, slots_DS: Counts, cluster: Cluster) -> Flows:
 
 @dataclass(frozen=True)
 class DeviceLinks:
-    """Bytes per second of each device."""
+    """The bandwidth of each device, in bytes per second."""
 
     near: int
     """Within a node."""
@@ -126,7 +143,49 @@ class DeviceLinks:
 
 
 def times_ns(found: Flows, token_bytes: int, links: DeviceLinks) -> tuple[float, float]:
-    """Of a step, mean over steps, both ways: until the slowest device is done, and what the mean device waits for it."""
+    """Mean over steps, both ways: the time until the slowest device is done, and the time that the mean device waits for it."""
     own_BD = np.maximum(found.near_BD / links.near, found.far_BD / links.far) * (WAYS * token_bytes * NS_PER_S)
     slowest_B = own_BD.max(axis=1)
     return float(slowest_B.mean()), float((slowest_B[:, None] - own_BD).mean())
+
+
+def virtual_rows(
+    balance: BalanceRequest, choices: Mapping[str, Choices], placements: Placed, cluster: Cluster
+) -> Iterator[AddressedValue]:
+    """Traffic and times per step, of every layer and summed over layers."""
+    links, token_bytes = DeviceLinks(balance.bandwidth, balance.node_bandwidth), balance.trace.token_bytes
+    sums: dict[tuple[str, str], float] = {}
+    for layer, slots_DS in placements.items():
+        found = flows(choices[layer], slots_DS, cluster)
+        for metric, category, value in layer_values(found, len(choices[layer].tokens_B), cluster, token_bytes, links):
+            sums[metric, category] = sums.get((metric, category), 0.0) + value
+            if not category:
+                yield metric, value, {"layer": layer}
+    for (metric, category), value in sums.items():
+        yield metric, value, {"category": category}
+
+
+def layer_values(
+    found: Flows, steps: int, cluster: Cluster, token_bytes: int | None, links: DeviceLinks
+) -> Iterator[tuple[str, str, float]]:
+    """Metric, category and value per step of one layer."""
+    nodes_VV = found.nodes_VV(cluster.num_nodes)
+    leaving = int(found.pairs_DD.sum() - found.pairs_DD.trace())
+    far = int(nodes_VV.sum() - nodes_VV.trace())
+    tokens = {"": leaving, NODE: leaving - far, OTHER_NODES: far} | pairs(found.pairs_DD, "") | pairs(nodes_VV, "node ")
+    for category, count in tokens.items():
+        yield "virtual_comm_tokens", category, count / steps
+        if token_bytes:
+            yield "virtual_comm_bytes", category, WAYS * count * token_bytes / steps
+    if token_bytes:
+        slowest, waiting = times_ns(found, token_bytes, links)
+        yield "virtual_comm_time", "", slowest
+        yield "virtual_wait_time", "", waiting
+
+
+def pairs(tokens: Counts, kind: str) -> dict[str, int]:
+    """Tokens by pair, such as `0>1` for those sent from device 0 to device 1; {} for a single device, or for more than MOST_PAIRS."""
+    number = len(tokens)
+    if not 1 < number <= MOST_PAIRS:
+        return {}
+    return {f"{kind}{a}>{b}": int(tokens[a, b]) for a in range(number) for b in range(number) if a != b}

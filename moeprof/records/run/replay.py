@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moeprof.records.recipe.recipe import Positive
 
-Choice = Literal["all", "prefill", "decode"]
+PhaseChoice = Literal["all", "prefill", "decode"]
 
 PREFILL, DECODE, ALL = "prefill", "decode", "all"
 PHASES = (PREFILL, DECODE)
@@ -58,7 +58,7 @@ class BalanceRequest(Strict):
     """Number of nodes that the devices are spread over, in blocks of equal size."""
     replicas: Annotated[int, Field(ge=0)] = 1
     """Extra slots per layer and device for copies of experts, for balancers that replicate."""
-    phase: Choice
+    phase: PhaseChoice
     bandwidth: Positive
     """Bandwidth of a device to others of its node, bytes per second."""
     node_bandwidth: Positive
@@ -80,7 +80,7 @@ class ReplayRequest(Strict):
     budgets: list[Positive] = []
     """Cache bytes per device for all layers together; empty if `slots` is not."""
     access: Literal["sequential", "batch"]
-    phase: Choice
+    phase: PhaseChoice
     devices: Positive = 1
     """Number of devices that the experts of a layer are spread over, in contiguous blocks of equal size."""
     bandwidth: Positive

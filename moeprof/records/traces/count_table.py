@@ -1,4 +1,4 @@
-"""Expert counts that others published: how often each expert was chosen, by domain and layer, as one JSON file."""
+"""Published expert counts: how often each expert was chosen, by domain and layer, as one JSON file."""
 
 import hashlib
 import json
@@ -10,11 +10,11 @@ from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
 
 MAX_BYTES = 64 * 2**20
-"""Of a file that is read."""
+"""The largest file that is read."""
 
 
 class CountTable(BaseModel):
-    """Rows of `counts[domain]` are layers, columns are experts; what else the file holds is left aside."""
+    """Rows of `counts[domain]` are layers, columns are experts; other keys of the file are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -29,17 +29,17 @@ class CountTable(BaseModel):
         if len(widths) != 1 or not min(widths):
             raise ValueError("layers have different numbers of experts")
         if len(set(self.layers)) < len(self.layers):
-            raise ValueError("a layer stands twice")
+            raise ValueError("a layer occurs twice")
         for domain, rows in self.counts.items():
             if len(rows) != len(self.layers):
                 raise ValueError(f"{domain} has {len(rows)} layers, not {len(self.layers)}")
             if any(not 0 <= count < 2**53 for row in rows for count in row):
-                raise ValueError(f"{domain} has a count that is no number of choices")
+                raise ValueError(f"{domain} has a count that is negative or above 2^53")
         return self
 
     @property
     def num_experts(self) -> int:
-        """Of every layer."""
+        """The number of experts of every layer."""
         return len(next(iter(self.counts.values()))[0])
 
     @property
@@ -49,13 +49,13 @@ class CountTable(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "CountTable":
-        """UsageError where the file is missing, too large, or holds no counts."""
+        """UsageError if the file is missing, too large, or holds no counts."""
         try:
             if path.stat().st_size > MAX_BYTES:
-                raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+                raise ValueError(f"larger than {MAX_BYTES} bytes")
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError, ValueError) as error:
             raise UsageError(
-                f"counts {path}: {reason(error)}",
+                f"count table {path}: {reason(error)}",
                 "Give a JSON file with top_k, layers and counts: {domain: a row per layer, a column per expert}.",
             ) from error

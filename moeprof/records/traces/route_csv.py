@@ -1,7 +1,7 @@
-"""Reads `*.route.csv`, the routing log of BigMoeOnEdge, as routing traces.
+"""The format `*.route.csv`: the routing log of BigMoeOnEdge, plain or gzipped.
 
 Lines with `#` come first: `n_expert=E`, and `layer=L expert_bytes=B` for every layer. Then one line per choice, columns by
-name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so that every token is a step.
+name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so every token has a step of its own.
 """
 
 import gzip
@@ -17,17 +17,41 @@ import pyarrow.csv
 from moeprof.records.errors import UsageError
 from moeprof.records.traces.columns import with_columns
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 PHASES = {0: "prefill", 1: "decode"}
 NEEDED = {name: pa.int32() for name in ("phase", "step", "layer", "slot", "expert")}
 OPTIONAL = {"token_id": pa.int32(), "weight": pa.float32(), "residency": pa.int8()}
+GZIP = b"\x1f\x8b"
+
+
+def is_route_csv(head: bytes, path: Path) -> bool:
+    """Whether the name or the header line is that of a route log; a gzipped file is recognised by the text inside."""
+    if path.name.endswith((".route.csv", ".route.csv.gz")):
+        return True
+    try:
+        text = zlib.decompressobj(wbits=31).decompress(head) if head.startswith(GZIP) else head
+    except zlib.error:
+        return False
+    header = re.sub(rb"\A(?:#[^\n]*\n)*", b"", text).split(b"\n", 1)[0].strip().split(b",")
+    return {name.encode() for name in NEEDED} <= set(header)
+
+
+def read_route_file(path: Path) -> TraceFile:
+    """The traces of both phases, and the experts' sizes from the preamble."""
+    return TraceFile(domain_of(path), read_route_csv(path), expert_bytes=read_expert_bytes(path), as_logged=True)
+
+
+ROUTE_CSV = TraceFormat(
+    "route log", "a route log (*.route.csv, plain or gzipped)", recognise=is_route_csv, read=read_route_file
+)
 
 
 def read_route_csv(path: Path, num_experts: int | None = None) -> list[RoutingTrace]:
-    """One trace per phase that has rows, domain the file's stem.
+    """One trace per phase that has rows; the domain is the file's stem, and rows keep their order.
 
-    `num_experts` is by default what the preamble says, else the highest expert in the file and one more. Rows keep their
-    order. UsageError where the file cannot be read, lacks a column, or has ids out of range or a choice twice.
+    `num_experts` defaults to the number in the preamble, or else to one more than the highest expert in the file. UsageError if the
+    file cannot be read, lacks a column, or has ids out of range or a repeated choice.
     """
     try:
         preamble, text = split_preamble(path)
@@ -40,7 +64,7 @@ def read_route_csv(path: Path, num_experts: int | None = None) -> list[RoutingTr
 
 
 def read_expert_bytes(path: Path) -> dict[str, int]:
-    """Bytes of one expert in each layer, from the preamble; {} where it does not say."""
+    """Bytes of one expert in each layer, from the preamble; {} if it does not state them."""
     try:
         preamble, _ = split_preamble(path)
     except (OSError, EOFError, zlib.error, ValueError) as error:
@@ -50,11 +74,11 @@ def read_expert_bytes(path: Path) -> dict[str, int]:
 
 
 def unusable(path: Path, error: Exception) -> UsageError:
-    """The two lines for the user."""
+    """The error of a file that cannot be read, with its cause in one line."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
     return UsageError(
         f"route log {path}: {reason[:1].lower()}{reason[1:]}",
-        f"Give a whole *.route.csv, plain or gzipped, with columns {', '.join(NEEDED)}.",
+        f"Give a complete *.route.csv, plain or gzipped, with the columns {', '.join(NEEDED)}.",
     )
 
 
@@ -64,7 +88,7 @@ def domain_of(path: Path) -> str:
 
 
 def split_preamble(path: Path) -> tuple[str, bytes]:
-    """The lines with `#` at the file's start, and the table behind them."""
+    """The lines with `#` at the start of the file, and the table after them."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     end = re.match(rb"(?:#[^\n]*(?:\n|\Z))*", data)
     preamble = end[0] if end else b""
@@ -72,13 +96,13 @@ def split_preamble(path: Path) -> tuple[str, bytes]:
 
 
 def preamble_experts(preamble: str) -> int | None:
-    """E, where the preamble says it."""
+    """The number of experts E, or None if the preamble does not state it."""
     match = re.search(r"\bn_expert=(\d+)", preamble)
     return int(match[1]) if match else None
 
 
 def choices(text: bytes) -> pa.Table:
-    """The needed columns, and those optional ones that are there; ValueError where one is missing or nothing is left."""
+    """The needed columns and the optional ones that are present; ValueError if one is missing or there are no rows."""
     header = text.split(b"\n", 1)[0].decode("utf-8").strip().split(",")
     if missing := [name for name in NEEDED if name not in header]:
         raise ValueError(f"column {missing[0]!r} is missing")
@@ -90,12 +114,12 @@ def choices(text: bytes) -> pa.Table:
         named = re.sub(r"^In CSV column #(\d+)", lambda match: f"column {header[int(match[1])]!r}", str(error))
         raise ValueError(named) from error
     if not table.num_rows:
-        raise ValueError("it has no routings")
+        raise ValueError("no choices in it")
     return table
 
 
 def check(table: pa.Table, num_experts: int) -> None:
-    """ValueError for an id out of range, or a choice that stands twice."""
+    """ValueError for an id out of range, or a repeated choice."""
     limits = {"phase": len(PHASES), "expert": num_experts, "residency": 3, "step": None, "layer": None, "slot": 127}
     for name, limit in limits.items():
         if name in table.column_names:
@@ -109,11 +133,11 @@ def check(table: pa.Table, num_experts: int) -> None:
         twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
         if twice:
             row = twice[0]
-            raise ValueError(f"{name} {row[name]} stands twice in step {row['step']} of layer {row['layer']}")
+            raise ValueError(f"{name} {row[name]} occurs twice in step {row['step']} of layer {row['layer']}")
 
 
 def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> RoutingTrace:
-    """The rows of one phase."""
+    """The rows of one phase as a trace."""
     rows = table.filter(pc.equal(table["phase"], phase))
     header = TraceHeader(
         workload="lm",

@@ -30,12 +30,13 @@ COLUMNS = pa.schema(
         pa.field("residency", pa.int8()),
     ]
 )
-"""`step` counts forward passes of the phase; `slot` is the router's rank of the choice; `weight` its softmax value, before
-dropping and renormalising (NaN where unknown); `residency` is 0 miss, 1 hit, 2 hit on a prefetch, null when resident."""
+"""`step` counts forward passes of the phase; `slot` numbers the choices of a token, 0 for the first; `weight` is the softmax value
+before dropping and renormalising (NaN if unknown); `residency` is 0 for a miss, 1 for a hit, 2 for a hit on a prefetch, null if the
+expert is always resident."""
 
 
 class TraceHeader(BaseModel):
-    """What the rows cannot say; kept in the file's metadata."""
+    """What all rows have in common; kept in the metadata of the file."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -52,19 +53,19 @@ class TraceHeader(BaseModel):
 
 @dataclass(frozen=True)
 class RoutingTrace:
-    """Decisions in the order in which they were made, padding left out."""
+    """Decisions in the order in which they were made, without padding."""
 
     header: TraceHeader
     table: pa.Table
 
     def validate(self) -> "RoutingTrace":
-        """Itself; ValueError where the rows contradict the header."""
+        """Returns itself; ValueError if the rows contradict the header."""
         for name, limit in (("expert", self.header.num_experts), ("slot", self.header.top_k)):
             values = self.column(name)
             if len(values) and not (values.min() >= 0 and values.max() < limit):
                 raise ValueError(f"{name} {values[(values < 0) | (values >= limit)][0]} is outside 0 to {limit - 1}")
         if foreign := set(self.names("layer")) - set(self.header.layers):
-            raise ValueError(f"layer {min(foreign)!r} is not among the header's")
+            raise ValueError(f"layer {min(foreign)!r} is not in the header")
         return self
 
     def __len__(self) -> int:
@@ -95,7 +96,7 @@ class RoutingTrace:
 
     @property
     def file_name(self) -> str:
-        """Where it lies in a run's `routing/`."""
+        """The name of its file in the `routing/` folder of a run."""
         return f"{self.header.phase}-{self.header.variant}-rank{self.header.rank}.parquet"
 
     def write(self, path: Path) -> None:
@@ -104,14 +105,14 @@ class RoutingTrace:
 
     @classmethod
     def read(cls, path: Path) -> "RoutingTrace":
-        """UsageError where the file is missing, damaged, newer than this moeprof, or contradicts itself."""
+        """UsageError if the file is missing, damaged, inconsistent, or written by a newer moeprof."""
         try:
             table, header = read_with_header(path, SCHEMA)
             return cls(TraceHeader.model_validate(header), with_columns(table, COLUMNS)).validate()
         except (OSError, pa.ArrowException, ValidationError, ValueError) as error:
             raise UsageError(
                 f"routing trace {path}: {reason(error)}",
-                "Give a run directory, or a file of its routing/ folder, written by this version of moeprof or an older one.",
+                "Give a run directory, or a file of its routing/ folder, from this version of moeprof or an older one.",
             ) from error
 
 
@@ -123,6 +124,6 @@ def joined(header: TraceHeader, parts: Iterable[pa.Table]) -> RoutingTrace:
 
 
 def read_traces(folder: Path) -> Iterator[RoutingTrace]:
-    """Every trace of a run's `routing/`, in order of file name."""
+    """The traces in the `routing/` folder of a run, in order of file name."""
     for path in sorted(folder.glob("*.parquet")):
         yield RoutingTrace.read(path)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from moeprof.analysis.caching import replay_results
 from moeprof.analysis.caching.advice import CLOSE, LOWER_BOUND, Advice, advise, size_for
-from moeprof.analysis.caching.knee import FEWEST
+from moeprof.analysis.caching.miss_curves import FEWEST_POINTS
 from moeprof.analysis.caching.replay_results import size_point
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.replay import ALL
@@ -98,7 +98,7 @@ def size_line(results: RunMetrics, advice: Advice) -> Iterator[str]:
     """Why this size: the knee of the miss-rate curve, with the rates at half and double the size."""
     sizes, why = results.record.replayed.sizes, f"Why {size_cell(results, advice.size)}"
     if not advice.at_knee:
-        few = len(sizes) < FEWEST
+        few = len(sizes) < FEWEST_POINTS
         reason = "too few sizes were replayed to find a knee" if few else "the miss-rate curve has no knee"
         yield f"{why}: {reason}, so this is the largest replayed size."
         return

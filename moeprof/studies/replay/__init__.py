@@ -1,1 +1,1 @@
-"""`moeprof replay`: what a recorded routing trace says about caches, without a model."""
+"""`moeprof replay`: expert caches and placements replayed over a recorded routing trace, without a model."""

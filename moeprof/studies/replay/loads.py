@@ -1,4 +1,4 @@
-"""Loads of experts that placements are made from and judged on: of a routing trace, or of published counts."""
+"""Loads of experts for placements: from a routing trace, or from a count table."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,104 +6,125 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from moeprof.analysis.placement.balance_rows import BalanceInputs
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
-from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices, rank_of_rows
+from moeprof.analysis.routing.load_matrix import layer_matrices, rank_of_rows
 from moeprof.records.errors import UsageError
-from moeprof.records.run.replay import ALL, PREFILL, Choice, TraceSource
+from moeprof.records.run.replay import ALL, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.traces.count_table import CountTable
+from moeprof.records.traces.formats import format_of, read_trace_file
 from moeprof.records.traces.routing_trace import RoutingTrace, joined
-from moeprof.studies.replay.source import Source, read_source
-
-COUNTS = ".json"
-"""How the name of a file of counts ends."""
+from moeprof.records.traces.trace_format import TraceFile
+from moeprof.studies.replay.source import Selection, read_source
 
 
 @dataclass(frozen=True)
-class Loads:
-    """By phase, then by layer in the order of execution, then by domain."""
+class ReplayLoads:
+    """Loads with the description of their source for `run.json`."""
 
     trace: TraceSource
-    variant: str
-    layers: dict[str, list[list[LoadMatrix]]]
-    ranks: dict[str, list[RoutingTrace]] = field(default_factory=dict)
-    """By phase; empty where nobody knows which token chose."""
+    inputs: BalanceInputs
     notes: list[str] = field(default_factory=list)
 
 
 def read_loads(
     path: Path,
-    phase: Choice = "all",
+    phase: PhaseChoice = "all",
     variant: str | None = None,
     expert_bytes: int | None = None,
     token_bytes: int | None = None,
-) -> Loads:
-    """What is to be replayed of `path`; UsageError where it cannot be read or has no such phase."""
-    found = (
-        loads_of_counts(path, phase)
-        if path.suffix == COUNTS
-        else loads_of_trace(read_source(path, phase, variant, expert_bytes))
-    )
-    if token_bytes is not None:
-        if token_bytes < 1:
-            raise UsageError(f"--token-bytes {token_bytes}: a token has values", "Give the bytes of one token's hidden state.")
-        found = Loads(
-            found.trace.model_copy(update={"token_bytes": token_bytes}), found.variant, found.layers, found.ranks, found.notes
-        )
-    return found
+) -> ReplayLoads:
+    """The loads in `path`; UsageError if it cannot be read or lacks the phase."""
+    if token_bytes is not None and token_bytes < 1:
+        raise UsageError(f"--token-bytes {token_bytes}: must be at least 1", "Give the bytes of one token's hidden state.")
+    loads = loads_of_counts(path, phase) if is_count_table(path) else loads_of_trace(path, phase, variant, expert_bytes)
+    if token_bytes is None:
+        return loads
+    return ReplayLoads(loads.trace.model_copy(update={"token_bytes": token_bytes}), loads.inputs, loads.notes)
 
 
-def loads_of_trace(source: Source) -> Loads:
-    """All ranks take every step together; prefill tokens of a log ran in one step."""
+def is_count_table(path: Path) -> bool:
+    """Whether the file holds loads and no choices; UsageError if its format is unknown."""
+    return not path.is_dir() and format_of(path).loads_only
+
+
+def loads_of_trace(path: Path, phase: PhaseChoice, variant: str | None, expert_bytes: int | None) -> ReplayLoads:
+    """Loads of a routing trace."""
+    source = read_source(path, phase, variant, expert_bytes)
+    notes = [note for note in source.notes if "--expert-bytes" not in note]
+    return ReplayLoads(source.trace, inputs_of_trace(source.selection), notes)
+
+
+def inputs_of_trace(chosen: Selection) -> BalanceInputs:
+    """Load matrices of every phase; all ranks run every step together, and the prefill of a log is one step."""
     ranks = {
-        phase: [in_one_step(trace) if source.as_logged and phase == PREFILL else trace for trace in traces]
-        for phase, traces in source.traces.items()
+        phase: [in_one_step(trace) if chosen.file.as_logged and phase == PREFILL else trace for trace in traces]
+        for phase, traces in chosen.traces.items()
     }
-    layers = {}
+    layers, order = {}, chosen.layers
     for phase, traces in ranks.items():
         found = {found[0].layer: found for found in layer_matrices(together(traces), rank_R=rank_of_rows(traces))}
-        layers[phase] = [found[layer] for layer in source.trace.layers if layer in found]
-    notes = [note for note in source.notes if "--expert-bytes" not in note]
-    return Loads(source.trace, source.variant, layers, ranks, notes)
+        layers[phase] = [found[layer] for layer in order if layer in found]
+    return BalanceInputs(chosen.variant, layers, ranks)
 
 
 def in_one_step(trace: RoutingTrace) -> RoutingTrace:
-    """The same decisions, taken at once."""
+    """The same choices, all in step 0."""
     at = trace.table.schema.get_field_index("step")
     steps = pa.array(np.zeros(len(trace), np.int32))
     return RoutingTrace(trace.header, trace.table.set_column(at, trace.table.schema.field(at), steps))
 
 
 def together(traces: list[RoutingTrace]) -> RoutingTrace:
-    """One trace of all ranks, whose layers are those of any of them."""
+    """One trace of all ranks, with the layers of any of them."""
     layers = list(dict.fromkeys(layer for trace in traces for layer in trace.header.layers))
     return joined(traces[0].header.model_copy(update={"layers": layers}), [trace.table for trace in traces])
 
 
-def loads_of_counts(path: Path, phase: Choice) -> Loads:
-    """Every domain is one step of a phase that nobody named."""
+def loads_of_counts(path: Path, phase: PhaseChoice) -> ReplayLoads:
+    """Loads of a count table; every domain is one step of the phase `all`."""
     if phase != ALL:
-        raise UsageError(f"--phase {phase}: counts know no phases", "Leave it away.")
-    table = CountTable.read(path)
-    names = [str(layer) for layer in table.layers]
-    layers = [
-        [
-            matrix_of_counts(name, domain, np.array(rows[index])[:, None], table.top_k)
-            for domain, rows in table.counts.items()
-            if any(rows[index])
-        ]
-        for index, name in enumerate(names)
-    ]
-    silent = [name for name, matrices in zip(names, layers, strict=True) if not matrices]
+        raise UsageError(f"--phase {phase}: a count table has no phases", "Remove --phase.")
+    file = read_trace_file(path, loads_only=True)
+    table = counts_of(file)
+    inputs = inputs_of_counts(table)
+    layers = [matrices[0].layer for matrices in inputs.layers[ALL]]
     trace = TraceSource(
-        name=path.stem,
+        name=file.name,
         path=str(path),
         workload="lm",
         num_experts=table.num_experts,
         top_k=table.top_k,
-        layers=[name for name in names if name not in silent],
-        decisions={"counts": table.digest},
+        layers=layers,
+        decisions=digest_of(table),
     )
     if len(table.counts) < 2:
-        raise UsageError(f"counts {path}: one domain cannot place and judge", "Give counts of two domains, or a routing trace.")
-    notes = [f"no choice was counted of layer {', '.join(silent)}, so it is not placed"] if silent else []
-    return Loads(trace, "counts", {ALL: [matrices for matrices in layers if matrices]}, notes=notes)
+        raise UsageError(
+            f"count table {path}: one domain cannot both place and validate", "Give counts of two domains, or a routing trace."
+        )
+    empty = [str(layer) for layer in table.layers if str(layer) not in layers]
+    return ReplayLoads(trace, inputs, [f"no choices counted in layer {', '.join(empty)}, so it is not placed"] if empty else [])
+
+
+def counts_of(file: TraceFile) -> CountTable:
+    """The table of a file whose format holds loads only."""
+    assert file.counts is not None, "a format with loads_only reads a count table"
+    return file.counts
+
+
+def digest_of(table: CountTable) -> dict[str, str]:
+    """The counts' hash, in the place of the decisions of a trace."""
+    return {"counts": table.digest}
+
+
+def inputs_of_counts(table: CountTable) -> BalanceInputs:
+    """A load matrix of one step for every layer and domain that has choices."""
+    layers = [
+        [
+            matrix_of_counts(str(layer), domain, np.array(rows[index])[:, None], table.top_k)
+            for domain, rows in table.counts.items()
+            if any(rows[index])
+        ]
+        for index, layer in enumerate(table.layers)
+    ]
+    return BalanceInputs("counts", {ALL: [matrices for matrices in layers if matrices]})

@@ -1,4 +1,4 @@
-"""The placement file that a replay leaves: what was judged, for every layer of the model."""
+"""The placement file of a replay: the placement that was tested, for every layer of the model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,47 +14,51 @@ from moeprof.records.files import reason
 from moeprof.records.placement import Placement
 
 
-def placement_of(phases: Sequence[PhaseLoads], path: Path, notes: list[str], *, force: bool) -> Placement:
-    """Of all phases; UsageError where more than one could be meant, or none can be made."""
-    name, devices = the_only(phases[0].possible, path)
+def placement_of(
+    phases: Sequence[PhaseLoads], pairs: Sequence[tuple[str, int]], path: Path, notes: list[str], *, force: bool
+) -> Placement:
+    """The placement of all phases; UsageError if `pairs` names more than one, or none can be made."""
+    name, devices = the_only(pairs, path)
     if path.exists() and not force:
-        raise UsageError(f"--save-placement {path}: it exists already", "Give another name, or --force to replace it.")
+        raise UsageError(f"--save-placement {path}: the file exists", "Give another name, or --force to replace it.")
     trace, cluster = phases[0].balance.trace, phases[0].cluster(name, devices)
     layers: dict[str, list[list[int]]] = {}
     for phase in phases:
         found = {layer: slots_DS.tolist() for layer, slots_DS in phase.trial.place(name, cluster).items()}
         if both := [layer for layer in found if layer in layers]:
-            raise UsageError(f"--save-placement {path}: layer {both[0]} runs in several phases", "Choose one with --phase.")
+            raise UsageError(
+                f"--save-placement {path}: layer {both[0]} has loads in several phases", "Choose one with --phase."
+            )
         layers |= found
     if not layers:
-        raise UsageError(f"--save-placement {path}: no layer has a history of its own", "Give a trace of several steps.")
+        raise UsageError(f"--save-placement {path}: no layer has a history to place by", "Give a trace of several steps.")
     listed = dict.fromkeys(layer for phase in phases for rank in phase.ranks for layer in rank.header.layers)
     if idle := [layer for layer in listed if layer not in layers]:
         even = placed(name, History.of_totals(np.zeros(trace.num_experts)), cluster).tolist()
         layers |= dict.fromkeys(idle, even)
-        notes.append(f"layer {', '.join(idle)}: nothing is known of its loads, so it was saved as if they were all alike")
+        notes.append(f"layer {', '.join(idle)}: loads unknown, so it was saved as if all loads were equal")
     try:
         ordered = {
             layer: tuple(map(tuple, layers[layer])) for layer in [*listed, *(name for name in layers if name not in listed)]
         }
         return Placement(trace.num_experts, ordered, trace.weights_hash)
     except ValueError as error:
-        remedy = "Use eplb-distinct, which fills such slots with other experts."
+        remedy = "Use eplb-distinct, which places no expert twice on a device."
         raise UsageError(f"--save-placement {path}: {error}", remedy) from error
 
 
 def the_only(possible: Sequence[tuple[str, int]], path: Path) -> tuple[str, int]:
-    """The one balancer and number of devices; contiguous placement only where it is the only one."""
+    """The one balancer and number of devices; contiguous placement only if there is no other."""
     pairs = [pair for pair in possible if pair[0] != CONTIGUOUS.name] or list(possible)
     if len(pairs) != 1:
-        what = f"--save-placement {path}: {len(pairs)} placements could be meant"
+        what = f"--save-placement {path}: ambiguous, {len(pairs)} placements are replayed"
         raise UsageError(what, "Give one --balancer and one number of --devices.")
     return pairs[0]
 
 
 def write(placement: Placement, path: Path) -> None:
-    """UsageError where it cannot be written."""
+    """Writes the placement; UsageError if the file cannot be written."""
     try:
         placement.write(path)
     except OSError as error:
-        raise UsageError(f"--save-placement {path}: {reason(error)}", "Give a file that can be written.") from error
+        raise UsageError(f"--save-placement {path}: {reason(error)}", "Give a path that can be written.") from error

@@ -1,85 +1,135 @@
-"""Where a replayed trace comes from: a run directory, a file of its `routing/`, or a route log; checked before it is used."""
+"""The trace that a replay reads: a run directory, or a file in any registered format; checked before it is used."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from moeprof.analysis.caching.accesses import stream_of
 from moeprof.analysis.caching.memory_saved import weights_of
+from moeprof.analysis.caching.replay_rows import CacheInputs
 from moeprof.analysis.caching.reproduction import DifferenceError, buffered_of, reproduced
 from moeprof.analysis.comparison.measurement import decisions_of
 from moeprof.analysis.model_size import ffn_parameters
 from moeprof.analysis.routing.load_matrix import distinct
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
-from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, Choice, TraceSource
+from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
-from moeprof.records.traces.route_csv import read_expert_bytes, read_route_csv
+from moeprof.records.traces.formats import read_trace_file, remedy
 from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.records.traces.trace_format import TraceFile
 
 REPLAYED_AS = {"score": PREFILL, "encode": PREFILL, "prefill": PREFILL, "decode": DECODE}
-"""A run's phases: whole sequences in a step, or one token of each."""
-
-REMEDY = "Give a run directory, a file of its routing/ folder, or a *.route.csv."
+"""The phase of the replay for each phase of a run: whole sequences in a step, or one token of each."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A trace that can be replayed."""
+class Selection:
+    """The part of a file or run that is replayed: one variant, and one phase or all of them."""
 
-    trace: TraceSource
+    path: Path
+    file: TraceFile
+    run: Run | None
+    """The run that recorded the traces, if it is known."""
     variant: str
     traces: dict[str, list[RoutingTrace]]
     """By phase of the replay, one per rank."""
-    as_logged: bool
-    """Whether every token is a step, and experts are in the order in which they were used."""
-    notes: list[str] = field(default_factory=list)
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers that have rows, in the order of execution."""
+        headers = dict.fromkeys(layer for ranks in self.traces.values() for trace in ranks for layer in trace.header.layers)
+        rows = {layer for ranks in self.traces.values() for trace in ranks for layer in trace.names("layer")}
+        return sorted((layer for layer in headers if layer in rows), key=execution_order)
+
+    @property
+    def decisions(self) -> dict[str, str]:
+        """SHA-256 of the decisions, by phase and variant as recorded."""
+        return decisions_of(one for ranks in self.traces.values() for one in ranks)
+
+    @property
+    def cache_inputs(self) -> CacheInputs:
+        """What the rows of a replay of caches are derived from."""
+        return CacheInputs(self.variant, stream_of(self.traces, self.layers, as_logged=self.file.as_logged))
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a path holds, before phases are chosen."""
+class ReplaySource:
+    """A selection with its description for `run.json`."""
 
-    name: str
-    traces: list[RoutingTrace]
-    as_logged: bool = False
-    run: Run | None = None
-    expert_bytes: dict[str, int] = field(default_factory=dict)
+    trace: TraceSource
+    selection: Selection
+    notes: list[str] = field(default_factory=list)
 
 
-def read_source(path: Path, phase: Choice = "all", variant: str | None = None, expert_bytes: int | None = None) -> Source:
-    """What is to be replayed of `path`; UsageError where it cannot be read, contradicts itself or has no such phase.
+def read_source(
+    path: Path, phase: PhaseChoice = "all", variant: str | None = None, expert_bytes: int | None = None
+) -> ReplaySource:
+    """What a replay reads from `path`; UsageError if it cannot be read, is inconsistent, or lacks the phase or variant.
 
-    `expert_bytes` replaces what the run's recipe or the log says of an expert's size.
+    `expert_bytes` replaces the size of an expert that the run's recipe or the file states.
     """
-    found = read(path)
-    chosen, label = of_variant(found.traces, variant, path)
-    traces = by_phase(chosen, phase, path)
-    layers = layers_of(traces)
-    header = next(iter(traces.values()))[0].header
-    checked = reproductions(found.run, path) if found.run else []
-    whole = weights_of(found.run.record.ran.model) if found.run and not expert_bytes else {}
-    trace = TraceSource(
-        name=re.sub(r"[^\w.+-]+", "_", found.name) or "trace",  # it becomes the name of a folder
-        path=str(path),
+    chosen = select(path, phase, variant)
+    notes = reproductions(chosen.run, path) if chosen.run else []
+    trace = described(chosen, expert_bytes)
+    return ReplaySource(trace, chosen, [*notes, *remarks(chosen, trace, phase)])
+
+
+def select(path: Path, phase: PhaseChoice = "all", variant: str | None = None) -> Selection:
+    """The traces of one variant in `path`, by phase; UsageError as in `read_source`."""
+    file, run = read(path)
+    traces, label = of_variant(file.traces, variant, path)
+    return Selection(path, file, run, label, by_phase(traces, phase, path))
+
+
+def read(path: Path) -> tuple[TraceFile, Run | None]:
+    """The traces of a run directory or of a file, and the run that recorded them if it is known."""
+    run = owner_of(path)
+    if path.is_dir() and (run is None or run.record.recipe is None):
+        raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
+    file = TraceFile(run.record.name, run.traces) if run and path.is_dir() else read_trace_file(path)
+    if run is None or run.record.recipe is None:
+        return file, None
+    model = run.record.ran.model
+    layers = dict.fromkeys(layer for trace in file.traces for layer in trace.header.layers)
+    size = ffn_parameters(model) * model.bytes_per_element
+    return replace(file, name=run.record.name, expert_bytes=dict.fromkeys(layers, size)), run
+
+
+def owner_of(path: Path) -> Run | None:
+    """The run in a directory, or the run whose `routing/` folder holds a file."""
+    if path.is_dir():
+        return Run.open(path)
+    folder = path.absolute().parent
+    in_run = folder.name == "routing" and (folder.parent / "run.json").is_file()
+    return Run.open(folder.parent) if in_run else None
+
+
+def described(chosen: Selection, expert_bytes: int | None) -> TraceSource:
+    """The trace as `run.json` describes it."""
+    run, header = chosen.run, next(iter(chosen.traces.values()))[0].header
+    model = run.record.ran.model if run else None
+    return TraceSource(
+        name=re.sub(r"[^\w.+-]+", "_", chosen.file.name) or "trace",  # it becomes the name of a folder
+        path=str(chosen.path),
         workload=header.workload,
         num_experts=header.num_experts,
         top_k=header.top_k,
-        layers=layers,
-        decisions=decisions_of(one for ranks in traces.values() for one in ranks),
+        layers=chosen.layers,
+        decisions=chosen.decisions,
         forced=header.forced,
-        expert_bytes=sizes_of(found, layers, expert_bytes, path),
-        step_ns=step_times(found.run, label, traces) if found.run else {},
-        token_bytes=found.run.record.ran.model.dim * found.run.record.ran.model.bytes_per_element if found.run else None,
-        weights_hash=found.run.record.weights_hash if found.run else "",
-        **whole,
+        expert_bytes=sizes_of(chosen, expert_bytes),
+        step_ns=step_times(run, chosen) if run else {},
+        token_bytes=model.dim * model.bytes_per_element if model else None,
+        weights_hash=run.record.weights_hash if run else "",
+        **(weights_of(model) if model and not expert_bytes else {}),
     )
-    return Source(trace, label, traces, found.as_logged, [*checked, *remarks(found, traces, trace, phase)])
 
 
 def reproductions(run: Run, path: Path) -> list[str]:
-    """A remark for every buffered variant of a run, whose hits a replay reproduces one by one; UsageError where it does not."""
-    told = []
+    """A note for every buffered variant of a run whose hits a replay reproduces one by one; UsageError if it does not."""
+    notes = []
     for buffered in filter(None, map(buffered_of, run.record.variants)):
         counts = []
         for (phase,), loads in run.loads.of(variant=buffered.label, point="").groups("phase"):
@@ -91,134 +141,99 @@ def reproductions(run: Run, path: Path) -> list[str]:
                 counts.append(f"{reproduced(loads, ranks, buffered, run.placement(phase, buffered.label)):,} in {phase}")
             except DifferenceError as error:
                 raise UsageError(
-                    f"run {path}: a replay does not do what {buffered.label} did in {phase}: {error}",
-                    "Its files do not belong together, or it is a defect of moeprof: nothing is told of other slots or policies.",
+                    f"run {path}: a replay does not reproduce what {buffered.label} did in {phase}: {error}",
+                    "Either files of different runs are mixed, or this is a bug in moeprof; other slots or policies are not replayed.",
                 ) from error
         if counts:
-            told.append(
-                f"{buffered.label} ({buffered.eviction}, {buffered.slots} slots) was replayed first: it hits and misses as it "
-                f"did when it ran, expert by expert ({' and '.join(counts)})"
+            notes.append(
+                f"{buffered.label} ({buffered.eviction}, {buffered.slots} slots): the replay reproduces every hit and miss of the "
+                f"run, expert by expert ({' and '.join(counts)})"
             )
-    return told
+    return notes
 
 
-def read(path: Path) -> Found:
-    """Whatever lies there."""
-    if path.is_dir():
-        run = Run.open(path)
-        if run.record.recipe is None:
-            raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
-        return found_in(run, run.traces, run.record.name)
-    if path.suffix == ".parquet":
-        trace = RoutingTrace.read(path)
-        run_folder = path.absolute().parent.parent
-        in_run = path.absolute().parent.name == "routing" and (run_folder / "run.json").is_file()
-        owner = Run.open(run_folder) if in_run else None
-        return found_in(owner, [trace], run_folder.name) if owner and owner.record.recipe else Found(path.stem, [trace])
-    if not path.exists():
-        raise UsageError(f"trace {path}: no such file or directory", REMEDY)
-    traces = read_route_csv(path)
-    return Found(traces[0].names("domain")[0], traces, as_logged=True, expert_bytes=read_expert_bytes(path))
-
-
-def sizes_of(found: Found, layers: Sequence[str], told: int | None, path: Path) -> dict[str, int]:
-    """Bytes of an expert in every layer, as told or as the trace says; {} where nobody does, UsageError for some layers only."""
-    if told is not None:
-        if told < 1:
-            raise UsageError(f"--expert-bytes {told}: an expert has weights", "Give the bytes of one expert.")
-        return dict.fromkeys(layers, told)
-    known = {layer: size for layer in layers if (size := found.expert_bytes.get(layer))}
-    if known and (unknown := [layer for layer in layers if layer not in known]):
-        what = f"trace {path}: it does not say how large an expert of layer {unknown[0]} is"
-        raise UsageError(what, "Say it with --expert-bytes.")
+def sizes_of(chosen: Selection, expert_bytes: int | None) -> dict[str, int]:
+    """Bytes of an expert in every layer, as given or as the file states; {} if neither, UsageError if only some are known."""
+    if expert_bytes is not None:
+        if expert_bytes < 1:
+            raise UsageError(f"--expert-bytes {expert_bytes}: must be at least 1", "Give the bytes of one expert.")
+        return dict.fromkeys(chosen.layers, expert_bytes)
+    known = {layer: size for layer in chosen.layers if (size := chosen.file.expert_bytes.get(layer))}
+    if known and (unknown := [layer for layer in chosen.layers if layer not in known]):
+        raise UsageError(f"trace {chosen.path}: expert size of layer {unknown[0]} unknown", "Set --expert-bytes SIZE.")
     return known
 
 
-def found_in(run: Run, traces: list[RoutingTrace], name: str) -> Found:
-    """Traces of a run, whose recipe says how large an expert is."""
-    model = run.record.ran.model
-    size = ffn_parameters(model) * model.bytes_per_element
-    layers = dict.fromkeys(layer for trace in traces for layer in trace.header.layers)
-    return Found(name, traces, run=run, expert_bytes=dict.fromkeys(layers, size))
-
-
-def step_times(run: Run, variant: str, traces: dict[str, list[RoutingTrace]]) -> dict[str, float]:
+def step_times(run: Run, chosen: Selection) -> dict[str, float]:
     """Latency of a step in each replayed phase, in ns over all domains; phases that the run did not time are left out."""
-    timed = RunMetrics.of(run).at(variant=variant)
-    found = {phase: timed.or_none("step_latency", phase=ranks[0].header.phase) for phase, ranks in traces.items()}
+    timed = RunMetrics.of(run).at(variant=chosen.variant)
+    found = {phase: timed.or_none("step_latency", phase=ranks[0].header.phase) for phase, ranks in chosen.traces.items()}
     return {phase: time for phase, time in found.items() if time is not None}
 
 
 def of_variant(traces: Sequence[RoutingTrace], wanted: str | None, path: Path) -> tuple[list[RoutingTrace], str]:
-    """The traces of one variant, and its label: the first one that has rows, unless another is asked for."""
+    """The traces of one variant and its label: the wanted one, or else static gating, or else the first one with rows."""
     labels = list(dict.fromkeys(trace.header.variant for trace in traces if len(trace)))
     if not labels:
-        raise UsageError(f"trace {path}: it has no routings", REMEDY)
+        raise UsageError(f"trace {path}: no choices in it", remedy())
     label = wanted or ("static" if "static" in labels else labels[0])
     if label not in labels:
-        raise UsageError(f"trace {path}: it has no variant {label!r}", f"It has {', '.join(labels)}.")
+        raise UsageError(f"trace {path}: no variant {label!r}", f"Its variants: {', '.join(labels)}.")
     return [trace for trace in traces if len(trace) and trace.header.variant == label], label
 
 
-def by_phase(traces: Sequence[RoutingTrace], phase: Choice, path: Path) -> dict[str, list[RoutingTrace]]:
+def by_phase(traces: Sequence[RoutingTrace], phase: PhaseChoice, path: Path) -> dict[str, list[RoutingTrace]]:
     """Traces of the phases to replay, prefill first."""
     found: dict[str, list[RoutingTrace]] = {name: [] for name in PHASES}
     for trace in traces:
         name = REPLAYED_AS.get(trace.header.phase)
         if name is None:
-            raise UsageError(f"trace {path}: phase {trace.header.phase!r} is none of {', '.join(REPLAYED_AS)}", REMEDY)
+            raise UsageError(
+                f"trace {path}: unknown phase {trace.header.phase!r}", f"Give a trace with phases {', '.join(REPLAYED_AS)}."
+            )
         check(trace, path)
         found[name].append(trace)
     kept = {name: ranks for name, ranks in found.items() if ranks and phase in (ALL, name)}
     if not kept:
+        present = ", ".join(name for name, ranks in found.items() if ranks)
         raise UsageError(
-            f"trace {path}: it has no routings of phase {phase}",
-            f"It has {', '.join(name for name, ranks in found.items() if ranks)}; leave --phase away to replay that.",
+            f"trace {path}: no choices in phase {phase}", f"Its phases: {present}; without --phase all are replayed."
         )
-    alike = {(trace.header.num_experts, trace.header.workload) for ranks in kept.values() for trace in ranks}
-    if len(alike) > 1:
-        raise UsageError(f"trace {path}: its parts are of different models", "Replay one phase at a time, with --phase.")
+    models = {(trace.header.num_experts, trace.header.workload) for ranks in kept.values() for trace in ranks}
+    if len(models) > 1:
+        raise UsageError(f"trace {path}: its phases come from different models", "Replay one phase at a time, with --phase.")
     return kept
 
 
 def check(trace: RoutingTrace, path: Path) -> None:
-    """UsageError where a choice stands twice."""
+    """UsageError if a choice occurs twice."""
     codes, _ = trace.codes("layer")
     keys = [codes, *(trace.column(name) for name in ("step", "sequence", "position", "slot"))]
-    twice = len(trace) - len(distinct(keys))
-    if twice:
-        header = trace.header
+    repeated = len(trace) - len(distinct(keys))
+    if repeated:
         raise UsageError(
-            f"trace {path}: {twice} rows of phase {header.phase} stand twice: same layer, step, token and slot",
-            "Record the trace again; a token chooses an expert once per slot.",
+            f"trace {path}: {repeated} rows of phase {trace.header.phase} repeat a layer, step, token and slot",
+            "Record the trace again; a token has one expert per slot.",
         )
 
 
-def layers_of(traces: dict[str, list[RoutingTrace]]) -> list[str]:
-    """Layers that have rows, in the order of execution."""
-    headers = dict.fromkeys(layer for ranks in traces.values() for trace in ranks for layer in trace.header.layers)
-    rows = {layer for ranks in traces.values() for trace in ranks for layer in trace.names("layer")}
-    return sorted((layer for layer in headers if layer in rows), key=execution_order)
-
-
 def execution_order(layer: str) -> tuple[bool, int, str]:
-    """`enc.3` before `dec.3` before `dec.7`; `3` before `12`."""
+    """A sorting key: `enc.3` before `dec.3` before `dec.7`; `3` before `12`."""
     stack, _, number = layer.rpartition(".")
     return stack == "dec", int(number) if number.isdecimal() else 0, layer
 
 
-def remarks(found: Found, traces: dict[str, list[RoutingTrace]], trace: TraceSource, phase: Choice) -> list[str]:
-    """What a reader must know that the numbers cannot say."""
-    preamble = found.expert_bytes if found.as_logged else ()
-    listed = [*preamble, *(layer for ranks in traces.values() for one in ranks for layer in one.header.layers)]
-    silent = [layer for layer in dict.fromkeys(listed) if layer not in trace.layers]
-    told = [f"no routing was recorded of layer {', '.join(silent)}, so it has no cache here"] if silent else []
+def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[str]:
+    """Notes on what the trace lacks: layers, phases, expert sizes."""
+    preamble = chosen.file.expert_bytes if chosen.file.as_logged else ()
+    listed = [*preamble, *(layer for ranks in chosen.traces.values() for one in ranks for layer in one.header.layers)]
+    missing = [layer for layer in dict.fromkeys(listed) if layer not in trace.layers]
+    notes = [f"no choices recorded in layer {', '.join(missing)}, so it has no cache here"] if missing else []
     if phase == ALL:
-        told += [
-            f"the trace has no {name} steps; what follows is {next(iter(traces))} alone"
-            for name in PHASES
-            if name not in traces
+        present = next(iter(chosen.traces))
+        notes += [
+            f"no {name} steps in the trace: all results are of {present} alone" for name in PHASES if name not in chosen.traces
         ]
     if not trace.expert_bytes:
-        told.append("nobody says how large an expert is, so bytes, times and memory are left out; --expert-bytes SIZE says it")
-    return told
+        notes.append("expert size unknown: bytes, times and memory are omitted (set --expert-bytes SIZE)")
+    return notes

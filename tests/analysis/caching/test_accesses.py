@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from moeprof.analysis.caching.accesses import Stream, stream_of
+from moeprof.analysis.caching.accesses import AccessStream, stream_of
 from moeprof.records.traces.route_csv import read_expert_bytes, read_route_csv
 from moeprof.records.traces.routing_trace import RoutingTrace
 from tests.analysis.traces import Row, drawn_rows, trace_of
@@ -18,7 +18,7 @@ def trace(*rows: tuple[int, str, int, int]) -> RoutingTrace:
     return trace_of([Row(step, expert, slot, layer) for step, layer, slot, expert in rows], num_experts=8, layers=LAYERS)
 
 
-def batches(stream: Stream) -> list[tuple[str, str, list[int]]]:
+def batches(stream: AccessStream) -> list[tuple[str, str, list[int]]]:
     """(phase, layer, experts in order) of every batch."""
     found: dict[int, tuple[str, str, list[int]]] = {}
     for batch, phase, layer, expert in zip(
@@ -79,8 +79,7 @@ def test_experts_are_spread_over_devices_in_equal_blocks() -> None:
 
 @given(drawn_rows(), st.booleans())
 def test_batches_hold_the_distinct_experts_of_every_step_and_layer(rows: list[Row], as_logged: bool) -> None:
-    if not rows:
-        return
+    assume(rows)
     stream = stream_of({"decode": [trace_of(rows, num_experts=5, layers=LAYERS)]}, LAYERS, as_logged=as_logged)
     expected: dict[tuple[int, int], list[int]] = {}
     for row in rows:  # brute force: an expert that comes again moves to the end

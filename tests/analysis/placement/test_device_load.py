@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.analysis.placement.device_load import (
+    copy_numbers,
     device_counts,
     floor_shares,
     history_of,
     load_values,
     over_layers,
     top_shares,
-    turns,
 )
-from moeprof.analysis.placement.halves import halved
+from moeprof.analysis.placement.trial import halved
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.balancing.balancer import Cluster
@@ -52,7 +52,7 @@ def test_many_steps_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_copies_take_turns_by_device() -> None:
-    assert turns(np.array([5, 2, 5, 5, 2])).tolist() == [0, 0, 1, 2, 1]
+    assert copy_numbers(np.array([5, 2, 5, 5, 2])).tolist() == [0, 0, 1, 2, 1]
 
 
 @given(st.sampled_from(["contiguous", "greedy", "anti-correlation"]), st.integers(0, 2**32 - 1))

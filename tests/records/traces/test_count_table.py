@@ -29,10 +29,10 @@ def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Pa
         ({"counts": {"a": [[3, 1], [2]]}}, "different numbers of experts"),
         ({"counts": {"a": [[], []]}}, "different numbers of experts"),
         ({"counts": {"a": [[3, 1]]}}, "a has 1 layers, not 2"),
-        ({"counts": {"a": [[3, -1], [2, 2]]}}, "a has a count that is no number of choices"),
+        ({"counts": {"a": [[3, -1], [2, 2]]}}, "a has a count that is negative or above"),
         ({"counts": {"a": [[3.5, 1], [2, 2]]}}, "counts.a.0.0"),
         ({"counts": {}}, "counts"),
-        ({"layers": [7, 7]}, "a layer stands twice"),
+        ({"layers": [7, 7]}, "a layer occurs twice"),
         ({"top_k": 0}, "top_k"),
     ],
 )

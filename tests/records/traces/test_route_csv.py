@@ -80,7 +80,7 @@ def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
     [
         ("", "column 'phase' is missing"),
         (PREAMBLE, "column 'phase' is missing"),
-        (PREAMBLE + HEADER, "no routings"),
+        (PREAMBLE + HEADER, "no choices"),
         (HEADER.replace("expert,", "exprt,") + ROWS, "column 'expert' is missing"),
         (HEADER + ROWS + "0,1,1,1,0,4\n", "Expected 9 columns, got 6"),
         (HEADER + ROWS + "0,1,1,1,0,four,0.5,0,0\n", "column 'expert': CSV conversion error"),
@@ -90,8 +90,8 @@ def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
         (PREAMBLE + HEADER + ROWS + "0,1,1,1,0,8,0.5,0,0\n", "expert 8 is not below 8"),
         (HEADER + ROWS + "0,2,1,1,0,4,0.5,0,0\n", "phase 2 is not below 2"),
         (HEADER + ROWS + "0,1,1,1,0,4,0.5,3,0\n", "residency 3"),
-        (HEADER + ROWS + "0,1,1,0,0,4,0.5,0,0\n", "slot 0 stands twice in step 1 of layer 0"),
-        (HEADER + ROWS + "0,1,1,0,2,3,0.5,0,0\n", "expert 3 stands twice in step 1 of layer 0"),
+        (HEADER + ROWS + "0,1,1,0,0,4,0.5,0,0\n", "slot 0 occurs twice in step 1 of layer 0"),
+        (HEADER + ROWS + "0,1,1,0,2,3,0.5,0,0\n", "expert 3 occurs twice in step 1 of layer 0"),
     ],
 )
 def test_a_damaged_log_is_two_lines_for_the_user(tmp_path: Path, text: str, reason: str) -> None:

@@ -160,7 +160,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         ({"expert": [2, 4, 0, 3]}, "expert 4 is outside 0 to 3"),
         ({"expert": [2, -1, 0, 3]}, "expert -1 is outside 0 to 3"),
         ({"slot": [0, 2, 0, 1]}, "slot 2 is outside 0 to 1"),
-        ({"layer": ["1", "1", "5", "3"]}, "layer '5' is not among the header's"),
+        ({"layer": ["1", "1", "5", "3"]}, "layer '5' is not in the header"),
         ({"expert": [2, None, 0, 3]}, "Casting field 'expert' with null values to non-nullable"),
         ({"domain": ["wiki", None, "code", "code"]}, "Casting field 'domain' with null values to non-nullable"),
     ],

@@ -13,8 +13,8 @@ from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
 from moeprof.records.run.run import Run
-from moeprof.studies.replay.loads import Loads, read_loads
-from moeprof.studies.replay.placements import AskedPlacements, replay_placements
+from moeprof.studies.replay.loads import ReplayLoads, read_loads
+from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from tests.analysis.traces import Row, trace_of
 from tests.records.run.runs import fault, value_of
 from tests.studies.replay.logs import route_log, run_of_shape
@@ -36,8 +36,8 @@ def skewed(path: Path, num_steps: int = 40, domains: tuple[str, ...] = ("prose",
     return path
 
 
-def replayed(loads: Loads, out: Path, **asked: object) -> Run:
-    return replay_placements(loads, AskedPlacements(**asked), out)  # type: ignore[arg-type]
+def replayed(loads: ReplayLoads, out: Path, **asked: object) -> Run:
+    return replay_placements(loads, PlacementOptions(**asked), out)  # type: ignore[arg-type]
 
 
 def by_hand(total_E: Counts, devices: int) -> list[list[int]]:
@@ -50,13 +50,13 @@ def by_hand(total_E: Counts, devices: int) -> list[list[int]]:
 
 
 @pytest.fixture
-def loads(tmp_path: Path) -> Loads:
+def loads(tmp_path: Path) -> ReplayLoads:
     return read_loads(skewed(tmp_path / "t.parquet"))
 
 
-def test_numbers_stand_at_their_points(loads: Loads, tmp_path: Path) -> None:
+def test_numbers_stand_at_their_points(loads: ReplayLoads, tmp_path: Path) -> None:
     run = replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[4])
-    table = loads.layers["decode"][0][0].counts_EB
+    table = loads.inputs.layers["decode"][0][0].counts_EB
     greedy = np.array(by_hand(table[:, :20].sum(axis=1), 4))
     tops = {
         "contiguous": table[:, 20:].reshape(4, 2, 20).sum(axis=1).max(axis=0) / 64,
@@ -80,7 +80,7 @@ def test_numbers_stand_at_their_points(loads: Loads, tmp_path: Path) -> None:
     assert run.record.valid
 
 
-def test_a_skewed_text_is_recommended_for_greedy(loads: Loads, tmp_path: Path) -> None:
+def test_a_skewed_text_is_recommended_for_greedy(loads: ReplayLoads, tmp_path: Path) -> None:
     results = of_replay(replayed(loads, tmp_path / "run", devices=[2, 4]))
     best = balance_results.best(results, "decode", 4, copies=False)
     assert best is not None
@@ -134,7 +134,7 @@ def test_domains_place_for_each_other(tmp_path: Path) -> None:
     assert balance_results.drift_pairs(results, "decode") == ["history vs test", "prose vs code"]
     at = results.at(phase="decode", point="balancer=greedy;devices=2")
     own = at.value("avg_max_load", domain="code", category="code", layer="1")
-    matrix = loads.layers["decode"][0][1]
+    matrix = loads.inputs.layers["decode"][0][1]
     halves = matrix.counts_EB[:, :10], matrix.counts_EB[:, 10:]
     placement = by_hand(halves[0].sum(axis=1), 2)
     expected = np.max([halves[1][rows].sum(axis=0) for rows in placement], axis=0).mean() / 64
@@ -177,10 +177,10 @@ def test_published_counts_of_five_domains_place_for_each_other(shared_data: Path
             assert found == pytest.approx(expected)
 
 
-def test_a_saved_placement_is_what_was_judged(loads: Loads, tmp_path: Path) -> None:
+def test_a_saved_placement_is_what_was_judged(loads: ReplayLoads, tmp_path: Path) -> None:
     replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[4], save=tmp_path / "p.json")
     placement = Placement.read(tmp_path / "p.json")
-    history_E = loads.layers["decode"][0][0].counts_EB[:, :20].sum(axis=1)
+    history_E = loads.inputs.layers["decode"][0][0].counts_EB[:, :20].sum(axis=1)
     assert [list(rank) for rank in placement.layers["1"]] == by_hand(history_E, 4)
     assert set(placement.layers) == {"1", "3"}
     placement.check(["1", "3"], 8, 4)
@@ -206,16 +206,16 @@ def test_a_placement_of_a_run_bears_its_model_and_layers_without_loads_are_said(
             {"balancers": ["greedy"], "devices": [3]},
             "greedy: 8 experts do not fill 3 devices with 3 slots each, and it makes no replicas",
         ),
-        ({"devices": [4], "nodes": 3}, "--devices 4: they do not divide over 3 nodes"),
+        ({"devices": [4], "nodes": 3}, "--devices 4: not divisible over 3 nodes"),
         ({"balancers": ["gredy"]}, "unknown balancer 'gredy'"),
     ],
 )
-def test_what_cannot_be_placed_is_refused(loads: Loads, tmp_path: Path, asked: dict[str, object], what: str) -> None:
+def test_what_cannot_be_placed_is_refused(loads: ReplayLoads, tmp_path: Path, asked: dict[str, object], what: str) -> None:
     assert fault(lambda: replayed(loads, tmp_path / "run", **asked)) == what
     assert not (tmp_path / "run").exists()
 
 
-def test_devices_that_the_experts_do_not_divide_over_are_left_to_who_makes_copies(loads: Loads, tmp_path: Path) -> None:
+def test_devices_that_the_experts_do_not_divide_over_are_left_to_who_makes_copies(loads: ReplayLoads, tmp_path: Path) -> None:
     run = replayed(loads, tmp_path / "run", devices=[3, 4], balancers=["greedy", "eplb"])
     points = set(run.metrics["point"]) - {"", "devices=3", "devices=4"}
     assert points == {"balancer=eplb;devices=3", *(f"balancer={name};devices=4" for name in ("contiguous", "greedy", "eplb"))}
@@ -225,12 +225,12 @@ def test_devices_that_the_experts_do_not_divide_over_are_left_to_who_makes_copie
     ]
 
 
-def test_which_placement_to_save_must_be_clear(loads: Loads, tmp_path: Path) -> None:
+def test_which_placement_to_save_must_be_clear(loads: ReplayLoads, tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     asked = {"balancers": ["greedy"], "devices": [2, 4], "save": path}
-    assert "2 placements could be meant" in fault(lambda: replayed(loads, tmp_path / "run", **asked))
+    assert "ambiguous, 2 placements are replayed" in fault(lambda: replayed(loads, tmp_path / "run", **asked))
     path.write_text("mine")
-    assert "it exists already" in fault(lambda: replayed(loads, tmp_path / "run", **(asked | {"devices": [2]})))
+    assert "the file exists" in fault(lambda: replayed(loads, tmp_path / "run", **(asked | {"devices": [2]})))
     assert path.read_text() == "mine"
 
 
@@ -242,17 +242,19 @@ def test_a_copy_beside_a_copy_is_not_saved(tmp_path: Path) -> None:
     assert "eplb-distinct" in caught.value.remedy
 
 
-def test_prefill_of_a_log_is_one_step_and_cannot_judge_itself(tmp_path: Path) -> None:
+def test_prefill_of_a_log_is_one_step_and_has_no_step_left_to_validate_on(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 3], [0, 1]], prefill=[[1, 2], [1, 3]], layers=2)
     loads = read_loads(log)
-    assert [matrix.num_steps for (matrix,) in loads.layers["prefill"]] == [1, 1]
-    assert [matrix.num_steps for (matrix,) in loads.layers["decode"]] == [4, 4]
+    assert [matrix.num_steps for (matrix,) in loads.inputs.layers["prefill"]] == [1, 1]
+    assert [matrix.num_steps for (matrix,) in loads.inputs.layers["decode"]] == [4, 4]
     run = replayed(loads, tmp_path / "run", devices=[2])
-    assert "prefill: a single step of layer 0, 1 cannot both place and judge, so it has no placement" in run.record.notes
+    assert [note for note in run.record.notes if note.startswith("prefill:")] == [
+        "prefill: only one recorded step (layers: all); no step is left to validate on, so there is no placement"
+    ]
     assert balance_results.phases(of_replay(run)) == ["decode"]
 
 
-def test_by_itself_a_replay_tries_every_balancer_that_needs_no_nodes(loads: Loads, tmp_path: Path) -> None:
+def test_by_itself_a_replay_tries_every_balancer_that_needs_no_nodes(loads: ReplayLoads, tmp_path: Path) -> None:
     run = replayed(loads, tmp_path / "run")
     assert run.record.balanced.balancers == [name for name in BALANCERS if name != "eplb-hierarchical"]
     assert run.record.balanced.devices == [2, 4, 8]

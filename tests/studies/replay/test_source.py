@@ -14,7 +14,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.studies.replay.source import execution_order, read_source
-from moeprof.studies.replay.study import Asked, replay_caches
+from moeprof.studies.replay.study import CacheOptions, replay_caches
 from tests.analysis.traces import Row, trace_of
 from tests.records.run.runs import fault
 from tests.studies.replay.logs import EXPERT_BYTES, route_log, run_of_shape
@@ -27,8 +27,8 @@ def test_a_route_log_says_how_large_its_experts_are(tmp_path: Path) -> None:
     assert source.trace.name == "talk"
     assert source.trace.expert_bytes == {"0": EXPERT_BYTES, "1": 2 * EXPERT_BYTES}
     assert (source.trace.num_experts, source.trace.top_k, source.trace.layers) == (4, 2, ["0", "1"])
-    assert list(source.traces) == ["prefill", "decode"]
-    assert source.as_logged
+    assert list(source.selection.traces) == ["prefill", "decode"]
+    assert source.selection.file.as_logged
     assert source.trace.weight_bytes is None
     assert source.notes == []
 
@@ -39,7 +39,7 @@ def test_a_run_says_it_by_its_recipe(tmp_path: Path) -> None:
     assert list(source.trace.expert_bytes) == [f"dec.{index}" for index in (3, 7, 11, 15, 19, 23)]
     assert source.trace.weight_bytes is not None
     assert source.trace.weight_bytes / 2 == pytest.approx(54.50e9, rel=1e-3)
-    assert not source.as_logged
+    assert not source.selection.file.as_logged
 
 
 def test_a_file_of_a_run_finds_the_runs_recipe_and_any_other_file_has_none(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_file_of_a_run_finds_the_runs_recipe_and_any_other_file_has_none(tmp_p
     alone = file.rename(tmp_path / file.name)
     source = read_source(alone)
     assert source.trace.expert_bytes == {}
-    assert source.notes[-1].startswith("nobody says how large an expert is")
+    assert source.notes[-1] == "expert size unknown: bytes, times and memory are omitted (set --expert-bytes SIZE)"
 
 
 def test_a_run_that_was_timed_says_how_long_a_step_took(tmp_path: Path) -> None:
@@ -71,14 +71,14 @@ def test_the_size_of_an_expert_can_be_said(tmp_path: Path) -> None:
 
 def test_one_phase_can_be_asked_for(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", STEPS, prefill=[[1, 2]])
-    assert list(read_source(log, "decode").traces) == ["decode"]
+    assert list(read_source(log, "decode").selection.traces) == ["decode"]
     assert list(read_source(log, "decode").trace.decisions) == ["decode/imported"]
 
 
 def test_a_trace_without_decode_steps_says_so_or_is_refused(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", [], prefill=STEPS)
-    assert read_source(log).notes == ["the trace has no decode steps; what follows is prefill alone"]
-    assert "it has no routings of phase decode" in fault(lambda: read_source(log, "decode"))
+    assert read_source(log).notes == ["no decode steps in the trace: all results are of prefill alone"]
+    assert "no choices in phase decode" in fault(lambda: read_source(log, "decode"))
 
 
 def test_the_variant_is_static_gatings_unless_another_is_asked_for(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_the_variant_is_static_gatings_unless_another_is_asked_for(tmp_path: Pat
         trace = trace_of([Row(0, expert)])
         writer.add_trace(type(trace)(trace.header.model_copy(update={"variant": variant}), trace.table))
     writer.finish()
-    assert read_source(tmp_path / "run").variant == "static"
-    assert read_source(tmp_path / "run", variant="dynamic").traces["decode"][0].column("expert").tolist() == [1]
-    assert "it has no variant 'tutel'" in fault(lambda: read_source(tmp_path / "run", variant="tutel"))
+    assert read_source(tmp_path / "run").selection.variant == "static"
+    assert read_source(tmp_path / "run", variant="dynamic").selection.traces["decode"][0].column("expert").tolist() == [1]
+    assert "no variant 'tutel'" in fault(lambda: read_source(tmp_path / "run", variant="tutel"))
 
 
 def test_encoders_come_before_decoders_and_numbers_count_as_numbers() -> None:
@@ -105,21 +105,21 @@ def test_a_layer_of_which_nothing_was_recorded_is_named(tmp_path: Path) -> None:
     log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if ",1," not in line[5:9]))
     source = read_source(log, "decode")
     assert source.trace.layers == ["0", "2"]
-    assert source.notes == ["no routing was recorded of layer 1, so it has no cache here"]
+    assert source.notes == ["no choices recorded in layer 1, so it has no cache here"]
 
 
 def test_a_layer_that_misses_some_steps_is_named(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", STEPS, layers=2)
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(line for line in lines if not line.startswith("0,1,2,1,")))
-    run = replay_caches(read_source(log), Asked(slots=[2], policies=["lru"]), tmp_path / "run")
-    assert run.record.notes[1:] == ["decode: of 3 steps some layers have fewer in the trace: 1 (2)"]
+    run = replay_caches(read_source(log), CacheOptions(slots=[2], policies=["lru"]), tmp_path / "run")
+    assert run.record.notes[1:] == ["decode: layers with fewer than the 3 steps of the phase: 1 (2)"]
 
 
 def test_a_layer_whose_expert_has_no_size_is_an_error(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", STEPS, layers=2)
     log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if "layer=1" not in line))
-    assert "it does not say how large an expert of layer 1 is" in fault(lambda: read_source(log))
+    assert "expert size of layer 1 unknown" in fault(lambda: read_source(log))
     assert read_source(log, expert_bytes=5).trace.expert_bytes == {"0": 5, "1": 5}
 
 
@@ -136,9 +136,9 @@ def test_unknown_weights_change_nothing(tmp_path: Path) -> None:
         (lambda text: text.replace("expert,", "exprt,"), "column 'expert' is missing"),
         (lambda text: text.replace("0,1,1,0,0,2,", "0,1,1,0,0,4,"), "expert 4 is not below 4"),
         (lambda text: text.replace("0,1,1,0,0,2,", "0,1,1,0,0,-1,"), "expert -1 is negative"),
-        (lambda text: text + text.splitlines()[-1] + "\n", "stands twice"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "occurs twice"),
         (lambda text: text.replace("0,1,1,0,0,2,", "0,1,1,0,0,two,"), "column 'expert'"),
-        (lambda text: "".join(line for line in text.splitlines(keepends=True) if line[0] in "#t"), "no routings"),
+        (lambda text: "".join(line for line in text.splitlines(keepends=True) if line[0] in "#t"), "no choices"),
     ],
 )
 def test_a_damaged_log_is_two_lines(tmp_path: Path, damage: Callable[[str], str], reason: str) -> None:
@@ -153,7 +153,7 @@ def test_an_archive_that_ends_early_is_two_lines(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", STEPS * 50)
     packed = tmp_path / "talk.route.csv.gz"
     packed.write_bytes(gzip.compress(log.read_bytes()))
-    assert len(read_source(packed).traces["decode"][0]) == 300
+    assert len(read_source(packed).selection.traces["decode"][0]) == 300
     packed.write_bytes(packed.read_bytes()[:-20])
     assert "route log" in fault(lambda: read_source(packed))
 
@@ -168,13 +168,13 @@ def parquet(path: Path, rows: list[Row], **header: Any) -> Path:
 
 def test_a_damaged_routing_file_is_two_lines(tmp_path: Path) -> None:
     twice = parquet(tmp_path / "twice.parquet", [Row(0, 1), Row(0, 2)])
-    assert "1 rows of phase decode stand twice" in fault(lambda: read_source(twice))
+    assert "1 rows of phase decode repeat" in fault(lambda: read_source(twice))
     foreign = parquet(tmp_path / "foreign.parquet", [Row(0, 3)], num_experts=3)
     assert "expert 3 is outside 0 to 2" in fault(lambda: read_source(foreign))
     empty = parquet(tmp_path / "empty.parquet", [])
-    assert "it has no routings" in fault(lambda: read_source(empty))
+    assert "no choices in it" in fault(lambda: read_source(empty))
     phase = parquet(tmp_path / "phase.parquet", [Row(0, 1)], phase="train")
-    assert "phase 'train' is none of score, encode, prefill, decode" in fault(lambda: read_source(phase))
+    assert "unknown phase 'train'" in fault(lambda: read_source(phase))
     columns = tmp_path / "columns.parquet"
     pq.write_table(pa.table({"step": [1]}), columns)
     assert "routing trace" in fault(lambda: read_source(columns))
@@ -184,10 +184,10 @@ def test_what_is_no_trace_at_all_is_two_lines(tmp_path: Path) -> None:
     assert "no such file or directory" in fault(lambda: read_source(tmp_path / "absent.route.csv"))
     assert "run.json" in fault(lambda: read_source(tmp_path))
     log = route_log(tmp_path / "talk.route.csv", STEPS)
-    replayed = replay_caches(read_source(log), Asked(slots=[2], policies=["lru"]), tmp_path / "run")
+    replayed = replay_caches(read_source(log), CacheOptions(slots=[2], policies=["lru"]), tmp_path / "run")
     assert "it is a replay and has no trace of its own" in fault(lambda: read_source(replayed.path))
     bare = RunWriter(tmp_path / "bare", RunRecord(command="characterize", recipe=load_recipe("lm-tiny"))).finish()
-    assert "it has no routings" in fault(lambda: read_source(bare.path))
+    assert "no choices in it" in fault(lambda: read_source(bare.path))
 
 
 def test_a_name_from_a_file_is_a_plain_folder_name(tmp_path: Path) -> None:

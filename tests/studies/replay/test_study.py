@@ -1,5 +1,6 @@
 """A replay leaves an ordinary run directory: counts, times and memory at their points, comparable with another replay."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from moeprof.analysis.run_metrics import of_replay
 from moeprof.policies.eviction.registry import DEFAULT
 from moeprof.records.run.run import Run
 from moeprof.studies.replay.source import read_source
-from moeprof.studies.replay.study import POLICIES, Asked, replay_caches, resolved
+from moeprof.studies.replay.study import POLICIES, CacheOptions, replay_caches, resolved
 from tests.records.run.runs import fault, value_of
 from tests.studies.replay.logs import route_log, run_of_shape
 
@@ -18,7 +19,7 @@ GIB = 2**30
 STEPS = [[0, 1], [2, 1], [0, 3], [0, 1]]
 
 
-def replayed(path: Path, out: Path, asked: Asked, **source: Any) -> Run:
+def replayed(path: Path, out: Path, asked: CacheOptions, **source: Any) -> Run:
     """A finished replay."""
     return replay_caches(read_source(path, asked.phase, **source), asked, out)
 
@@ -30,7 +31,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_every_number_stands_at_its_point(log: Path, tmp_path: Path) -> None:
-    run = replayed(log, tmp_path / "run", Asked(policies=["lru"], slots=[2, 3], bandwidth=10**9))
+    run = replayed(log, tmp_path / "run", CacheOptions(policies=["lru"], slots=[2, 3], bandwidth=10**9))
     at = {"variant": "imported", "point": "policy=lru;slots=2"}
     # One layer by hand. Prefill loads 2, 1, 3 and keeps 1, 3; decode: 0 misses, 1 misses; 2 misses, 1 hits; 0, 3; 0 hits, 1.
     hand = {"prefill": 3, "decode": 6, "all": 9}
@@ -52,7 +53,7 @@ def test_every_number_stands_at_its_point(log: Path, tmp_path: Path) -> None:
 
 
 def test_counts_are_routed_times_are_modelled_and_memory_is_exact(log: Path, tmp_path: Path) -> None:
-    table = replayed(log, tmp_path / "run", Asked(slots=[1, 2], overlap_ns=1)).metrics
+    table = replayed(log, tmp_path / "run", CacheOptions(slots=[1, 2], overlap_ns=1)).metrics
     kinds = {metric: set(rows["kind"]) for metric, rows in table.groupby("metric")}
     assert {metric for metric, kind in kinds.items() if kind == {"modelled"}} == {"copy_time", "transfer_time", "exposed_time"}
     assert {metric for metric, kind in kinds.items() if kind == {"exact"}} == {"memory_saved"}
@@ -60,7 +61,7 @@ def test_counts_are_routed_times_are_modelled_and_memory_is_exact(log: Path, tmp
 
 
 def test_decode_alone_starts_cold(log: Path, tmp_path: Path) -> None:
-    run = replayed(log, tmp_path / "run", Asked(policies=["lru"], slots=[2], phase="decode"))
+    run = replayed(log, tmp_path / "run", CacheOptions(policies=["lru"], slots=[2], phase="decode"))
     assert set(run.metrics["phase"]) == {"decode", ""}
     # 0, 1 miss; 2 misses, 1 hits; 0, 3 miss; 0 hits, 1 misses
     assert value_of(run, "misses", phase="decode", variant="imported", point="policy=lru;slots=2") == 2 * 6
@@ -68,7 +69,7 @@ def test_decode_alone_starts_cold(log: Path, tmp_path: Path) -> None:
 
 
 def test_a_budget_is_shared_by_all_layers(log: Path, tmp_path: Path) -> None:
-    run = replayed(log, tmp_path / "run", Asked(policies=["lru"], budgets=[12000, 3000]))
+    run = replayed(log, tmp_path / "run", CacheOptions(policies=["lru"], budgets=[12000, 3000]))
     at = {"phase": "all", "variant": "imported"}
     assert value_of(run, "misses", **at, point="policy=lru;budget_bytes=12000") == 8  # all experts of both layers fit
     assert value_of(run, "misses", **at, point="policy=lru;budget_bytes=3000") == 22
@@ -76,7 +77,7 @@ def test_a_budget_is_shared_by_all_layers(log: Path, tmp_path: Path) -> None:
 
 
 def test_everything_is_replayed_where_nothing_is_asked(log: Path, tmp_path: Path) -> None:
-    results = of_replay(replayed(log, tmp_path / "run", Asked()))
+    results = of_replay(replayed(log, tmp_path / "run", CacheOptions()))
     assert replay_results.policies(results) == list(POLICIES)
     assert replay_results.policies(results)[:2] == ["min", DEFAULT]
     assert results.record.replayed.sizes == [1, 2, 3, 4]
@@ -84,7 +85,7 @@ def test_everything_is_replayed_where_nothing_is_asked(log: Path, tmp_path: Path
 
 
 def test_the_worst_layer_is_no_better_than_the_mean(tmp_path: Path) -> None:
-    run = replayed(run_of_shape(tmp_path / "made", "mt-54b"), tmp_path / "run", Asked(slots=[8, 32, 100]))
+    run = replayed(run_of_shape(tmp_path / "made", "mt-54b"), tmp_path / "run", CacheOptions(slots=[8, 32, 100]))
     results = of_replay(run)
     for policy in replay_results.policies(results):
         for size in results.record.replayed.sizes:
@@ -97,7 +98,7 @@ def test_the_worst_layer_is_no_better_than_the_mean(tmp_path: Path) -> None:
 
 def test_the_papers_table_of_savings_stands_in_the_run(tmp_path: Path) -> None:
     # paper 5.5, statement 12: the decoder's six MoE layers of MT-54B on eight GPUs
-    run = replayed(run_of_shape(tmp_path / "made", "mt-54b"), tmp_path / "run", Asked(policies=["lru"], devices=8))
+    run = replayed(run_of_shape(tmp_path / "made", "mt-54b"), tmp_path / "run", CacheOptions(policies=["lru"], devices=8))
     for slots, saved, share, ratio in (
         (16, 0, 0, 1),
         (10, 2.2507, 0.129, 1.148),
@@ -114,17 +115,15 @@ def test_the_papers_table_of_savings_stands_in_the_run(tmp_path: Path) -> None:
 def test_forced_routing_makes_forced_misses(tmp_path: Path) -> None:
     source = read_source(run_of_shape(tmp_path / "made", "mt-54b"))
     forced = source.trace.model_copy(update={"forced": True})
-    run = replay_caches(
-        type(source)(forced, source.variant, source.traces, source.as_logged), Asked(slots=[8]), tmp_path / "run"
-    )
+    run = replay_caches(replace(source, trace=forced), CacheOptions(slots=[8]), tmp_path / "run")
     kinds = {metric: set(rows["kind"]) for metric, rows in run.metrics.groupby("metric")}
     assert kinds["misses"] == kinds["miss_rate"] == {"forced"}
     assert kinds["memory_saved"] == {"exact"}
 
 
-def test_without_sizes_of_experts_only_counts_are_told(tmp_path: Path) -> None:
+def test_without_expert_sizes_only_counts_have_rows(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", STEPS, sizes=False)
-    metrics = set(replayed(log, tmp_path / "run", Asked(slots=[1, 2], overlap_ns=5)).metrics["metric"])
+    metrics = set(replayed(log, tmp_path / "run", CacheOptions(slots=[1, 2], overlap_ns=5)).metrics["metric"])
     assert metrics == {"expert_accesses", "compulsory_misses", "misses", "miss_rate", "worst_miss_rate"}
 
 
@@ -133,30 +132,30 @@ def test_without_sizes_of_experts_only_counts_are_told(tmp_path: Path) -> None:
 
 def test_what_cannot_be_replayed_is_two_lines(log: Path, tmp_path: Path) -> None:
     trace, bare = read_source(log).trace, read_source(route_log(tmp_path / "bare.route.csv", STEPS, sizes=False)).trace
-    assert "--slots 0: a cache needs a slot" in fault(lambda: resolved(trace, Asked(slots=[4, 0]), []))
-    assert "below one expert" in fault(lambda: resolved(trace, Asked(budgets=[1999, 5000]), []))
-    assert "nobody says how large an expert" in fault(lambda: resolved(bare, Asked(budgets=[1999]), []))
-    assert "--devices 3: 4 experts do not divide over them" in fault(lambda: resolved(trace, Asked(devices=3), []))
-    assert "unknown eviction policy 'lruu'" in fault(lambda: resolved(trace, Asked(policies=["lruu"]), []))
+    assert "--slots 0: must be at least 1" in fault(lambda: resolved(trace, CacheOptions(slots=[4, 0]), []))
+    assert "below one expert" in fault(lambda: resolved(trace, CacheOptions(budgets=[1999, 5000]), []))
+    assert "expert size unknown" in fault(lambda: resolved(bare, CacheOptions(budgets=[1999]), []))
+    assert "--devices 3: 4 experts cannot be divided equally" in fault(lambda: resolved(trace, CacheOptions(devices=3), []))
+    assert "unknown eviction policy 'lruu'" in fault(lambda: resolved(trace, CacheOptions(policies=["lruu"]), []))
 
 
 def test_more_slots_than_experts_are_all_experts_and_said_so(log: Path) -> None:
     notes: list[str] = []
-    assert resolved(read_source(log).trace, Asked(slots=[9, 2, 4, 5]), notes).slots == [2, 4]
-    assert notes == ["9, 5 slots: a layer has 4 experts on a device, so 4 were replayed"]
+    assert resolved(read_source(log).trace, CacheOptions(slots=[9, 2, 4, 5]), notes).slots == [2, 4]
+    assert notes == ["9, 5 slots: replayed as 4, the experts of a layer on a device"]
 
 
 def test_a_budget_above_all_experts_is_replayed_and_said_so(log: Path) -> None:
     notes: list[str] = []
-    assert resolved(read_source(log).trace, Asked(budgets=[50000]), notes).budgets == [50000]
-    assert notes == ["48.8 KiB: more than all experts of a device, which are 11.7 KiB; nothing is ever evicted"]
+    assert resolved(read_source(log).trace, CacheOptions(budgets=[50000]), notes).budgets == [50000]
+    assert notes == ["48.8 KiB: all experts of a device (11.7 KiB) fit, so none is evicted"]
 
 
 def test_a_stopped_replay_leaves_an_invalid_run(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("moeprof.studies.replay.study.missed", stop)
+    monkeypatch.setattr("moeprof.analysis.caching.replay_rows.missed", stop)
     with pytest.raises(KeyboardInterrupt):
-        replayed(log, tmp_path / "run", Asked(slots=[1]))
+        replayed(log, tmp_path / "run", CacheOptions(slots=[1]))
     assert Run.open(tmp_path / "run").record.reasons == ["interrupted"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from moeprof.analysis.placement.halves import crossed, halved, part_of, whole
+from moeprof.analysis.placement.trial import crossed, halved, part_of, whole
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
 from moeprof.analysis.routing.load_matrix import LoadMatrix, load_matrices, pooled
 from tests.analysis.traces import Row, drawn_rows, steps_of, trace_of

@@ -1,0 +1,68 @@
+"""The registry of trace formats: a replay and forced routing read every file through it.
+
+A new format is one file that defines a `TraceFormat`, and one line in the table.
+"""
+
+from pathlib import Path
+
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason
+from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
+from moeprof.records.traces.route_csv import ROUTE_CSV
+from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat
+
+HEAD_BYTES = 2**16
+"""How much of a file is read to recognise its format."""
+
+FORMATS: dict[str, TraceFormat] = {}
+"""By name; the first one that recognises a file reads it, the latest registered first."""
+
+
+def register(entry: TraceFormat) -> None:
+    """Makes a format known to every command; ValueError if the name is taken."""
+    if entry.name in FORMATS:
+        raise ValueError(f"trace format {entry.name!r} is registered already")
+    FORMATS[entry.name] = entry
+
+
+for known in (RUN_TRACE, ROUTE_CSV, COUNT_TABLE):
+    register(known)
+
+
+def format_of(path: Path) -> TraceFormat:
+    """The format of a file; UsageError if the file cannot be read, or no format recognises it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UsageError(f"trace {path}: {reason(error)}", remedy()) from error
+    for entry in reversed(FORMATS.values()):
+        if entry.recognise(head, path):
+            return entry
+    raise UsageError(f"trace {path}: unknown format", remedy())
+
+
+def read_trace_file(path: Path, *, loads_only: bool = False) -> TraceFile:
+    """The content of a file in any known format.
+
+    With `loads_only` a file that holds loads and no choices is accepted too; otherwise it is a UsageError.
+    """
+    entry = format_of(path)
+    if entry.loads_only and not loads_only:
+        raise UsageError(f"trace {path}: a {entry.name} holds loads, and not the choices of tokens", remedy())
+    return entry.read(path)
+
+
+def read_routing(path: Path) -> list[RoutingTrace]:
+    """The routing traces of a file, or of all variants and phases of a run directory; UsageError if there are none."""
+    if not path.is_dir():
+        return read_trace_file(path).traces
+    if traces := list(read_traces(path / "routing")):
+        return traces
+    raise UsageError(f"run {path}: no routing trace in it", remedy())
+
+
+def remedy() -> str:
+    """Which traces are accepted, as the second line of an error."""
+    return f"Accepted: {', '.join(['a run directory', *(entry.title for entry in FORMATS.values())])}."

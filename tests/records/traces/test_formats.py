@@ -1,0 +1,129 @@
+"""One registry of trace formats: one call makes a format known to replays of caches and placements and to forced routing."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moeprof.instrument.step import Step
+from moeprof.moe.forced import make_forced_routing
+from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
+from moeprof.records.traces.native_formats import RUN_TRACE
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat
+from moeprof.studies.replay.loads import read_loads
+from moeprof.studies.replay.placements import PlacementOptions, replay_placements
+from moeprof.studies.replay.source import read_source
+from moeprof.studies.replay.study import CacheOptions, replay_caches
+from tests.analysis.traces import Row, trace_of
+from tests.moe.drawn import make_recipe
+from tests.records.run.runs import fault, value_of
+from tests.studies.replay.logs import route_log
+
+COUNTS = {"top_k": 1, "layers": [0], "counts": {"a": [[3, 1]], "b": [[0, 4]]}}
+CHOICES = [(0, 3), (1, 2), (2, 3), (0, 1)]
+"""The experts of four tokens, first choice first."""
+
+
+def read_made_up(path: Path) -> TraceFile:
+    """Lines such as `0 3`: one token's experts, each token a step of a top-2 decode phase with four experts of 100 bytes."""
+    rows = [
+        Row(step, int(expert), slot, position=step, layer="0")
+        for step, line in enumerate(path.read_text().splitlines()[1:])
+        for slot, expert in enumerate(line.split())
+    ]
+    return TraceFile(path.stem, [trace_of(rows, layers=("0",))], expert_bytes={"0": 100})
+
+
+MADE_UP = TraceFormat(
+    "made-up",
+    "a made-up log (*.made)",
+    recognise=lambda head, path: head.startswith(b"made-up\n"),
+    read=read_made_up,
+)
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Iterator[Path]:
+    """A file of a format that one call registers; its name gives nothing away."""
+    register(MADE_UP)
+    path = tmp_path / "talk.txt"
+    path.write_text("made-up\n" + "".join(f"{first} {second}\n" for first, second in CHOICES))
+    yield path
+    del FORMATS[MADE_UP.name]
+
+
+def test_a_replay_of_caches_reads_a_registered_format(made_up: Path, tmp_path: Path) -> None:
+    run = replay_caches(read_source(made_up), CacheOptions(policies=["lru"], slots=[2]), tmp_path / "run")
+    at = {"phase": "decode", "variant": "static", "point": "policy=lru;slots=2"}
+    # experts in order of id: 0, 3 | 1, 2 | 2, 3 | 0, 1: only the second use of 2 hits
+    assert value_of(run, "misses", **at) == 7
+    assert value_of(run, "bytes_loaded", **at) == 700
+    assert run.record.name == "talk"
+
+
+def test_a_replay_of_placements_reads_a_registered_format(made_up: Path, tmp_path: Path) -> None:
+    options = PlacementOptions(balancers=["contiguous"], devices=[2])
+    run = replay_placements(read_loads(made_up), options, tmp_path / "run")
+    at = {"phase": "decode", "variant": "static", "point": "balancer=contiguous;devices=2"}
+    # test steps: experts 2 and 3 are both on device 1, experts 0 and 1 both on device 0
+    assert value_of(run, "avg_max_load", **at) == 1
+
+
+def test_forced_routing_reads_a_registered_format(made_up: Path) -> None:
+    forced = make_forced_routing(make_recipe(experts=4, source=f"trace:{made_up}"))
+    assert forced is not None
+    sequence_T, position_T, token_T = (np.array(column, np.int32) for column in ([0, 0], [2, 0], [0, 0]))
+    experts_TK, _ = forced.source.draw("0", Step(None, None, "decode", 0, "prose", sequence_T, position_T, token_T))
+    assert experts_TK.tolist() == [[2, 3], [0, 3]]
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="'route log' is registered already"):
+        register(FORMATS["route log"])
+
+
+def test_every_format_is_recognised_by_its_content(tmp_path: Path) -> None:
+    """Under a name that has nothing to do with the format."""
+    log = route_log(tmp_path / "log.txt", [[0, 1]])
+    (tmp_path / "packed.bin").write_bytes(gzip.compress(log.read_bytes()))
+    (tmp_path / "counts.txt").write_text(json.dumps(COUNTS))
+    trace_of([Row(0, 1)]).write(tmp_path / "trace.bin")
+    names = {path.name: format_of(path).name for path in tmp_path.iterdir()}
+    assert names == {"log.txt": "route log", "packed.bin": "route log", "counts.txt": "count table", "trace.bin": "run trace"}
+
+
+def test_an_unknown_file_is_answered_with_the_accepted_formats(tmp_path: Path, made_up: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("nothing of the kind\n")
+    for read in (read_trace_file, read_routing, read_source, read_loads):
+        with pytest.raises(Exception, match="unknown format") as caught:
+            read(path)
+        what, accepted = str(caught.value).splitlines()
+        assert what == f"trace {path}: unknown format"
+        assert accepted == (
+            "Accepted: a run directory, a file of its routing/ folder (*.parquet), a route log (*.route.csv, plain or gzipped), "
+            "a count table (*.json, for --balance only), a made-up log (*.made)."
+        )
+
+
+def test_a_count_table_drives_neither_caches_nor_routers(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps(COUNTS))
+    for read in (read_source, read_routing):
+        assert fault(lambda read=read: read(path)) == f"trace {path}: a count table holds loads, and not the choices of tokens"  # type: ignore[misc]
+    assert read_trace_file(path, loads_only=True).counts is not None
+
+
+def test_what_a_format_writes_it_reads_again(tmp_path: Path) -> None:
+    trace = trace_of([Row(0, 1), Row(1, 2)])
+    assert RUN_TRACE.write is not None
+    RUN_TRACE.write(trace, tmp_path / "trace.parquet")
+    (read,) = read_routing(tmp_path / "trace.parquet")
+    assert (read.header, read.table.to_pylist()) == (trace.header, trace.table.to_pylist())
+
+
+def test_a_missing_file_is_two_lines(tmp_path: Path) -> None:
+    assert fault(lambda: read_routing(tmp_path / "absent.csv")) == f"trace {tmp_path}/absent.csv: no such file or directory"
