@@ -12,7 +12,7 @@ from moeprof.records.metrics.row import RecordedRow, RowKey, row_key
 from moeprof.records.run.run import Run, RunRecord
 
 Column = Literal["phase", "domain", "variant", "point", "rank", "layer", "region", "category"]
-"""A key column whose cells a table lists."""
+"""A key column that `distinct` can list."""
 
 
 class MissingMetricError(UsageError):
@@ -59,7 +59,7 @@ class RunMetrics:
         return cls(source, record, by_key, dict(by_metric), Address(workload=record.workload))
 
     def at(self, **keys: Unpack[Address]) -> "RunMetrics":
-        """The same numbers, with these keys filled into every address."""
+        """The same numbers, with these keys in every address that does not name them."""
         return replace(self, scope=self.scope | keys)
 
     def value(self, metric: str, **keys: Unpack[Address]) -> float:
@@ -91,10 +91,11 @@ class RunMetrics:
         Example: `curve("miss_rate", "slots", other={"policy": "lru"}, phase="decode")`. Keys that are not named are empty.
         """
         fixed, points = dict(other or {}), []
+        key = row_key(metric, **(self.scope | keys))
         for row in self.rows(metric, **keys):
             size = row.swept.get(swept, "")
-            whole = row_key(metric, **(self.scope | keys | Address(point=row.key.point)))
-            if row.key == whole and size.isdecimal() and row.swept == fixed | {swept: size}:
+            alone = size.isdecimal() and row.swept == fixed | {swept: size}
+            if alone and row.key == key._replace(point=row.key.point):
                 points.append((int(size), row.value))
         return sorted(points)
 
@@ -126,7 +127,7 @@ def matching(rows: Iterable[RecordedRow], keys: Address) -> list[RecordedRow]:
 
 
 def missing_wholes(keys: Collection[RowKey]) -> dict[RowKey, RowKey]:
-    """Keys over all domains that are missing because the phase has one domain only, each with the key that stands for it.
+    """Missing keys over all domains of phases with a single domain, each with the key of that domain.
 
     Earlier versions recorded some metrics of such a phase under its domain alone.
     """

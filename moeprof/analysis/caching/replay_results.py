@@ -46,8 +46,7 @@ def parts(results: RunMetrics) -> list[tuple[str, str]]:
 
 def curve(results: RunMetrics, metric: str, phase: str, policy: str) -> Curve:
     """A metric of a policy over all sizes at which it was recorded."""
-    found = ((size, policy_value(results, metric, phase, policy, size)) for size in results.record.replayed.sizes)
-    return [(size, value) for size, value in found if value is not None]
+    return results.curve(metric, results.record.replayed.swept, other={"policy": policy}, phase=phase)
 
 
 def policy_value(results: RunMetrics, metric: str, phase: str, policy: str, size: int) -> float | None:

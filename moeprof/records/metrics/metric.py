@@ -1,4 +1,4 @@
-"""How a metric is declared."""
+"""The declaration of a metric."""
 
 from dataclasses import dataclass
 from typing import Literal

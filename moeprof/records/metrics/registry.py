@@ -1,4 +1,4 @@
-"""The metric registry, and the tidy table `metrics.csv` in which every number of a run stands."""
+"""The metric registry, and the rows of the tidy table `metrics.csv`, which contains every number of a run."""
 
 import csv
 import math
@@ -20,7 +20,7 @@ COLUMNS = (*KEYS, "unit", "kind", "value")
 
 
 def fairseq_metrics() -> Iterator[Metric]:
-    """What fairseq's Top2Gate logs per layer, under its names; the first choice is 1, the second 2."""
+    """Metrics that fairseq's Top2Gate logs per layer, under fairseq's names; expert1 is the first choice, expert2 the second."""
     for number, choice in ((1, "first"), (2, "second")):
         name = f"expert{number}"
         formula = f"experts without a {choice} choice, mean over steps (fairseq)"
@@ -41,7 +41,7 @@ METRICS = {
     metric.name: metric
     for metric in (
         *with_interval(
-            Metric("throughput", "tokens/s", "higher", "timed", "tokens of a step, padding left out / median step_latency")
+            Metric("throughput", "tokens/s", "higher", "timed", "tokens of a step without padding / median step_latency")
         ),
         *with_interval(
             Metric(
@@ -52,7 +52,9 @@ METRICS = {
                 "throughput / that of the variant in category, same batch, median over rounds",
             )
         ),
-        *with_interval(Metric("max_throughput", "tokens/s", "higher", "timed", "throughput at best_batch, variants in turns")),
+        *with_interval(
+            Metric("max_throughput", "tokens/s", "higher", "timed", "throughput at best_batch, rounds of variants interleaved")
+        ),
         *with_interval(
             Metric(
                 "speedup_max_throughput",
@@ -62,14 +64,14 @@ METRICS = {
                 "max_throughput / that of the variant in category, each at its own best_batch, median over rounds",
             )
         ),
-        Metric("best_batch", "sequences", "neither", "timed", "batch of the largest throughput within the memory budget"),
-        Metric("max_batch", "sequences", "higher", "timed", "largest batch that was seen to fit the memory budget"),
-        Metric("fits", "boolean", "higher", "timed", "1 where a batch fits the memory budget, 0 where it does not"),
-        Metric("memory_budget", "bytes", "neither", "timed", "what a sweep may use, weights included"),
+        Metric("best_batch", "sequences", "neither", "timed", "batch with the largest throughput within the memory budget"),
+        Metric("max_batch", "sequences", "higher", "timed", "largest tried batch that fits the memory budget"),
+        Metric("fits", "boolean", "higher", "timed", "1 if the batch fits the memory budget, else 0"),
+        Metric("memory_budget", "bytes", "neither", "timed", "memory that a sweep may use, including weights"),
         Metric("step_latency", "ns", "lower", "timed", "median over rounds of a round's time / its steps"),
         Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / step_latency of the dense twin"),
-        Metric("step_tokens", "tokens", "neither", "exact", "mean tokens of a step, padding left out"),
-        Metric("step_rows", "tokens", "neither", "exact", "mean S of a step, padding included"),
+        Metric("step_tokens", "tokens", "neither", "exact", "mean tokens of a step, without padding"),
+        Metric("step_rows", "tokens", "neither", "exact", "mean S of a step, including padding"),
         Metric("steps", "steps", "neither", "exact", "forward passes whose routing was recorded"),
         Metric("num_parameters", "parameters", "neither", "exact", "all parameters; a tied embedding counts once"),
         Metric("expert_parameters", "parameters", "neither", "exact", "parameters of the routed experts"),
@@ -78,7 +80,7 @@ METRICS = {
             "FLOP",
             "lower",
             "exact",
-            "2 x parameters that a token's products use, top_k experts each",
+            "2 x parameters in the matrix products of a token, with top_k experts per layer",
         ),
         Metric("memory_static", "bytes", "lower", "exact", "bytes of the parameters"),
         Metric(
@@ -89,7 +91,11 @@ METRICS = {
             "expert_slots / (top_k x tokens), summed over steps (paper: E C / k)",
         ),
         Metric(
-            "expert_slots", "slots", "lower", "routed", "rows a layer's step hands to experts (static: E x ceil(C x S)), mean"
+            "expert_slots",
+            "slots",
+            "lower",
+            "routed",
+            "rows that a layer passes to experts per step (static: E x ceil(C x S)), mean",
         ),
         Metric("capacity", "slots", "neither", "exact", "ceil(C x S), mean over steps"),
         Metric("dropped_fraction", "fraction", "lower", "routed", "choices over capacity / (top_k x tokens)"),
@@ -131,14 +137,14 @@ METRICS = {
         *buffer_metrics(),
         Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
         Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),
-        Metric("memory_dynamic_peak", "bytes", "lower", "routed", "most live tensor bytes in a phase, parameters left out"),
+        Metric("memory_dynamic_peak", "bytes", "lower", "routed", "largest live tensor bytes in a phase, without parameters"),
         Metric("memory_total_peak", "bytes", "lower", "routed", "memory_static + memory_dynamic_peak"),
         Metric(
             "memory_peak",
             "bytes",
             "lower",
             "routed",
-            "region: most live dynamic bytes in it; category: most live bytes of it; allocator: CUDA's own peak of dynamic bytes",
+            "region: largest live dynamic bytes in it; category: largest live bytes of it; allocator: CUDA's own peak of dynamic bytes",
         ),
         Metric("memory_at_peak", "bytes", "lower", "routed", "bytes by category at the total peak; they add up to it"),
         Metric("memory_vs_dense", "ratio", "lower", "routed", "memory_total_peak / memory_total_peak of the dense twin"),
@@ -147,37 +153,47 @@ METRICS = {
             "units",
             "lower",
             "routed",
-            "largest difference of an output from the baseline's, over the tokens compared",
+            "largest difference of an output from the baseline's, over compared tokens",
         ),
         Metric(
             "output_tokens_compared",
             "tokens",
             "neither",
             "routed",
-            "tokens with no drop, nor flip, in anything they see; of a layer: that lost nothing in it",
+            "tokens that depend on no drop and no flip; of a layer: tokens without a drop in it",
         ),
-        Metric("output_tokens_lost", "tokens", "neither", "routed", "tokens that could not be compared"),
-        Metric("output_tokens_differing", "tokens", "lower", "routed", "tokens compared that differ beyond the tolerance"),
-        Metric("routing_flips", "tokens", "lower", "routed", "near-ties of the router that rounding decided another way"),
+        Metric("output_tokens_lost", "tokens", "neither", "routed", "tokens excluded from the comparison"),
         Metric(
-            "token_agreement", "fraction", "higher", "routed", "tokens whose next one is predicted as by the baseline / tokens"
+            "output_tokens_differing", "tokens", "lower", "routed", "compared tokens that differ by more than the tolerance"
+        ),
+        Metric(
+            "routing_flips", "tokens", "lower", "routed", "tokens whose choice of experts flipped at a near-tie of the router"
+        ),
+        Metric(
+            "token_agreement",
+            "fraction",
+            "higher",
+            "routed",
+            "tokens with the same predicted next token as the baseline / tokens",
         ),
         Metric("region_time", "ns", "lower", "timed", "a region's time per step over its layers, median over rounds"),
-        Metric("region_share", "fraction", "neither", "timed", "region_time / sum of all regions' region_time, other included"),
+        Metric(
+            "region_share", "fraction", "neither", "timed", "region_time / sum of region_time over all regions, including other"
+        ),
         Metric("collectives", "collectives", "lower", "exact", "collectives of a step, over layers"),
         Metric(
             "comm_bytes",
             "bytes",
             "lower",
             "routed",
-            "bytes that a step's ranks send, rows to oneself included; category crossing: to other ranks only",
+            "bytes that all ranks send per step, including rows that stay on their rank; category crossing: to other ranks only",
         ),
         Metric(
             "comm_time",
             "ns",
             "lower",
             "timed",
-            "transfer: each collective's time on the rank that was shortest in it, per step over layers, median over rounds",
+            "transfer: time of each collective on the rank that took least, per step over layers, median over rounds",
         ),
         Metric(
             "comm_wait_time",
@@ -191,7 +207,7 @@ METRICS = {
             "ns",
             "lower",
             "timed",
-            "time a rank stands still for collectives, per step over layers, median over rounds; mean over ranks",
+            "time in which a rank is blocked by collectives, per step over layers, median over rounds; mean over ranks",
         ),
         Metric("comm_share", "fraction", "lower", "timed", "comm_exposed_time / time of a step in the same rounds, median"),
         Metric(
@@ -199,7 +215,7 @@ METRICS = {
             "ns",
             "neither",
             "timed",
-            "of each collective: the busiest rank's bytes to or from others at the link's measured pace, per step over layers",
+            "bytes of the busiest rank to or from others / measured bandwidth, summed over collectives, per step over layers",
         ),
         Metric("time_over_floor", "ratio", "lower", "timed", "comm_time / floor_time"),
         Metric("link_latency", "ns", "lower", "timed", "shortest time of an 8-byte message between two ranks, one way"),
@@ -211,7 +227,7 @@ METRICS = {
             "tokens",
             "neither",
             "routed",
-            "choices that reach a rank's experts in a layer's step, dropped ones left out, mean over steps; mean over layers",
+            "choices that reach a rank's experts per layer and step, without dropped ones, mean over steps; mean over layers",
         ),
         Metric(
             "max_load", "fraction", "lower", "routed", "largest share of a step's choices that reaches one rank, worst layer"
@@ -228,23 +244,29 @@ METRICS = {
             "ratio",
             "lower",
             "routed",
-            "choices that reach a step's busiest rank / mean rank, mean over steps, then over layers",
+            "choices that reach the busiest rank of a step / mean over ranks, mean over steps, then over layers",
         ),
-        Metric("rank_memory_max_over_mean", "ratio", "lower", "routed", "memory_total_peak of the worst rank / mean rank"),
+        Metric(
+            "rank_memory_max_over_mean", "ratio", "lower", "routed", "memory_total_peak of the worst rank / mean over ranks"
+        ),
         Metric(
             "rank_wait_max_over_mean",
             "ratio",
             "lower",
             "timed",
-            "comm_wait_time of the rank that waits most / mean rank, per layer, then mean over layers",
-        ),
-        Metric("overhead", "ratio", "lower", "timed", "median round under an instrument / median round without, in turns"),
-        Metric(
-            "perplexity", "tokens", "lower", "routed", "e to the mean cross-entropy of the predicted tokens, specials left out"
+            "comm_wait_time of the rank that waits most / mean over ranks, per layer, then mean over layers",
         ),
         Metric(
-            "bits_per_byte", "bits", "lower", "routed", "cross-entropy of the predicted tokens in bits / their bytes of UTF-8"
+            "overhead",
+            "ratio",
+            "lower",
+            "timed",
+            "median round with an instrument / median round without it, rounds interleaved",
         ),
+        Metric(
+            "perplexity", "tokens", "lower", "routed", "exp(mean cross-entropy of the predicted tokens), without special tokens"
+        ),
+        Metric("bits_per_byte", "bits", "lower", "routed", "cross-entropy of the predicted tokens in bits / their UTF-8 bytes"),
         Metric(
             "chrf", "points", "higher", "routed", "chrF2 of greedy translations against references, corpus level (sacrebleu)"
         ),
@@ -254,7 +276,7 @@ METRICS = {
 
 
 class Address(TypedDict, total=False):
-    """Key cells that several rows share."""
+    """Key cells by name, as keyword arguments of rows and lookups."""
 
     workload: str
     phase: str
@@ -269,7 +291,7 @@ class Address(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One number with its whole address."""
+    """A number to record, with its address."""
 
     metric: str
     value: float
@@ -286,7 +308,7 @@ class MetricRow:
 
     @property
     def kind(self) -> Kind:
-        """As declared; `forced` where decisions were forced and the number depends on them."""
+        """The declared kind, or `forced` for a routed number of a run whose routing was forced."""
         declared = METRICS[self.metric].kind
         return "forced" if self.forced and declared == "routed" else declared
 
@@ -296,21 +318,21 @@ class MetricRow:
         return RowKey(*(str(getattr(self, key)) for key in KEYS))
 
     def cells(self) -> list[str]:
-        """The cells of its line in `metrics.csv`; ValueError for a value that is not finite."""
+        """The cells of its line in `metrics.csv`; ValueError if the value is not finite."""
         if not math.isfinite(self.value):
-            raise ValueError(f"{self.metric} is {self.value}: a number that cannot be computed is left out, not recorded")
+            raise ValueError(f"{self.metric} is {self.value}: a number that cannot be computed must be omitted")
         return [*self.address, METRICS[self.metric].unit, self.kind, repr(float(self.value))]
 
 
 @dataclass
 class MetricTable:
-    """Rows on their way to `metrics.csv`; the same address twice is an error."""
+    """Rows to be written to `metrics.csv`, with distinct addresses."""
 
     rows: list[MetricRow] = field(default_factory=list)
     addresses: set[RowKey] = field(default_factory=set)
 
     def extend(self, rows: Iterable[MetricRow]) -> None:
-        """Adds rows in order."""
+        """Adds rows in order; ValueError if two have the same address."""
         for row in rows:
             address = row.address
             if address in self.addresses:
@@ -319,7 +341,7 @@ class MetricTable:
             self.rows.append(row)
 
     def write(self, path: Path) -> None:
-        """Writes the tidy table; numbers are written so that they read back exactly."""
+        """Writes the table; values are written with all digits."""
         with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)

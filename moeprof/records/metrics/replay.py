@@ -1,4 +1,4 @@
-"""The metrics that replays of a trace declare: of caches, and of placements."""
+"""Metrics of replays of a trace: of caches, and of placements."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from moeprof.records.metrics.metric import Metric
 
 
 def replay_metrics() -> Iterator[Metric]:
-    """What a replay says of an expert cache, at the point `policy=lru;slots=16` or `policy=lru;budget_bytes=262144000`."""
+    """Metrics of an expert cache, at the point `policy=lru;slots=16` or `policy=lru;budget_bytes=262144000`."""
     yield Metric("expert_accesses", "accesses", "neither", "routed", "distinct experts of every step and layer, summed")
     yield Metric("compulsory_misses", "misses", "neither", "routed", "accesses to experts that were never used before")
     yield Metric("misses", "misses", "lower", "routed", "accesses to experts that are not in the cache")
@@ -14,9 +14,9 @@ def replay_metrics() -> Iterator[Metric]:
     yield Metric("worst_miss_rate", "fraction", "lower", "routed", "largest miss_rate of any layer and domain")
     yield Metric("bytes_loaded", "bytes", "lower", "routed", "misses x bytes of the layer's experts, over all devices")
     yield Metric(
-        "knee_slots", "slots", "neither", "routed", "slots at which misses lie deepest below the line between both ends"
+        "knee_slots", "slots", "neither", "routed", "slots at which the miss curve is deepest below the line between its ends"
     )
-    yield Metric("knee_budget", "bytes", "neither", "routed", "knee_slots where budgets in bytes were swept")
+    yield Metric("knee_budget", "bytes", "neither", "routed", "knee_slots for a sweep of budgets in bytes")
     yield Metric("copy_time", "ns", "lower", "modelled", "bytes of one expert (over layers: the largest) / link bandwidth")
     yield Metric(
         "transfer_time", "ns", "lower", "modelled", "bytes_loaded of the busiest device / link bandwidth / steps of the phase"
@@ -32,11 +32,11 @@ def replay_metrics() -> Iterator[Metric]:
     yield Metric(
         "memory_saved_share", "fraction", "higher", "exact", "memory_saved / all weights of a device without buffering"
     )
-    yield Metric("memory_reduction", "ratio", "higher", "exact", "all weights of a device / what is left of them")
+    yield Metric("memory_reduction", "ratio", "higher", "exact", "all weights of a device / weights that remain")
 
 
 def balance_metrics() -> Iterator[Metric]:
-    """What a replay says of a placement, at the point `balancer=greedy;devices=8`; of a floor, at `devices=8`."""
+    """Metrics of a placement, at the point `balancer=greedy;devices=8`; floors are at `devices=8`."""
     for name, formula in (
         ("max_load", "largest share of a step's choices that one device serves, over all test steps (paper 6.4)"),
         ("avg_max_load", "share of the busiest device of a step, mean over test steps (paper 6.4)"),
@@ -58,31 +58,33 @@ def balance_metrics() -> Iterator[Metric]:
             "routed",
             f"{which} end of load_gain's 95% interval (bootstrap over steps)",
         )
-    yield Metric("history_steps", "steps", "neither", "exact", "steps that placements were made from, all layers together")
-    yield Metric("test_steps", "steps", "neither", "exact", "steps that placements were judged on, all layers together")
+    yield Metric("history_steps", "steps", "neither", "exact", "steps that placements are based on, over all layers")
+    yield Metric("test_steps", "steps", "neither", "exact", "steps that placements are tested on, over all layers")
     yield Metric("device_slots", "slots", "lower", "exact", "experts of a layer on each device")
-    yield Metric("moved_experts", "experts", "lower", "routed", "slots whose expert contiguous placement has on another device")
+    yield Metric(
+        "moved_experts", "experts", "lower", "routed", "slots whose expert contiguous placement has on a different device"
+    )
     yield Metric("moved_bytes", "bytes", "lower", "routed", "bytes of moved_experts")
-    yield Metric("move_time", "ns", "lower", "timed", "time until every expert's weights are on the ranks of a placement")
+    yield Metric("move_time", "ns", "lower", "timed", "time until the weights of all experts are on their ranks")
     yield Metric(
         "payoff_steps",
         "steps",
         "lower",
         "timed",
-        "move_time / (step_latency under contiguous placement - step_latency); none where that is not longer",
+        "move_time / (step_latency under contiguous placement - step_latency); absent if that is not positive",
     )
     yield Metric("device_load", "fraction", "neither", "routed", "share of a test step's choices that the device serves, mean")
     yield Metric(
         "virtual_comm_tokens", "tokens", "lower", "routed", "tokens that leave their device for an expert, per step, one way"
     )
-    yield Metric("virtual_comm_bytes", "bytes", "lower", "routed", "bytes of virtual_comm_tokens, there and back")
+    yield Metric("virtual_comm_bytes", "bytes", "lower", "routed", "bytes of virtual_comm_tokens, both ways")
     yield Metric(
         "virtual_comm_time",
         "ns",
         "lower",
         "modelled",
-        "all-to-alls of a step until the slowest device is done, mean over steps",
+        "time of a step's all-to-alls until the slowest device is done, mean over steps",
     )
     yield Metric(
-        "virtual_wait_time", "ns", "lower", "modelled", "virtual_comm_time - a device's own, mean over devices and steps"
+        "virtual_wait_time", "ns", "lower", "modelled", "virtual_comm_time - the device's own time, mean over devices and steps"
     )

@@ -31,7 +31,7 @@ def document_of(comparison: Comparison) -> Document:
     same = [one for one in comparison.findings if one.verdict == "same"]
     described = [one for one in comparison.findings if one.verdict == "inconclusive" and not one.gated]
     document += folded(f"{len(same)} unchanged metrics", same)
-    document += folded(f"{len(described)} timed metrics that are not gated", described)
+    document += folded(f"{len(described)} timed metrics without a gate", described)
     for verdict in ("not comparable", "removed", "new"):
         document += listed(verdict, comparison.of(verdict))
     return document

@@ -63,13 +63,13 @@ def interval(gain: Gain) -> str:
     return f"{percent(gain.value)} (95% interval {percent(gain.low)} to {percent(gain.high)})"
 
 
-def threshold(gain: Gain, before: float, floor: float | None, who: str = "device") -> str:
+def threshold(gain: Gain, before: float, floor: float | None, unit: str = "device") -> str:
     """The busiest-device share that decides, or how many steps would decide; `before` is the share under contiguous placement."""
     if gain.verdict != "too little evidence":
         limit = before * (1 - WORTH)
         out_of_reach = floor is not None and floor > limit
         remark = "; no placement without copies reaches it" if out_of_reach else ""
-        return f"Threshold: busiest-{who} share below {percent(limit)} ({WORTH:.0%} better than contiguous){remark}."
+        return f"Threshold: busiest-{unit} share below {percent(limit)} ({WORTH:.0%} better than contiguous){remark}."
     needed = gain.steps_needed
     if needed is None:
         return f"The gain is too close to the {WORTH:.0%} threshold for any number of steps to decide."

@@ -15,9 +15,9 @@ def content(placement: Placement) -> Document:
         for number, held in enumerate(ranks)
     ]
     copies = sum(len(placement.logical(layer)) for layer in placement.layers) - placement.num_experts * len(placement.layers)
-    whose = f" for the model {placement.model_hash[:12]}" if placement.model_hash else ""
+    model = f" for the model {placement.model_hash[:12]}" if placement.model_hash else ""
     sentence = (
-        f"{placement.num_experts} experts in each of {len(placement.layers)} layers on {placement.num_ranks} ranks{whose}, "
+        f"{placement.num_experts} experts in each of {len(placement.layers)} layers on {placement.num_ranks} ranks{model}, "
         f"{copies} copies."
     )
     caption = "moved = experts that contiguous placement (an equal block on each rank) has on a different rank"

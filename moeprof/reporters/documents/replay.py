@@ -73,10 +73,10 @@ def advice_line(results: RunMetrics, advice: Advice) -> Iterator[str]:
     remarks = [f"MIN, which needs future accesses: {percent(bound)}"] if bound is not None else []
     worst = replay_results.worst(results, advice.phase, advice.policy, advice.size)
     remarks += [f"worst, {place(*worst[1:])}: {percent(worst[0])}"] if worst else []
-    beside = f" ({'; '.join(remarks)})" if remarks else ""
+    details = f" ({'; '.join(remarks)})" if remarks else ""
     everything = advice.size == num_slots(results)
     what = "keep all experts resident" if everything else f"{advice.policy} with {size_in_words(results, advice.size)}"
-    yield f"Recommendation: {what}. In {advice.phase}, {percent(advice.miss_rate)} of accesses miss{beside}."
+    yield f"Recommendation: {what}. In {advice.phase}, {percent(advice.miss_rate)} of accesses miss{details}."
 
 
 def num_slots(results: RunMetrics) -> int | None:

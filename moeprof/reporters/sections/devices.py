@@ -93,19 +93,15 @@ def signed(fraction: float) -> str:
 
 def load_curves(results: RunMetrics, phase: str) -> Curves:
     """Avg max load over the number of devices, with a curve per balancer and the floor."""
-    numbers = results.record.balanced.devices
-
-    def points(metric: str, name: str) -> list[tuple[float, float]]:
-        found = ((devices, balancer_value(results, metric, phase, name, devices)) for devices in numbers)
-        return [(devices, value) for devices, value in found if value]
-
-    curves = [(name, points("avg_max_load", name)) for name in results.record.balanced.balancers]
-    curves.append(("floor", points("avg_max_load_floor", "")))
+    here = results.at(phase=phase)
+    curves = {
+        name: here.curve("avg_max_load", "devices", other={"balancer": name}) for name in results.record.balanced.balancers
+    } | {"floor": here.curve("avg_max_load_floor", "devices")}
     return Curves(
         f"Avg max load by number of devices, {phase}",
         "devices",
         "busiest-device share, mean over steps",
-        curves,
+        [(name, [point for point in points if point[1] > 0]) for name, points in curves.items()],
         "Floor for placements without copies: max(1 / devices, share of the hottest expert).",
         write_y=percent,
     )

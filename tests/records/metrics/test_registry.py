@@ -88,7 +88,7 @@ def record_and_write(table: MetricTable, row: MetricRow, path: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_not_recorded(tmp_path: Path, value: float) -> None:
     table = MetricTable()
-    with pytest.raises(ValueError, match=f"capacity is {value}: a number that cannot be computed is left out"):
+    with pytest.raises(ValueError, match=f"capacity is {value}: a number that cannot be computed must be omitted"):
         record_and_write(table, MetricRow("capacity", value), tmp_path / "metrics.csv")
 
 

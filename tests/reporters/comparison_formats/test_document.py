@@ -76,7 +76,7 @@ def test_the_table_holds_what_changed_worst_first() -> None:
 
 def test_what_is_the_same_or_only_described_is_folded() -> None:
     same, described = (block for block in document_of(one_of_each()) if isinstance(block, Details))
-    assert (same.title, described.title) == ("1 unchanged metrics", "2 timed metrics that are not gated")
+    assert (same.title, described.title) == ("1 unchanged metrics", "2 timed metrics without a gate")
     tables = [table for block in (same, described) for table in block.blocks if isinstance(table, Table)]
     assert [row[3] for table in tables for row in table.rows] == ["waste_factor", "throughput_low", "throughput_high"]
     assert "p" not in tables[0].columns  # nothing stands in it
