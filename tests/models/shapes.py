@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,6 +18,18 @@ from moeprof.records.recipe.recipe import Recipe
 
 POSITIONS = ("sinusoidal", "rotary", "alibi")
 ALL_REAL = Step(real_T=None)
+
+every_form = pytest.mark.parametrize(
+    "form",
+    [
+        {"ffn": "mlp"},
+        {"ffn": "mlp", "ffn_bias": False},
+        {"ffn": "gated", "activation": "silu"},
+        {"ffn": "gated", "activation": "gelu", "ffn_bias": False},
+    ],
+    ids=["mlp", "mlp-no_bias", "gated", "gated-no_bias"],
+)
+"""Keys of [model] for each FFN form, with and without biases."""
 
 
 def small(workload: str, *, capacity_fraction: float = 1.0, top_k: int = 2, seed: int = 0, **model: Any) -> Recipe:

@@ -1,7 +1,9 @@
 """From recipes to models: the paper's parameter counts, closed forms against the model itself, twins."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,12 +12,14 @@ from moeprof.analysis.model_size import parameters_by_part, weight_bytes
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model, build_model, make_model, num_parameters
 from moeprof.models.language_model import LanguageModel
+from moeprof.models.transformer import DenseFFN
 from moeprof.models.translation_model import TranslationModel
 from moeprof.moe.layer import MoELayer, force_routing, moe_layers, use_variant
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import Variant
+from tests.moe import plain
 
-from .shapes import ALL_REAL, real_up_to, remembered, small, step_of, words
+from .shapes import ALL_REAL, every_form, lively, real_up_to, remembered, small, step_of, words
 
 BUILTIN = ("lm-tiny", "lm-small", "lm-15b", "lm-52b", "mt-tiny", "mt-small", "mt-54b")
 GPUS = 8
@@ -37,6 +41,14 @@ def parts_of(model: Model) -> dict[str, int]:
             part = next(iter(words & {"router", "experts"}), "dense_ffn")
         parts[part] += parameter.numel()
     return parts
+
+
+@every_form
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("workload", ["lm", "mt"])
+def test_the_closed_forms_agree_with_the_model_of_any_ffn_form(workload: str, dense: bool, form: dict[str, Any]) -> None:
+    recipe = small(workload, **form)
+    assert parameters_by_part(recipe.model, dense=dense) == parts_of(make_model(recipe, dense=dense))
 
 
 @pytest.mark.parametrize("name", BUILTIN)
@@ -120,16 +132,34 @@ def test_the_dense_twin_has_every_ffn_dense_at_the_same_width(workload: str) -> 
     force_routing(twin, None)  # nothing to force, and no error
 
 
-def test_a_model_with_one_expert_is_its_dense_twin() -> None:
+@every_form
+def test_a_model_with_one_expert_is_its_dense_twin(form: dict[str, Any]) -> None:
     """Routing to the only expert computes what a dense FFN with its weights computes."""
-    recipe = small("lm", experts=1, top_k=1)
-    model, twin = build_model(recipe), build_model(recipe, dense=True)
+    recipe = small("lm", experts=1, top_k=1, **form)
+    model, twin = build_model(recipe), lively(build_model(recipe, dense=True))
+    model.load_state_dict(twin.state_dict(), strict=False)
     assert isinstance(model, LanguageModel)
     for layer, dense in zip(model.layers, twin.layers, strict=True):
         if isinstance(layer.ffn, MoELayer):
-            layer.ffn.experts.w1[0] = dense.ffn.w1.weight.T
-            layer.ffn.experts.w2[0] = dense.ffn.w2.weight.T
+            for matrix in recipe.model.ffn_form.matrices:
+                layer.ffn.experts.weights[matrix.name][0] = dense.ffn.get_parameter(f"{matrix.name}.weight").T
+                if recipe.model.ffn_bias:
+                    layer.ffn.experts.weights[matrix.bias][0] = dense.ffn.get_parameter(f"{matrix.name}.bias")
     torch.testing.assert_close(model(words(2, 5), ALL_REAL), twin(words(2, 5), ALL_REAL), rtol=1e-4, atol=1e-5)
+
+
+@every_form
+def test_a_dense_ffn_is_the_plain_one(form: dict[str, Any]) -> None:
+    """In float64, weights transposed and biases under the names that plain loops use."""
+    model = small("lm", **form).model
+    dense = DenseFFN(model).double().requires_grad_(False)
+    names = {f"{matrix.name}.weight": matrix.name for matrix in model.ffn_form.matrices}
+    names |= {f"{matrix.name}.bias": matrix.bias for matrix in model.ffn_form.matrices}
+    tensors = {names[name]: parameter.numpy().T for name, parameter in dense.named_parameters()}
+    assert tensors.keys() == model.ffn_shapes.keys()
+    x_TD = torch.randn(3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = np.array([plain.ffn(x_D, tensors, model.activation) for x_D in x_TD.numpy()])
+    torch.testing.assert_close(dense(x_TD), torch.from_numpy(expected))
 
 
 def test_lm_15b_runs_from_end_to_end_on_meta_tensors() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from moeprof.models.build import Model, build_model
 from moeprof.models.initialise import CHUNK, fill_uniform, initialise
 
-from .shapes import small
+from .shapes import every_form, small
 
 LM_SHA256 = "35c0137f6476742e4e2f2c75348f92b3a5d0eea593b00c624d80e348a400547c"
 MT_SHA256 = "b35d6e52c97f9aad29b98478d78c51802d0f9043917089f14f0b357335ef05f7"
@@ -69,6 +70,8 @@ def test_two_parameters_of_one_shape_are_not_alike() -> None:
         ("layers.1.ffn.router.weight", (512, 64), 2 / 576),
         ("layers.1.ffn.experts.w1", (8, 64, 256), 2 / 320),
         ("layers.1.ffn.experts.w2", (8, 256, 64), 2 / 320),
+        ("layers.1.ffn.experts.gate", (8, 64, 256), 2 / 320),
+        ("layers.1.ffn.experts.down", (8, 256, 64), 2 / 320),
     ],
 )
 def test_matrices_are_uniform_with_the_stated_variance(name: str, shape: tuple[int, ...], variance: float) -> None:
@@ -96,11 +99,12 @@ def one_parameter(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return model.get_parameter(name).detach()
 
 
-def test_norms_are_one_and_biases_zero() -> None:
-    for name, parameter in build_model(small("mt")).named_parameters():
+@every_form
+def test_norms_are_one_and_biases_zero(form: dict[str, Any]) -> None:
+    for name, parameter in build_model(small("mt", **form)).named_parameters():
         if "norm" in name and name.endswith("weight"):
             assert parameter.eq(1).all(), name
-        if name.rsplit(".", 1)[-1] in ("bias", "b1", "b2"):
+        if name.endswith(("bias", ".b1", ".b2")):
             assert parameter.eq(0).all(), name
 
 

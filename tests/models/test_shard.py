@@ -1,6 +1,7 @@
 """Every rank holds its own experts and all of the rest, whether drawn or read."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from moeprof.parallel.group import Group
 from moeprof.records.recipe.recipe import Recipe
 from tests.models.checkpoints import save_checkpoint
 
-from .shapes import lively, small
+from .shapes import every_form, lively, small
 
 
 def on(size: int, recipe: Recipe) -> Recipe:
@@ -22,12 +23,15 @@ def on(size: int, recipe: Recipe) -> Recipe:
 @pytest.mark.parametrize("workload", ["lm", "mt"])
 @pytest.mark.parametrize("read", [True, False], ids=["read", "drawn"])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_the_experts_of_all_ranks_together_are_those_of_the_model(tmp_path: Path, workload: str, read: bool, size: int) -> None:
-    recipe = small(workload, dim=10, ffn_dim=7)
+@every_form
+def test_the_experts_of_all_ranks_together_are_those_of_the_model(
+    tmp_path: Path, workload: str, read: bool, size: int, form: dict[str, Any]
+) -> None:
+    recipe = small(workload, dim=10, ffn_dim=7, **form)
     whole = build_model(recipe)
     if read:
         save_checkpoint(lively(whole), tmp_path / "weights.safetensors")
-        recipe = small(workload, dim=10, ffn_dim=7, checkpoint=str(tmp_path / "weights.safetensors"))
+        recipe = small(workload, dim=10, ffn_dim=7, checkpoint=str(tmp_path / "weights.safetensors"), **form)
     ranks = [dict(build_model(on(size, recipe), group=Group(rank, size)).named_parameters()) for rank in range(size)]
     for rank in ranks:
         assert sum(parameter.nbytes for parameter in rank.values()) == weight_bytes(recipe.model, ranks=size)

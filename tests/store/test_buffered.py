@@ -2,8 +2,9 @@
 
 import random
 import time
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,13 +18,17 @@ from moeprof.moe.kernels.grouped_mm import grouped_mm
 from moeprof.moe.kernels.loop import loop
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
+from moeprof.records.ffn.gated import GATED
 from moeprof.records.ffn.mlp import MLP
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
 from moeprof.store.buffered import BufferedStore
+from moeprof.store.ledger import Ledger
 from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
+from moeprof.store.tier import HostTier
+from tests.moe import plain
 
-from .shelves import DIM, Watched, in_memory, on_disk, steps, store, weights_of
+from .shelves import DIM, FFN_DIM, Watched, in_memory, on_disk, steps, store, weights_of
 
 GELU = make_ffn(MLP, "gelu")
 ONLINE = [name for name, policy in EVICTION.items() if not policy.needs_future]
@@ -92,6 +97,36 @@ def test_outputs_are_the_same_bit_for_bit_in_the_same_row_groups(seed: int, num_
         groups = [sorted(group, key=lambda expert: plan.slots[expert]) for group in groups] if plan else groups
         found = run_experts(loop, inputs, buffered, GELU)
         assert torch.equal(found, loop(inputs, weights, GELU) if whole else in_groups(weights, inputs, groups))
+    buffered.ledger.close()
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), num_experts=st.integers(1, 6), bias=st.booleans(), data=st.data())
+def test_gated_experts_in_slots_compute_what_plain_loops_do(
+    seed: int, num_experts: int, bias: bool, data: st.DataObject
+) -> None:
+    layout = RecordLayout(GATED.shapes(DIM, FFN_DIM, bias=bias), torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: torch.randn(num_experts, *shape, generator=generator) for name, shape in layout.tensors.items()}
+
+    def fill(_: str, expert: int, into: ExpertWeights) -> None:
+        for name, view in into.items():
+            view.copy_(weights[name][expert])
+
+    tier = HostTier.filled(layout, [("1", expert) for expert in range(num_experts)], fill, pinned=False)
+    slots = data.draw(st.integers(1, num_experts))
+    buffered = BufferedStore("1", range(num_experts), slots, make_eviction("lru"), layout, Ledger(tier))
+    stacked = {name: whole.double().numpy() for name, whole in weights.items()}
+    for loads in steps(seed, num_experts, 3):
+        inputs = rows_of(loads, seed)
+        buffered.expect(inputs.offsets)
+        found_RD = run_experts(loop, inputs, buffered, make_ffn(GATED, "silu"))
+        expected = [
+            plain.ffn(row_D, plain.of_expert(stacked, expert), "silu")
+            for expert, (first, last) in enumerate(pairwise(inputs.bounds))
+            for row_D in inputs.rows_RD[first:last].double().numpy()
+        ]
+        torch.testing.assert_close(found_RD, torch.tensor(np.array(expected).reshape(-1, DIM)).float(), rtol=1e-3, atol=1e-3)
     buffered.ledger.close()
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from moeprof.instrument.memory import MemoryTracker
 from moeprof.moe.experts import ExpertRows, Kernel, make_ffn, run_experts
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.kernels.auto import auto
@@ -53,6 +54,17 @@ def test_a_row_goes_through_the_expert_of_its_segment(
     experts, inputs = make_experts(len(loads), form=form, bias=bias), segments(loads)
     outputs_RD = kernel(inputs, experts.weights, make_ffn(form, activation))
     torch.testing.assert_close(outputs_RD, by_hand(inputs, experts, activation), rtol=1e-4, atol=1e-4)
+
+
+@every_ffn
+def test_a_padded_buffer_needs_as_many_hidden_buffers_as_its_form_says(form: FFNForm, bias: bool, activation: str) -> None:
+    """Without values, D far below F: beside the outputs of D, only rows x F count."""
+    experts, inputs = make_experts(2, 8, 512, form, bias=bias).to("meta"), padded(2, 50, 8)
+    inputs = ExpertRows(inputs.rows_RD.to("meta"), inputs.offsets)
+    tracker = MemoryTracker(experts)
+    with torch.inference_mode(), tracker.observing():
+        bmm(inputs, experts.weights, make_ffn(form, activation))
+    assert tracker.bytes.peak.total == form.hidden_buffers * 100 * 512 * 4
 
 
 @for_segments
