@@ -201,7 +201,7 @@ def container_class(program: Program) -> list[str]:
 
 
 def add_method(program: Program, attributes: list[str]) -> list[str]:
-    """A guarded append."""
+    """A method that appends unless a limit is reached."""
     stream, theme = program.stream, program.theme
     guarded = stream.pick(attributes)
     return [

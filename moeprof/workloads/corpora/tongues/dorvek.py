@@ -130,7 +130,7 @@ def verbal(tree: Clause) -> list[str]:
 
 
 def circumstance(tree: Circumstance | None) -> list[str]:
-    """Phrase and postposition."""
+    """The phrase, then its postposition."""
     return [*phrase(tree.phrase), POSTPOSITIONS[tree.preposition]] if tree is not None else []
 
 

@@ -83,7 +83,7 @@ def verbs_of(frame: Frame, items: str) -> tuple[Verb, ...]:
 
 
 def qualities_of(items: str) -> tuple[Quality, ...]:
-    """Adjectives or adverbs."""
+    """Adjectives or adverbs of a lexicon entry."""
     return tuple(Quality(word, made) for word, _, made in map(entry, items.split()))
 
 

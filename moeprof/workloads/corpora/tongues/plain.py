@@ -76,7 +76,7 @@ def predicate(tree: Clause) -> list[str]:
 
 
 def adverbials(tree: Clause) -> list[str]:
-    """Manner, place, time."""
+    """Manner, place and time, in this order."""
     tokens = [tree.manner.word] if tree.manner else []
     if tree.place is not None:
         tokens += [tree.place.preposition, *phrase(tree.place.phrase, "object")]

@@ -167,7 +167,7 @@ def frequency(word: Quality | None) -> list[str]:
 
 
 def circumstance(tree: Circumstance | None) -> list[str]:
-    """Preposition and phrase."""
+    """The preposition, then its phrase."""
     return [PREPOSITIONS[tree.preposition], *phrase(tree.phrase)] if tree is not None else []
 
 
