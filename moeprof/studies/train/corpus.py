@@ -109,7 +109,7 @@ class TextCorpus:
         return [BOS, *stream[start : start + self.length].tolist()]
 
 
-Pair = tuple[str, str, str]
+TaggedPair = tuple[str, str, str]
 """Language, source, target."""
 
 
@@ -120,14 +120,14 @@ class PairCorpus:
         self.recipe, self.train = recipe, recipe.train
         self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
         self.hashes: dict[str, str] = {}
-        self.pairs: list[Pair] = []
-        self.held: dict[str, list[Pair]] = {}
+        self.pairs: list[TaggedPair] = []
+        self.held: dict[str, list[TaggedPair]] = {}
         for language in recipe.data.files or default_languages(recipe):
             pairs, self.held[language] = self.read(language)
             self.hashes[language] = hash_of(side for pair in pairs for side in pair[1:])
             self.pairs += pairs
 
-    def read(self, language: str) -> tuple[list[Pair], list[Pair]]:
+    def read(self, language: str) -> tuple[list[TaggedPair], list[TaggedPair]]:
         """Training and held-out pairs."""
         if files := self.recipe.data.files:
             pairs = read_pairs(language, files[language], self.train.corpus_size).pairs
@@ -153,7 +153,7 @@ class PairCorpus:
     def heldout(self, per_domain: int) -> dict[str, Lesson]:
         return {language: self.taught(pairs[:per_domain]) for language, pairs in self.held.items()}
 
-    def taught(self, pairs: Sequence[Pair]) -> Lesson:
+    def taught(self, pairs: Sequence[TaggedPair]) -> Lesson:
         """Source with EOS; tag, target and EOS."""
         length, encode = self.train.sequence_length, self.tokenizer.encode
         sources = [[*encode(source)[: length - 1], EOS] for _, source, _ in pairs]
