@@ -55,7 +55,7 @@ def expert_bytes(model: ModelSection) -> int:
     return ffn_parameters(model) * model.bytes_per_element
 
 
-def record_bytes(model: ModelSection) -> int:
+def entry_bytes(model: ModelSection) -> int:
     """Of one expert in a slot: whole pages."""
     return -(-expert_bytes(model) // PAGE) * PAGE
 
@@ -72,7 +72,7 @@ def resident_layers(recipe: Recipe, variant: Variant) -> int:
 
 def slot_bytes(recipe: Recipe, variant: Variant) -> int:
     """Of the expert slots of a rank under a variant; 0 where all experts are resident."""
-    return len(recipe.buffered_layers(variant)) * variant.slots * record_bytes(recipe.model)
+    return len(recipe.buffered_layers(variant)) * variant.slots * entry_bytes(recipe.model)
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:

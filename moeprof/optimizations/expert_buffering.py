@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from moeprof.analysis.model_size import local_experts, record_bytes
+from moeprof.analysis.model_size import entry_bytes, local_experts
 from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
 from moeprof.records.disk import why_no_slow_tier
@@ -34,7 +34,7 @@ def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
     if slots is not None and memory is not None:
         raise UsageError("--slots and --fast-memory: both are given", "Give slots per layer, or bytes for all layers.")
     if memory is not None:
-        layers, size = len(recipe.model.moe_layers_of(buffered)), record_bytes(recipe.model)
+        layers, size = len(recipe.model.moe_layers_of(buffered)), entry_bytes(recipe.model)
         found = int(parsed(f"--fast-memory {memory}", str(memory)) // (layers * size))
         if not found:
             raise UsageError(

@@ -1,1 +1,1 @@
-"""Where expert weights live, and how they are handed to the kernels."""
+"""Where expert weights are kept, and how kernels get them."""

@@ -1,8 +1,8 @@
-"""Expert buffering (paper section V): a layer's experts in a fixed number of slots, loaded when a step uses them.
+"""Expert buffering (paper section V): a layer's experts in a fixed number of cache slots, loaded when a step uses them.
 
-The policy decides over a step's experts in the order of their ids before anything is moved; what it decides does not depend
-on time. Each slot then goes from one of the step's experts to the next as soon as that one has had its turn. L local experts,
-S slots, B bytes of a record.
+The eviction policy processes a step's experts in the order of their ids before any weights are moved, so its decisions do not
+depend on timing. A slot is reused within the step as soon as its expert has been computed. L local experts, S cache slots,
+B bytes of an entry.
 """
 
 from collections import deque
@@ -20,32 +20,32 @@ from moeprof.instrument.regions import Mark, stopwatch
 from moeprof.policies.cache import Access, Cache
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
+from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger, Load
-from moeprof.store.record import RecordLayout
 from moeprof.store.resident import Offsets, Wave
 
 
 @dataclass
 class Plan:
-    """What is left of a step; experts by their logical numbers."""
+    """The remaining work of a step; experts by their logical ids."""
 
     begun: Mark | None
-    """When its experts were known; None where nobody asks."""
+    """When the experts of the step were known; None without an expert-load probe."""
     accesses: list[Access] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)
-    """Where every active expert is found when its turn comes."""
+    """The cache slot of every active expert while it is computed."""
     loads: dict[int, Load] = field(default_factory=dict)
     arriving: deque[int] = field(default_factory=deque)
-    """Experts on their way, in order."""
+    """Experts being loaded, in order."""
     behind: dict[int, int] = field(default_factory=dict)
-    """By the expert that must have its turn first, the one that comes into its slot."""
+    """By expert that must be computed first, the one that is then loaded into its slot."""
     waits: list[tuple[Mark, Mark]] = field(default_factory=list)
-    """In which the layer stood still, as far as somebody asks."""
+    """Stalls of the layer; empty without an expert-load probe."""
 
     def groups(self) -> deque[list[int]]:
-        """Experts that were there, in as many groups as experts are loaded: those whose slots are wanted first go first.
+        """Cached experts in as many groups as experts are loaded, those whose slots are needed first at the front.
 
-        Which experts go together depends on the routing only, so that outputs have the same bits in every run.
+        The groups depend on the routing only, so that outputs have the same bits in every run.
         """
         hits = [access.expert for access in self.accesses if access.hit]
         wanted = [expert for expert in self.behind if expert not in self.loads]
@@ -56,12 +56,12 @@ class Plan:
 
 
 class BufferedStore:
-    """The slots of one layer on one device; every byte that comes into them comes through the ledger."""
+    """The cache slots of one layer on one device; all weights are moved by the ledger."""
 
     def __init__(
-        self, layer: str, held: Sequence[int], num_slots: int, eviction: Eviction, layout: RecordLayout, ledger: Ledger
+        self, layer: str, held: Sequence[int], num_slots: int, eviction: Eviction, layout: EntryLayout, ledger: Ledger
     ) -> None:
-        """`held` are the logical numbers of the L experts, in physical order; ValueError where slots are none, or too many."""
+        """`held` are the logical ids of the L experts, in physical order; ValueError unless there are 1 to L slots."""
         if not 1 <= num_slots <= len(held):
             raise ValueError(f"{num_slots} slots for {len(held)} experts")
         self.layer, self.held, self.eviction, self.layout, self.ledger = layer, held, eviction, layout, ledger
@@ -74,7 +74,7 @@ class BufferedStore:
 
     @property
     def num_slots(self) -> int:
-        """S."""
+        """S, the number of cache slots."""
         return len(self.slab_SB)
 
     @property
@@ -84,11 +84,11 @@ class BufferedStore:
 
     @property
     def resident_bytes(self) -> int:
-        """Of the slots, full or not."""
-        return self.num_slots * self.layout.record_bytes
+        """Size of all slots, full or empty."""
+        return self.num_slots * self.layout.entry_bytes
 
     def reset(self) -> None:
-        """Empties every slot; what is on its way comes to its end first."""
+        """Empties every slot, after waiting for loads in progress."""
         if self.plan is not None:
             for expert in self.plan.arriving:
                 self.plan.loads[expert].finished.wait()
@@ -100,7 +100,7 @@ class BufferedStore:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Whatever the block does, the slots hold afterwards what they held before; what that takes is in no visit."""
+        """Restores the contents of the slots after the block; these loads are not reported to a probe."""
         cache, slot_of, free = deepcopy((self.cache, self.slot_of, self.free))
         yield
         gone = [expert for expert, slot in slot_of.items() if self.slot_of.get(expert) != slot]
@@ -109,11 +109,11 @@ class BufferedStore:
             load = Load(self.layer, expert, self.slab_SB[slot_of[expert]])
             self.ledger.submit(load)
             self.ledger.wait(load)
-        self.cache, self.slot_of, self.free = cache, slot_of, free  # only now: where a load fails, nothing is there
+        self.cache, self.slot_of, self.free = cache, slot_of, free  # last, so that the store is empty if a load fails
 
     def expect(self, offsets: Offsets) -> None:
-        """Decides for the step's experts, and has the missing ones moved as far as their slots are free."""
-        if self.plan is not None:  # a step that broke off: nobody knows what is in the slots
+        """Applies the policy to the step's experts and starts loads whose slots are free."""
+        if self.plan is not None:  # an aborted step: the contents of the slots are unknown
             self.reset()
         watched = expert_load_probe() is not None
         if watched or len(self.slot_of) < len(self.held):
@@ -124,7 +124,7 @@ class BufferedStore:
                     self.begin(self.plan, experts)
 
     def begin(self, plan: Plan, experts: list[int]) -> None:
-        """Follows the policy through the step."""
+        """Plans slots and loads for the step as the policy decides."""
         plan.accesses = self.decided(experts)
         seen: set[int] = set()
         for access in plan.accesses:
@@ -140,24 +140,24 @@ class BufferedStore:
             seen.add(access.expert)
 
     def decided(self, experts: list[int]) -> list[Access]:
-        """What the policy does; where all have a slot nobody ever leaves, and there is nothing to decide."""
+        """The decisions of the policy; if every expert has a slot, none is evicted."""
         if self.all_fit:
             return [Access(expert, expert in self.slot_of) for expert in experts]
         return self.cache.batch(experts)
 
     def free_slot(self, expert: int) -> int:
-        """The expert's own where all have one, so that they lie in order; any otherwise."""
+        """A free slot; if every expert has a slot, its own, so that experts are in order."""
         return self.place_of[expert] if self.all_fit else self.free.pop()
 
     def submit(self, plan: Plan, expert: int) -> None:
-        """Has an expert moved into its slot, which nobody uses any longer."""
+        """Queues the load of an expert into its slot, which is no longer in use."""
         load = plan.loads[expert]
         load.free = self.released.get(plan.slots[expert])
         self.ledger.submit(load)
         plan.arriving.append(expert)
 
     def waves(self) -> Iterator[Wave]:
-        """What is there first, and each expert that arrives as soon as it is there."""
+        """Cached experts in groups, and between them each loaded expert as soon as it has arrived."""
         plan = self.plan
         if plan is None or (self.all_fit and not plan.loads):
             yield Wave(None, self.weights)
@@ -170,10 +170,10 @@ class BufferedStore:
                 self.release(plan, group)
         if plan is not None:
             self.plan = None
-            self.tell(plan)
+            self.report(plan)
 
     def arrived(self, plan: Plan) -> int:
-        """The next expert that was on its way, once it is there."""
+        """Waits for the next loaded expert and returns its id."""
         load = plan.loads[plan.arriving[0]]
         with region("expert_load", self.layer):
             started = None if plan.begun is None else self.watch.mark()
@@ -183,14 +183,14 @@ class BufferedStore:
         return plan.arriving.popleft()
 
     def places(self, plan: Plan, group: Sequence[int]) -> list[int]:
-        """The physical expert in every slot, -1 where none of the group is."""
+        """The physical expert in every slot, -1 if it is not in the group."""
         places = [-1] * self.num_slots
         for expert in group:
             places[plan.slots[expert]] = self.place_of[expert]
         return places
 
     def release(self, plan: Plan, group: Sequence[int]) -> None:
-        """The group had its turn: who waits for its slots can come."""
+        """Releases the slots of a computed group to the loads that wait for them."""
         for expert in group:
             if self.ledger.stream is not None:
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -199,8 +199,8 @@ class BufferedStore:
             if expert in plan.behind:
                 self.submit(plan, plan.behind.pop(expert))
 
-    def tell(self, plan: Plan) -> None:
-        """The probe, if there is one that asks, what the step did."""
+    def report(self, plan: Plan) -> None:
+        """Reports the accesses and stalls of the step to the expert-load probe, if there is one."""
         if (probe := expert_load_probe()) is not None and plan.begun is not None:
             ended = self.watch.mark()
             self.watch.settle()
@@ -210,15 +210,15 @@ class BufferedStore:
             self.watch.reuse()
 
     def use(self, plan: Plan, access: Access) -> ExpertUse:
-        """One access, once it had its turn."""
+        """The record of one access after its expert was computed."""
         load = plan.loads.get(access.expert)
         if load is None:
             return ExpertUse(access.expert, True, access.victim, 0, 0, 0)
         ended_ns = load.start_ns + load.took_ns
-        return ExpertUse(access.expert, False, access.victim, self.layout.record_bytes, load.start_ns, ended_ns)
+        return ExpertUse(access.expert, False, access.victim, self.layout.entry_bytes, load.start_ns, ended_ns)
 
 
 def active(offsets: Offsets) -> list[int]:
-    """Physical experts that have rows; bounds on a device are waited for."""
+    """Physical experts that have rows; waits for bounds that are on a device."""
     bounds = offsets.tolist() if isinstance(offsets, Tensor) else offsets
     return [expert for expert, (first, last) in enumerate(pairwise(bounds)) if first < last]

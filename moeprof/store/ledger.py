@@ -1,4 +1,4 @@
-"""The ledger: the only one that moves weights, in one thread, in the order in which they were asked for."""
+"""The ledger: the one thread that moves expert weights, in the order of the requests."""
 
 import atexit
 import threading
@@ -13,16 +13,16 @@ from moeprof.records.files import reason
 from moeprof.store.tier import Tier
 
 PATIENCE_S = 1.0
-"""What a load under way is given to come to its end before the process ends."""
+"""How long the end of the process waits for a load in progress."""
 
 
 class Load:
-    """An expert on its way into a slot."""
+    """The transfer of an expert into a cache slot."""
 
     def __init__(self, layer: str, expert: int, into_B: Tensor, free: "torch.cuda.Event | None" = None) -> None:
         self.layer, self.expert, self.into_B = layer, expert, into_B
         self.free = free
-        """When the device no longer needs what lies in the slot; None where the host knows that it does not."""
+        """When the device no longer needs the slot's old contents; None if it does not need them now."""
         self.start_ns = self.end_ns = 0
         self.error: MoeprofError | None = None
         self.begun: torch.cuda.Event | None = None
@@ -31,41 +31,41 @@ class Load:
 
     @property
     def done(self) -> bool:
-        """Whether the expert is there."""
+        """Whether the expert has arrived."""
         if self.there is None:
             return self.finished.is_set()
         return bool(self.there.query())  # type: ignore[no-untyped-call]
 
     @property
     def took_ns(self) -> int:
-        """How long it was moved; of one that is there."""
+        """Duration of a finished transfer."""
         if self.begun is None or self.there is None:
             return self.end_ns - self.start_ns
         return round(float(self.begun.elapsed_time(self.there)) * 1e6)
 
 
 class Ledger:
-    """Moves experts from a tier into slots; a thread begins with the first load and ends with the process or `close`."""
+    """Moves experts from a tier into cache slots; its thread starts with the first load and ends with the process or `close`."""
 
     def __init__(self, tier: Tier, device: str = "cpu", clock: Clock = wall_clock) -> None:
         self.tier, self.device, self.clock = tier, device, clock
         self.stream = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
-        """Of its own, so that copies and kernels overlap."""
+        """A separate stream, so that copies overlap with kernels."""
         self.queue: SimpleQueue[Load | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
         self.leaving = False
 
     def submit(self, load: Load) -> None:
-        """Returns at once."""
+        """Queues a load and returns immediately."""
         if self.thread is None:
             thread = threading.Thread(target=self.work, name="moeprof ledger", daemon=True)
             thread.start()
-            self.thread = thread  # one that did not start would have everybody wait
+            self.thread = thread  # set only after a successful start, so that no load waits for a thread that does not run
             atexit.register(self.leave)
         self.queue.put(load)
 
     def wait(self, load: Load) -> None:
-        """Until the expert is there; on a GPU it is the device that waits. MoeprofError where it could not be moved."""
+        """Waits until the expert has arrived; on a GPU the device waits. MoeprofError if the transfer failed."""
         load.finished.wait()
         if load.error is not None:
             raise load.error
@@ -73,20 +73,20 @@ class Ledger:
             torch.cuda.current_stream().wait_event(load.there)
 
     def work(self) -> None:
-        """The thread: whatever goes wrong with a load is told to the one who waits for it."""
+        """The thread's loop; an error is kept in the load and raised by `wait`."""
         while (load := self.queue.get()) is not None and not self.leaving:
             load.start_ns = self.clock()
             try:
                 self.move(load)
             except MoeprofError as error:
                 load.error = error
-            except BaseException as error:  # whatever it is, somebody waits
+            except BaseException as error:  # also KeyboardInterrupt: another thread waits for this load
                 load.error = failure(load, error)
             load.end_ns = self.clock()
             load.finished.set()
 
     def move(self, load: Load) -> None:
-        """One load, on a GPU in the ledger's own stream."""
+        """Transfers one expert, on a GPU in the ledger's stream."""
         if self.stream is None:
             self.tier.read(load.layer, load.expert, load.into_B)
             return
@@ -100,7 +100,7 @@ class Ledger:
             load.there = there
 
     def close(self) -> None:
-        """Ends the thread behind what was submitted."""
+        """Ends the thread after all queued loads."""
         if self.thread is not None:
             self.queue.put(None)
             self.thread.join()
@@ -108,7 +108,7 @@ class Ledger:
             atexit.unregister(self.leave)
 
     def leave(self) -> None:
-        """Begins no more loads: Python must not end while the thread is in torch, or the process is aborted."""
+        """Starts no more loads: the process would be aborted if Python ended while the thread is in torch."""
         self.leaving = True
         self.queue.put(None)
         if self.thread is not None:
@@ -116,11 +116,11 @@ class Ledger:
 
 
 def failure(load: Load, error: BaseException) -> MoeprofError:
-    """What could not be loaded, and why, in one line whatever the error says."""
+    """The error of a load with its cause, as one line."""
     why = reason(error) if isinstance(error, Exception) else type(error).__name__
     found = MoeprofError(
         f"expert {load.expert} of layer {load.layer} could not be loaded: {why}",
-        "Run it again; if it fails again, look at the disk.",
+        "Run it again; if it fails again, check the disk.",
     )
     found.__cause__ = error
     return found

@@ -1,4 +1,4 @@
-"""The plainest store: every expert stays on the device, and one wave hands out all of them."""
+"""The simplest store: every expert stays on the device, and one wave contains all of them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 Offsets = range | list[int] | Tensor
-"""Bounds of every expert's rows, one more than there are experts."""
+"""Bounds of each expert's rows, one more than there are experts."""
 
 
 class ExpertWeights(dict[str, Tensor]):
@@ -37,25 +37,25 @@ class ExpertWeights(dict[str, Tensor]):
 
 
 class Wave(NamedTuple):
-    """Weights that are there now."""
+    """Experts whose weights are on the device now."""
 
     experts: Sequence[int] | None
-    """The physical expert in each place of `weights`, -1 where the wave has none; None for all experts in order."""
+    """The physical expert at each index of `weights`, -1 if the wave has none there; None for all experts in order."""
     weights: ExpertWeights
 
 
 class Store(Protocol):
-    """Hands out weights wave by wave; a view is valid until the next wave is asked for."""
+    """Gives out weights wave by wave; the views of a wave are valid until the next wave."""
 
     weights: ExpertWeights
-    """All that there is room for."""
+    """Views of all experts or cache slots."""
 
     def expect(self, offsets: Offsets) -> None:
-        """Says which experts have rows in the step that begins, as soon as that is known."""
+        """Announces which experts have rows in the current step, as soon as that is known."""
         ...
 
     def waves(self) -> Iterator[Wave]:
-        """Covers every physical expert that has rows once, each wave with what the one before no longer needs."""
+        """Covers every physical expert that has rows once; a wave may reuse the memory of the one before."""
         ...
 
 
@@ -66,8 +66,8 @@ class ResidentStore:
         self.weights = weights
 
     def expect(self, offsets: Offsets) -> None:
-        """Nothing: all are there."""
+        """Does nothing, since all experts are on the device."""
 
     def waves(self) -> Iterator[Wave]:
-        """One wave."""
+        """A single wave of all experts."""
         yield Wave(None, self.weights)

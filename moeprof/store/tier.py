@@ -1,4 +1,4 @@
-"""Where experts that have no slot lie: tiers of memory, each of which can stand in front of a slower one."""
+"""Tiers of memory that hold the experts behind the cache slots; a tier can be a cache of a slower one."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -8,53 +8,53 @@ from torch import Tensor
 
 from moeprof.policies.cache import Cache
 from moeprof.policies.eviction.eviction import Eviction
-from moeprof.store.record import RecordLayout
+from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights
 
 ExpertKey = tuple[str, int]
-"""A layer, and the logical number of one of its experts."""
+"""A layer and the logical id of one of its experts."""
 
 Fill = Callable[[str, int, ExpertWeights], None]
-"""Writes the weights of an expert, by layer and logical number, into views without a first dimension."""
+"""Writes the weights of an expert, by layer and logical id, into views without a first dimension."""
 
 
 class Tier(Protocol):
-    """Holds every expert, or can get it."""
+    """A source of all experts of a model."""
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> None:
-        """Copies an expert's record; only ever called by one thread. MoeprofError where it cannot be had."""
+        """Copies an expert's entry; called from one thread only. MoeprofError if the entry cannot be read."""
         ...
 
 
 class HostTier:
-    """All records in memory beside the device, pinned where a GPU is to copy from it while it computes."""
+    """All entries in host memory, pinned if a GPU copies from it while it computes."""
 
-    def __init__(self, records: Mapping[ExpertKey, Tensor], *, pinned: bool = False) -> None:
-        self.records, self.pinned = dict(records), pinned
+    def __init__(self, entries: Mapping[ExpertKey, Tensor], *, pinned: bool = False) -> None:
+        self.entries, self.pinned = dict(entries), pinned
 
     @classmethod
-    def filled(cls, layout: RecordLayout, keys: list[ExpertKey], fill: Fill, *, pinned: bool) -> "HostTier":
-        """With the weights of these experts."""
+    def filled(cls, layout: EntryLayout, keys: list[ExpertKey], fill: Fill, *, pinned: bool) -> "HostTier":
+        """A tier with the weights of these experts."""
         tier = cls({}, pinned=pinned)
         tier.add(layout, keys, fill)
         return tier
 
-    def add(self, layout: RecordLayout, keys: list[ExpertKey], fill: Fill) -> None:
-        """The weights of these experts, as far as they are not there."""
-        for layer, expert in [key for key in keys if key not in self.records]:
-            record_B = torch.zeros(layout.record_bytes, dtype=torch.uint8, pin_memory=self.pinned)
-            fill(layer, expert, layout.weights(record_B[None]).map(lambda whole: whole[0]))
-            self.records[layer, expert] = record_B
+    def add(self, layout: EntryLayout, keys: list[ExpertKey], fill: Fill) -> None:
+        """Adds the weights of these experts unless they are present."""
+        for layer, expert in [key for key in keys if key not in self.entries]:
+            entry_B = torch.zeros(layout.entry_bytes, dtype=torch.uint8, pin_memory=self.pinned)
+            fill(layer, expert, layout.weights(entry_B[None]).map(lambda whole: whole[0]))
+            self.entries[layer, expert] = entry_B
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> None:
-        """From pinned memory the host need not wait for the device."""
-        into_B.copy_(self.records[layer, expert], non_blocking=True)
+        """Copies the entry; from pinned memory the host does not wait for the device."""
+        into_B.copy_(self.entries[layer, expert], non_blocking=True)
 
 
 class CachedTier:
-    """Some records in memory, all of them in a slower tier behind it: a tier made of two."""
+    """A cache of some entries in memory in front of a slower tier that has all of them."""
 
-    def __init__(self, layout: RecordLayout, num_slots: int, eviction: Eviction, slower: Tier, *, pinned: bool = False) -> None:
+    def __init__(self, layout: EntryLayout, num_slots: int, eviction: Eviction, slower: Tier, *, pinned: bool = False) -> None:
         self.slab_SB = layout.slab(num_slots, "cpu")
         if pinned:
             self.slab_SB = self.slab_SB.pin_memory()
@@ -64,11 +64,11 @@ class CachedTier:
         self.free = list(range(num_slots))
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> None:
-        """From memory where it is there, else through it."""
+        """Copies the entry from memory, after reading it from the slower tier if it is not cached."""
         number = self.numbers.setdefault((layer, expert), len(self.numbers))
         (access,) = self.cache.batch([number])
         self.free += [self.slots.pop(victim) for victim in access.victims if victim in self.slots]
-        if number not in self.slots:  # what could not be read before is not there, whatever the cache believes
+        if number not in self.slots:  # also if an earlier read of a cached entry failed
             self.slower.read(layer, expert, self.slab_SB[self.free[-1]])
             self.slots[number] = self.free.pop()
         into_B.copy_(self.slab_SB[self.slots[number]])

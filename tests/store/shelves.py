@@ -17,15 +17,15 @@ from moeprof.records.errors import MoeprofError
 from moeprof.records.ffn.mlp import MLP
 from moeprof.store.backing import RAM, BackingFile, Contents, backing, file_system
 from moeprof.store.buffered import BufferedStore
+from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger, Load
-from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import HostTier, Tier
 
 DIM, FFN_DIM = 8, 12
-LAYOUT = RecordLayout(MLP.shapes(DIM, FFN_DIM, bias=True), torch.float32)
+LAYOUT = EntryLayout(MLP.shapes(DIM, FFN_DIM, bias=True), torch.float32)
 LAYERS = ["1", "3"]
-RECORD_BYTES = 4096
+ENTRY_BYTES = 4096
 """Of 848 bytes of weights: 2 x 8 x 12 + 8 + 12 numbers of 4 bytes."""
 
 
@@ -48,14 +48,14 @@ def filling(num_experts: int) -> Callable[[str, int, ExpertWeights], None]:
     return fill
 
 
-def record_of(layer: str, expert: int, num_experts: int) -> bytes:
-    """The bytes of an expert's record: both matrices, both biases, zeros."""
+def entry_of(layer: str, expert: int, num_experts: int) -> bytes:
+    """The bytes of an expert's entry: both matrices, both biases, zeros."""
     one = weights_of(layer, num_experts).map(lambda whole: whole[expert])
-    return b"".join(one[name].numpy().tobytes() for name in ("w1", "w2", "b1", "b2")).ljust(RECORD_BYTES, b"\0")
+    return b"".join(one[name].numpy().tobytes() for name in ("w1", "w2", "b1", "b2")).ljust(ENTRY_BYTES, b"\0")
 
 
 def read_from(tier: Tier, layer: str, expert: int) -> bytes:
-    """What a tier says that an expert's record is."""
+    """What a tier says that an expert's entry is."""
     slab_1B = LAYOUT.slab(1, "cpu").fill_(255)
     tier.read(layer, expert, slab_1B[0])
     return slab_1B.numpy().tobytes()
@@ -72,7 +72,7 @@ def on_disk(num_experts: int) -> BackingFile:
 
 
 def in_memory(num_experts: int) -> HostTier:
-    """All records beside the device."""
+    """All entries beside the device."""
     keys = [(layer, expert) for layer in LAYERS for expert in range(num_experts)]
     return HostTier.filled(LAYOUT, keys, filling(num_experts), pinned=False)
 
@@ -93,7 +93,7 @@ class Watched:
 
 @dataclass
 class Failing:
-    """A tier that breaks down in its n-th reads, from 0, in the middle of the record."""
+    """A tier that breaks down in its n-th reads, from 0, in the middle of the entry."""
 
     behind: Tier
     breakdowns: Iterable[int] = ()

@@ -25,16 +25,16 @@ from moeprof.store.resident import ExpertWeights
 
 from .shelves import (
     CHILDREN,
+    ENTRY_BYTES,
     LAYERS,
-    RECORD_BYTES,
     bytes_read,
     contents,
+    entry_of,
     filling,
     half_written,
     on_disk,
     own_disk,
     read_from,
-    record_of,
     two_lines,
 )
 
@@ -60,8 +60,8 @@ def unasked(*_: object) -> None:
 
 
 def all_right(file: BackingFile) -> bool:
-    """Whether every record is what it should be."""
-    return all(read_from(file, *key) == record_of(*key, 4) for key in KEYS)
+    """Whether every entry is what it should be."""
+    return all(read_from(file, *key) == entry_of(*key, 4) for key in KEYS)
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
@@ -87,9 +87,9 @@ def leftovers() -> list[str]:
 # What is in the file
 
 
-def test_the_file_is_a_header_checksums_and_records_that_begin_at_pages(path: Path) -> None:
-    """Read with nothing of moeprof: magic, length, JSON, CRC-32 of each record, zeros up to a page, records."""
-    whole, records = path.read_bytes(), [record_of(*key, 4) for key in KEYS]
+def test_the_file_is_a_header_checksums_and_entries_that_begin_at_pages(path: Path) -> None:
+    """Read with nothing of moeprof: magic, length, JSON, CRC-32 of each entry, zeros up to a page, entries."""
+    whole, entries = path.read_bytes(), [entry_of(*key, 4) for key in KEYS]
     (length,) = struct.unpack("<Q", whole[16:24])
     assert whole[:16] == b"moeprof experts\n"
     assert whole[24 : 24 + length].decode() == (
@@ -97,15 +97,15 @@ def test_the_file_is_a_header_checksums_and_records_that_begin_at_pages(path: Pa
         '"dtype":"float32","num_experts":4,"layers":["1","3"]}'
     )
     sums = struct.unpack("<8I", whole[24 + length : 56 + length])
-    assert list(sums) == [zlib.crc32(record) for record in records]
+    assert list(sums) == [zlib.crc32(entry) for entry in entries]
     assert not any(whole[56 + length : 4096])
-    assert whole[4096:] == b"".join(records)
+    assert whole[4096:] == b"".join(entries)
 
 
 @pytest.mark.parametrize(("num_experts", "pages"), [(489, 1), (490, 2), (1001, 2), (1002, 3)])
 def test_checksums_of_many_experts_take_several_pages(num_experts: int, pages: int) -> None:
     """A header of 176 bytes and the digits of the number but one, and 8 bytes for each expert of two layers."""
-    assert contents(num_experts).first_record == pages * 4096
+    assert contents(num_experts).first_entry == pages * 4096
     assert contents(num_experts).file_bytes == (pages + 2 * num_experts) * 4096
 
 
@@ -138,18 +138,18 @@ def test_a_file_that_was_deleted_is_written_again(path: Path) -> None:
 # Where the bytes come from
 
 
-def test_every_read_comes_from_the_disk_also_the_second_of_the_same_record() -> None:
+def test_every_read_comes_from_the_disk_also_the_second_of_the_same_entry() -> None:
     file, asked = on_disk(4), 0
     read_from(file, "1", 0)  # whatever has to be loaded for the first read
     before = bytes_read()
     for layer, expert in (*KEYS, *[("1", 2)] * 200, *KEYS * 10):
         read_from(file, layer, expert)
-        asked += RECORD_BYTES
+        asked += ENTRY_BYTES
     assert asked == 288 * 4096
     assert bytes_read() - before == pytest.approx(asked, rel=0.05)
 
 
-def test_large_records_are_read_to_their_last_byte() -> None:
+def test_large_entries_are_read_to_their_last_byte() -> None:
     """2 x 512 x 512 numbers of 4 bytes and both biases: 513 pages, more than a disk moves at once."""
     large = contents(2).model_copy(update={"tensors": MLP.shapes(512, 512, bias=True), "layers": ["0"]})
 
@@ -160,7 +160,7 @@ def test_large_records_are_read_to_their_last_byte() -> None:
     file, slab_1B = backing(large, fill), large.layout.slab(1, "cpu")
     before = bytes_read()
     file.read("0", 1, slab_1B[0])
-    assert large.layout.record_bytes == 513 * 4096
+    assert large.layout.entry_bytes == 513 * 4096
     assert bytes_read() - before == pytest.approx(513 * 4096, rel=0.05)
     whole = large.layout.weights(slab_1B)
     assert [(weights == 10 + number).all().item() for number, weights in enumerate(whole.values(), 1)] == [True] * 4
@@ -187,7 +187,7 @@ def test_a_file_that_was_truncated_is_not_opened(path: Path, left: int) -> None:
     os.truncate(path, left)
     error = refused(backing, contents(4), unasked)
     assert str(error) == (
-        f"expert file {path}: it has {left:,} bytes, not 36,864\nDelete it: it is written again when it is needed."
+        f"expert file {path}: size is {left:,} bytes instead of 36,864\nDelete the file; it is written again when it is needed."
     )
     assert error.exit_code == 1
 
@@ -201,7 +201,7 @@ def test_a_file_that_is_truncated_while_it_is_open_gives_no_more_records(path: P
     os.truncate(path, left)
     for layer, expert in KEYS:
         error = refused(read_from, file, layer, expert)
-        assert error.what == f"expert file {path}: it was changed while it was in use"
+        assert error.what == f"expert file {path}: it was changed while in use"
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -211,12 +211,12 @@ def test_a_file_that_is_changed_in_place_while_it_is_open_gives_no_more_records(
     overwrite(path, 2 * 4096, b"\1")
     for layer, expert in KEYS:
         error = refused(read_from, file, layer, expert)
-        assert error.what == f"expert file {path}: it was changed while it was in use"
+        assert error.what == f"expert file {path}: it was changed while in use"
 
 
 def test_a_file_that_is_replaced_while_it_is_open_goes_on_serving_what_it_held(path: Path) -> None:
     file = BackingFile(path, contents(4))
-    assert read_from(file, "1", 0) == record_of("1", 0, 4)
+    assert read_from(file, "1", 0) == entry_of("1", 0, 4)
     other = path.with_name("other")
     other.write_bytes(os.urandom(path.stat().st_size))
     other.replace(path)
@@ -225,40 +225,40 @@ def test_a_file_that_is_replaced_while_it_is_open_goes_on_serving_what_it_held(p
     assert all_right(file)
 
 
-@pytest.mark.parametrize("record", [0, 5, 7])
+@pytest.mark.parametrize("entry", [0, 5, 7])
 @pytest.mark.parametrize("byte", [0, 500, 847, 4095])
-def test_a_flipped_byte_is_found_and_the_other_records_are_right(path: Path, record: int, byte: int) -> None:
-    where = 4096 * (1 + record) + byte
+def test_a_flipped_byte_is_found_and_the_other_entries_are_right(path: Path, entry: int, byte: int) -> None:
+    where = 4096 * (1 + entry) + byte
     overwrite(path, where, bytes([path.read_bytes()[where] ^ 1]))
     file = BackingFile(path, contents(4))
     for number, (layer, expert) in enumerate(KEYS):
-        if number != record:
-            assert read_from(file, layer, expert) == record_of(layer, expert, 4)
+        if number != entry:
+            assert read_from(file, layer, expert) == entry_of(layer, expert, 4)
             continue
         for _ in range(2):
             error = refused(read_from, file, layer, expert)
-            assert error.what == f"expert file {path}: expert {expert} of layer {layer} is not what was written (checksum)"
+            assert error.what == f"expert file {path}: expert {expert} of layer {layer} has a wrong checksum"
 
 
 def test_a_flipped_checksum_is_found_as_well(path: Path) -> None:
     overwrite(path, len(contents(4).header), b"\xff\xff\xff\xff")
     file = BackingFile(path, contents(4))
     assert "expert 0 of layer 1" in refused(read_from, file, "1", 0).what
-    assert read_from(file, "1", 1) == record_of("1", 1, 4)
+    assert read_from(file, "1", 1) == entry_of("1", 1, 4)
 
 
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"weights_hash": "a much longer hash than ours"}, "its weights_hash is another one"),
-        ({"weights_hash": ""}, "its weights_hash is another one"),
-        ({"tensors": {"w1": [8, 16]}}, "its tensors is another one"),
-        ({"num_experts": 40}, "its num_experts is another one"),
-        ({"dtype": "bfloat16"}, "its dtype is another one"),
-        ({"layers": ["3", "1"]}, "its layers is another one"),
-        ({"schema_version": 3}, "its schema_version is another one"),
-        ({"schema_version": 3, "compression": {"name": "zstd"}}, "its schema_version is another one"),
-        ({"compression": "zstd"}, "its header is another one"),
+        ({"weights_hash": "a much longer hash than ours"}, "weights_hash differs from what was expected"),
+        ({"weights_hash": ""}, "weights_hash differs from what was expected"),
+        ({"tensors": {"w1": [8, 16]}}, "tensors differs from what was expected"),
+        ({"num_experts": 40}, "num_experts differs from what was expected"),
+        ({"dtype": "bfloat16"}, "dtype differs from what was expected"),
+        ({"layers": ["3", "1"]}, "layers differs from what was expected"),
+        ({"schema_version": 3}, "schema_version differs from what was expected"),
+        ({"schema_version": 3, "compression": {"name": "zstd"}}, "schema_version differs from what was expected"),
+        ({"compression": "zstd"}, "header differs from what was expected"),
     ],
 )
 def test_a_file_with_another_header_is_refused_by_what_is_different(path: Path, changed: dict[str, Any], why: str) -> None:
@@ -266,20 +266,20 @@ def test_a_file_with_another_header_is_refused_by_what_is_different(path: Path, 
     document = json.dumps(contents(4).model_dump() | changed).encode()
     path.write_bytes((b"moeprof experts\n" + struct.pack("<Q", len(document)) + document).ljust(4096, b"\0") + bytes(4096 * 8))
     error = refused(backing, contents(4), unasked)
-    assert str(error) == f"expert file {path}: {why}\nDelete it: it is written again when it is needed."
+    assert str(error) == f"expert file {path}: {why}\nDelete the file; it is written again when it is needed."
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "it is no file of experts"),
-        (b"moeprof expert", "it is no file of experts"),
-        (bytes(9 * 4096), "it is no file of experts"),
-        (os.urandom(9 * 4096), "it is no file of experts"),
-        (b"moeprof experts\n", "its header is damaged"),
-        (b"moeprof experts\n" + b"\xff" * 9000, "its header is damaged"),
-        (b"moeprof experts\n" + struct.pack("<Q", 3) + b"[1]" + bytes(9000), "its header is damaged"),
-        (b"moeprof experts\n" + struct.pack("<Q", 2) + b"{}" + bytes(9000), "its schema_version is another one"),
+        (b"", "not an expert file"),
+        (b"moeprof expert", "not an expert file"),
+        (bytes(9 * 4096), "not an expert file"),
+        (os.urandom(9 * 4096), "not an expert file"),
+        (b"moeprof experts\n", "damaged header"),
+        (b"moeprof experts\n" + b"\xff" * 9000, "damaged header"),
+        (b"moeprof experts\n" + struct.pack("<Q", 3) + b"[1]" + bytes(9000), "damaged header"),
+        (b"moeprof experts\n" + struct.pack("<Q", 2) + b"{}" + bytes(9000), "schema_version differs from what was expected"),
     ],
 )
 def test_what_is_no_file_of_experts_is_refused(path: Path, data: bytes, why: str) -> None:
@@ -289,7 +289,7 @@ def test_what_is_no_file_of_experts_is_refused(path: Path, data: bytes, why: str
 
 def test_a_damaged_header_is_refused(path: Path) -> None:
     overwrite(path, 24, b"?")
-    assert refused(backing, contents(4), unasked).what == f"expert file {path}: its header is damaged"
+    assert refused(backing, contents(4), unasked).what == f"expert file {path}: damaged header"
 
 
 def test_a_folder_of_that_name_is_refused(path: Path) -> None:
@@ -370,8 +370,8 @@ def test_a_descriptor_that_cannot_be_had_is_no_lack_of_direct_io(path: Path, mon
 def test_too_little_room_is_known_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 36_863, 36_863))
     error = refused(backing, contents(4), unasked)
-    assert error.what == f"expert file {contents(4).path} of 36 KiB: 36.0 KiB are free on its disk"
-    assert error.remedy == "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
+    assert error.what == f"expert file {contents(4).path} of 36 KiB: only 36.0 KiB are free on its disk"
+    assert error.remedy == "Free some disk space, or set XDG_CACHE_HOME to a folder on a larger disk."
     assert leftovers() == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 36_864, 36_864))
     assert all_right(on_disk(4))
@@ -396,7 +396,7 @@ def test_a_disk_that_is_full_while_the_file_is_written_leaves_nothing(disk: Path
     """/dev/full is a disk that is."""
     path = contents(4).path
     path.parent.mkdir(parents=True)
-    whole = module.write_records
+    whole = module.write_entries
 
     def onto_full_disk(file: Any, *more: Any) -> None:
         descriptor = os.open("/dev/full", os.O_WRONLY)
@@ -405,10 +405,10 @@ def test_a_disk_that_is_full_while_the_file_is_written_leaves_nothing(disk: Path
         whole(file, *more)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "write_records", onto_full_disk)
+        patched.setattr(module, "write_entries", onto_full_disk)
         error = refused(on_disk, 4)
-    assert error.what == f"expert file {path} of 36 KiB: no space left on device while it was written"
-    assert error.remedy == "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
+    assert error.what == f"expert file {path} of 36 KiB: no space left on device while writing it"
+    assert error.remedy == "Free some disk space, or set XDG_CACHE_HOME to a folder on a larger disk."
     assert leftovers() == []
     assert all_right(on_disk(4))
 
@@ -460,7 +460,7 @@ def in_child(work: Any, *arguments: Any) -> Any:
 
 
 def told(sender: Connection, cache: Path) -> None:
-    """Whether all records are right, or the kind of the error and its lines."""
+    """Whether all entries are right, or the kind of the error and its lines."""
     os.environ["XDG_CACHE_HOME"] = str(cache)
     try:
         sender.send(all_right(on_disk(4)))
@@ -479,8 +479,8 @@ def test_a_file_that_may_not_grow_so_large_leaves_nothing(disk: Path) -> None:
     kind, message = in_child(with_small_files, disk)
     assert kind == "MoeprofError"
     assert message == (
-        f"expert file {contents(4).path} of 36 KiB: file too large while it was written\n"
-        "Make room, or set XDG_CACHE_HOME to a folder on a disk that has it."
+        f"expert file {contents(4).path} of 36 KiB: file too large while writing it\n"
+        "Free some disk space, or set XDG_CACHE_HOME to a folder on a larger disk."
     )
     assert leftovers() == []
     assert all_right(on_disk(4))
@@ -503,7 +503,7 @@ def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             one.chmod(0o755)
 
 
-CANNOT = "Set XDG_CACHE_HOME to a folder that can be written."
+CANNOT = "Set XDG_CACHE_HOME to a writable folder."
 
 
 def test_a_folder_that_cannot_be_written_will_do_where_the_file_is_there(public: Path) -> None:
@@ -537,7 +537,7 @@ def test_a_file_that_cannot_be_read_is_an_error(public: Path) -> None:
     contents(4).path.chmod(0o000)
     kind, message = in_child(as_nobody, public)
     assert kind == "MoeprofError"
-    assert message.startswith(f"expert file {contents(4).path}: permission denied\nSee that it can be read")
+    assert message.startswith(f"expert file {contents(4).path}: permission denied\nMake it readable")
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_error(disk: Path) -> None:
@@ -548,7 +548,7 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(disk: Path) -> None:
 
 
 def stuck(sender: Connection, cache: Path) -> None:
-    """Writes five of eight records and waits for weights that do not come."""
+    """Writes five of eight entries and waits for weights that do not come."""
     os.environ["XDG_CACHE_HOME"] = str(cache)
 
     def fill(layer: str, expert: int, into: ExpertWeights) -> None:

@@ -22,8 +22,8 @@ from moeprof.records.ffn.gated import GATED
 from moeprof.records.ffn.mlp import MLP
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
 from moeprof.store.buffered import BufferedStore
+from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger
-from moeprof.store.record import RecordLayout
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import HostTier
 from tests.moe import plain
@@ -105,7 +105,7 @@ def test_outputs_are_the_same_bit_for_bit_in_the_same_row_groups(seed: int, num_
 def test_gated_experts_in_slots_compute_what_plain_loops_do(
     seed: int, num_experts: int, bias: bool, data: st.DataObject
 ) -> None:
-    layout = RecordLayout(GATED.shapes(DIM, FFN_DIM, bias=bias), torch.float32)
+    layout = EntryLayout(GATED.shapes(DIM, FFN_DIM, bias=bias), torch.float32)
     generator = torch.Generator().manual_seed(seed)
     weights = {name: torch.randn(num_experts, *shape, generator=generator) for name, shape in layout.tensors.items()}
 
@@ -271,7 +271,7 @@ def test_a_visit_tells_what_was_moved_and_when() -> None:
     for loads in ([1, 0, 1, 0], [1, 0, 1, 1]):
         with observed_by(book):
             outputs(buffered, rows_of(loads))
-    assert [use.num_bytes for use in book.visits[1].uses] == [0, 0, buffered.layout.record_bytes]
+    assert [use.num_bytes for use in book.visits[1].uses] == [0, 0, buffered.layout.entry_bytes]
     assert book.visits[1].uses[0] == ExpertUse(0, True, -1, 0, 0, 0)
     loaded = book.visits[1].uses[2]
     assert 0 < loaded.start_ns < loaded.end_ns
@@ -281,15 +281,15 @@ def test_a_visit_tells_what_was_moved_and_when() -> None:
 @pytest.mark.parametrize(("slots", "saved_gib"), [(16, 0.0), (10, 2.2507), (5, 4.126), (1, 5.6267)])
 def test_the_papers_savings_by_the_stores_own_account_at_the_papers_shape(slots: int, saved_gib: float) -> None:
     """Table 5.5: 16 experts a device in each of the decoder's 6 MoE layers, bytes of fp16, on tensors without memory."""
-    layout = RecordLayout(MLP.shapes(2048, 8192, bias=True), torch.float16)
-    assert layout.record_bytes == layout.expert_bytes == 33_564_672 * 2
+    layout = EntryLayout(MLP.shapes(2048, 8192, bias=True), torch.float16)
+    assert layout.entry_bytes == layout.expert_bytes == 33_564_672 * 2
     with torch.device("meta"):
         fakes = [
             BufferedStore(f"dec.{layer}", range(16), slots, make_eviction("lifo"), layout, Fake())  # type: ignore[arg-type]
             for layer in (3, 7, 11, 15, 19, 23)
         ]
     assert all(fake.slab_SB.untyped_storage().nbytes() == fake.resident_bytes for fake in fakes)
-    saved_bytes = 16 * 6 * layout.record_bytes - sum(fake.resident_bytes for fake in fakes)
+    saved_bytes = 16 * 6 * layout.entry_bytes - sum(fake.resident_bytes for fake in fakes)
     assert saved_bytes / 2**30 == pytest.approx(saved_gib, abs=0.01)
 
 

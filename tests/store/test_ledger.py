@@ -28,11 +28,11 @@ from .shelves import (
     Failing,
     contents,
     endless,
+    entry_of,
     in_memory,
     on_disk,
     own_disk,
     read_from,
-    record_of,
     store,
     two_lines,
     weights_of,
@@ -80,7 +80,7 @@ def test_loads_come_in_the_order_in_which_they_were_asked_for_in_one_thread_that
     ledger.wait(loads[-1])
     assert [load.done for load in loads] == [True] * 8
     assert tier.read_keys == KEYS[::-1]
-    assert [content(load) for load in loads] == [record_of(*key, 4) for key in reversed(KEYS)]
+    assert [content(load) for load in loads] == [entry_of(*key, 4) for key in reversed(KEYS)]
     assert tier.threads == {ledger.thread.ident} if ledger.thread else False
     assert tier.threads != {threading.get_ident()}
     ledger.close()
@@ -130,7 +130,7 @@ def test_whatever_goes_wrong_reaches_the_one_who_waits_and_the_thread_lives_on(e
     again = load_of("3", 2)
     ledger.submit(again)
     ledger.wait(again)
-    assert [content(load) for load in (loads[0], loads[2], again)] == [record_of("3", expert, 4) for expert in (0, 1, 2)]
+    assert [content(load) for load in (loads[0], loads[2], again)] == [entry_of("3", expert, 4) for expert in (0, 1, 2)]
     ledger.close()
 
 
@@ -149,7 +149,7 @@ def test_close_ends_the_thread_behind_what_was_asked_for() -> None:
     assert thread.is_alive()
     ledger.close()
     assert not thread.is_alive()
-    assert [content(load) for load in loads] == [record_of("1", expert, 4) for expert in range(4)]
+    assert [content(load) for load in loads] == [entry_of("1", expert, 4) for expert in range(4)]
 
 
 def test_close_can_be_called_twice_and_before_any_load_and_a_ledger_can_go_on_after_it() -> None:
@@ -159,7 +159,7 @@ def test_close_can_be_called_twice_and_before_any_load_and_a_ledger_can_go_on_af
         load = load_of("1", 3)
         ledger.submit(load)
         waited(ledger, load)
-        assert content(load) == record_of("1", 3, 4)
+        assert content(load) == entry_of("1", 3, 4)
         ledger.close()
         ledger.close()
         assert ledger.thread is None
@@ -177,7 +177,7 @@ def test_a_thread_that_cannot_start_has_nobody_wait_for_it(monkeypatch: pytest.M
                 ledger.submit(load)
     ledger.submit(load)
     waited(ledger, load)
-    assert content(load) == record_of("1", 0, 4)
+    assert content(load) == entry_of("1", 0, 4)
     ledger.close()
 
 
@@ -204,7 +204,7 @@ def test_a_step_whose_file_is_changed_breaks_off(disk: Path) -> None:
     time.sleep(0.01)
     os.truncate(contents(4).path, 4096)
     for _ in range(2):
-        with pytest.raises(MoeprofError, match="it was changed while it was in use"):
+        with pytest.raises(MoeprofError, match="it was changed while in use"):
             outputs(buffered, inputs)
     buffered.ledger.close()
 
@@ -291,4 +291,4 @@ def test_a_process_that_is_killed_while_it_loads_leaves_nothing_but_a_whole_file
         raise AssertionError("the file is there")
 
     file = backing(contents(4), unasked)
-    assert [read_from(file, *key) for key in KEYS] == [record_of(*key, 4) for key in KEYS]
+    assert [read_from(file, *key) for key in KEYS] == [entry_of(*key, 4) for key in KEYS]

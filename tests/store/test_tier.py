@@ -19,17 +19,17 @@ from moeprof.store.ledger import Ledger
 from moeprof.store.tier import CachedTier
 
 from .shelves import (
+    ENTRY_BYTES,
     LAYERS,
     LAYOUT,
-    RECORD_BYTES,
     Failing,
     Watched,
     bytes_read,
+    entry_of,
     in_memory,
     on_disk,
     own_disk,
     read_from,
-    record_of,
     steps,
     two_lines,
     weights_of,
@@ -48,19 +48,19 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_memory_gives_every_record_byte_for_byte() -> None:
     tier = in_memory(4)
     for layer, expert in KEYS:
-        assert read_from(tier, layer, expert) == record_of(layer, expert, 4)
+        assert read_from(tier, layer, expert) == entry_of(layer, expert, 4)
 
 
 def test_a_file_gives_every_record_byte_for_byte(disk: Path) -> None:
     tier = on_disk(4)
     for layer, expert in random.Random(1).sample(KEYS, len(KEYS)):
-        assert read_from(tier, layer, expert) == record_of(layer, expert, 4)
+        assert read_from(tier, layer, expert) == entry_of(layer, expert, 4)
 
 
 def test_memory_in_front_of_a_file_gives_every_record_byte_for_byte(disk: Path) -> None:
     tier = CachedTier(LAYOUT, 3, make_eviction("lru"), on_disk(4))
     for layer, expert in random.Random(2).choices(KEYS, k=60):
-        assert read_from(tier, layer, expert) == record_of(layer, expert, 4)
+        assert read_from(tier, layer, expert) == entry_of(layer, expert, 4)
 
 
 def test_memory_in_front_holds_its_slots_and_no_more() -> None:
@@ -68,7 +68,7 @@ def test_memory_in_front_holds_its_slots_and_no_more() -> None:
     for layer, expert in random.Random(3).choices(KEYS, k=60):
         read_from(tier, layer, expert)
         assert len(tier.slots) + len(tier.free) == 3
-    assert tier.slab_SB.nbytes == 3 * RECORD_BYTES
+    assert tier.slab_SB.nbytes == 3 * ENTRY_BYTES
 
 
 @settings(deadline=None, max_examples=40)
@@ -82,7 +82,7 @@ def test_the_slower_tier_is_asked_for_the_misses_of_the_policy(asked: list[tuple
     for key in asked:
         (access,) = alone.batch([numbers.setdefault(key, len(numbers))])
         missed += [] if access.hit else [key]
-        assert read_from(tier, *key) == record_of(*key, 4)
+        assert read_from(tier, *key) == entry_of(*key, 4)
     assert slower.read_keys == missed
 
 
@@ -110,7 +110,7 @@ def test_a_slower_tier_that_breaks_down_is_never_believed_to_have_delivered(
             with pytest.raises(OSError, match="Input/output error"):
                 read_from(tier, *key)
         else:
-            assert read_from(tier, *key) == record_of(*key, 4)
+            assert read_from(tier, *key) == entry_of(*key, 4)
         assert slower.reads - before == (number not in there)
         there |= set() if fails else {number}
 
@@ -121,7 +121,7 @@ def test_what_could_not_be_read_is_read_at_the_next_occasion_and_then_kept() -> 
     for _ in range(2):
         with pytest.raises(OSError, match="Input/output error"):
             read_from(tier, "3", 2)
-    assert [read_from(tier, "3", 2) for _ in range(3)] == [record_of("3", 2, 4)] * 3
+    assert [read_from(tier, "3", 2) for _ in range(3)] == [entry_of("3", 2, 4)] * 3
     assert slower.reads == 3
 
 
@@ -150,7 +150,7 @@ def test_slots_before_memory_before_a_file_compute_what_resident_experts_compute
         missed += [] if behind.batch([number])[0].hit else [key]
     assert file.read_keys == missed
     assert len(missed) < misses
-    assert moved_bytes == pytest.approx(len(missed) * RECORD_BYTES, rel=0.05)
+    assert moved_bytes == pytest.approx(len(missed) * ENTRY_BYTES, rel=0.05)
     ledger.close()
 
 

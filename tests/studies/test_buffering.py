@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moeprof.analysis.caching.miss_counts import Accesses, misses
-from moeprof.analysis.model_size import expert_bytes, record_bytes, static_bytes, weight_bytes
+from moeprof.analysis.model_size import entry_bytes, expert_bytes, static_bytes, weight_bytes
 from moeprof.models.buffers import Buffers, contents_of
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
@@ -78,7 +78,7 @@ def test_the_misses_told_are_those_of_the_trace_replayed_from_cold_caches(micro:
     ((expected,),) = misses(accesses, LIFO, [3])
     assert value_of(run, "misses", phase="decode", variant=LABEL) == expected
     assert value_of(run, "expert_accesses", phase="decode", variant=LABEL) == keys.shape[1]
-    size = record_bytes(run.record.ran.model)
+    size = entry_bytes(run.record.ran.model)
     assert value_of(run, "bytes_loaded", phase="decode", variant=LABEL) == expected * size
     assert value_of(run, "worst_miss_rate", phase="decode", variant=LABEL) == pytest.approx(expected / keys.shape[1])
 
@@ -137,7 +137,7 @@ def test_loads_are_timed_beside_what_could_hide_them(micro: Micro, tmp_path: Pat
 def test_slots_count_as_memory_in_the_place_of_experts(micro: Micro, tmp_path: Path) -> None:
     run = buffered_run(micro("lm"), tmp_path / "run", 3, passes=(measure_memory,))
     recipe = run.record.ran
-    whole, size = weight_bytes(recipe.model), record_bytes(recipe.model)
+    whole, size = weight_bytes(recipe.model), entry_bytes(recipe.model)
     expected = whole - 8 * expert_bytes(recipe.model) + 3 * size
     assert value_of(run, "memory_static", variant=LABEL) == expected == static_bytes(recipe, buffered(3))
     assert value_of(run, "memory_at_peak", phase="score", variant=LABEL, category="expert_slots") == 3 * size
@@ -189,7 +189,7 @@ def test_buffering_comes_on_top_of_dynamic_gating_with_half_of_the_slots() -> No
 
 def test_fast_memory_is_shared_by_the_slots_of_all_buffered_layers() -> None:
     recipe = load_recipe("mt-54b", ["parallel.ranks=8"])
-    assert record_bytes(recipe.model) == 67_129_344
+    assert entry_bytes(recipe.model) == 67_129_344
     for gib, slots in ((1, 2), (2, 5), (100, 16)):
         found = variants("mt-54b", "parallel.ranks=8", "measure.device=cpu", **{"fast-memory": f"{gib}GiB"})
         assert found[-1].slots == slots
@@ -253,11 +253,11 @@ def test_a_file_that_changes_during_the_run_ends_it_with_two_lines_and_keeps_wha
 
     from moeprof.records.errors import MoeprofError
 
-    with pytest.raises(MoeprofError, match="changed while it was in use"):
+    with pytest.raises(MoeprofError, match="changed while in use"):
         buffered_run(micro("lm"), tmp_path / "run", 3, "measure.seed=7", passes=(spoil, measure_loads))
     record = Run.open(tmp_path / "run").record
     assert not record.valid
-    assert record.reasons[0].startswith(f"failed: expert file {path}: it was changed while it was in use")
+    assert record.reasons[0].startswith(f"failed: expert file {path}: it was changed while in use")
     path.unlink()
 
 

@@ -11,11 +11,11 @@ import torch
 
 from moeprof.analysis.model_size import (
     dynamic_layer_bytes,
+    entry_bytes,
     expert_bytes,
     ffn_parameters,
     flops_per_token,
     num_parameters,
-    record_bytes,
 )
 from moeprof.models import build
 from moeprof.models.build import build_model, make_model
@@ -76,7 +76,7 @@ def deep(workload: str = "lm", ranks: int = 1) -> Recipe:
 def test_parameters_and_sizes_follow_from_its_shapes(dense: bool) -> None:
     recipe = deep()
     assert ffn_parameters(recipe.model) == PARAMETERS
-    assert (expert_bytes(recipe.model), record_bytes(recipe.model)) == (4 * PARAMETERS, 12288)
+    assert (expert_bytes(recipe.model), entry_bytes(recipe.model)) == (4 * PARAMETERS, 12288)
     assert num_parameters(recipe.model, dense=dense) == build.num_parameters(make_model(recipe, dense=dense))
     usual = small("lm")
     more = PARAMETERS - (2 * 16 * 24 + 24 + 16)

@@ -1,4 +1,4 @@
-"""A record holds the weights of one expert, begins at a page and is a whole number of pages long."""
+"""An entry holds the weights of one expert, begins at a page and is a whole number of pages long."""
 
 import resource
 from multiprocessing.connection import Connection
@@ -11,16 +11,16 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from moeprof.records.errors import MoeprofError
 from moeprof.records.ffn.mlp import MLP
-from moeprof.store.record import RecordLayout
+from moeprof.store.entry import EntryLayout
 
 from .shelves import CHILDREN, two_lines
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
-def layout_of(dim: int, ffn_dim: int, dtype: torch.dtype) -> RecordLayout:
+def layout_of(dim: int, ffn_dim: int, dtype: torch.dtype) -> EntryLayout:
     """Of experts with two matrices and biases."""
-    return RecordLayout(MLP.shapes(dim, ffn_dim, bias=True), dtype)
+    return EntryLayout(MLP.shapes(dim, ffn_dim, bias=True), dtype)
 
 
 DIMS = [(1, 1), (3, 5), (8, 12), (64, 96), (96, 40)]
@@ -28,40 +28,40 @@ DIMS = [(1, 1), (3, 5), (8, 12), (64, 96), (96, 40)]
 
 @pytest.mark.parametrize(("dim", "ffn_dim"), DIMS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_record_is_its_weights_rounded_up_to_whole_pages(dim: int, ffn_dim: int, dtype: torch.dtype) -> None:
+def test_an_entry_is_its_weights_rounded_up_to_whole_pages(dim: int, ffn_dim: int, dtype: torch.dtype) -> None:
     layout = layout_of(dim, ffn_dim, dtype)
     numbers = 2 * dim * ffn_dim + dim + ffn_dim
     assert layout.expert_bytes == numbers * (4 if dtype == torch.float32 else 2)
-    assert layout.record_bytes % 4096 == 0
-    assert 0 <= layout.record_bytes - layout.expert_bytes < 4096
+    assert layout.entry_bytes % 4096 == 0
+    assert 0 <= layout.entry_bytes - layout.expert_bytes < 4096
 
 
 @pytest.mark.parametrize(
-    ("dim", "ffn_dim", "parameters", "mebibytes", "record_bytes"),
+    ("dim", "ffn_dim", "parameters", "mebibytes", "entry_bytes"),
     [(1024, 4096, 8_393_728, 16.01, 4099 * 4096), (2048, 8192, 33_564_672, 64.02, 16389 * 4096)],
 )
 def test_the_papers_experts_have_the_papers_sizes(
-    dim: int, ffn_dim: int, parameters: int, mebibytes: float, record_bytes: int
+    dim: int, ffn_dim: int, parameters: int, mebibytes: float, entry_bytes: int
 ) -> None:
     """LM and MT, in fp16: 16.01 MiB are 4,098.5 pages, and 64.02 MiB are 16,389."""
     layout = layout_of(dim, ffn_dim, torch.float16)
     assert layout.expert_bytes == 2 * parameters
     assert round(layout.expert_bytes / 2**20, 2) == mebibytes
-    assert layout.record_bytes == record_bytes
+    assert layout.entry_bytes == entry_bytes
 
 
 @pytest.mark.parametrize(("dim", "ffn_dim"), DIMS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_record_begins_at_a_page_and_its_numbers_lie_one_behind_the_other(
+def test_every_entry_begins_at_a_page_and_its_numbers_lie_one_behind_the_other(
     dim: int, ffn_dim: int, dtype: torch.dtype
 ) -> None:
     layout = layout_of(dim, ffn_dim, dtype)
     slab_SB = layout.slab(3, "cpu")
     assert slab_SB.data_ptr() % 4096 == 0
-    assert slab_SB.shape == (3, layout.record_bytes)
+    assert slab_SB.shape == (3, layout.entry_bytes)
     assert not slab_SB.any()
     whole, size = layout.weights(slab_SB), dtype.itemsize
-    matrix, stride = dim * ffn_dim, layout.record_bytes // size
+    matrix, stride = dim * ffn_dim, layout.entry_bytes // size
     begins = [(tensor.data_ptr() - slab_SB.data_ptr()) // size for tensor in whole.values()]
     assert begins == [0, 2 * matrix, matrix, 2 * matrix + ffn_dim]  # w1, b1, w2, b2
     assert [tuple(tensor.shape) for tensor in whole.values()] == [(3, dim, ffn_dim), (3, ffn_dim), (3, ffn_dim, dim), (3, dim)]
@@ -75,9 +75,9 @@ def test_views_show_the_numbers_that_lie_in_the_slab(dtype: torch.dtype, numpys:
     layout = layout_of(4, 6, dtype)
     numbers = np.arange(2 * 58).reshape(2, 58)
     slab_SB = layout.slab(2, "cpu")
-    for record, row in zip(slab_SB, numbers, strict=True):
+    for entry, row in zip(slab_SB, numbers, strict=True):
         written = np.frombuffer(row.astype(numpys).tobytes(), np.uint8)
-        record[: len(written)] = torch.from_numpy(written.copy())
+        entry[: len(written)] = torch.from_numpy(written.copy())
     w1_SDF, b1_SF, w2_SFD, b2_SD = (tensor.float().numpy() for tensor in layout.weights(slab_SB).values())
     assert np.array_equal(w1_SDF, numbers[:, :24].reshape(2, 4, 6))
     assert np.array_equal(w2_SFD, numbers[:, 24:48].reshape(2, 6, 4))
@@ -140,7 +140,7 @@ def test_a_slab_on_the_meta_device_has_no_memory(dtype: torch.dtype) -> None:
     layout = layout_of(2048, 8192, dtype)
     slab_SB = layout.slab(10**6, "meta")
     assert slab_SB.is_meta
-    assert slab_SB.nbytes == 10**6 * layout.record_bytes
+    assert slab_SB.nbytes == 10**6 * layout.entry_bytes
     assert [tensor.shape[0] for tensor in layout.weights(slab_SB).values()] == [10**6] * 4
 
 
