@@ -146,7 +146,7 @@ def prepare_caches(trace: Path, given: dict[str, Any]) -> Prepared:
         raise UsageError(f"--devices {given['devices']}: --cache takes a single number of devices", "Give one number.")
     options = CacheOptions(
         policies=listed("--policy", given["policies"], str),
-        slots=listed("--slots", given["slots"], int),
+        slots=listed("--slots", given["slots"], positive),
         budgets=listed("--budget", given["budget"], parse_bytes),
         access="batch" if given["access"] == "batch" else "sequential",
         phase=given["phase"],
@@ -191,10 +191,12 @@ def refuse_options_of(context: click.Context, other: str) -> None:
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1; ValueError otherwise."""
-    if (number := int(text)) < 1:
+    """A whole number of at least 1; ValueError otherwise."""
+    if not text.removeprefix("-").isdecimal():
+        raise ValueError("not a whole number")
+    if int(text) < 1:
         raise ValueError("must be at least 1")
-    return number
+    return int(text)
 
 
 def optional(option: str, text: str | None, parse: Callable[[str], Parsed]) -> Parsed | None:

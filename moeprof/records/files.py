@@ -46,7 +46,9 @@ def reason(error: Exception) -> str:
     """The cause of an error in one line, without the path of the file."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].lower())))
+        return ": ".join(
+            filter(None, (".".join(map(str, first["loc"])), first["msg"].lower().replace("input should be", "must be")))
+        )
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start}"
     if isinstance(error, OSError) and error.strerror:

@@ -248,7 +248,7 @@ def test_more_ranks_than_experts_or_a_number_that_does_not_divide_them_is_refuse
 ) -> None:
     code, _, stderr = moeprof("characterize", micro("lm"), "--ranks", ranks, "--out", tmp_path / "run")
     assert code == 2
-    assert f"model.experts 4 does not divide over parallel.ranks {ranks}" in stderr
+    assert f"model.experts 4 is not a multiple of parallel.ranks {ranks}" in stderr
     assert not (tmp_path / "run").exists()
 
 

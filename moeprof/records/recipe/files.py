@@ -108,7 +108,7 @@ def complaint(error: ErrorDetails) -> str:
         "model_type": "must be a section",
         "value_error": str(error.get("ctx", {}).get("error")),
     }
-    message = messages.get(error["type"], error["msg"].lower())
+    message = messages.get(error["type"], error["msg"].lower().replace("input should be", "must be"))
     return message if error["type"] in ("missing", "value_error") else f"{message}, got {error['input']!r}"
 
 

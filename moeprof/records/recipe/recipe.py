@@ -269,7 +269,7 @@ class Recipe(Section):
         if self.gating.top_k > model.experts:
             raise ValueError(f"gating.top_k is {self.gating.top_k}, but model.experts is {model.experts}")
         if model.experts % self.parallel.ranks:
-            raise ValueError(f"model.experts {model.experts} does not divide over parallel.ranks {self.parallel.ranks}")
+            raise ValueError(f"model.experts {model.experts} is not a multiple of parallel.ranks {self.parallel.ranks}")
         if not (model.encoder_moe_layers or model.decoder_moe_layers):
             raise ValueError(f"model.moe_every {model.moe_every} leaves no MoE layer")
         if foreign := [phase for phase in self.phases if phase not in PHASES[self.workload]]:

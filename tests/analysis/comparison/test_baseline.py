@@ -135,14 +135,14 @@ def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
     ("change", "what"),
     [
         (lambda _, subject, number: subject["numbers"].append(number), "subjects.0: value error, a metric is recorded twice"),
-        (lambda _, subject, number: number.update(value=float("nan")), "subjects.0.numbers.0.value: input should be a finite"),
+        (lambda _, subject, number: number.update(value=float("nan")), "subjects.0.numbers.0.value: must be a finite"),
         (lambda _, subject, number: number.update(value=10**400), "subjects.0.numbers.0.value: "),
         (lambda _, subject, number: number.update(value=None), "subjects.0.numbers.0.value: "),
         (
             lambda _, subject, number: number.update(samples=[[5, -1]]),
-            "subjects.0.numbers.0.samples.0.1: input should be greater",
+            "subjects.0.numbers.0.samples.0.1: must be greater",
         ),
-        (lambda _, subject, number: number.update(samples=[[0]]), "subjects.0.numbers.0.samples.0.0: input should be greater"),
+        (lambda _, subject, number: number.update(samples=[[0]]), "subjects.0.numbers.0.samples.0.0: must be greater"),
         (lambda _, subject, number: number.update(samples=[[float("inf")]]), "subjects.0.numbers.0.samples.0.0: "),
         (lambda _, subject, number: number.update(samples=[5, 6]), "subjects.0.numbers.0.samples.0: "),
         (lambda _, subject, number: number["address"].pop(), "subjects.0.numbers.0.address.9: field required"),

@@ -75,7 +75,7 @@ def test_a_run_that_was_never_finished_is_read_and_not_valid(tmp_path: Path) -> 
 @pytest.mark.parametrize("rounds", [[900, 0], [900, -1], [900, float("nan")], [900, float("inf")]])
 def test_rounds_that_no_clock_measured_are_refused(tmp_path: Path, rounds: list[float]) -> None:
     run = run_of(tmp_path / "run", rounds)
-    assert fault(lambda: measurement_of([run])).startswith(f"run {tmp_path}/run: samples.0.1: input should be ")
+    assert fault(lambda: measurement_of([run])).startswith(f"run {tmp_path}/run: samples.0.1: must be ")
 
 
 @pytest.mark.parametrize("value", ["fast", b"\xff", [1.0]])
@@ -89,7 +89,7 @@ def test_rounds_that_are_no_numbers_are_refused(tmp_path: Path, value: Any) -> N
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        (",exact,", ",guessed,", "kind: input should be 'exact'"),
+        (",exact,", ",guessed,", "kind: must be 'exact'"),
         ("memory_static,bytes,exact", "step_latency,ns,timed", "step_latency is recorded twice at one address"),
     ],
 )

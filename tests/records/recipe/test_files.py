@@ -213,28 +213,28 @@ def test_an_unknown_key_of_an_override_is_named_too(valid: Path, override: str, 
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ("top_k = 2", 'top_k = "2"', "gating.top_k: input should be a valid integer, got '2'"),
-        ("top_k = 2", "top_k = true", "gating.top_k: input should be a valid integer, got True"),
-        ("experts = 8", "experts = 8.0", "model.experts: input should be a valid integer, got 8.0"),
+        ("top_k = 2", 'top_k = "2"', "gating.top_k: must be a valid integer, got '2'"),
+        ("top_k = 2", "top_k = true", "gating.top_k: must be a valid integer, got True"),
+        ("experts = 8", "experts = 8.0", "model.experts: must be a valid integer, got 8.0"),
         (
             'activation = "gelu"',
             'activation = "swish"',
-            "model.activation: input should be 'gelu', 'relu' or 'silu', got 'swish'",
+            "model.activation: must be 'gelu', 'relu' or 'silu', got 'swish'",
         ),
         ("experts = 8\n", "", "model.experts: required key is missing"),
         (
             "capacity_fraction = 0.5",
             "capacity_fraction = 0.0",
-            "gating.capacity_fraction: input should be greater than 0, got 0.0",
+            "gating.capacity_fraction: must be greater than 0, got 0.0",
         ),
         (
             "capacity_fraction = 0.5",
             "capacity_fraction = 1.5",
-            "gating.capacity_fraction: input should be less than or equal to 1, got 1.5",
+            "gating.capacity_fraction: must be less than or equal to 1, got 1.5",
         ),
         ("top_k = 2", "top_k = 9", "gating.top_k is 9, but model.experts is 8"),
-        ("[load]", "[parallel]\nranks = 3\n[load]", "model.experts 8 does not divide over parallel.ranks 3"),
-        ("schema = 1", "schema = 2", "schema: input should be 1, got 2"),
+        ("[load]", "[parallel]\nranks = 3\n[load]", "model.experts 8 is not a multiple of parallel.ranks 3"),
+        ("schema = 1", "schema = 2", "schema: must be 1, got 2"),
     ],
 )
 def test_each_mistake_in_a_recipe_is_named_with_its_file(valid: Path, old: str, new: str, what: str) -> None:

@@ -95,8 +95,8 @@ def test_the_memory_budget_is_a_number_or_a_size(written: str | int, size_bytes:
     ("changes", "message"),
     [
         ({"gating__top_k": 513}, "Value error, gating.top_k is 513, but model.experts is 512"),
-        ({"parallel__ranks": 3}, "Value error, model.experts 512 does not divide over parallel.ranks 3"),
-        ({"parallel__ranks": 1024}, "Value error, model.experts 512 does not divide over parallel.ranks 1024"),
+        ({"parallel__ranks": 3}, "Value error, model.experts 512 is not a multiple of parallel.ranks 3"),
+        ({"parallel__ranks": 1024}, "Value error, model.experts 512 is not a multiple of parallel.ranks 1024"),
         ({"model__moe_every": 25}, "Value error, model.moe_every 25 leaves no MoE layer"),
         ({"model__heads": 15}, "Value error, dim 1024 is not a multiple of heads 15"),
         ({"model__encoder_layers": 2}, "Value error, model.encoder_layers must be 0 for workload 'lm'"),
