@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and memory of a recipe's model by closed forms: no weights, no torch."""
+"""Parameters, FLOPs and memory of a recipe's model from closed formulas, without weights or torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from moeprof.records.recipe.gating import expert_slots
 from moeprof.records.recipe.recipe import ModelSection, Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC, Variant
 
-TENSOR_BYTES = 4  # of what is float32 whatever the dtype: router weights, gates
+TENSOR_BYTES = 4  # router weights and gates are float32 whatever the dtype
 INDEX_BYTES = 8
 
 
@@ -18,7 +18,7 @@ def ffn_parameters(model: ModelSection) -> int:
 
 
 def num_moe_layers(model: ModelSection) -> int:
-    """Of both stacks."""
+    """Number of MoE layers of both stacks."""
     return len(model.encoder_moe_layers) + len(model.decoder_moe_layers)
 
 
@@ -39,7 +39,7 @@ def parameters_by_part(model: ModelSection, *, dense: bool = False) -> dict[str,
 
 
 def num_parameters(model: ModelSection, *, dense: bool = False) -> int:
-    """All of them."""
+    """Number of all parameters."""
     return sum(parameters_by_part(model, dense=dense).values())
 
 
@@ -51,17 +51,17 @@ def weight_bytes(model: ModelSection, *, dense: bool = False, ranks: int = 1) ->
 
 
 def expert_bytes(model: ModelSection) -> int:
-    """Of one expert's weights."""
+    """Size of one expert's weights."""
     return ffn_parameters(model) * model.bytes_per_element
 
 
 def entry_bytes(model: ModelSection) -> int:
-    """Of one expert in a slot: whole pages."""
+    """Size of one expert in a cache slot or the expert file: whole pages."""
     return -(-expert_bytes(model) // PAGE) * PAGE
 
 
 def local_experts(recipe: Recipe) -> int:
-    """Of a layer on a rank, copies left out."""
+    """Number of experts of a layer on a rank, without replicas."""
     return recipe.model.experts // recipe.parallel.ranks
 
 
@@ -71,12 +71,12 @@ def resident_layers(recipe: Recipe, variant: Variant) -> int:
 
 
 def slot_bytes(recipe: Recipe, variant: Variant) -> int:
-    """Of the expert slots of a rank under a variant; 0 where all experts are resident."""
+    """Size of a rank's cache slots under a variant; 0 if all experts are resident."""
     return len(recipe.buffered_layers(variant)) * variant.slots * entry_bytes(recipe.model)
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:
-    """Bytes that a rank holds under a variant whatever it computes: its weights with copies, or slots in the place of some."""
+    """Static bytes of a rank under a variant: its weights with replicas, with cache slots instead of buffered experts."""
     whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
     behind = len(recipe.buffered_layers(variant)) * local_experts(recipe) * expert_bytes(recipe.model)
     copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.model)
@@ -84,20 +84,20 @@ def static_bytes(recipe: Recipe, variant: Variant) -> int:
 
 
 def placed_bytes(recipe: Recipe, variant: Variant) -> int:
-    """Of the experts that a rank holds once more for a variant that places them; 0 under any other, which all share a set."""
+    """Size of the second set of experts that a rank holds for a variant with a placement; 0 for variants without one."""
     held = local_experts(recipe) + variant.replicas
     return resident_layers(recipe, variant) * held * expert_bytes(recipe.model) if variant.placed else 0
 
 
 def slots_to_try(most: int, chosen: int) -> list[int]:
-    """Powers of two up to all of a rank's experts of a layer, all of them, and what was chosen."""
+    """Powers of two up to the number of a rank's experts of a layer, that number, and the chosen one."""
     return sorted({*(2**power for power in range(most.bit_length())), most, chosen})
 
 
 def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
-    """2 FLOPs per weight that a token meets: all of attention, norms left out, top_k experts, the head but no look-up.
+    """2 FLOPs per weight that a token uses: attention, dense FFNs, routers, top_k experts and the head, but no norms.
 
-    The products between queries and keys depend on the length and are left out, as in the usual 2N estimate.
+    The products between queries and keys depend on the length and are omitted, as in the usual 2N estimate.
     """
     model = recipe.model
     parts = parameters_by_part(model, dense=dense)
@@ -108,9 +108,9 @@ def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
 def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
     """Peak of what one MoE layer allocates under static gating for S tokens.
 
-    Combine weights, expert rows and the drops live throughout; beside them first the mask with the choices' places and cells,
+    Combine weights, expert rows and drops are live throughout; in addition first the mask with the choices' positions and cells,
     then the hidden buffers of the FFN (before and after the activation), then one of them and the outputs, then outputs and the result.
-    The gates (scores and softmax) are gone by then. Over ranks the rows that came in are there beside those that left.
+    The gates (scores and softmax) are freed by then. Over several ranks, received rows are live in addition to sent ones.
     """
     model, choices = recipe.model, recipe.gating.top_k * num_tokens
     slots = expert_slots(model.experts, recipe.gating.capacity_fraction, num_tokens)
@@ -134,7 +134,7 @@ def dynamic_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What a rank needs on its device, bytes."""
+    """Memory that a rank needs on its device, bytes."""
 
     weights: int
     twin_weights: int
@@ -142,12 +142,12 @@ class MemoryNeed:
 
     @property
     def total(self) -> int:
-        """All of it at once."""
+        """Sum of weights, twin weights and activations."""
         return self.weights + self.twin_weights + self.activations
 
 
 def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
-    """Weights of all contenders, and the largest step of any phase and contender: a layer's peak, or logits, over the KV caches."""
+    """Weights of all variants, and the largest step of any phase and variant: a layer's peak or the logits, plus KV caches."""
     model, load = recipe.model, recipe.load
     batch = batch_size or load.batch_size
     element = model.bytes_per_element
@@ -170,20 +170,20 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
 
 
 def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
-    """MoE layers that no variant keeps all experts of."""
+    """MoE layers that are buffered under every variant."""
     behind = [set(recipe.buffered_layers(one)) for one in variants if not one.dense]
     return set.intersection(*behind) if behind else set()
 
 
 def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
-    """Bytes of what the variants that have experts run on: one set of weights, the slots and the moved experts of each."""
+    """Bytes of the weights of all MoE variants: one shared set, and the cache slots and moved experts of each."""
     resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
     resident -= len(always_buffered(recipe, variants)) * local_experts(recipe) * expert_bytes(recipe.model)
     return resident + sum(slot_bytes(recipe, one) + placed_bytes(recipe, one) for one in variants)
 
 
 def largest_batch(recipe: Recipe, budget_bytes: int, variants: Sequence[Variant] = (STATIC, DENSE)) -> int:
-    """The largest batch whose need stays within the budget; 0 where not even one sequence fits."""
+    """The largest batch that fits the budget; 0 if not even one sequence fits."""
     low, high = 0, recipe.load.batch_size
     while low < high:
         middle = (low + high + 1) // 2

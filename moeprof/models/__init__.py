@@ -1,1 +1,1 @@
-"""The transformer backbones, their weights, and the twin without experts."""
+"""Transformer models with MoE layers, their dense twins, and their weights."""

@@ -1,4 +1,4 @@
-"""Multi-head attention over itself or over an encoder's output, with a cache of keys and values.
+"""Multi-head self-attention and cross-attention, with a cache of keys and values.
 
 B sequences, L queries, M keys, D width, H heads, W width per head.
 """
@@ -21,7 +21,7 @@ class KeyValueCache:
     length: int = 0
 
     def append(self, keys_BHLW: Tensor, values_BHLW: Tensor) -> tuple[Tensor, Tensor]:
-        """Everything cached so far, the new positions included."""
+        """Adds new positions and returns all keys and values cached so far."""
         first, self.length = self.length, self.length + keys_BHLW.shape[2]
         self.keys_BHMW[:, :, first : self.length] = keys_BHLW
         self.values_BHMW[:, :, first : self.length] = values_BHLW
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
 
     def heads(self, x_BLD: Tensor) -> Tensor:
-        """(B, L, D) as (B, H, L, W)."""
+        """Splits (B, L, D) into heads, (B, H, L, W)."""
         batch_size, length, dim = x_BLD.shape
         return x_BLD.view(batch_size, length, self.num_heads, dim // self.num_heads).transpose(1, 2)
 
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         keys_real_BM: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Self-attention; `keys_real_BM` is False where a key is padding."""
+        """Self-attention; `keys_real_BM` is False for keys that are padding."""
         first = cache.length if cache else 0
         queries = positions.rotate(self.heads(self.q(x_BLD)), first)
         keys, values = positions.rotate(self.heads(self.k(x_BLD)), first), self.heads(self.v(x_BLD))
@@ -83,7 +83,7 @@ class Attention(nn.Module):
 
 
 def with_padding(bias: Tensor | None, keys_real_BM: Tensor) -> Tensor:
-    """The mask or bias with padded keys closed to every query, (B, 1 or H, 1 or L, M)."""
+    """The mask or bias with padded keys hidden from every query, (B, 1 or H, 1 or L, M)."""
     real = keys_real_BM[:, None, None]
     if bias is None:
         return real

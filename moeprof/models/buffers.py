@@ -1,4 +1,4 @@
-"""A model's experts behind slots: what they are filled from, where they lie, and the stores of its layers."""
+"""The buffered stores of a model's layers, and the tier from which their cache slots are filled."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,14 +23,14 @@ from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill, HostTier, Tier
 
 HeldExperts = Mapping[str, Sequence[int]]
-"""By layer, the logical numbers of the experts that a rank holds, in physical order."""
+"""By layer, the logical ids of the experts that a rank holds, in physical order."""
 
 
 class Buffers:
-    """The slots of all buffered variants of one model, which share a ledger and what lies behind it."""
+    """The cache slots of all buffered variants of one model, which share one ledger and tier."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, variants: Sequence[Variant], group: Group = ALONE) -> None:
-        """Writes the file of experts where there is none; on a GPU a rank's experts are pinned in memory instead."""
+        """Writes the expert file if it is absent; on a GPU a rank's experts are pinned in host memory instead."""
         self.model, self.recipe = model, recipe
         self.held = contiguous(recipe, group)
         layers = list(dict.fromkeys(layer for variant in variants for layer in recipe.buffered_layers(variant)))
@@ -39,9 +39,9 @@ class Buffers:
         self.ledger = Ledger(self.tier, recipe.measure.device)
 
     def fit(self, variant: Variant, slots: int | None = None) -> None:
-        """Gives the layers of a buffered variant their stores, empty, with the experts that the variant has on this rank.
+        """Gives the layers of a buffered variant empty stores for the experts that the variant has on this rank.
 
-        `slots` in the place of the variant's own, until it is fitted again.
+        `slots` replaces the variant's own number until it is fitted again.
         """
         for layer in moe_layers(self.model):
             if layer.name in self.recipe.buffered_layers(variant):
@@ -49,7 +49,7 @@ class Buffers:
                 self.fit_layer(layer, variant, self.held[layer.name] if placed is None else placed.held, slots)
 
     def fit_layer(self, layer: MoELayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
-        """One layer; `held` are its experts on this rank, which come from behind the slots wherever they were before."""
+        """Gives one layer its store; `held` are its experts on this rank, which are all loaded from the tier."""
         if isinstance(self.tier, HostTier):
             with filling(self.recipe) as fill:
                 self.tier.add(self.layout, [(layer.name, expert) for expert in held], fill)
@@ -57,19 +57,19 @@ class Buffers:
         layer.stores[variant] = BufferedStore(layer.name, held, slots or variant.slots, eviction, self.layout, self.ledger)
 
     def close(self) -> None:
-        """No expert is moved any longer."""
+        """Stops the ledger after its queued loads."""
         self.ledger.close()
 
 
 def contiguous(recipe: Recipe, group: Group) -> HeldExperts:
-    """E/N neighbours on every rank."""
+    """The E/N consecutive experts that contiguous placement gives this rank, for every layer."""
     share = recipe.model.experts // group.size
     mine = range(group.rank * share, (group.rank + 1) * share)
     return dict.fromkeys(recipe.model.moe_layers_of("all"), mine)
 
 
 def contents_of(recipe: Recipe, layers: Sequence[str]) -> Contents:
-    """What the file of a model's experts holds."""
+    """The header of the expert file of a model."""
     return Contents(
         weights_hash=weights_hash(recipe),
         tensors=recipe.model.ffn_shapes,
@@ -80,7 +80,7 @@ def contents_of(recipe: Recipe, layers: Sequence[str]) -> Contents:
 
 
 def tier_of(recipe: Recipe, contents: Contents) -> Tier:
-    """Where experts lie behind the slots; in memory they come when a layer is fitted."""
+    """The tier behind the cache slots; in host memory it is filled when a layer is fitted."""
     if recipe.measure.device == "cuda":
         return HostTier({}, pinned=True)
     with filling(recipe) as fill:
@@ -89,7 +89,7 @@ def tier_of(recipe: Recipe, contents: Contents) -> Tier:
 
 @contextmanager
 def filling(recipe: Recipe) -> Iterator[Fill]:
-    """Gives one expert after another the weights that the whole model has, which is never in memory."""
+    """A function that writes the weights of single experts, as in the whole model, which is never in memory."""
     names = {
         module.name: f"{name}.experts" for name, module in make_model(recipe).named_modules() if isinstance(module, MoELayer)
     }
@@ -103,7 +103,7 @@ def filling(recipe: Recipe) -> Iterator[Fill]:
 
 
 def by_parameter(names: Mapping[str, str], fill_one: Callable[[str, int, Tensor], object]) -> Fill:
-    """An expert's weights, one parameter after another."""
+    """A function that fills an expert's tensors one by one."""
 
     def fill(layer: str, expert: int, into: ExpertWeights) -> None:
         for tensor, view in into.items():
@@ -113,13 +113,13 @@ def by_parameter(names: Mapping[str, str], fill_one: Callable[[str, int, Tensor]
 
 
 def buffered_stores(model: nn.Module) -> list[BufferedStore]:
-    """Of the variant that the model runs."""
+    """The buffered stores of the variant that the model runs."""
     return [layer.store for layer in moe_layers(model) if isinstance(layer.store, BufferedStore)]
 
 
 @contextmanager
 def kept(model: nn.Module) -> Iterator[None]:
-    """What the block does leaves no trace in the slots."""
+    """Restores the contents of all cache slots after the block."""
     with ExitStack() as stack:
         for store in buffered_stores(model):
             stack.enter_context(store.kept())

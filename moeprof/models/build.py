@@ -1,4 +1,4 @@
-"""From a recipe to a model with weights, ready to run."""
+"""Builds the model of a recipe, with weights and ready to run."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -22,7 +22,7 @@ ARCHITECTURES: dict[str, type[Model]] = {"decoder-only": LanguageModel, "encoder
 
 
 def make_model(recipe: Recipe, *, dense: bool = False) -> Model:
-    """The recipe's shape on the meta device, one rank's share of it: no memory, no values."""
+    """One rank's share of the recipe's model on the meta device, without memory or values."""
     with torch.device("meta"):
         model = ARCHITECTURES[recipe.family_name](recipe, dense=dense).to(getattr(torch, recipe.model.dtype))
         for module in model.modules():
@@ -32,10 +32,10 @@ def make_model(recipe: Recipe, *, dense: bool = False) -> Model:
 
 
 def build_model(recipe: Recipe, *, dense: bool = False, group: Group = ALONE, absent: Collection[str] = ()) -> Model:
-    """What a rank holds of the recipe's model, on its device and connected to the other ranks.
+    """One rank's share of the recipe's model, on its device and connected to the other ranks.
 
-    With the checkpoint's weights, or seeded random ones (the dense twin: always those). Experts of the layers in `absent` stay
-    without memory.
+    It has the checkpoint's weights, or seeded random ones (the dense twin always has those). Experts of the layers in `absent`
+    get no memory.
     """
     model = make_model(recipe, dense=dense)
     behind = {layer.experts for layer in moe_layers(model) if layer.name in absent}
@@ -51,5 +51,5 @@ def build_model(recipe: Recipe, *, dense: bool = False, group: Group = ALONE, ab
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Every parameter once."""
+    """Number of all parameters, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Weights in safetensors files, memory-mapped and never unpickled."""
+"""Reads weights from safetensors files, memory-mapped and without pickle."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ from moeprof.records.errors import UsageError
 
 
 def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
-    """Fills the model with what its rank holds; UsageError where the file is missing, damaged, or of another shape.
+    """Fills the model with its rank's weights; UsageError if the file is missing, damaged or of another shape.
 
-    Nothing is filled before that, and only this rank's experts are read.
+    All shapes are checked before any weight is read, and only this rank's experts are read.
     """
     check_checkpoint(model, path, group)
     with opened(path) as file, torch.no_grad():
@@ -26,7 +26,7 @@ def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
 
 
 def check_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
-    """UsageError where the file is missing, damaged, or of another shape than the model; the model may be on meta."""
+    """UsageError if the file is missing, damaged or has other shapes than the model, which may be on the meta device."""
     wanted = {part.name: part.whole for part in held(model, group)}
     with opened(path) as file:
         check_fits(wanted, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
@@ -34,20 +34,20 @@ def check_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The file, memory-mapped; its header and its length are checked here."""
+    """Opens the file memory-mapped, after a check of its header and length."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError as error:
-        raise UsageError(f"checkpoint {path}: there is no such file", "Mend [model] checkpoint, or leave it out.") from error
+        raise UsageError(f"checkpoint {path}: no such file", "Fix [model] checkpoint, or remove it.") from error
     except (SafetensorError, OSError) as error:
         raise UsageError(
-            f"checkpoint {path}: truncated, or no safetensors file: {error}", "Fetch or train the checkpoint again."
+            f"checkpoint {path}: truncated, or not a safetensors file: {error}", "Fetch or train the checkpoint again."
         ) from error
 
 
 def check_fits(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], path: Path) -> None:
-    """UsageError naming the first tensor that the recipe and the file do not share."""
+    """UsageError that names the first tensor with different shapes in the recipe and the file."""
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             raise UsageError(

@@ -14,15 +14,15 @@ from moeprof.records.ffn.registry import bias_names
 CHUNK = 2**22
 
 VALUES_PER_BLOCK = 8
-"""Of 32 bits, between two states of the counter behind Philox."""
+"""Values of 32 bits that one state of the Philox counter yields."""
 
 
 def initialise(model: nn.Module, seed: int, group: Group = ALONE) -> None:
     """Fills every parameter from `seed` and its name: norms 1, biases 0, the rest uniform.
 
     Matrices have the variance of Glorot and Bengio 2010, 2 / (fan in + fan out), the embedding 1 / D as in fairseq. A
-    parameter's values do not depend on the other parameters, so the dense twin shares what it has in common; nor on the
-    number of ranks, each of which draws its own experts only.
+    parameter's values do not depend on the other parameters, so the dense twin has the same values in common parameters; nor on
+    the number of ranks, each of which draws its own experts only.
     """
     with torch.no_grad():
         for part in present(model, group):
@@ -30,7 +30,7 @@ def initialise(model: nn.Module, seed: int, group: Group = ALONE) -> None:
 
 
 def draw(name: str, parameter: Tensor, seed: int, first: int = 0) -> None:
-    """Fills a parameter, or the part of it that begins with its value `first`."""
+    """Fills a parameter, or the part of it whose first value has index `first`."""
     if name.rpartition(".")[2] in bias_names():
         parameter.zero_()
     elif parameter.dim() == 1:
@@ -41,14 +41,14 @@ def draw(name: str, parameter: Tensor, seed: int, first: int = 0) -> None:
 
 
 def variance(name: str, parameter: Tensor) -> float:
-    """Of the uniform distribution."""
+    """Variance of the uniform distribution of a parameter's values."""
     if name == "embedding.weight":
         return 1 / parameter.shape[1]
     return 2 / (parameter.shape[-1] + parameter.shape[-2])
 
 
 def fill_uniform(parameter: Tensor, bound: float, key: str, first: int = 0) -> None:
-    """Values in [-bound, bound) from the stream that `key` names, from its value `first` on."""
+    """Fills with values in [-bound, bound) of the stream named `key`, from index `first` on."""
     stream = np.random.Philox(key=int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
     blocks, skipped = divmod(first, VALUES_PER_BLOCK)
     stream.advance(blocks)

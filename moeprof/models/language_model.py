@@ -14,7 +14,7 @@ from moeprof.records.recipe.recipe import Recipe
 
 
 class LanguageModel(nn.Module):
-    """Causal, pre-norm, tied embeddings."""
+    """A causal, pre-norm transformer whose input and output embeddings are tied."""
 
     def __init__(self, recipe: Recipe, *, dense: bool = False) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class LanguageModel(nn.Module):
         self.norm = nn.LayerNorm(recipe.model.dim)
 
     def forward(self, tokens_BL: Tensor, step: Step, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
-        """Logits (B, L, V); with caches the tokens continue what those hold."""
+        """Logits (B, L, V); with caches, the tokens continue the cached sequences."""
         x_BLD = self.embedding(tokens_BL, caches[0].length if caches else 0)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
@@ -32,5 +32,5 @@ class LanguageModel(nn.Module):
         return self.embedding.head(x_BLD, self.norm)
 
     def empty_caches(self, batch_size: int, num_positions: int) -> list[KeyValueCache]:
-        """Room to decode."""
+        """Empty key and value caches for decoding."""
         return empty_caches(self.layers, batch_size, num_positions)

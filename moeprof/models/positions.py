@@ -1,4 +1,4 @@
-"""How attention knows positions: sinusoidal, rotary or ALiBi, none of them with parameters.
+"""Position encodings without parameters: sinusoidal, rotary and ALiBi.
 
 B sequences, H heads, L queries, M keys, D width, W width per head.
 """
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 class Positions(Protocol):
-    """What a kind of positions adds, each where it applies."""
+    """A position encoding; each kind acts in one of three places."""
 
     def embed(self, x_BLD: Tensor, first: int) -> Tensor:
-        """Token embeddings with positions `first`, `first` + 1, ..."""
+        """Adds positions `first`, `first` + 1, ... to token embeddings."""
         ...
 
     def rotate(self, heads_BHLW: Tensor, first: int) -> Tensor:
-        """Queries or keys of self-attention."""
+        """Rotates queries or keys of self-attention by their positions."""
         ...
 
     def bias(self, num_queries: int, num_keys: int, *, causal: bool, like: Tensor) -> Tensor | None:
-        """Added to the scores of self-attention, (H, L, M); None where nothing is. The last query is the last key."""
+        """A bias for the scores of self-attention, (H, L, M), or None. The last query is at the position of the last key."""
         ...
 
 
@@ -45,7 +45,7 @@ class Sinusoidal:
 
 
 class Rotary(Sinusoidal):
-    """Su et al. 2021: pairs of a head's halves turned by an angle that grows with the position."""
+    """Su et al. 2021: pairs of elements of a head are rotated by an angle that grows with the position."""
 
     def embed(self, x_BLD: Tensor, first: int) -> Tensor:
         return x_BLD
@@ -60,7 +60,7 @@ class Rotary(Sinusoidal):
 
 
 class Alibi(Sinusoidal):
-    """Press et al. 2021: scores fall with distance, by a slope per head; both ways in an encoder."""
+    """Press et al. 2021: scores decrease with distance, by a slope per head; in both directions in an encoder."""
 
     def __init__(self, num_heads: int) -> None:
         self.num_heads = num_heads
@@ -77,7 +77,7 @@ class Alibi(Sinusoidal):
 
 
 def make_positions(kind: str, num_heads: int) -> Positions:
-    """The positions a recipe names."""
+    """The position encoding with the name that a recipe gives."""
     if kind == "alibi":
         return Alibi(num_heads)
     return Rotary() if kind == "rotary" else Sinusoidal()

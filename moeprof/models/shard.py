@@ -1,4 +1,4 @@
-"""Which part of the weights a rank holds: its share of every layer's experts, and all of the rest."""
+"""The part of the weights that a rank holds: its share of every layer's experts, and all other parameters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from moeprof.parallel.group import Group
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A parameter as it is here, beside what it is in the whole model."""
+    """A parameter on this rank, and its position in the whole model."""
 
     name: str
     parameter: nn.Parameter
     whole: tuple[int, ...]
     """Its shape over all ranks."""
     first: int
-    """Where, along the first dimension, the part that is here begins."""
+    """Index in the first dimension at which this rank's part begins."""
 
 
 def held(model: nn.Module, group: Group) -> Iterator[Held]:
-    """Every parameter of a model that was made for so many ranks; experts are spread in order, E/N consecutive ones each.
+    """Every parameter of one rank's model; ranks hold E/N consecutive experts each, in order.
 
-    Those of a model on the meta device too; `present` leaves them out.
+    This includes parameters on the meta device, which `present` omits.
     """
     spread = {name for name, module in model.named_modules() if isinstance(module, Experts)}
     for name, parameter in model.named_parameters():
@@ -36,5 +36,5 @@ def held(model: nn.Module, group: Group) -> Iterator[Held]:
 
 
 def present(model: nn.Module, group: Group) -> Iterator[Held]:
-    """Of them those that have memory: experts that lie behind slots have none."""
+    """The parameters that have memory; experts behind cache slots have none."""
     return (part for part in held(model, group) if not part.parameter.is_meta)

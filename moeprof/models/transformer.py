@@ -1,4 +1,4 @@
-"""Pre-norm transformer layers with a dense FFN or an MoE layer, and the embedding they share.
+"""Pre-norm transformer layers with a dense FFN or an MoE layer, and the embedding.
 
 B sequences, L positions, D width, V vocabulary.
 """
@@ -37,7 +37,7 @@ class DenseFFN(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention beside an encoder, and the FFN, each behind its norm and around a residual."""
+    """Self-attention, cross-attention if there is an encoder, and an FFN, each after a norm and with a residual."""
 
     def __init__(self, name: str, recipe: Recipe, *, sparse: bool, cross: bool) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class Layer(nn.Module):
         real_BL: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """The first sublayer."""
+        """The self-attention sublayer with its residual."""
         with region("attention", self.name):
             normed = self.attention_norm(x_BLD)
             attended_BLD: Tensor = self.attention(normed, positions, causal=causal, keys_real_BM=real_BL, cache=cache)
             return x_BLD + attended_BLD
 
     def attend_across(self, x_BLD: Tensor, memory: KeyValueCache, memory_real_BM: Tensor | None) -> Tensor:
-        """The sublayer that reads the encoder's output."""
+        """The cross-attention sublayer with its residual."""
         assert self.cross_norm is not None
         assert self.cross_attention is not None
         with region("cross_attention", self.name):
@@ -73,7 +73,7 @@ class Layer(nn.Module):
             return x_BLD + attended_BLD
 
     def feed_forward(self, x_BLD: Tensor, step: Step) -> Tensor:
-        """The last sublayer."""
+        """The FFN sublayer with its residual."""
         if isinstance(self.ffn, MoELayer):
             y_TD: Tensor = self.ffn(self.ffn_norm(x_BLD).flatten(0, 1), step)
             return x_BLD + y_TD.view_as(x_BLD)
@@ -103,7 +103,7 @@ class Embedding(nn.Module):
 
 
 def make_layers(stack: str, num_layers: int, recipe: Recipe, *, dense: bool, cross: bool = False) -> nn.ModuleList:
-    """The layers of one stack; `dense` leaves no MoE layer."""
+    """The layers of one stack; with `dense`, none is an MoE layer."""
     return nn.ModuleList(
         Layer(f"{stack}{index}", recipe, sparse=recipe.model.is_moe(index) and not dense, cross=cross)
         for index in range(num_layers)
@@ -111,7 +111,7 @@ def make_layers(stack: str, num_layers: int, recipe: Recipe, *, dense: bool, cro
 
 
 def empty_caches(layers: nn.ModuleList, batch_size: int, num_positions: int) -> list[KeyValueCache]:
-    """Room for the keys and values of every layer's self-attention."""
+    """Empty caches for the keys and values of every layer's self-attention."""
     caches = []
     for layer in layers:
         assert isinstance(layer, Layer)

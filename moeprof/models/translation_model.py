@@ -1,4 +1,4 @@
-"""The encoder-decoder transformer of the MT workload, with the conventions of NLLB.
+"""The encoder-decoder transformer of the MT workload, as in NLLB.
 
 B sentences, M source positions, L target positions, D width, V vocabulary.
 """
@@ -17,14 +17,14 @@ from moeprof.records.recipe.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What the decoder keeps of the encoded sentences: keys and values per decoder layer, and where they are padding."""
+    """Encoded sentences as the decoder reads them: keys and values per decoder layer, and a padding mask."""
 
     caches: list[KeyValueCache]
     real_BM: Tensor | None
 
 
 class TranslationModel(nn.Module):
-    """Pre-norm; one embedding for source, target and head."""
+    """A pre-norm transformer with one embedding for source, target and head."""
 
     def __init__(self, recipe: Recipe, *, dense: bool = False) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class TranslationModel(nn.Module):
         self.norm = nn.LayerNorm(model.dim)
 
     def encode(self, source_BM: Tensor, step: Step) -> Tensor:
-        """Encoded source (B, M, D)."""
+        """The encoded source (B, M, D)."""
         real_BM = None if step.real_T is None else step.real_T.view_as(source_BM)
         x_BMD = self.embedding(source_BM)
         for layer in self.encoder:
@@ -47,7 +47,7 @@ class TranslationModel(nn.Module):
         return encoded
 
     def remember(self, encoded_BMD: Tensor, step: Step) -> Memory:
-        """Keys and values of every cross-attention; `step` is the encoder's."""
+        """Keys and values for every cross-attention; `step` is that of the encoder."""
         caches = []
         for layer in self.decoder:
             assert isinstance(layer, Layer)
@@ -57,7 +57,7 @@ class TranslationModel(nn.Module):
         return Memory(caches, None if step.real_T is None else step.real_T.view(encoded_BMD.shape[:2]))
 
     def forward(self, target_BL: Tensor, memory: Memory, step: Step, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
-        """Logits (B, L, V); with caches the tokens continue what those hold."""
+        """Logits (B, L, V); with caches, the tokens continue the cached sequences."""
         x_BLD = self.embedding(target_BL, caches[0].length if caches else 0)
         for index, layer in enumerate(self.decoder):
             assert isinstance(layer, Layer)
@@ -67,5 +67,5 @@ class TranslationModel(nn.Module):
         return self.embedding.head(x_BLD, self.norm)
 
     def empty_caches(self, batch_size: int, num_positions: int) -> list[KeyValueCache]:
-        """Room to decode."""
+        """Empty key and value caches for decoding."""
         return empty_caches(self.decoder, batch_size, num_positions)

@@ -1,4 +1,4 @@
-"""The experts' parameters, and the seam where a kernel turns expert rows into expert outputs.
+"""The experts' parameters, and the interface by which a kernel turns expert rows into outputs.
 
 P physical experts, R rows (all experts' rows one after another), D width, F hidden width.
 """
@@ -38,11 +38,11 @@ class ExpertRows:
 
     rows_RD: Tensor
     offsets: Offsets
-    """P + 1 bounds: a range where all experts have the same number of rows; a tensor (int32) may live on a device."""
+    """P + 1 bounds: a range if all experts have the same number of rows; a tensor (int32) may be on a device."""
 
     @property
     def bounds(self) -> list[int]:
-        """The bounds on the host, which waits for a device that holds them."""
+        """The bounds on the host; waits for a device that has them."""
         return self.offsets.tolist() if isinstance(self.offsets, Tensor) else list(self.offsets)
 
 
@@ -76,52 +76,52 @@ def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, ffn: FFN, laye
                 continue
             if bounds is None:
                 outputs_RD, bounds = torch.empty_like(rows_RD), inputs.bounds
-            part = part_of(wave.experts, bounds)
+            part = wave_rows(wave.experts, bounds)
             found_RD = kernel(part.rows(inputs), wave.weights, ffn)
-            for (first, last), rows in zip(part.stretches, torch.split(found_RD, part.lengths), strict=True):
+            for (first, last), rows in zip(part.ranges, torch.split(found_RD, part.lengths), strict=True):
                 outputs_RD[first:last] = rows
     return outputs_RD
 
 
 @dataclass(frozen=True)
-class Part:
-    """The rows of a wave's experts, in the order of the wave."""
+class WaveRows:
+    """The ranges of rows of a wave's experts, in the order of the wave."""
 
-    stretches: list[tuple[int, int]]
-    """Of neighbouring rows."""
+    ranges: list[tuple[int, int]]
+    """Ranges of consecutive rows, as (first, last + 1)."""
     offsets: list[int]
-    """Bounds within the wave, one more than it has places."""
+    """Bounds of each expert's rows within the wave, one more than it has experts."""
 
     @property
     def lengths(self) -> list[int]:
-        """Of the stretches."""
-        return [last - first for first, last in self.stretches]
+        """Number of rows of each range."""
+        return [last - first for first, last in self.ranges]
 
     def rows(self, whole: ExpertRows) -> ExpertRows:
-        """A view where they are neighbours; padded buffers stay padded."""
-        pieces = [whole.rows_RD[first:last] for first, last in self.stretches]
+        """The rows of all ranges; a view if they are consecutive. Padded buffers stay padded."""
+        pieces = [whole.rows_RD[first:last] for first, last in self.ranges]
         rows_RD = pieces[0] if len(pieces) == 1 else torch.cat(pieces or [whole.rows_RD[:0]])
         padded = isinstance(whole.offsets, range) and len(set(pairwise_lengths(self.offsets))) == 1
         step = self.offsets[1] if padded else 0
         return ExpertRows(rows_RD, range(0, len(rows_RD) + 1, step) if step else self.offsets)
 
 
-def part_of(experts: Sequence[int], bounds: Sequence[int]) -> Part:
-    """The part of the rows within `bounds` (P + 1,) that belongs to a wave."""
-    stretches: list[tuple[int, int]] = []
+def wave_rows(experts: Sequence[int], bounds: Sequence[int]) -> WaveRows:
+    """The ranges of rows, within `bounds` (P + 1,), of a wave's experts."""
+    ranges: list[tuple[int, int]] = []
     offsets = [0]
     for expert in experts:
         first, last = (bounds[expert], bounds[expert + 1]) if expert >= 0 else (0, 0)
         offsets.append(offsets[-1] + last - first)
         if first == last:
             continue
-        if stretches and stretches[-1][1] == first:
-            stretches[-1] = stretches[-1][0], last
+        if ranges and ranges[-1][1] == first:
+            ranges[-1] = ranges[-1][0], last
         else:
-            stretches.append((first, last))
-    return Part(stretches, offsets)
+            ranges.append((first, last))
+    return WaveRows(ranges, offsets)
 
 
 def pairwise_lengths(offsets: Sequence[int]) -> Iterator[int]:
-    """Of the segments between bounds."""
+    """Lengths of the segments between bounds."""
     return (last - first for first, last in pairwise(offsets))

@@ -1,4 +1,4 @@
-"""The plainest dropless MoE layer: a loop over experts. Tests hold the others against it; training runs on it."""
+"""The simplest dropless MoE layer, a loop over experts: the reference in tests, and the layer that is trained."""
 
 import torch
 from torch import Tensor

@@ -88,7 +88,7 @@ def test_a_file_in_the_place_of_the_card_is_kept(moeprof: Call, micro: Micro, tm
         (["--out", "{}/model.safetensors", "--set", "train.cpu_minutes=60"], "train.cpu_minutes"),
         (["--out", "{}/model.safetensors", "--set", "model.tokenizer=hashed"], "hashed"),
         (["--out", "{}/model.safetensors", "--set", "train.corpus_size=2"], "too small"),
-        (["--out", "{}/model.safetensors", "--card-only"], "there is no such file"),
+        (["--out", "{}/model.safetensors", "--card-only"], "no such file"),
         (["--out", "{}/model.safetensors", "--card-only", "--twin"], "a twin has no model card"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path: Path, damage: Damage) -
     path = saved(tmp_path)
     damage(path)
     for call in (lambda: check_checkpoint(make_model(small("lm")), path), lambda: built_from(path)):
-        assert refusal(call).startswith(f"checkpoint {path}: truncated, or no safetensors file")
+        assert refusal(call).startswith(f"checkpoint {path}: truncated, or not a safetensors file")
 
 
 def built_from(path: Path) -> Model:
@@ -146,7 +146,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 def test_a_missing_file_is_named_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "absent.safetensors"
     for call in (lambda: check_checkpoint(make_model(small("lm")), path), lambda: built_from(path)):
-        assert refusal(call) == f"checkpoint {path}: there is no such file"
+        assert refusal(call) == f"checkpoint {path}: no such file"
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:

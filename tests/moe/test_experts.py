@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.moe.experts import ACTIVATIONS, FFN, ExpertRows, make_ffn, part_of, run_experts
+from moeprof.moe.experts import ACTIVATIONS, FFN, ExpertRows, make_ffn, run_experts, wave_rows
 from moeprof.records.ffn.mlp import MLP
 from moeprof.store.resident import ExpertWeights, ResidentStore, Store
 
@@ -62,16 +62,16 @@ def test_a_wave_may_have_experts_without_rows() -> None:
 
 def test_places_of_a_wave_may_be_empty_and_in_any_order() -> None:
     """Experts 2 and 0 of three in the second and the fourth of four places."""
-    part = part_of([-1, 2, -1, 0], [0, 2, 3, 6])
+    part = wave_rows([-1, 2, -1, 0], [0, 2, 3, 6])
     rows_RD = tokens(6, DIM)
     assert torch.equal(part.rows(ExpertRows(rows_RD, [0, 2, 3, 6])).rows_RD, rows_RD[[3, 4, 5, 0, 1]])
-    assert (part.offsets, part.stretches) == ([0, 0, 3, 3, 5], [(3, 6), (0, 2)])
+    assert (part.offsets, part.ranges) == ([0, 0, 3, 3, 5], [(3, 6), (0, 2)])
 
 
 def test_neighbouring_rows_are_not_copied() -> None:
     rows_RD = tokens(6, DIM)
-    part = part_of([1, 2], [0, 2, 3, 6])
-    assert part.stretches == [(2, 6)]
+    part = wave_rows([1, 2], [0, 2, 3, 6])
+    assert part.ranges == [(2, 6)]
     assert part.rows(ExpertRows(rows_RD, [0, 2, 3, 6])).rows_RD.data_ptr() == rows_RD[2:].data_ptr()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.probe import Probe, observed_by
-from moeprof.moe.experts import ExpertRows, make_ffn, part_of, run_experts
+from moeprof.moe.experts import ExpertRows, make_ffn, run_experts, wave_rows
 from moeprof.moe.kernels.grouped_mm import grouped_mm
 from moeprof.moe.kernels.loop import loop
 from moeprof.policies.cache import Cache
@@ -59,10 +59,10 @@ def in_groups(weights: ExpertWeights, inputs: ExpertRows, groups: list[list[int]
     """The resident weights with the same rows in the same groups."""
     found = torch.empty_like(inputs.rows_RD)
     for experts in groups:
-        part = part_of(experts, inputs.bounds)
+        part = wave_rows(experts, inputs.bounds)
         own = weights.map(lambda whole, experts=experts: whole[experts])
         pieces = torch.split(loop(part.rows(inputs), own, GELU), part.lengths)
-        for (first, last), rows in zip(part.stretches, pieces, strict=True):
+        for (first, last), rows in zip(part.ranges, pieces, strict=True):
             found[first:last] = rows
     return found
 

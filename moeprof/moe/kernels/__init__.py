@@ -1,4 +1,4 @@
-"""How expert rows become expert outputs; one file per kernel, one line each in the registry."""
+"""Kernels, which turn expert rows into expert outputs: one file per kernel, and one line each in the registry."""
 
 from moeprof.moe.experts import Kernel
 from moeprof.moe.kernels.auto import auto

@@ -1,4 +1,4 @@
-"""torch's own grouped product: all segments in one call, whose bounds may stay on the device.
+"""torch's grouped product: all segments in one call, with bounds that may stay on the device.
 
 P physical experts, R rows, D width, M inputs and N outputs of a matrix.
 """
@@ -16,9 +16,9 @@ ALIGNMENT_BYTES = 16
 
 
 def grouped_mm(inputs: ExpertRows, weights: ExpertWeights, ffn: FFN) -> Tensor:
-    """(R, D). On CUDA nothing waits in bfloat16; in other dtypes torch itself reads the bounds on the host.
+    """Outputs (R, D). On CUDA it does not wait in bfloat16; in other dtypes torch itself reads the bounds on the host.
 
-    UsageError for widths that are no multiples of 16 bytes.
+    UsageError for widths that are not multiples of 16 bytes.
     """
     if not takes(weights):
         found = " and ".join(map(str, sorted(set(widths(weights)))))
