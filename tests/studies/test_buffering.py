@@ -62,7 +62,7 @@ def test_outputs_are_those_of_the_resident_run_and_hits_those_of_a_replay(
     uses = len(run.loads)
     assert uses
     (note,) = read_source(run.path).notes[:1]
-    assert note.startswith(f"{LABEL} ({eviction}, {slots} slots) was replayed first: it hits and misses as it did when it ran")
+    assert note.startswith(f"{LABEL} ({eviction}, {slots} slots): the replay reproduces every hit and miss of the run")
     told = [int(word.replace(",", "")) for word in note.replace("(", " ").split() if word.replace(",", "").isdecimal()]
     assert sum(told[1:]) == uses
 
@@ -234,10 +234,10 @@ def test_a_replay_refuses_a_run_that_it_cannot_reproduce(micro: Micro, tmp_path:
     spoiled[hit] |= {"hit": False, "bytes": 4096}
     written = table.from_pylist(spoiled, schema=table.schema)
     pq.write_table(written.replace_schema_metadata({b"moeprof": b'{"schema_version": 1}'}), path)
-    with pytest.raises(UsageError, match=r"a replay does not do what .* did in score: layer 1: in step"):
+    with pytest.raises(UsageError, match=r"a replay does not reproduce what .* did in score: layer 1: step"):
         read_source(run.path)
     pq.write_table(table.slice(1).replace_schema_metadata({b"moeprof": b'{"schema_version": 1}'}), path)
-    with pytest.raises(UsageError, match="used other experts than its trace says"):
+    with pytest.raises(UsageError, match="used experts that differ from its trace"):
         read_source(run.path)
 
 

@@ -66,7 +66,7 @@ def test_a_rank_loads_its_own_experts_and_a_replay_says_which_of_them_were_there
     notes = read_source(run.path).notes
     for note, variant in zip(notes, (BUFFERED, GREEDY, COPIED), strict=False):
         assert note.startswith(
-            f"{variant.label} (inactive-first+lifo, 2 slots) was replayed first: it hits and misses as it did"
+            f"{variant.label} (inactive-first+lifo, 2 slots): the replay reproduces every hit and miss of the run"
         )
         counts = {phase: len(own) for (phase,), own in loads.of(variant=variant.label).groups("phase")}
         assert all(f"{count:,} in {phase}" in note for phase, count in counts.items())

@@ -1,6 +1,6 @@
-"""Whether a replay does what a buffered run did: the same accesses, and the same hits, one by one.
+"""Whether a replay reproduces a buffered run: the same accesses and the same hits, one by one.
 
-A what-if about a run of ours is worth something only where the replay of what really happened comes out as it happened.
+A replay with other slots or policies is credible only if the replay with the run's own slots and policy equals the run.
 Shape suffix: N uses.
 """
 
@@ -19,7 +19,7 @@ from moeprof.records.traces.routing_trace import RoutingTrace
 
 @dataclass(frozen=True)
 class Buffered:
-    """How a variant of a run was buffered."""
+    """The buffering of one variant of a run."""
 
     label: str
     slots: int
@@ -27,13 +27,13 @@ class Buffered:
 
 
 class DifferenceError(Exception):
-    """Where a replay and a run part; the message says it."""
+    """The first difference between a replay and a run, as its message."""
 
 
 def reproduced(loads: ExpertLoads, ranks: Sequence[RoutingTrace], buffered: Buffered, placement: Placement) -> int:
-    """The number of uses, all of which a replay of the trace hits and misses as the run did; DifferenceError otherwise.
+    """The number of uses, if a replay of the trace hits and misses as the run did in all of them; DifferenceError otherwise.
 
-    `loads` and `ranks` are those of one phase and variant, the traces one of each rank.
+    `loads` and `ranks` are of one phase and variant; `ranks` has one trace per rank.
     """
     for layer in dict.fromkeys(loads.column("layer").tolist()):
         step_N, rank_N, expert_N = used(ranks, layer, np.array(placement.layers[layer]))
@@ -45,7 +45,7 @@ def reproduced(loads: ExpertLoads, ranks: Sequence[RoutingTrace], buffered: Buff
 
 
 def used(ranks: Sequence[RoutingTrace], layer: str, slots_DS: Counts) -> Counts:
-    """Step, rank and expert of every use, (3, N): step by step, the distinct experts that each rank serves, by their numbers."""
+    """Step, rank and expert of every use, (3, N): in each step, the distinct experts that each rank serves, by number."""
     choices = choices_of(ranks, layer)
     if choices is None:
         return np.zeros((3, 0), np.int64)
@@ -54,24 +54,24 @@ def used(ranks: Sequence[RoutingTrace], layer: str, slots_DS: Counts) -> Counts:
 
 
 def compare(recorded: ExpertLoads, step_N: Counts, expert_N: Counts, buffered: Buffered, where: str) -> None:
-    """One cache: first what it was asked for, then what it had."""
+    """Compares one cache: first its accesses, then its hits. DifferenceError at the first difference."""
     if not np.array_equal(expert_N, recorded.column("expert")):
-        raise DifferenceError(f"{where}: the run used other experts than its trace says")
+        raise DifferenceError(f"{where}: the run used experts that differ from its trace")
     if not np.array_equal(step_N, recorded.column("step")):
-        raise DifferenceError(f"{where}: the run used experts in other steps than its trace says")
+        raise DifferenceError(f"{where}: the steps in which the run used experts differ from its trace")
     if not len(expert_N):
         return
     hit_N = hits(Accesses(expert_N, step_N, np.zeros_like(step_N)), buffered.eviction, buffered.slots)
     if len(wrong := np.flatnonzero(hit_N != recorded.column("hit"))):
         first = int(wrong[0])
         raise DifferenceError(
-            f"{where}: in step {step_N[first]} expert {expert_N[first]} was {'not ' if hit_N[first] else ''}there, "
-            f"a replay says otherwise ({len(wrong):,} of {len(expert_N):,} uses)"
+            f"{where}: step {step_N[first]}, expert {expert_N[first]}: a {'miss' if hit_N[first] else 'hit'} in the run, "
+            f"the opposite in the replay ({len(wrong):,} of {len(expert_N):,} uses differ)"
         )
 
 
 def buffered_of(variant: Mapping[str, str | bool | int]) -> Buffered | None:
-    """As a run's record describes it; None of a variant whose experts are all resident."""
+    """The buffering of a variant in `run.json`; None if all its experts are resident."""
     if variant.get("store") != "buffered":
         return None
     return Buffered(str(variant["label"]), int(variant["slots"]), str(variant["eviction"]))

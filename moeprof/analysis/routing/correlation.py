@@ -1,4 +1,4 @@
-"""Which experts of a layer are busy in the same steps: Pearson correlation of their shares, as anti-correlation placement needs it."""
+"""Pearson correlation of the experts' shares over steps: which experts of a layer are busy at the same time."""
 
 from dataclasses import dataclass
 
@@ -9,23 +9,23 @@ from moeprof.analysis.routing.load_matrix import LoadMatrix
 from moeprof.records.arrays import Floats
 
 SPARSE = 0.25
-"""The share of cells that are not 0 up to which the cells alone are less work than the matrix."""
+"""Up to this share of cells that are not 0, a sparse product is faster than a dense one."""
 LOST_DIGITS = 1e-6
-"""The least share of sum(x^2) that has to remain when the mean is taken out: ten digits of sixteen."""
+"""The least share of sum(x^2) that must remain after the mean is subtracted, so that ten of sixteen digits are left."""
 
 
 @dataclass(frozen=True, eq=False)
 class Correlation:
-    """Coefficients of every pair of experts that has one."""
+    """The correlation coefficients of all pairs of experts that have one."""
 
     values_EE: Floats
-    """Pearson's r over steps; 0 in the rows and columns of experts that have none."""
+    """Pearson's r over steps; 0 in the rows and columns of experts without one."""
     defined_E: npt.NDArray[np.bool_]
-    """Whether an expert's share varies; one that is constant, or never active, correlates with nothing."""
+    """Whether an expert's share varies; a constant share has no correlation."""
 
     @property
     def experts(self) -> npt.NDArray[np.int64]:
-        """The experts that have coefficients, ascending, (M,)."""
+        """The M experts that have coefficients, ascending, (M,)."""
         return np.flatnonzero(self.defined_E)
 
     @property
@@ -47,7 +47,7 @@ def correlation(matrix: LoadMatrix) -> Correlation:
 
 
 def varying(matrix: LoadMatrix) -> npt.NDArray[np.bool_]:
-    """Whether an expert's share differs between any two steps, (E,); compared exactly, as division rounds correctly."""
+    """Whether an expert's share differs between any two steps, (E,); compared exactly, which is safe because division rounds correctly."""
     least_E, most_E = np.full(matrix.num_experts, np.inf), np.zeros(matrix.num_experts)
     np.minimum.at(least_E, matrix.expert_N, matrix.shares_N)
     np.maximum.at(most_E, matrix.expert_N, matrix.shares_N)
@@ -63,9 +63,9 @@ def products_by_step(matrix: LoadMatrix) -> Floats:
 
 
 def products_by_cell(matrix: LoadMatrix, defined_E: npt.NDArray[np.bool_]) -> Floats | None:
-    """The same from the cells that are not 0, as sum(x y) - B mean(x) mean(y); much less work for steps of few tokens.
+    """The products of deviations from the cells that are not 0, (E, E), as sum(x y) - B mean(x) mean(y); fast for steps of few tokens.
 
-    None where the matrix is not sparse, or where the difference would lose the digits of an expert that hardly varies.
+    None if the matrix is not sparse, or if the difference would lose too many digits for an expert that hardly varies.
     """
     from scipy.sparse import coo_array
 

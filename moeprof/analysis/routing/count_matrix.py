@@ -1,4 +1,4 @@
-"""Load matrices of counts alone: which expert was chosen how often, and not by whom.
+"""Load matrices from counts: how often each expert was chosen, without the tokens that chose it.
 
 Shape suffixes: E experts, B steps, N cells that are not 0, K choices of a token.
 """
@@ -9,7 +9,10 @@ from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix
 
 
 def matrix_of_counts(layer: str, domain: str, counts_EB: Counts, top_k: int) -> LoadMatrix:
-    """Nothing is dropped; a step without a choice has no column."""
+    """The matrix of one layer and domain, without drops; a step without a choice has no column.
+
+    The number of tokens of a step is its number of choices divided by `top_k`, rounded up.
+    """
     steps_B = np.flatnonzero(counts_EB.sum(axis=0))
     kept_BE = counts_EB[:, steps_B].T
     column_N, expert_N = np.nonzero(kept_BE)

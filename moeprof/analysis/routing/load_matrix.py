@@ -1,7 +1,7 @@
-"""The load matrix: how many choices every expert of a layer received in every step (paper figure 6; its A[m, b]).
+"""The load matrix: the number of choices that every expert of a layer received in every step (paper figure 6; its A[m, b]).
 
 Shape suffixes: E experts, B steps in which the layer had a token, K choices of a token, N cells of the matrix that are not 0,
-R rows of the trace, W ranks whose tokens chose.
+R rows of the trace, W ranks whose tokens made the choices.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,65 +22,65 @@ Counts = npt.NDArray[np.int64]
 class LoadMatrix:
     """Choices of one layer by expert and step; domain "" is over all of them.
 
-    A column exists only where the layer had a token, so no column is empty and every share can be computed. Kept as its
-    cells that are not 0, for a step of one token uses few of many experts; `counts_EB` is the matrix itself.
+    Only steps in which the layer had a token have a column, so every share can be computed. Only the cells that are not 0 are
+    stored, because a step of one token uses few of many experts; `counts_EB` is the whole matrix.
     """
 
     layer: str
     domain: str
     num_experts: int
-    """E, experts that no step uses included."""
+    """The number of experts E, including those that no step uses."""
     top_k: int
     steps_B: Counts
     """The number of the step behind each column, ascending."""
     tokens_B: Counts
-    """Tokens, padding left out."""
+    """Tokens of every step, without padding."""
     dropped_tokens_B: Counts
     """Tokens that lost at least one choice."""
     dropped_KB: Counts
-    """Choices that were over capacity, by slot: 0 is the first choice."""
+    """Choices over capacity, by choice: row 0 has the first choices."""
     column_N: Counts
     """The column of every cell, ascending."""
     expert_N: Counts
-    """Its expert, ascending within a column."""
+    """The expert of every cell, ascending within a column."""
     count_WN: Counts
-    """Choices that the router made, those dropped later included, by the rank whose tokens they are of."""
+    """Choices that the router made, including those dropped later, by the rank of their tokens."""
     dropped_WN: Counts
-    """Choices among them that were over capacity."""
+    """The choices among `count_WN` that were over capacity."""
 
     @property
     def num_steps(self) -> int:
-        """B."""
+        """The number of steps B."""
         return len(self.steps_B)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all steps."""
+        """The number of tokens of all steps."""
         return int(self.tokens_B.sum())
 
     @cached_property
     def count_N(self) -> Counts:
-        """The cells of `counts_EB`."""
+        """The cells of `counts_EB`, over all ranks."""
         return over_ranks(self.count_WN)
 
     @cached_property
     def dropped_N(self) -> Counts:
-        """The cells of `dropped_EB`."""
+        """The cells of `dropped_EB`, over all ranks."""
         return over_ranks(self.dropped_WN)
 
     @cached_property
     def counts_EB(self) -> Counts:
-        """Choices by expert and step."""
+        """The number of choices by expert and step."""
         return dense(self, self.count_N)
 
     @cached_property
     def counts_by_rank(self) -> list[Counts]:
-        """The same of every rank's tokens, W times (E, B)."""
+        """The number of choices of every rank's tokens, W times (E, B)."""
         return [self.counts_EB] if len(self.count_WN) == 1 else [dense(self, count_N) for count_N in self.count_WN]
 
     @cached_property
     def dropped_EB(self) -> Counts:
-        """Choices over capacity by expert and step."""
+        """The number of choices over capacity by expert and step."""
         return dense(self, self.dropped_N)
 
     @property
@@ -95,12 +95,12 @@ class LoadMatrix:
 
     @property
     def starts_B(self) -> Counts:
-        """The first cell of every column."""
+        """The index of the first cell of every column."""
         return np.searchsorted(self.column_N, np.arange(self.num_steps))
 
     @property
     def choices_B(self) -> Counts:
-        """Choices of every step over all experts; top_k x tokens where no row is missing."""
+        """Choices of every step over all experts: top_k x tokens, unless rows are missing."""
         return np.add.reduceat(self.count_N, self.starts_B)
 
     @property
@@ -130,7 +130,7 @@ class LoadMatrix:
 
     @property
     def active_bound_B(self) -> Counts:
-        """The most experts that so many tokens can reach: min(E, top_k x tokens)."""
+        """The most experts that the tokens of a step can reach: min(E, top_k x tokens)."""
         return np.minimum(self.num_experts, self.top_k * self.tokens_B)
 
     @property
@@ -140,7 +140,7 @@ class LoadMatrix:
 
 
 def over_ranks(values_WN: Counts) -> Counts:
-    """Of all ranks together, (N,)."""
+    """The sum over ranks, (N,)."""
     return np.asarray(values_WN[0] if len(values_WN) == 1 else values_WN.sum(axis=0))
 
 
@@ -154,20 +154,20 @@ def dense(matrix: LoadMatrix, values_N: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def load_matrices(trace: RoutingTrace, *, slot: int | None = None) -> list[LoadMatrix]:
     """One matrix per layer and domain that has rows, layers in the header's order.
 
-    With `slot` only the choices of that rank count (0: first choices), as of a router with top_k = 1.
+    With `slot` only the choices of that number count (0: first choices), as if the router had top_k = 1.
     """
     return [matrix for matrices in layer_matrices(trace, slot=slot) for matrix in matrices]
 
 
 def rank_of_rows(traces: Sequence[RoutingTrace]) -> Counts:
-    """Whose row each one is, (R,), where the traces of several ranks were joined one after another."""
+    """The rank of every row, (R,), after the traces of several ranks were joined in order."""
     return np.repeat(np.arange(len(traces)), [len(trace) for trace in traces])
 
 
 def layer_matrices(trace: RoutingTrace, *, slot: int | None = None, rank_R: Counts | None = None) -> Iterator[list[LoadMatrix]]:
-    """The same, layer by layer: long traces of small steps need the memory of one layer only.
+    """For each layer its matrices by domain, made one layer at a time, so that long traces need the memory of one layer only.
 
-    `rank_R` tells whose row each one is; without it all are of one rank.
+    `rank_R` is the rank of every row; without it all rows are of one rank.
     """
     layer_R, layers = trace.codes("layer")
     domain_R, domains = trace.codes("domain")
@@ -190,7 +190,7 @@ def layer_matrices(trace: RoutingTrace, *, slot: int | None = None, rank_R: Coun
 
 
 def grouped(group_R: Counts, num_groups: int) -> tuple[Counts, Counts]:
-    """Rows by group, in their order within it, (R,), and where each group starts, (num_groups + 1,)."""
+    """Row indices sorted by group, in their order within it, (R,), and the start of each group, (num_groups + 1,)."""
     narrow_R = group_R.astype(np.min_scalar_type(num_groups))  # numpy sorts small integers by radix
     starts = np.zeros(num_groups + 1, np.int64)
     np.cumsum(np.bincount(narrow_R, minlength=num_groups), out=starts[1:])
@@ -207,7 +207,7 @@ def load_matrix(
     num_ranks: int,
     single: bool,
 ) -> LoadMatrix:
-    """The matrix of the trace's `rows`; `single` where they are choices of one slot."""
+    """The matrix of the trace's `rows`; `single` if they hold one choice per token."""
     expert, slot, lost, rank = (columns[name][rows] for name in ("expert", "slot", "dropped", "rank"))
     steps_B, column = np.unique(columns["step"][rows], return_inverse=True)
     cell = column * header.num_experts + expert
@@ -230,7 +230,7 @@ def load_matrix(
 
 
 def by_slot(slot: npt.NDArray[Any], column: Counts, num_slots: int, num_columns: int) -> Counts:
-    """How often each (slot, column) occurs, (K, B); of ranks and cells, (W, N)."""
+    """How often each (slot, column) occurs, (K, B); also used for (rank, cell), (W, N)."""
     return np.bincount(slot * np.int64(num_columns) + column, minlength=num_slots * num_columns).reshape(num_slots, num_columns)
 
 
@@ -243,7 +243,14 @@ def distinct(keys: Sequence[npt.NDArray[Any]]) -> Counts:
 
 
 def pooled(matrices: Sequence[LoadMatrix]) -> LoadMatrix:
-    """One layer over all its domains; a step that several of them share is one column."""
+    """One layer over all its domains; a step that several of them share becomes one column.
+
+    Cells are keyed by column x E + expert; cells with the same key are added. Two domains with E = 2:
+
+        a: steps 0, 1   cells (step 0, expert 1): 3   (step 1, expert 0): 2
+        b: steps 1, 2   cells (step 1, expert 0): 4   (step 2, expert 1): 1
+        pooled: steps 0, 1, 2   keys 1, 2, 5   counts 3, 2 + 4 = 6, 1
+    """
     one = matrices[0]
     if {matrix.layer for matrix in matrices} != {one.layer}:
         raise ValueError("only matrices of one layer can be pooled")
@@ -270,7 +277,10 @@ def pooled(matrices: Sequence[LoadMatrix]) -> LoadMatrix:
 
 
 def merged(keys_P: Counts) -> tuple[Counts, Counts, Counts]:
-    """Distinct keys of several ascending parts, the order that sorts the parts, and where each key starts in it."""
+    """Distinct keys of several ascending parts, the order that sorts the parts, and the start of each key in that order.
+
+    keys 0, 1, 1, 2 (parts 0, 1 and 1, 2)  ->  keys 0, 1, 2   order 0, 1, 2, 3   starts 0, 1, 3
+    """
     order_P = np.argsort(keys_P, kind="stable")  # linear for a few ascending parts
     sorted_P = keys_P[order_P]
     starts = np.flatnonzero(np.diff(sorted_P, prepend=sorted_P[0] - 1))

@@ -1,1 +1,1 @@
-"""Recorded events: routing, expert loads, collectives; their files, and those of other engines."""
+"""Recorded events: routing, expert loads and collectives, with their files, and the trace formats of other engines."""

@@ -1,4 +1,4 @@
-"""Arrow tables on disk: columns of names, a header in the file's metadata, and tables that are what a schema says."""
+"""Arrow tables on disk: columns of names, a header in the file's metadata, and tables that match a schema."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from moeprof.records.files import replacing
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
-"""The type of a column of names."""
+"""The Arrow type of a column of names."""
 
 
 def codes(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
@@ -24,7 +24,7 @@ def codes(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], list[str]]
 
 
 def with_columns(table: pa.Table, columns: pa.Schema) -> pa.Table:
-    """The table with known columns only, cast to their types; a nullable column that an older file lacks is null."""
+    """The table with the columns of the schema only, cast to their types; a nullable column that an older file lacks is null."""
     for column in columns:
         if column.nullable and column.name not in table.column_names:
             table = table.append_column(column, pa.nulls(table.num_rows, column.type))
@@ -34,18 +34,18 @@ def with_columns(table: pa.Table, columns: pa.Schema) -> pa.Table:
 
 
 def write_with_header(path: Path, table: pa.Table, header: str) -> None:
-    """Writes Parquet under a JSON header; the same rows give the same bytes."""
+    """Writes Parquet with a JSON header in its metadata; the same rows give the same bytes."""
     with replacing(path) as partial:
         pq.write_table(table.replace_schema_metadata({b"moeprof": header.encode()}), partial, compression="zstd")
 
 
 def read_with_header(path: Path, schema_version: int) -> tuple[pa.Table, dict[str, Any]]:
-    """Table and header; ValueError where there is no header, or one of a version above the one that is known."""
+    """Table and header; ValueError if there is no header, or one with a version above `schema_version`."""
     with path.open("rb") as file:
         table = pq.read_table(file)
     header = json.loads((table.schema.metadata or {}).get(b"moeprof", b"null"))
     if not isinstance(header, dict):
-        raise ValueError("it has no header of moeprof")
+        raise ValueError("no header of moeprof in it")
     version = header.get("schema_version", schema_version)
     if isinstance(version, int) and version > schema_version:
         raise ValueError(f"schema {version} is newer than {schema_version}")
@@ -53,7 +53,7 @@ def read_with_header(path: Path, schema_version: int) -> tuple[pa.Table, dict[st
 
 
 def packed(table: pa.Table) -> bytes:
-    """A table on its way to another process."""
+    """The table as bytes, to send to another process."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -61,6 +61,6 @@ def packed(table: pa.Table) -> bytes:
 
 
 def unpacked(payload: bytes) -> pa.Table:
-    """The table again; it shares the payload's memory."""
+    """The table from its bytes, whose memory it shares."""
     with pa.ipc.open_stream(payload) as stream:
         return stream.read_all()

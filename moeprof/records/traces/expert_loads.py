@@ -1,4 +1,4 @@
-"""What became of every use of an expert in a buffered store, in order, as a Parquet file.
+"""The log of expert loads: every use of an expert in a buffered store, in order, as a Parquet file.
 
 Shape suffix: N uses.
 """
@@ -30,15 +30,15 @@ COLUMNS = pa.schema(
         )
     ]
 )
-"""`victim` left for the expert, -1 where nobody had to. `bytes` were moved between `start_ns` and `end_ns` of the rank's own
+"""`victim` is the expert that was evicted, -1 if none was. `bytes` were copied between `start_ns` and `end_ns` of the rank's own
 clock; all three are 0 for a hit."""
 
 
 class ExpertUse(NamedTuple):
-    """One expert in one step of a layer, in the order in which the policy saw them."""
+    """One use of an expert in a step of a layer; uses are in the order in which the policy served them."""
 
     expert: int
-    """Its logical number."""
+    """The number of the expert in the model, whatever its placement."""
     hit: bool
     victim: int
     num_bytes: int
@@ -47,18 +47,18 @@ class ExpertUse(NamedTuple):
 
 
 class LayerLoads(NamedTuple):
-    """What one step of a buffered layer did with experts."""
+    """The expert loads of one step of a buffered layer."""
 
     uses: Sequence[ExpertUse]
     stall_ns: int
-    """How long the layer stood still because an expert was not there."""
+    """How long the layer waited for experts."""
     span_ns: int
-    """From the moment at which the step's experts were known to the end of the last of them."""
+    """The time from when the step's experts were known to the end of the last one's computation."""
 
 
 @dataclass(frozen=True)
 class ExpertLoads:
-    """The uses of one or several buffered variants; those of a phase, variant, rank and layer stand in order."""
+    """The uses of one or more buffered variants; those of each phase, variant, rank and layer are in order."""
 
     table: pa.Table
 
@@ -70,7 +70,7 @@ class ExpertLoads:
         return np.asarray(self.table[name].to_numpy())
 
     def of(self, **wanted: str | int) -> "ExpertLoads":
-        """The rows with these cells."""
+        """The rows that have these cells."""
         table = self.table
         for name, value in wanted.items():
             table = table.filter(pc.equal(table[name], value))
@@ -87,29 +87,29 @@ class ExpertLoads:
 
     @classmethod
     def read(cls, path: Path) -> "ExpertLoads":
-        """UsageError where the file is missing, damaged, newer than this moeprof, or contradicts itself."""
+        """UsageError if the file is missing, damaged, inconsistent, or written by a newer moeprof."""
         try:
             return joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)]).validate()
         except (OSError, pa.ArrowException, ValueError) as error:
             raise UsageError(
-                f"loads {path}: {reason(error)}",
-                "Give a run directory that this version of moeprof or an older one wrote, or repeat the run.",
+                f"expert loads {path}: {reason(error)}",
+                "Give a run directory from this version of moeprof or an older one, or repeat the run.",
             ) from error
 
     def validate(self) -> "ExpertLoads":
-        """Itself; ValueError where a row cannot be."""
+        """Returns itself; ValueError if a row is impossible."""
         hit_N, bytes_N = self.column("hit"), self.column("bytes")
         if (self.column("expert") < 0).any() or (self.column("victim") < -1).any():
-            raise ValueError("an expert has a negative number")
+            raise ValueError("an expert number is negative")
         if (hit_N & (self.column("victim") >= 0)).any():
-            raise ValueError("somebody left for an expert that was there")
+            raise ValueError("a hit has a victim")
         if (hit_N != (bytes_N == 0)).any() or (bytes_N < 0).any():
-            raise ValueError("bytes are moved for a miss, and for a miss only")
+            raise ValueError("a hit has bytes, or a miss has none")
         if (self.column("end_ns") < self.column("start_ns")).any():
             raise ValueError("a load ends before it starts")
         return self
 
 
 def joined(parts: Iterable[pa.Table]) -> ExpertLoads:
-    """What several ranks, phases or variants recorded."""
+    """The loads of several ranks, phases or variants in one table."""
     return ExpertLoads(pa.concat_tables([COLUMNS.empty_table(), *parts]).unify_dictionaries().combine_chunks())

@@ -1,11 +1,11 @@
-"""How undecided a router was in one step: the only thing about its softmax that is kept."""
+"""The entropy of a router's softmax in one step, which is all that is kept of the softmax."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class GateEntropy:
-    """Of one layer in one step, in nats, summed over its tokens."""
+    """The gate entropy of one layer in one step, in nats; `total` is the sum over its tokens."""
 
     layer: str
     domain: str
@@ -14,5 +14,5 @@ class GateEntropy:
 
     @property
     def mean(self) -> float:
-        """Per token."""
+        """The mean entropy per token."""
         return self.total / self.tokens

@@ -1,4 +1,4 @@
-"""Every collective of a run as each rank saw it: one row per collective, rank and destination, as a Parquet file.
+"""The collectives of a run as each rank recorded them: one row per collective, rank and destination, as a Parquet file.
 
 Shape suffixes: C collectives, N ranks; in NN the first is the source, the second the destination.
 """
@@ -21,10 +21,10 @@ from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_
 
 SCHEMA = 1
 WHOSE = ("phase", "variant", "point")
-"""Within these an `op_id` is one collective."""
+"""An `op_id` identifies a collective among those with the same cells in these columns."""
 
 ALIKE = ("round", "domain", "step", "layer", "region")
-"""What all ranks say alike of a collective."""
+"""Columns in which all ranks agree about a collective."""
 
 TIMES = ("start_ns", "wait_ns", "end_ns")
 NAMED = (*WHOSE, "domain", "layer", "region")
@@ -38,20 +38,20 @@ COLUMNS = pa.schema(
         )
     ]
 )
-"""`op_id` counts the collectives of a phase, variant and point; it is the same on every rank. `rank` is who saw it, and sent as
-`source`. The times are of the rank's own clock: it started the collective, it began to wait for it, the collective was done
-(before it waited, where it had other work to do meanwhile)."""
+"""`op_id` counts the collectives of a phase, variant and point; it is the same on every rank. `rank` recorded the row and sent the
+bytes, so it equals `source`. The times are from the rank's own clock: when it started the collective, when it began to wait for it,
+and when the collective was done, which may be before the wait if the rank had other work."""
 
 
 @dataclass(frozen=True, eq=False)
 class Collectives:
-    """The collectives of one phase, variant and point, in order; every rank took part in each."""
+    """The collectives of one phase, variant and point, in order; every rank takes part in each."""
 
     phase: str
     variant: str
     point: str
     domains: Sequence[str]
-    """Of every collective; so are `layers` and `regions`."""
+    """The domain of every collective; `layers` and `regions` are likewise."""
     layers: Sequence[str]
     regions: Sequence[str]
     round_C: Ints
@@ -64,18 +64,18 @@ class Collectives:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Rows of all ranks, in any order."""
+    """The rows of all ranks, in any order."""
 
     table: pa.Table
 
     @cached_property
     def collectives(self) -> list[Collectives]:
-        """One for each phase, variant and point; ValueError where the rows are not what every rank sent to every rank."""
+        """One for each phase, variant and point; ValueError unless every rank sent to every rank in each collective."""
         groups = self.table.group_by(list(WHOSE), use_threads=False).aggregate([]).to_pylist()
         return [collectives_of(self.table, group) for group in groups]
 
     def of(self, phase: str, variant: str, point: str = "") -> Collectives | None:
-        """The collectives of a phase under a variant; None where there were none."""
+        """The collectives of a phase and variant at a point, or None if there are none."""
         wanted = (phase, variant, point)
         return next((one for one in self.collectives if (one.phase, one.variant, one.point) == wanted), None)
 
@@ -85,38 +85,38 @@ class Traffic:
 
     @classmethod
     def read(cls, path: Path) -> "Traffic":
-        """UsageError where the file is missing, damaged, newer than this moeprof, or contradicts itself."""
+        """UsageError if the file is missing, damaged, inconsistent, or written by a newer moeprof."""
         try:
             traffic = joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)])
-            traffic.collectives  # noqa: B018  looks at every row
+            traffic.collectives  # noqa: B018  checks every row
         except (OSError, pa.ArrowException, ValueError) as error:
             raise UsageError(
                 f"traffic {path}: {reason(error)}",
-                "Give a run directory that this version of moeprof or an older one wrote, or repeat the run.",
+                "Give a run directory from this version of moeprof or an older one, or repeat the run.",
             ) from error
         return traffic
 
 
 def joined(parts: Iterable[pa.Table]) -> Traffic:
-    """What several ranks, phases or variants recorded."""
+    """The traffic of several ranks, phases or variants in one table."""
     return Traffic(pa.concat_tables([COLUMNS.empty_table(), *parts]).unify_dictionaries().combine_chunks())
 
 
 def collectives_of(table: pa.Table, whose: dict[str, str]) -> Collectives:
-    """Those of one phase, variant and point; ValueError where a rank's word is missing, or ranks contradict each other."""
+    """The collectives of one phase, variant and point; ValueError if rows of a rank are missing, or ranks disagree."""
     for name, value in whose.items():
         table = table.filter(pc.equal(table[name], value))
     table = table.sort_by([(name, "ascending") for name in ("op_id", "rank", "destination")])
     values = {name: codes(table, name)[0] if name in NAMED else table[name].to_numpy() for name in COLUMNS.names}
     num_ranks, num_ops = (len(np.unique(values[name])) for name in ("rank", "op_id"))
     if table.num_rows != num_ops * num_ranks**2:
-        raise ValueError(f"{table.num_rows} rows are not {num_ops} collectives from each to each of {num_ranks} ranks")
+        raise ValueError(f"{table.num_rows} rows are not {num_ops} collectives between {num_ranks} ranks")
     cubes = {name: column.reshape(num_ops, num_ranks, num_ranks).astype(np.int64) for name, column in values.items()}
     check(cubes, num_ranks)
     first = table.take(pa.array(np.arange(num_ops) * num_ranks**2))
     domains, layers, regions = (first[name].to_pylist() for name in ("domain", "layer", "region"))
     if foreign := set(regions) - set(REGIONS):
-        raise ValueError(f"{min(foreign)!r} is no region")
+        raise ValueError(f"unknown region {min(foreign)!r}")
     return Collectives(
         **whose,
         domains=domains,
@@ -132,7 +132,7 @@ def collectives_of(table: pa.Table, whose: dict[str, str]) -> Collectives:
 
 
 def check(cubes: dict[str, Ints], num_ranks: int) -> None:
-    """ValueError where columns, each (C, N, N), are not what every rank saw of every collective."""
+    """ValueError unless the columns, each (C, N, N), hold a consistent record of every rank for every collective."""
     ranks_N = np.arange(num_ranks)
     expected = {
         "rank": ranks_N[:, None],
@@ -142,16 +142,16 @@ def check(cubes: dict[str, Ints], num_ranks: int) -> None:
     }
     for name, cube in expected.items():
         if not (cubes[name] == cube).all():
-            raise ValueError(f"{name}: not every collective goes from each to each of the ranks 0 to {num_ranks - 1}")
+            raise ValueError(f"{name}: a collective is not between all ranks 0 to {num_ranks - 1}")
     for name in ALIKE:
         if not (cubes[name] == cubes[name][:, :1, :1]).all():
-            raise ValueError(f"ranks disagree about the {name} of a collective")
+            raise ValueError(f"ranks disagree on the {name} of a collective")
     for name in TIMES:
         if not (cubes[name] == cubes[name][:, :, :1]).all():
-            raise ValueError(f"a rank has two {name} for one collective")
+            raise ValueError(f"a rank has two values of {name} for one collective")
     for name in ("bytes", "start_ns"):
         if (cubes[name] < 0).any():
-            raise ValueError(f"{name} are negative")
+            raise ValueError(f"{name}: a value is negative")
     for name in ("wait_ns", "end_ns"):
         if (cubes[name] < cubes["start_ns"]).any():
-            raise ValueError(f"{name}: a collective is waited for, or done, before it starts")
+            raise ValueError(f"{name}: before the start of the collective")

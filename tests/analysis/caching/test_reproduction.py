@@ -79,22 +79,24 @@ STEPS: Steps = [[[0, 1], [2, 3]], [[4, 5]], [[0, 1]], [[2, 3]]]
 @pytest.mark.parametrize(("slots", "policy"), [(3, LIFO), (4, "lru")])
 def test_another_number_of_slots_or_another_policy_is_found_out(slots: int, policy: str) -> None:
     loads = played([STEPS], 4, LIFO)
-    with pytest.raises(DifferenceError, match=r"layer 1: in step \d expert \d was (not )?there, a replay says otherwise"):
+    with pytest.raises(
+        DifferenceError, match=r"layer 1: step \d, expert \d: a (hit|miss) in the run, the opposite in the replay"
+    ):
         reproduced(loads, [trace(STEPS)], Buffered("dynamic+buffered", slots, policy), contiguous(1))
 
 
 def test_so_is_another_placement() -> None:
     loads, buffered = played([STEPS, STEPS], 2, LIFO), Buffered("dynamic+buffered", 2, LIFO)
     ranks = ((0, 1, 2, 7), (3, 4, 5, 6))
-    with pytest.raises(DifferenceError, match="layer 1, rank 0: the run used other experts than its trace says"):
+    with pytest.raises(DifferenceError, match="layer 1, rank 0: the run used experts that differ from its trace"):
         reproduced(loads, [trace(STEPS), trace(STEPS, 1)], buffered, Placement(8, dict.fromkeys(LAYERS, ranks)))
 
 
 def test_so_is_another_trace() -> None:
     loads, buffered = played([STEPS], 4, LIFO), Buffered("dynamic+buffered", 4, LIFO)
-    with pytest.raises(DifferenceError, match="layer 1: the run used other experts than its trace says"):
+    with pytest.raises(DifferenceError, match="layer 1: the run used experts that differ from its trace"):
         reproduced(loads, [trace(STEPS[:2])], buffered, contiguous(1))
-    with pytest.raises(DifferenceError, match="layer 1: the run used experts in other steps"):
+    with pytest.raises(DifferenceError, match="layer 1: the steps in which the run used experts differ"):
         reproduced(played([[[[0, 1]], [[2, 3]]]], 4, LIFO), [trace([[[0, 1], [2, 3]]])], buffered, contiguous(1))
 
 

@@ -61,19 +61,19 @@ def test_rows_are_found_by_their_cells_in_the_order_of_use() -> None:
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        (use(expert=-1), "an expert has a negative number"),
-        (use(victim=-2), "an expert has a negative number"),
-        (HIT | {"victim": 2}, "somebody left for an expert that was there"),
-        (use(bytes=0), "bytes are moved for a miss, and for a miss only"),
-        (HIT | {"bytes": 4096}, "bytes are moved for a miss, and for a miss only"),
-        (use(bytes=-4096), "bytes are moved for a miss, and for a miss only"),
+        (use(expert=-1), "an expert number is negative"),
+        (use(victim=-2), "an expert number is negative"),
+        (HIT | {"victim": 2}, "a hit has a victim"),
+        (use(bytes=0), "a hit has bytes, or a miss has none"),
+        (HIT | {"bytes": 4096}, "a hit has bytes, or a miss has none"),
+        (use(bytes=-4096), "a hit has bytes, or a miss has none"),
         (use(end_ns=4), "a load ends before it starts"),
     ],
 )
 def test_a_use_that_cannot_be_is_refused(tmp_path: Path, row: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError) as caught:
         ExpertLoads.read(written(tmp_path / "loads.parquet", use(), row))
-    assert caught.value.what == f"loads {tmp_path / 'loads.parquet'}: {what}"
+    assert caught.value.what == f"expert loads {tmp_path / 'loads.parquet'}: {what}"
 
 
 def test_a_newer_file_a_damaged_one_and_none_are_refused(tmp_path: Path) -> None:
@@ -81,5 +81,5 @@ def test_a_newer_file_a_damaged_one_and_none_are_refused(tmp_path: Path) -> None
         ExpertLoads.read(written(tmp_path / "newer.parquet", use(), header={"schema_version": 2}))
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 no more")
     for name in ("damaged.parquet", "none.parquet"):
-        with pytest.raises(UsageError, match=rf"loads .*{name}: "):
+        with pytest.raises(UsageError, match=rf"expert loads .*{name}: "):
             ExpertLoads.read(tmp_path / name)
