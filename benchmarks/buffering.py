@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -21,7 +22,7 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.intervals import median_interval
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import wall_clock
-from moeprof.instrument.timing import interleaved
+from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.instrument.visits import ExpertLoadRecorder
 from moeprof.models.buffers import Buffers
 from moeprof.moe.layer import use_variant
@@ -37,7 +38,7 @@ from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.progress import Silent
 from moeprof.studies.replay.source import read_source
-from moeprof.studies.session import calibrate, load_models
+from moeprof.studies.services import calibrate, load_models
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
 
@@ -163,13 +164,8 @@ def cost_of_slots_for_all(recipe: Recipe, rounds: int) -> None:
     steps = recipe.model_copy(update={"load": recipe.load.model_copy(update={"decode_steps": 4})})
     model, variant, buffers, play = fitted(steps, recipe.model.experts)
     variants = {"resident": DYNAMIC, "slots": variant}
-    samples = interleaved(
-        dict.fromkeys(variants, play),
-        rounds=rounds,
-        warmup=5,
-        clock=wall_clock,
-        before=lambda name: use_variant(model, variants[name]),
-    )
+    prepared = {name: PreparedRound(play, partial(use_variant, model, one)) for name, one in variants.items()}
+    samples = interleaved(prepared, rounds=rounds, warmup=5, clock=wall_clock)
     ratios = [slots / resident for slots, resident in zip(samples["slots"], samples["resident"], strict=True)]
     report("with slots for all a step takes", ratios)
     buffers.close()

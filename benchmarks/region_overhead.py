@@ -19,7 +19,7 @@ from moeprof.instrument.clock import synchronized, wall_clock
 from moeprof.instrument.probe import observed_by, region
 from moeprof.instrument.regions import RegionTimer, cpu_stopwatch, region_timer
 from moeprof.instrument.routing import RoutingRecorder
-from moeprof.instrument.timing import collector_paused, interleaved
+from moeprof.instrument.timing import PreparedRound, collector_paused, interleaved
 from moeprof.models.build import build_model
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.regions import OTHER
@@ -81,8 +81,9 @@ def report(name: str, phase: str, rounds: int, region_ns: float) -> None:
     play = episode.ready(model)
     timer = region_timer(device, wall_clock)
     regions = count_regions(timer, play)
-    contenders = {"unobserved": play, "breakdown": timer.observing(play), "routing": recording(play)}
-    samples = interleaved(contenders, rounds=rounds, warmup=3, clock=synchronized(device), between=timer.settle)
+    plays = {"unobserved": play, "breakdown": timer.observing(play), "routing": recording(play)}
+    prepared = {name: PreparedRound(one) for name, one in plays.items()}
+    samples = interleaved(prepared, rounds=rounds, warmup=3, clock=synchronized(device), between=timer.settle)
     plain_ns = median(samples["unobserved"])
     part = regions * region_ns / plain_ns
     print(f"\n{name} {phase}: {plain_ns / len(episode.steps) / 1e6:.2f} ms a step, {len(episode.steps)} steps a round")

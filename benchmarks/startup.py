@@ -6,10 +6,11 @@ python benchmarks/startup.py [--rounds N]
 import argparse
 import subprocess
 import sys
+from functools import partial
 from statistics import median
 
 from moeprof.instrument.clock import wall_clock
-from moeprof.instrument.timing import interleaved
+from moeprof.instrument.timing import PreparedRound, interleaved
 
 LIMIT_S = 0.2
 HEAVY = ("torch", "pandas", "plotly", "pyarrow", "scipy")
@@ -24,8 +25,8 @@ def main() -> None:
         "moeprof --help": [sys.executable, "-m", "moeprof", "--help"],
         "python -c pass": [sys.executable, "-c", "pass"],
     }
-    contenders = {name: lambda command=command: run(command) for name, command in commands.items()}
-    for name, samples in interleaved(contenders, rounds=rounds, warmup=2, clock=wall_clock).items():
+    prepared = {name: PreparedRound(partial(run, command)) for name, command in commands.items()}
+    for name, samples in interleaved(prepared, rounds=rounds, warmup=2, clock=wall_clock).items():
         print(f"{name:<16} {median(samples) / 1e9:.3f} s (best {min(samples) / 1e9:.3f}, worst {max(samples) / 1e9:.3f})")
     code = f"import moeprof, moeprof.cli, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     print("heavy modules after importing moeprof and moeprof.cli:", run([sys.executable, "-c", code]).strip())

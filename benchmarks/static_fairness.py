@@ -17,7 +17,7 @@ from torch import Tensor
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.step import Step
-from moeprof.instrument.timing import interleaved
+from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.models.initialise import initialise
 from moeprof.moe.dispatch import static
 from moeprof.moe.layer import MoELayer
@@ -53,7 +53,8 @@ def report(name: str, phase: str, recipe: Recipe, num_tokens: int, rounds: int) 
     layer = MoELayer("1", recipe)
     initialise(layer, 0)
     x_TD, step = torch.randn(num_tokens, recipe.model.dim), Step(None)
-    times = interleaved(contenders(layer, x_TD, step), rounds=rounds, warmup=3, clock=wall_clock)
+    prepared = {part: PreparedRound(play) for part, play in contenders(layer, x_TD, step).items()}
+    times = interleaved(prepared, rounds=rounds, warmup=3, clock=wall_clock)
     ms = {part: median(samples) / 1e6 for part, samples in times.items()}
     bandwidth = 2 * BANDWIDTH_BYTES / (ms.pop("copy") * 1e-3)
     moved = buffer_bytes(layer, x_TD, step)

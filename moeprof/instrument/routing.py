@@ -18,10 +18,8 @@ class RoutingRecorder(ExpertLoadRecorder):
     def __init__(self) -> None:
         super().__init__()
         self.decisions: list[tuple[str, Step, Tensor, Tensor, Tensor]] = []
-        self.rows_seen: dict[int, int] = {}
-        """S of every step, padding included."""
-        self.rows_computed: dict[int, list[int]] = {}
-        """Rows that each layer handed to its experts, by step."""
+        self.steps: list[tuple[str, Step, int, int]] = []
+        """Layer, step, S (padding included), and the rows that the layer handed to its experts."""
         self.entropies_T: list[tuple[str, Step, Tensor]] = []
 
     def scored(self, layer: str, step: Step, gates_TE: Tensor) -> None:
@@ -29,8 +27,7 @@ class RoutingRecorder(ExpertLoadRecorder):
 
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
         super().routed(layer, step, experts_TK, probs_TK, dropped_TK, num_rows)
-        self.rows_seen[step.index] = len(experts_TK)
-        self.rows_computed.setdefault(step.index, []).append(num_rows)
+        self.steps.append((layer, step, len(experts_TK), num_rows))
         self.decisions.append((layer, step, experts_TK, probs_TK, dropped_TK))
 
     def trace(self, header: TraceHeader) -> RoutingTrace:

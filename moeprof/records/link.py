@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from moeprof.records.arrays import Floats, Ints
-from moeprof.records.files import cache_folder, replacing
+from moeprof.records.errors import UsageError
+from moeprof.records.files import cache_folder, reason, replacing
 
 SCHEMA = 1
 WITHIN, BETWEEN = "within a machine", "between machines"
@@ -86,6 +87,15 @@ def link_file(about: Mapping[str, str]) -> Path:
     return cache_folder() / "links" / f"{name}.json"
 
 
+class LinksFile(BaseModel):
+    """The form of a run's `links.json`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    hosts: list[int]
+    by_kind: dict[str, Link]
+
+
 @dataclass(frozen=True)
 class Links:
     """The links between the ranks of a run."""
@@ -93,6 +103,21 @@ class Links:
     hosts: Sequence[int]
     """The index of each rank's machine."""
     by_kind: Mapping[str, Link]
+
+    def write(self, path: Path) -> None:
+        """Writes the JSON file of a run directory."""
+        document = {"hosts": list(self.hosts), "by_kind": {kind: link.model_dump() for kind, link in self.by_kind.items()}}
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Links":
+        """UsageError if the file is missing or damaged."""
+        try:
+            document = LinksFile.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise UsageError(f"links {path}: {reason(error)}", "Repeat the run.") from error
+        return cls(document.hosts, document.by_kind)
 
     def floors_ns(self, bytes_CNN: Ints) -> Floats:
         """The least time of each of C collectives, (C,), from the bytes between ranks, (C, N, N).

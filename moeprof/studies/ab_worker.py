@@ -29,7 +29,8 @@ from moeprof.records.recipe.variant import Variant, timed_variants
 from moeprof.records.recipe.weights import weights_hash
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
 from moeprof.studies.progress import Silent
-from moeprof.studies.session import calibrate, first_of_each_domain, load_models
+from moeprof.studies.selection import first_of_each_domain
+from moeprof.studies.services import calibrate, load_models
 from moeprof.workloads.episodes import Round, num_tokens
 from moeprof.workloads.registry import Workload, make_workload
 

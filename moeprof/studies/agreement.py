@@ -1,4 +1,4 @@
-"""Whether all ranks were asked for the same, found out before anything is allocated."""
+"""Whether all ranks were started with the same command, recipe, text and weights, checked before anything is allocated."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from moeprof.records.run.run import RunRecord
 
 
 def agree(group: Group, record: RunRecord) -> list[str]:
-    """Remarks where libraries differ; UsageError, on every rank alike, where recipe, command, text or weights do."""
+    """Remarks on libraries that differ; UsageError, on every rank alike, if recipe, command, text or weights differ."""
     whole = record.model_dump(mode="json", by_alias=True)
     asked = {name: whole[name] for name in ("command", "variants", "recipe", "text_hashes", "weights_hash")}
     software = {"python": record.environment.python} | record.environment.packages
@@ -23,7 +23,7 @@ def agree(group: Group, record: RunRecord) -> list[str]:
 
 
 def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value under its dotted name, without those of the recipe itself in front."""
+    """Every value under its dotted name; the keys of the recipe stand without `recipe.`."""
     if isinstance(document, dict):
         for key, value in document.items():
             yield from leaves(value, f"{path}.{key}".removeprefix(".").removeprefix("recipe."))
@@ -32,7 +32,7 @@ def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], rank: int) -> str:
-    """What rank `rank` has another value of than rank 0; empty where nothing is."""
+    """The first value in which rank `rank` differs from rank 0, in words; empty if none does."""
     differing = [name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name)]
     if not differing:
         return ""

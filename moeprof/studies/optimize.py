@@ -13,7 +13,6 @@ from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
-from moeprof.studies.passes.placement import weigh_moves
 from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.slots import sweep_slots
@@ -29,7 +28,6 @@ PASSES: tuple[Pass, ...] = (
     check_outputs,
     measure_quality,
     measure_time,
-    weigh_moves,
     measure_breakdown,
     measure_memory,
     measure_traffic,
@@ -48,10 +46,10 @@ def optimization(
     sweep: bool = True,
     timeline: bool = False,
 ) -> Study:
-    """The study behind `moeprof optimize`, of one recipe; no names are all optimizations that it has a use for.
+    """The study behind `moeprof optimize` for one recipe; without names, of all optimizations that apply to it.
 
-    The dense twin computes something else: where it is the only baseline, static gating runs too, to hold outputs against. A
-    placement's speed-up is told over contiguous placement too.
+    The dense twin computes something else: if it is the only baseline, static gating runs too, so that outputs can be compared.
+    A placement's speed-up is computed over contiguous placement too.
     """
     compared = [baselines()[name] for name in dict.fromkeys(against)]
     with_experts = [variant for variant in compared if not variant.dense] or [STATIC]
@@ -71,11 +69,11 @@ def optimization(
         return chosen
 
     held = dict.fromkeys([*compared, *(variant.unplaced for variant in applied if variant.placed)])
-    told = [variant for variant in held if variant in variants]
-    return Study("optimize", variants, passes, told, [*([] if names else remarks), *left_out])
+    speedup_baselines = [variant for variant in held if variant in variants]
+    return Study("optimize", variants, passes, speedup_baselines, [*([] if names else remarks), *left_out])
 
 
 def neighbours(recipe: Recipe) -> int:
-    """Ranks that will share this machine: those that a launcher started here, or all that the recipe asks for."""
+    """Ranks that will share this machine: those that a launcher started here, or all of the recipe's."""
     group = started_as()
     return recipe.parallel.ranks if group.alone else group.neighbours

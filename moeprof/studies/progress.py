@@ -1,4 +1,4 @@
-"""How a study tells where it is; the command decides who listens."""
+"""How a study reports its progress; the command decides how it is shown."""
 
 from typing import Protocol
 
@@ -7,19 +7,17 @@ class Progress(Protocol):
     """Called between pieces of work, never inside a timed round."""
 
     def stage(self, title: str, total: int) -> None:
-        """A new stage of `total` pieces begins; 0 where nobody knows how many."""
+        """A new stage of `total` pieces begins; 0 if the number is unknown."""
         ...
 
     def advance(self) -> None:
-        """One piece is done."""
+        """One piece of the stage is done."""
         ...
 
 
 class Silent:
-    """Nobody listens."""
+    """A progress that is not shown."""
 
-    def stage(self, title: str, total: int) -> None:
-        """Nothing."""
+    def stage(self, title: str, total: int) -> None: ...
 
-    def advance(self) -> None:
-        """Nothing."""
+    def advance(self) -> None: ...

@@ -1,53 +1,51 @@
-"""What all studies of a running model have in common: one recipe, some contenders, passes over every phase, a run directory."""
+"""What all studies of a running model have in common: one recipe, some variants, passes over every phase, a run directory."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from moeprof.analysis.model_size import (
-    flops_per_token,
-    local_experts,
-    parameters_by_part,
-    slots_to_try,
-    static_bytes,
-)
+from moeprof.analysis.comparison.output_agreement import disagreements
+from moeprof.analysis.derive import derive, salvage
+from moeprof.analysis.timing.timing import noisy_rounds
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
+from moeprof.instrument.machine import environment
 from moeprof.moe.kernels.auto import auto
 from moeprof.parallel.group import ALONE, Group
-from moeprof.records.metrics.point import format_point
-from moeprof.records.metrics.registry import Address, MetricRow
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import STATIC, Variant
-from moeprof.records.run.run import Run
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.recipe.weights import weights_hash
+from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter, UnwrittenRun
 from moeprof.studies.agreement import agree
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Progress, Silent
-from moeprof.studies.session import Session, buffers_for, calibrate, load_models, new_record
+from moeprof.studies.selection import judged
+from moeprof.studies.services import Findings, Services, VariantRunner, buffers_for, calibrate, load_models
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.registry import Workload, make_workload
 
-Pass = Callable[[Session, str, Sequence[Episode]], None]
+Pass = Callable[[Services, str, Sequence[Episode]], Findings]
+"""Runs one phase's episodes, records what it measures, and returns what else it found."""
 
 MIN_ROUNDS = 5
-"""Fewer say too little about the spread."""
+"""Fewer rounds say too little about their spread."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A command's contenders and what is done with them."""
+    """A command's variants and the passes that they go through."""
 
     command: str
     variants: Sequence[Variant]
     passes: Callable[[Workload], Sequence[Pass]]
-    """In order, for every phase; the first one settles the tokens, and places experts by them where a contender wants that."""
-    against: Sequence[Variant] = ()
-    """Contenders that speed-ups are told against."""
+    """In order, for every phase; the first one settles the tokens, and places experts by them if a variant wants that."""
+    speedup_baselines: Sequence[Variant] = ()
+    """Variants that speed-ups are computed against."""
     notes: Sequence[str] = ()
-    """What a reader must know about the choice of contenders."""
+    """Remarks on the choice of variants."""
 
     def run(
         self,
@@ -67,84 +65,74 @@ class Study:
         check_ranks(recipe, group)
         self.check(recipe, group)
         workload = make_workload(recipe, group)
-        record = new_record(self.command, recipe, self.variants, workload, argv)
+        record = self.record(recipe, workload, argv)
         record.notes += [*self.notes, *agree(group, record)]
-        writer = RunWriter(out, record, force=force) if group.first else UnwrittenRun(out, record)
-        against = [variant.label for variant in self.against]
+        writer = (
+            RunWriter(out, record, force=force, derive=derive, salvage=salvage) if group.first else UnwrittenRun(out, record)
+        )
         clock, progress = clock or synchronized(recipe.measure.device), progress or Silent()
-        session = Session(recipe, writer, clock, progress, {}, against, group=group)
         with writer.guarded():
-            self.fill(session, workload)
-        return writer.finish(*reasons_against(recipe), *session.doubts)
+            self.fill(writer, workload, clock, progress, group)
+        return finished(writer) if group.first else writer.finish()
 
     def check(self, recipe: Recipe, group: Group) -> None:
-        """MoeprofError where this machine cannot run its ranks of the recipe; nothing is allocated."""
+        """MoeprofError if this machine cannot run its ranks of the recipe; nothing is allocated."""
         check_device(recipe)
         check_weights(recipe)
         check_memory(recipe, memory_for_a_rank(recipe, group.neighbours), self.variants)
 
-    def fill(self, session: Session, workload: Workload) -> None:
+    def record(self, recipe: Recipe, workload: Workload, argv: Sequence[str]) -> RunRecord:
+        """The run record as far as it is known before anything runs."""
+        return RunRecord(
+            command=self.command,
+            argv=list(argv),
+            recipe=recipe,
+            variants=[{"label": variant.label, **asdict(variant)} for variant in self.variants],
+            speedup_baselines=[variant.label for variant in self.speedup_baselines],
+            environment=environment(recipe.measure.device),
+            text_hashes=workload.text_hashes,
+            weights_hash=weights_hash(recipe),
+        )
+
+    def fill(self, writer: RunWriter, workload: Workload, clock: Clock, progress: Progress, group: Group) -> None:
         """Loads the models, and runs every pass of every phase."""
-        recipe, writer = session.recipe, session.writer
+        recipe = writer.record.ran
         if recipe.measure.device == "cpu":
             keep_freed_memory()
-        writer.add_metrics(size_rows(recipe, self.variants))
-        auto.take_remarks()  # whatever ran before in this process is not this run's
+        auto.take_remarks()  # remarks of earlier runs in this process do not belong to this one
         with torch.inference_mode():
-            session.contenders.update(load_models(recipe, self.variants, session.progress, session.group))
-            with buffers_for(recipe, session.contenders, session.group) as buffers:
-                calibrate(session.contenders)
-                self.run_passes(replace(session, buffers=buffers), workload)
+            models = load_models(recipe, self.variants, progress, group)
+            with buffers_for(recipe, models, group) as buffers:
+                calibrate(models)
+                runner = VariantRunner(models, group, buffers)
+                self.run_passes(Services(recipe, writer, clock, progress, runner, group), workload)
 
-    def run_passes(self, session: Session, workload: Workload) -> None:
-        """Phase by phase."""
-        notes = session.writer.record.notes
-        for phase in session.recipe.phases:
+    def run_passes(self, services: Services, workload: Workload) -> None:
+        """Runs every phase; what the passes find beside their records goes into the run record."""
+        record = services.writer.record
+        for phase in services.recipe.phases:
             episodes = workload.episodes(phase)
             if not episodes:
-                notes.append(f"phase {phase}: no sequence is long enough for it")
+                record.notes.append(f"phase {phase}: no sequence is long enough for it")
                 continue
             settle, *others = self.passes(workload)
-            settle(session, phase, episodes)
+            record.notes += settle(services, phase, episodes).notes
             for run_pass in others:
-                run_pass(session, phase, session.judged(episodes))
-            notes += [f"{phase}: {remark}" for remark in auto.take_remarks()]
+                found = run_pass(services, phase, judged(services.runner.variants, episodes))
+                record.notes += found.notes
+                record.counters |= {phase: dict(found.counters)} if found.counters else {}
+            record.notes += [f"{phase}: {remark}" for remark in auto.take_remarks()]
 
 
-def size_rows(recipe: Recipe, variants: Sequence[Variant]) -> list[MetricRow]:
-    """Parameters, bytes and FLOPs of the model under every variant, and of its twin."""
-    rows = []
-    for variant in variants:
-        address: Address = {"workload": recipe.workload, "variant": variant.label}
-        parts = parameters_by_part(recipe.model, dense=variant.dense)
-        rows += [
-            MetricRow("num_parameters", sum(parts.values()), **address),
-            MetricRow("expert_parameters", parts["experts"], **address),
-            MetricRow("memory_static", static_bytes(recipe, variant), **address),
-            MetricRow("flops_per_token", flops_per_token(recipe, dense=variant.dense), **address),
-        ]
-        rows += [row for slots in slots_of(recipe, variant) for row in saving_rows(recipe, variant, slots)]
-    return rows
+def finished(writer: RunWriter) -> Run:
+    """Derives the metrics and ends a run that all passes went through."""
+    raw = Run(writer.path, writer.record)
+    writer.record.noisy = noisy_rounds(raw)
+    return writer.finish(*invalid_reasons(raw))
 
 
-def slots_of(recipe: Recipe, variant: Variant) -> list[int]:
-    """Numbers of slots whose memory is told; none of a variant whose experts are all resident."""
-    return slots_to_try(local_experts(recipe), variant.slots) if recipe.buffered_layers(variant) else []
-
-
-def saving_rows(recipe: Recipe, variant: Variant, slots: int) -> Iterator[MetricRow]:
-    """What so many slots save on a rank (paper 5.5), at a point of their own and, where they are the variant's, without one."""
-    whole, kept = static_bytes(recipe, STATIC), static_bytes(recipe, replace(variant, slots=slots))
-    values = {"memory_saved": whole - kept, "memory_saved_share": 1 - kept / whole, "memory_reduction": whole / kept}
-    at = MetricRow("", 0, recipe.workload, variant=variant.label, point=format_point({"slots": slots}))
-    for name, value in (values | {"memory_static": kept}).items():
-        yield replace(at, metric=name, value=value)
-    if slots == variant.slots:
-        for name, value in (values | {"expert_slots_per_layer": slots}).items():
-            yield replace(at, metric=name, value=value, point="")
-
-
-def reasons_against(recipe: Recipe) -> list[str]:
-    """Why a run that came to its end should still not be believed."""
-    rounds = recipe.measure.rounds
-    return [f"too few rounds: {rounds}, at least {MIN_ROUNDS} are needed"] if rounds < MIN_ROUNDS else []
+def invalid_reasons(run: Run) -> list[str]:
+    """Why a run that ended normally is still not valid; none if it is."""
+    rounds = run.record.ran.measure.rounds
+    few = [f"too few rounds: {rounds}, at least {MIN_ROUNDS} are needed"] if rounds < MIN_ROUNDS else []
+    return [*few, *disagreements(run)]

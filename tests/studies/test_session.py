@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from moeprof.studies.session import FEW_STEPS, Session, beginning, first_of_each_domain, load_models
 
 from moeprof.instrument.clock import wall_clock
 from moeprof.moe.layer import moe_layers
@@ -12,7 +13,6 @@ from moeprof.records.recipe.variant import DENSE, STATIC, Variant
 from moeprof.records.run.run import RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.studies.progress import Silent
-from moeprof.studies.session import FEW_STEPS, Session, beginning, first_of_each_domain, load_models
 from moeprof.workloads.episodes import DecodeEpisode
 from moeprof.workloads.registry import make_workload
 

@@ -1,4 +1,4 @@
-"""What a buffered run's experts hit and missed: from its log of loads to rows of `metrics.csv`.
+"""Hits and misses of a buffered run: from its log of expert loads to rows of `metrics.csv`.
 
 Shape suffix: N uses.
 """
@@ -10,15 +10,24 @@ import numpy as np
 import pyarrow as pa
 
 from moeprof.records.arrays import Flags
-from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.run.run import Run
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace
+
+
+def expert_load_rows(run: Run) -> Iterator[Samples]:
+    """The rows of every buffered variant in every phase; at the points of a sweep over slots those of all domains only."""
+    for (phase, variant, point), loads in run.loads.groups("phase", "variant", "point"):
+        at = MetricRow("", 0, run.record.workload, phase, variant=variant, point=point, forced=run.record.ran.forced)
+        yield from ((row, []) for row in residency_rows(loads, at) if not (point and row.domain))
 
 
 def residency_rows(loads: ExpertLoads, at: MetricRow) -> Iterator[MetricRow]:
     """`expert_accesses`, `compulsory_misses`, `misses`, `miss_rate`, `bytes_loaded`, and the `worst_miss_rate` of any layer.
 
-    Of one phase and variant over all ranks, from cold caches: of every layer and domain, and over them; `at` says where.
+    `loads` are those of one phase and variant on all ranks, from cold caches. There is a row for every layer and domain, and over
+    them; `at` gives the other cells.
     """
     layers, domains = loads.column("layer"), loads.column("domain")
     missed_N, bytes_N, first_N = ~loads.column("hit"), loads.column("bytes"), first_uses(loads)
@@ -50,7 +59,7 @@ def first_uses(loads: ExpertLoads) -> Flags:
 
 
 def with_residency(trace: RoutingTrace, loads: ExpertLoads) -> RoutingTrace:
-    """The trace, whose routings say whether their expert was there; null where its layer keeps all of them."""
+    """The trace with a residency for each choice: hit or miss, null if all experts of its layer are resident."""
     if not len(loads):
         return trace
     uses = zip(*(loads.column(name).tolist() for name in ("layer", "step", "expert", "hit")), strict=True)

@@ -1,4 +1,4 @@
-"""How evenly ranks are loaded: tokens, memory, waiting; per layer first, and only then over layers.
+"""How evenly ranks are loaded with tokens, memory and waiting: per layer first, and only then over layers.
 
 Shape suffixes: B steps, E experts, N ranks.
 """
@@ -11,19 +11,33 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
+from moeprof.analysis.placement.deployed_rows import from_step
 from moeprof.analysis.placement.device_load import device_counts
+from moeprof.analysis.routing.capacity import first_judged_steps
 from moeprof.analysis.routing.layer_rows import measured
 from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, rank_of_rows
-from moeprof.records.metrics.registry import MetricRow
+from moeprof.analysis.routing.trace_rows import traces_by_variant
+from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.placement import Placement
+from moeprof.records.run.run import Run
 from moeprof.records.traces.routing_trace import RoutingTrace, joined
+
+
+def judged_load_rows(run: Run) -> Iterator[Samples]:
+    """The rows of every variant on several ranks, over the steps that variants are compared on."""
+    if run.record.ran.parallel.ranks < 2:
+        return
+    for (phase, variant), traces in traces_by_variant(run).items():
+        starts = first_judged_steps(run, phase)
+        judged = [from_step(trace, starts) for trace in traces]
+        yield from ((row, []) for row in rank_load_rows(judged, run.placement(phase, variant)))
 
 
 def rank_load_rows(traces: Sequence[RoutingTrace], placement: Placement | None = None) -> list[MetricRow]:
     """`rank_tokens` of every rank, `max_load`, `avg_max_load` and `rank_load_max_over_mean`, of every layer and domain.
 
-    `traces` are those of one phase and variant, one of each rank; the ranks run a step together. Without a placement experts lie
-    contiguously.
+    `traces` are those of one phase and variant, one of each rank; the ranks run a step together. Without a placement the experts
+    are contiguous.
     """
     header = traces[0].header
     placement = placement or Placement.contiguous(header.layers, header.num_experts, len(traces))
@@ -36,13 +50,13 @@ def rank_load_rows(traces: Sequence[RoutingTrace], placement: Placement | None =
 
 
 def loads_by_rank(matrix: LoadMatrix, placement: Placement) -> Counts:
-    """Choices that reach every rank's experts in every step, (N, B): those dropped are left out."""
+    """Choices that reach every rank's experts in every step, (N, B), without those dropped."""
     kept = replace(matrix, count_WN=matrix.count_WN - matrix.dropped_WN)
     return device_counts(kept, np.array(placement.layers[matrix.layer]))
 
 
 def load_metrics(matrix: LoadMatrix, placement: Placement) -> dict[str, float]:
-    """The busiest rank of every step: its share, and how far above the mean rank it lies; {} where nothing reached anybody."""
+    """The busiest rank of every step: its share, and its ratio to the mean rank; {} if no choice reached a rank."""
     loads_NB = loads_by_rank(matrix, placement)
     total_B = loads_NB.sum(axis=0)
     share_B: npt.NDArray[np.float64] = loads_NB.max(axis=0)[total_B > 0] / total_B[total_B > 0]
@@ -53,14 +67,14 @@ def load_metrics(matrix: LoadMatrix, placement: Placement) -> dict[str, float]:
 
 
 def token_metrics(matrix: LoadMatrix, placement: Placement, rank: int) -> dict[str, float]:
-    """What reaches one rank in a step."""
+    """Choices that reach one rank in a step, mean over steps."""
     return {"rank_tokens": float(loads_by_rank(matrix, placement)[rank].mean())}
 
 
 def imbalance_rows(metric: str, rows: Iterable[MetricRow]) -> Iterator[MetricRow]:
-    """The rank that has most over the mean rank: of every layer, then the mean of the layers; nothing where all have nothing.
+    """The largest rank over the mean rank: of every layer, then the mean of the layers; nothing if all ranks are zero.
 
-    `rows` are one metric's, by rank; where none has a layer each is its own whole.
+    `rows` are those of one metric, by rank; if they have no layer, each address is a whole of its own.
     """
     values: dict[MetricRow, list[float]] = {}
     for row in rows:

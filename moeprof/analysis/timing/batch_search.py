@@ -1,4 +1,4 @@
-"""The search for the batch with the largest throughput within a memory budget, and what it saw on its way."""
+"""The search for the batch with the largest throughput within a memory budget, and the points that it tried."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ End = Literal["memory", "throughput", "largest"]
 
 LARGEST_BATCH = 2**20
 FAR = 16
-"""Nobody asks whether so many times the best batch would fit."""
+"""Batches beyond this multiple of the best batch are not weighed."""
 FALLS = 2
-"""The batch grows no further when so many points in a row bring nothing."""
+"""The batch stops growing after this many points in a row without a gain."""
 NOISE = 0.02
-"""A rise by less than this is no rise: on a plateau chance would go on for ever."""
+"""A smaller relative rise does not count: on a plateau, chance would let the search go on without end."""
 RESOLUTION = 8
-"""The largest batch that fits is known to one part in so many."""
+"""The largest batch that fits is found to within one part in this many."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Point:
     throughput: float | None = None
     """Tokens per second."""
     memory_bytes: int | None = None
-    """Most live bytes, weights included; unknown where the attempt was cut short."""
+    """Most live bytes, weights included; None if the attempt was cut short."""
     why: str = ""
-    """What was in the way where it did not fit."""
+    """Why the batch did not fit."""
     weighed: bool = False
-    """It fits, but larger batches were no faster any more, so that nobody timed it."""
+    """The batch fits and was not timed, because larger batches were no faster any more."""
 
     @property
     def fits(self) -> bool:
-        """Whether the memory sufficed."""
+        """Whether the memory was sufficient."""
         return self.throughput is not None or self.weighed
 
 
@@ -46,21 +46,21 @@ class Search:
 
     @property
     def best(self) -> Point | None:
-        """The largest throughput; None where not even one sequence fits."""
+        """The point with the largest throughput; None if not even one sequence fits."""
         return fastest(self.points)
 
     @property
     def max_batch(self) -> int:
-        """The largest batch that was seen to fit; 0 where none did."""
-        return max((point.batch for point in self.points if point.fits), default=0)
+        """The largest batch that was seen to fit; 0 if none did."""
+        return largest_fitting_batch(self.points)
 
 
 def search(
     measure: Callable[[int], Point], weigh: Callable[[int], Point] | None = None, largest: int = LARGEST_BATCH
 ) -> Search:
-    """Doubles from 1 until a batch does not fit or throughput falls twice in a row, then refines both ends of the answer.
+    """Doubles from 1 until a batch does not fit or throughput falls twice in a row, then refines the best and the largest batch.
 
-    Where throughput fell first, `weigh`, if given, goes on without timing until memory ends it too, or the batch is far beyond
+    If throughput fell first, `weigh`, if given, goes on without timing until memory is the limit too, or the batch is far beyond
     the best one.
     """
     points: dict[int, Point] = {}
@@ -78,7 +78,7 @@ def search(
 
 
 def grow(points: dict[int, Point], how: Callable[[int], Point], largest: int, *, timed: bool) -> End:
-    """Adds points until one ends it; batches that are known are not tried again."""
+    """Adds points until one ends the growth; batches that are known are not tried again."""
 
     def fits(batch: int) -> bool:
         if batch not in points:
@@ -99,6 +99,11 @@ def fastest(points: Iterable[Point]) -> Point | None:
     return max(
         (point for point in points if point.throughput is not None), key=lambda point: point.throughput or 0.0, default=None
     )
+
+
+def largest_fitting_batch(points: Iterable[Point]) -> int:
+    """The largest batch that was seen to fit; 0 if none did."""
+    return max((point.batch for point in points if point.fits), default=0)
 
 
 def doubling(largest: int) -> Iterator[int]:

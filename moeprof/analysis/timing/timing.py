@@ -1,11 +1,15 @@
-"""From raw times to latency, throughput and how much to trust them."""
+"""From recorded rounds to latency, throughput, speed-ups and noise."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import Any
 
+from moeprof.analysis.comparison.output_agreement import variants_without_speedup
 from moeprof.analysis.timing.intervals import median_interval
-from moeprof.records.metrics.registry import Address, MetricRow
+from moeprof.records.metrics.registry import Address, MetricRow, Samples
+from moeprof.records.run.raw_tables import ROUNDS, TIME
+from moeprof.records.run.run import Run
 
 NOISY_SPREAD = 0.10
 """An interquartile range above this share of the median marks a measurement as noisy."""
@@ -13,7 +17,7 @@ NOISY_SPREAD = 0.10
 
 @dataclass(frozen=True)
 class Timing:
-    """One contender's rounds on one domain."""
+    """One variant's rounds on one domain, over ranks."""
 
     variant: str
     domain: str
@@ -25,7 +29,7 @@ class Timing:
 
     @property
     def latencies_ns(self) -> list[float]:
-        """Of a step, one value per round."""
+        """Nanoseconds of a step, one value per round."""
         return [elapsed / self.steps for elapsed in self.round_ns]
 
     @property
@@ -39,8 +43,31 @@ class Timing:
         return [self.tokens * 1e9 / elapsed for elapsed in self.round_ns]
 
 
+def timings_of(run: Run, pass_name: str) -> dict[tuple[str, str], list[Timing]]:
+    """The rounds of one pass by phase and point; per variant and domain, in the order of recording.
+
+    Ranks run a round together: it lasts as long as on the slowest of them, and counts the tokens of all.
+    """
+    grouped: dict[tuple[str, str], dict[tuple[str, str], dict[int, list[dict[str, Any]]]]] = {}
+    for row in run.raw(ROUNDS).to_pylist():
+        if row["pass"] == pass_name:
+            by_variant = grouped.setdefault((row["phase"], row["point"]), {})
+            ranks = by_variant.setdefault((row["variant"], row["domain"]), {})
+            ranks.setdefault(row["rank"], []).append(row)
+    return {
+        where: [joint_timing(variant, domain, list(ranks.values())) for (variant, domain), ranks in by_variant.items()]
+        for where, by_variant in grouped.items()
+    }
+
+
+def joint_timing(variant: str, domain: str, ranks: Sequence[Sequence[Mapping[str, Any]]]) -> Timing:
+    """The same rounds of every rank as one."""
+    round_ns = [max(row["time_ns"] for row in together) for together in zip(*ranks, strict=True)]
+    return Timing(variant, domain, round_ns, ranks[0][0]["steps"], sum(rows[0]["tokens"] for rows in ranks))
+
+
 def summed(timings: Sequence[Timing]) -> list[Timing]:
-    """Per variant, all domains together: round by round their times added up."""
+    """All domains together, per variant: their times added up round by round."""
     totals = []
     for variant in dict.fromkeys(timing.variant for timing in timings):
         parts = [timing for timing in timings if timing.variant == variant]
@@ -49,23 +76,37 @@ def summed(timings: Sequence[Timing]) -> list[Timing]:
     return totals
 
 
-def timing_rows(workload: str, phase: str, timings: Sequence[Timing]) -> Iterator[tuple[MetricRow, list[float]]]:
-    """`step_latency` and `throughput` of every contender and domain, each beside its raw values."""
-    for timing in [*timings, *(summed(timings) if len(timings) > 1 else [])]:
+def time_rows(run: Run) -> Iterator[Samples]:
+    """Everything that follows from the rounds of the pass `time`."""
+    for (phase, _), timings in timings_of(run, TIME).items():
+        everything = [*timings, *summed(timings)]
+        yield from timing_rows(run.record.workload, phase, everything)
+        yield from ((row, []) for row in slowdown_rows(run.record.workload, phase, everything))
+        excluded = variants_without_speedup(run, phase)
+        for domain in dict.fromkeys(timing.domain for timing in everything):
+            mine = {timing.variant: timing for timing in everything if timing.domain == domain}
+            at = Address(workload=run.record.workload, phase=phase, domain=domain)
+            baselines = run.record.speedup_baselines
+            yield from ((row, []) for row in speedup_rows("speedup_equal_batch", at, mine, baselines, excluded))
+
+
+def timing_rows(workload: str, phase: str, timings: Sequence[Timing]) -> Iterator[Samples]:
+    """`step_latency` and `throughput` of every variant and domain, each beside its values per round."""
+    for timing in timings:
         address: Address = {"workload": workload, "phase": phase, "domain": timing.domain, "variant": timing.variant}
         yield MetricRow("step_latency", median(timing.latencies_ns), **address), timing.latencies_ns
         yield from throughput_rows("throughput", timing, address)
 
 
-def throughput_rows(metric: str, timing: Timing, address: Address) -> Iterator[tuple[MetricRow, list[float]]]:
-    """The throughput of the median round beside its raw values, and the ends of its 95% interval."""
+def throughput_rows(metric: str, timing: Timing, address: Address) -> Iterator[Samples]:
+    """The throughput of the median round beside its values per round, and the ends of its 95% interval."""
     yield MetricRow(metric, timing.throughput, **address), timing.throughputs
     for row in interval_rows(metric, timing.throughputs, address):
         yield row, []
 
 
 def interval_rows(metric: str, values: Sequence[float], address: Address) -> Iterator[MetricRow]:
-    """`<metric>_low` and `<metric>_high`: the 95% interval of the median; nothing where the rounds are too few."""
+    """`<metric>_low` and `<metric>_high`: the 95% interval of the median; nothing if the rounds are too few."""
     interval = median_interval(values)
     if interval is not None:
         yield MetricRow(f"{metric}_low", interval[0], **address)
@@ -73,16 +114,16 @@ def interval_rows(metric: str, values: Sequence[float], address: Address) -> Ite
 
 
 def speedup_rows(
-    metric: str, address: Address, timings: Mapping[str, Timing], against: Sequence[str], untold: Collection[str] = ()
+    metric: str, address: Address, timings: Mapping[str, Timing], baselines: Sequence[str], excluded: Collection[str] = ()
 ) -> Iterator[MetricRow]:
-    """Median over rounds of the throughput over that of every baseline in `against` (in `category`), with its interval.
+    """The median over rounds of the throughput over that of every baseline (in `category`), with its interval.
 
-    Rounds ran in turns, so that one round's ratio is free of the machine's drift. `timings` are by variant; the dense twin is
-    a baseline only, and of `untold` nothing is said.
+    Rounds are interleaved, so that one round's ratio is free of the machine's drift. `timings` are by variant; the dense twin is
+    a baseline only, and variants in `excluded` have no speed-up and are no baseline.
     """
     for variant, timing in timings.items():
-        for baseline in against:
-            if variant in (baseline, "dense", *untold) or baseline not in timings or baseline in untold:
+        for baseline in baselines:
+            if variant in (baseline, "dense", *excluded) or baseline not in timings or baseline in excluded:
                 continue
             at = address | Address(variant=variant, category=baseline)
             pairs = zip(timing.throughputs, timings[baseline].throughputs, strict=True)
@@ -92,10 +133,9 @@ def speedup_rows(
 
 
 def slowdown_rows(workload: str, phase: str, timings: Sequence[Timing]) -> Iterator[MetricRow]:
-    """`slowdown_vs_dense` of every contender that has a dense twin beside it."""
-    everything = [*timings, *summed(timings)]
-    dense = {timing.domain: median(timing.latencies_ns) for timing in everything if timing.variant == "dense"}
-    for timing in everything:
+    """`slowdown_vs_dense` of every variant that has a dense twin beside it."""
+    dense = {timing.domain: median(timing.latencies_ns) for timing in timings if timing.variant == "dense"}
+    for timing in timings:
         if timing.variant != "dense" and timing.domain in dense:
             ratio = median(timing.latencies_ns) / dense[timing.domain]
             address: Address = {"workload": workload, "phase": phase, "domain": timing.domain, "variant": timing.variant}
@@ -110,10 +150,11 @@ def spread(values: Sequence[float]) -> float:
     return (high - low) / median(values)
 
 
-def noisy(phase: str, timings: Sequence[Timing]) -> list[str]:
-    """Sentences about measurements that vary too much."""
+def noisy_rounds(run: Run) -> list[str]:
+    """Sentences about timings of the pass `time` that vary too much."""
     return [
-        f"{phase}, {timing.variant}, {timing.domain or 'all'}: rounds vary by {spread(timing.round_ns):.0%}"
+        f"{phase}, {timing.variant}, {timing.domain}: rounds vary by {spread(timing.round_ns):.0%}"
+        for (phase, _), timings in timings_of(run, TIME).items()
         for timing in timings
         if spread(timing.round_ns) > NOISY_SPREAD
     ]

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
@@ -322,6 +322,10 @@ class MetricRow:
         if not math.isfinite(self.value):
             raise ValueError(f"{self.metric} is {self.value}: a number that cannot be computed must be omitted")
         return [*self.address, METRICS[self.metric].unit, self.kind, repr(float(self.value))]
+
+
+Samples = tuple[MetricRow, Sequence[float]]
+"""A row beside the values that it summarizes, one per round; no values if the row has none."""
 
 
 @dataclass

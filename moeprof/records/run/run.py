@@ -1,7 +1,7 @@
 """The run directory, the only truth about a run: written once, read by every report and comparison."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 import moeprof
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, refuse_newer
+from moeprof.records.link import Links
 from moeprof.records.metrics.registry import COLUMNS, KEYS
 from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.placement import Placement
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.raw_tables import RAW_TABLES, RawTable
 from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces import routing_trace
+from moeprof.records.traces.columns import with_columns
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
 from moeprof.records.traces.traffic import Traffic, joined
@@ -26,10 +30,11 @@ from moeprof.records.traces.traffic import Traffic, joined
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
+SCHEMA = 2
 UNFINISHED = "not finished"
 CONTENTS = {
-    *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet"),
+    *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet", "links.json"),
+    *(table.file_name for table in RAW_TABLES),
     *("routing", "placements", "timeline", "logs", "report.md", "report.html"),
 }
 """Everything that a run directory may hold."""
@@ -80,6 +85,8 @@ class RunRecord(BaseModel):
     balance: BalanceRequest | None = None
     """What was asked of a replay of placements."""
     variants: list[dict[str, str | bool | int]] = []
+    speedup_baselines: list[str] = []
+    """Labels of the variants that speed-ups are computed against."""
     environment: Environment = Environment()
     text_hashes: dict[str, str] = {}
     weights_hash: str = ""
@@ -120,6 +127,20 @@ class RunRecord(BaseModel):
         asked = self.replay or self.balance
         assert asked is not None, "a run of a model replays nothing"
         return asked.trace
+
+    @property
+    def variants_by_label(self) -> dict[str, Variant]:
+        """The variants of a run of a model, in the order of the report; choices that an older version did not have are defaults."""
+        known = {field.name for field in fields(Variant)}
+        return {
+            str(one["label"]): Variant(**{name: value for name, value in one.items() if name in known})  # type: ignore[arg-type]
+            for one in self.variants
+        }
+
+    @property
+    def routed_labels(self) -> list[str]:
+        """Labels of the variants that have experts; the first is the baseline for outputs."""
+        return [label for label, variant in self.variants_by_label.items() if not variant.dense]
 
     @property
     def replayed(self) -> ReplayRequest:
@@ -223,6 +244,23 @@ class Run:
             raise UsageError(f"run {self.path}: memory.parquet is damaged: {reason(error)}", "Repeat the run.") from error
 
     @cached_property
+    def links(self) -> Links | None:
+        """`links.json`: the measured links between the ranks; None if the run has none."""
+        file = self.path / "links.json"
+        return Links.read(file) if file.exists() else None
+
+    @cached_property
+    def raw_tables(self) -> dict[str, pa.Table]:
+        """Raw tables by name as far as they have been read."""
+        return {}
+
+    def raw(self, table: RawTable) -> pa.Table:
+        """The rows of a raw table, in the order of recording; none if the run has no such file. UsageError if it is damaged."""
+        if table.name not in self.raw_tables:
+            self.raw_tables[table.name] = read_raw(self.path, table)
+        return self.raw_tables[table.name]
+
+    @cached_property
     def traffic(self) -> Traffic:
         """`traffic.parquet`: every collective; empty where ranks had nothing to say to each other."""
         file = self.path / "traffic.parquet"
@@ -251,3 +289,17 @@ class Run:
             return Placement.read(file)
         recipe = self.record.ran
         return Placement.contiguous(recipe.model.moe_layers_of("all"), recipe.model.experts, recipe.parallel.ranks)
+
+
+def read_raw(folder: Path, table: RawTable) -> pa.Table:
+    """The rows of one raw table of a run directory; UsageError if the file is damaged."""
+    import pyarrow.parquet as pq
+
+    file = folder / table.file_name
+    if not file.exists():
+        return table.schema.empty_table()
+    try:
+        with file.open("rb") as opened:
+            return with_columns(pq.read_table(opened), table.schema)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UsageError(f"run {folder}: {table.file_name} is damaged: {reason(error)}", "Repeat the run.") from error

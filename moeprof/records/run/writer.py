@@ -1,7 +1,7 @@
 """Fills a run directory: what is collected lies there whole at every moment, and says why where it ends early."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain, count
@@ -12,25 +12,40 @@ import pyarrow as pa
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason, replacing
-from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable
+from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable, Samples
+from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.run import CONTENTS, SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.traffic import Traffic, joined
 
+Derive = Callable[[Run], Iterable[Samples]]
+"""Computes the rows of `metrics.csv` from the rest of a run directory."""
+
 
 class RunWriter:
     """Fills a new run directory; until `finish` the run reads as invalid, whatever happens to the process."""
 
-    def __init__(self, path: Path, record: RunRecord, *, force: bool = False) -> None:
-        """UsageError where the folder is taken (and not `force`) or cannot be written."""
+    def __init__(
+        self,
+        path: Path,
+        record: RunRecord,
+        *,
+        force: bool = False,
+        derive: Derive = lambda _: (),
+        salvage: Derive = lambda _: (),
+    ) -> None:
+        """`derive` runs at the end of the run, `salvage` in its place if the run stops early.
+
+        UsageError if the folder is taken (and not `force`) or cannot be written.
+        """
         self.path, self.record = path, record
+        self.derive, self.salvage = derive, salvage
         self.metrics = MetricTable()
         self.samples: list[dict[str, Any]] = []
-        self.memory: list[pa.Table] = []
-        self.traffic: list[pa.Table] = []
-        self.loads: list[pa.Table] = []
+        self.tables: dict[str, list[pa.Table]] = {}
+        """Recorded so far, by file."""
         claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
@@ -41,61 +56,86 @@ class RunWriter:
         (self.path / "routing").mkdir(exist_ok=True)
         trace.write(self.path / "routing" / trace.file_name)
 
+    def append(self, table: RawTable, rows: pa.Table) -> None:
+        """Adds rows to a raw table, whose file is whole after every call."""
+        self.rewrite(table.file_name, rows.cast(table.schema))
+
+    def add_memory(self, table: pa.Table) -> None:
+        """Adds rows to `memory.parquet`, whose file is whole after every call."""
+        self.rewrite("memory.parquet", table)
+
+    def rewrite(self, file_name: str, rows: pa.Table) -> None:
+        """Replaces a file by what was recorded so far and `rows`."""
+        import pyarrow.parquet as pq
+
+        parts = self.tables.setdefault(file_name, [])
+        parts.append(rows)
+        with replacing(self.path / file_name) as partial:
+            pq.write_table(pa.concat_tables(parts), partial, compression="zstd")
+
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Adds collectives to `traffic.parquet`, whose file is whole after every call."""
+        parts = self.tables.setdefault("traffic.parquet", [])
+        parts.append(traffic.table)
+        joined(parts).write(self.path / "traffic.parquet")
+
+    def add_loads(self, found: ExpertLoads) -> None:
+        """Adds uses of experts to `loads.parquet`, whose file is whole after every call."""
+        parts = self.tables.setdefault("loads.parquet", [])
+        parts.append(found.table)
+        loads.joined(parts).write(self.path / "loads.parquet")
+
     def add_metrics(self, rows: Iterable[MetricRow]) -> None:
         """Adds rows to `metrics.csv`."""
         self.metrics.extend(rows)
 
     def add_samples(self, row: MetricRow, values: Sequence[float]) -> None:
-        """Adds the raw values behind a timed row, one per round."""
-        keys = dict(zip(KEYS, row.address, strict=True))
-        self.samples += [keys | {"round": index, "value": float(value)} for index, value in enumerate(values)]
-
-    def add_memory(self, table: pa.Table) -> None:
-        """Adds rows to `memory.parquet`, which is whole after every call."""
-        import pyarrow.parquet as pq
-
-        self.memory.append(table)
-        with replacing(self.path / "memory.parquet") as partial:
-            pq.write_table(pa.concat_tables(self.memory), partial)
-
-    def add_traffic(self, traffic: Traffic) -> None:
-        """Adds collectives to `traffic.parquet`, which is whole after every call."""
-        self.traffic.append(traffic.table)
-        joined(self.traffic).write(self.path / "traffic.parquet")
-
-    def add_loads(self, found: ExpertLoads) -> None:
-        """Adds uses of experts to `loads.parquet`, which is whole after every call."""
-        self.loads.append(found.table)
-        loads.joined(self.loads).write(self.path / "loads.parquet")
+        """Adds the values behind a timed row, one per round."""
+        self.samples += sample_rows(row, values)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """What stops the block leaves an invalid run that can be read and says why."""
+        """Whatever stops the block leaves an invalid run that can be read and names the cause."""
         try:
             yield
         except KeyboardInterrupt:
-            self.finish("interrupted")
+            self.stop("interrupted")
             raise
         except Exception as error:
-            self.finish(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            self.stop(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
             raise
 
+    def stop(self, why: str) -> None:
+        """Ends a run early with what can be derived of it."""
+        self.derive = self.salvage
+        self.finish(why)
+
     def finish(self, *reasons: str) -> Run:
-        """Writes what was collected; the run is valid where no reason speaks against it."""
+        """Derives the rows of `metrics.csv` and writes them; the run is valid if no reason is given."""
+        for row, values in self.derive(Run(self.path, self.record)):
+            self.add_metrics([row])
+            self.add_samples(row, values)
         self.record.valid, self.record.reasons = not reasons, list(reasons)
         self.record.finished = now()
         self.metrics.write(self.path / "metrics.csv")
-        self.write_samples()
+        write_samples(self.path, self.samples)
         write_record(self.path, self.record)
         return Run.open(self.path)
 
-    def write_samples(self) -> None:
-        """Writes `samples.parquet`."""
-        import pandas as pd
 
-        table = pd.DataFrame(self.samples, columns=list(SAMPLE_COLUMNS))
-        with replacing(self.path / "samples.parquet") as partial:
-            table.astype({"round": "int64", "value": "float64"}).to_parquet(partial, index=False)
+def sample_rows(row: MetricRow, values: Sequence[float]) -> list[dict[str, Any]]:
+    """The lines of `samples.parquet` behind a row, one per round."""
+    keys = dict(zip(KEYS, row.address, strict=True))
+    return [keys | {"round": index, "value": float(value)} for index, value in enumerate(values)]
+
+
+def write_samples(path: Path, samples: Sequence[dict[str, Any]]) -> None:
+    """Writes `samples.parquet` of the run directory `path`."""
+    import pandas as pd
+
+    table = pd.DataFrame(samples, columns=list(SAMPLE_COLUMNS))
+    with replacing(path / "samples.parquet") as partial:
+        table.astype({"round": "int64", "value": "float64"}).to_parquet(partial, index=False)
 
 
 def write_record(path: Path, record: RunRecord) -> None:
@@ -105,24 +145,20 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 class UnwrittenRun(RunWriter):
-    """The run as a rank sees it that is not the one to write it: takes everything, writes nothing."""
+    """The run on ranks other than the first: takes everything, writes nothing."""
 
     def __init__(self, path: Path, record: RunRecord) -> None:
         self.path, self.record = path, record
-        self.metrics = MetricTable()
-        self.samples: list[dict[str, Any]] = []
 
-    def add_trace(self, trace: RoutingTrace) -> None:
-        """Nothing."""
+    def add_trace(self, trace: RoutingTrace) -> None: ...
 
-    def add_memory(self, table: pa.Table) -> None:
-        """Nothing."""
+    def rewrite(self, file_name: str, rows: pa.Table) -> None: ...
 
-    def add_traffic(self, traffic: Traffic) -> None:
-        """Nothing."""
+    def add_traffic(self, traffic: Traffic) -> None: ...
 
-    def add_loads(self, found: ExpertLoads) -> None:
-        """Nothing."""
+    def add_loads(self, found: ExpertLoads) -> None: ...
+
+    def stop(self, why: str) -> None: ...
 
     def finish(self, *reasons: str) -> Run:
         """The run without its numbers."""

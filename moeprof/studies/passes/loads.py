@@ -1,62 +1,57 @@
-"""The pass `loads`: the batches of the time pass once more, every expert that a buffered layer uses or loads observed."""
+"""The pass `loads`: the batches of the pass `time` again, every use and load of an expert in buffered layers observed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from moeprof.analysis.timing.stalls import Cost, Stalls, by_layer, over_ranks, stall_rows
+from moeprof.analysis.timing.stalls import by_layer
 from moeprof.instrument.timing import interleaved
 from moeprof.instrument.visits import ExpertLoadRecorder
-from moeprof.parallel.collectives import all_gather_json
-from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.variant import Variant
-from moeprof.studies.passes.breakdown import WARMUP, rounds
-from moeprof.studies.session import Session, first_of_each_domain
+from moeprof.records.run.raw_tables import LOADS, ROUNDS, STALLS
+from moeprof.studies.passes.breakdown import WARMUP
+from moeprof.studies.passes.rounds import round_rows
+from moeprof.studies.selection import first_of_each_domain
+from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode
 
 
-def measure_loads(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes what loading took per step, what the layers stood still for, and what could have been hidden."""
-    buffered = buffered_in(session, phase)
+def measure_loads(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Records what loading experts took in every round, how long layers waited for it, and what could have hidden it."""
+    buffered = buffered_in(services, phase)
     if not buffered:
-        return
+        return Findings()
     chosen = first_of_each_domain(episodes)
-    session.progress.stage(f"{phase}: loads", len(chosen) * (WARMUP + rounds(session)))
-    found: dict[Variant, list[Stalls]] = {variant: [] for variant in buffered}
+    services.progress.stage(f"{phase}: loads", len(chosen) * (WARMUP + services.half_the_rounds))
     for episode in chosen:
-        for variant, stalls in observe(session, episode, buffered).items():
-            found[variant].append(stalls)
-    for variant, domains in found.items():
-        at = MetricRow("", 0, session.recipe.workload, phase, variant=variant.label)
-        for row, values in stall_rows(at, domains):
-            session.writer.add_metrics([row])
-            session.writer.add_samples(row, values)
+        recorders = {variant.label: ExpertLoadRecorder() for variant in buffered}
+        samples = interleaved(
+            {
+                variant.label: services.runner.prepare(variant, episode).under(recorders[variant.label].observing)
+                for variant in buffered
+            },
+            rounds=services.half_the_rounds,
+            warmup=WARMUP,
+            clock=services.clock,
+            between=services.progress.advance,
+        )
+        services.record(ROUNDS, round_rows(LOADS, phase, episode, samples))
+        services.record(STALLS, stall_rows(LOADS, phase, episode.domain, recorders))
+    return Findings()
 
 
-def buffered_in(session: Session, phase: str) -> list[Variant]:
-    """Contenders that buffer a layer that tokens of the phase pass."""
-    layers = set(session.recipe.moe_layers(phase))
-    return [variant for variant in session.contenders if layers & set(session.recipe.buffered_layers(variant))]
+def buffered_in(services: Services, phase: str) -> list[Variant]:
+    """Variants that buffer a layer that tokens of the phase pass through."""
+    layers = set(services.recipe.moe_layers(phase))
+    return [variant for variant in services.runner.variants if layers & set(services.recipe.buffered_layers(variant))]
 
 
-def observe(session: Session, episode: Episode, variants: Sequence[Variant]) -> dict[Variant, Stalls]:
-    """Some variants on one batch, in turns."""
-    recorders = {variant: ExpertLoadRecorder() for variant in variants}
-    interleaved(
-        {one.label: recorders[one].observing(episode.ready(session.use(one))) for one in variants},
-        rounds=rounds(session),
-        warmup=WARMUP,
-        clock=session.clock,
-        before=session.select_and_sync,
-        between=session.progress.advance,
-    )
-    return {variant: stalls_of(session, episode, recorder) for variant, recorder in recorders.items()}
-
-
-def stalls_of(session: Session, episode: Episode, recorder: ExpertLoadRecorder) -> Stalls:
-    """What a recorder saw, on all ranks, warm-up left out."""
-    mine = [by_layer((one.layer, one.visit) for one in visits) for visits in recorder.rounds[WARMUP:]]
-    ranks = all_gather_json(session.group, mine)
-    return over_ranks(
-        episode.domain,
-        len(episode.steps),
-        [[{layer: Cost(*parts) for layer, parts in one.items()} for one in theirs] for theirs in ranks],
-    )
+def stall_rows(
+    pass_name: str, phase: str, domain: str, recorders: Mapping[str, ExpertLoadRecorder], point: str = ""
+) -> Iterator[dict[str, Any]]:
+    """What the recorders of some variants saw, by round and layer, warm-up left out."""
+    for label, recorder in recorders.items():
+        about = {"pass": pass_name, "phase": phase, "variant": label, "point": point, "domain": domain}
+        for index, visits in enumerate(recorder.rounds[WARMUP:]):
+            for layer, cost in by_layer((one.layer, one.visit) for one in visits).items():
+                times = {"load_ns": cost.load_ns, "stall_ns": cost.stall_ns, "hideable_ns": cost.hideable_ns}
+                yield {**about, **times, "round": index, "layer": layer, "bytes": cost.num_bytes}

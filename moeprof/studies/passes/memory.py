@@ -1,24 +1,26 @@
-"""The pass `memory`: one batch under every contender, every live tensor followed."""
+"""The pass `memory`: one batch under every variant, every live tensor tracked."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.parallel.collectives import all_gather_json, gathered
-from moeprof.parallel.group import Group
-from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.raw_tables import FOOTPRINTS
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.units import format_bytes
-from moeprof.studies.session import Session, beginning
+from moeprof.studies.selection import beginning
+from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode, Round
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one contender needs for a phase, bytes."""
+    """What one variant needs for a phase, bytes."""
 
     static: int
     dynamic: int
@@ -30,48 +32,54 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """Parameters and the peak of the rest."""
+        """The parameters and the peak of the rest."""
         return self.static + self.dynamic
 
-
-def measure_memory(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes peaks and course of the first batch (a few steps of it in `decode`); its tokens must be settled.
-
-    Over ranks these are the worst rank's, and the peaks of each stand beside them.
-    """
-    session.progress.stage(f"{phase}: memory", len(session.contenders))
-    footprints: dict[str, Footprint] = {}
-    ranks: dict[str, list[Footprint]] = {}
-    for variant in session.contenders:
-        model = session.use(variant)
-        tracker = session.tracker(variant)
-        ranks[variant.label] = of_every_rank(session.group, footprint(tracker, partial(beginning(episodes[0]).ready, model)))
-        footprints[variant.label] = max(ranks[variant.label], key=lambda found: found.total)
-        tables = gathered(session.group, packed(tracker.table(phase, variant.label)))
-        if session.group.first:
-            session.writer.add_memory(unpacked(tables[ranks[variant.label].index(footprints[variant.label])]))
-        session.progress.advance()
-    forced, budget = session.recipe.forced, session.recipe.budget.memory
-    session.writer.record.notes += [
-        f"{phase}: one batch of {session.recipe.load.batch_size} under {variant} needs {format_bytes(found.total)}, "
-        f"more than the budget of {format_bytes(budget)}"
-        for variant, found in footprints.items()
-        if budget is not None and found.total > budget
-    ]
-    session.writer.add_metrics(memory_rows(session.recipe.workload, phase, footprints, forced=forced))
-    for rank in range(0 if session.group.alone else session.group.size):
-        mine = {variant: found[rank] for variant, found in ranks.items()}
-        rows = memory_rows(session.recipe.workload, phase, mine, forced=forced)
-        session.writer.add_metrics(replace(row, rank=str(rank)) for row in rows)
+    def rows(self, phase: str, variant: str) -> Iterator[dict[str, Any]]:
+        """Rows of the raw table `footprints`."""
+        parts = {
+            "static": {"": self.static},
+            "dynamic": {"": self.dynamic},
+            "region": self.by_region,
+            "category": self.by_category,
+            "at_peak": self.at_peak,
+        }
+        for measure, sizes in parts.items():
+            for name, size_bytes in sizes.items():
+                yield {"phase": phase, "variant": variant, "measure": measure, "name": name, "bytes": size_bytes}
 
 
-def of_every_rank(group: Group, mine: Footprint) -> list[Footprint]:
-    """What the same contender needed on all ranks, in their order."""
-    return [Footprint(*found) for found in all_gather_json(group, astuple(mine))]
+def measure_memory(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Records the peaks of the first batch (a few steps of it in `decode`) on every rank, and their course on the worst rank."""
+    services.progress.stage(f"{phase}: memory", len(services.runner.variants))
+    notes: list[str] = []
+    for variant in services.runner.variants:
+        worst = measure_variant(services, phase, variant, episodes[0])
+        budget = services.recipe.budget.memory
+        if budget is not None and worst.total > budget:
+            notes.append(
+                f"{phase}: one batch of {services.recipe.load.batch_size} under {variant.label} needs "
+                f"{format_bytes(worst.total)}, more than the budget of {format_bytes(budget)}"
+            )
+        services.progress.advance()
+    return Findings(notes)
+
+
+def measure_variant(services: Services, phase: str, variant: Variant, episode: Episode) -> Footprint:
+    """Records one variant; the footprint of the rank that needs most."""
+    model, tracker = services.runner.select(variant), services.runner.tracker(variant, services.clock)
+    mine = footprint(tracker, partial(beginning(episode).ready, model))
+    services.record(FOOTPRINTS, mine.rows(phase, variant.label))
+    ranks = [Footprint(*found) for found in all_gather_json(services.group, astuple(mine))]
+    worst = max(ranks, key=lambda found: found.total)
+    tables = gathered(services.group, packed(tracker.table(phase, variant.label)))
+    if services.group.first:
+        services.writer.add_memory(unpacked(tables[ranks.index(worst)]))
+    return worst
 
 
 def footprint(tracker: MemoryTracker, ready: Callable[[], Round]) -> Footprint:
-    """Plays an episode once; what makes it ready, untimed, counts only by what it leaves behind."""
+    """Plays an episode once; its untimed beginning counts only by what it leaves behind."""
     before = allocated(tracker.device)
     with tracker.observing():
         play = ready()
@@ -91,7 +99,7 @@ def allocated(device: str) -> int:
 
 
 def reset_peak(device: str) -> None:
-    """Lets the allocator's peak count from here."""
+    """Makes the allocator's peak count from here."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -101,19 +109,3 @@ def peak_allocated() -> int:
     """Most bytes that CUDA's allocator had handed out at once."""
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()
-
-
-def memory_rows(workload: str, phase: str, footprints: Mapping[str, Footprint], *, forced: bool = False) -> Iterator[MetricRow]:
-    """Peaks of every contender, in all, by region and by category, and the ratio to the dense twin."""
-    for variant, found in footprints.items():
-        whole = MetricRow("memory_total_peak", found.total, workload, phase, variant=variant, forced=forced)
-        yield whole
-        yield replace(whole, metric="memory_dynamic_peak", value=found.dynamic)
-        for region, size_bytes in found.by_region.items():
-            yield replace(whole, metric="memory_peak", value=size_bytes, region=region)
-        for category, size_bytes in found.by_category.items():
-            yield replace(whole, metric="memory_peak", value=size_bytes, category=category)
-        for category, size_bytes in found.at_peak.items():
-            yield replace(whole, metric="memory_at_peak", value=size_bytes, category=category)
-        if variant != "dense" and "dense" in footprints:
-            yield replace(whole, metric="memory_vs_dense", value=found.total / footprints["dense"].total)

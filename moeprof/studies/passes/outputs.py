@@ -1,27 +1,28 @@
-"""The pass `outputs`: does a contender compute what the baseline computes? Asked before any speed-up is told.
+"""The pass `outputs`: whether a variant computes what the baseline computes, checked before anything is timed.
 
 Layer by layer on the baseline's own inputs, then end to end. T rows of a step, K choices, V vocabulary.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from moeprof.analysis.comparison.output_agreement import Agreement, Compared, agreement_rows, merged
+from moeprof.analysis.comparison.output_agreement import Agreement, Compared
 from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.models.build import Model
 from moeprof.moe.layer import MoELayer, moe_layers
-from moeprof.parallel.collectives import all_gather_json
-from moeprof.parallel.group import Group
 from moeprof.records.arrays import Flags
 from moeprof.records.recipe.variant import Variant
-from moeprof.studies.session import Session, first_of_each_domain
+from moeprof.records.run.raw_tables import AGREEMENT
+from moeprof.studies.selection import first_of_each_domain
+from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
@@ -37,11 +38,11 @@ class Decision:
     layer: str
     step: Step
     experts_TK: Tensor
-    """In the order of their numbers."""
+    """The chosen experts in the order of their numbers."""
     probs_TK: Tensor
-    """Best first, whoever has them."""
+    """The largest softmax values, best first, whichever experts they belong to."""
     lost_T: Flags
-    """Tokens of which an expert was full."""
+    """Tokens that lost a choice because an expert was full."""
 
 
 class DecisionRecorder(Probe):
@@ -56,80 +57,71 @@ class DecisionRecorder(Probe):
 
 
 class Context:
-    """From which position on each sequence has seen something lost; an encoder sees all of its sentence at once."""
+    """The position from which on a sequence depends on a lost choice; an encoder sees all of its sentence at once."""
 
     def __init__(self) -> None:
         self.first_lost: dict[int, int] = {}
 
     def intact(self, step: Step) -> Flags:
-        """Tokens, no padding, that see nothing lost, (T,)."""
+        """Tokens that are not padding and depend on no lost choice, (T,)."""
         first_lost = np.array([self.first_lost.get(int(sequence), INTACT) for sequence in sequences(step)])
         intact_T: Flags = real(step) & (positions(step) < first_lost)
         return intact_T
 
     def lose(self, step: Step, lost_T: Flags) -> None:
-        """Whatever sees these tokens has lost something from now on."""
+        """Marks everything that depends on these tokens from now on."""
         for row in np.flatnonzero(lost_T & real(step)):
             sequence = int(sequences(step)[row])
             position = -1 if step.phase == "encode" else int(positions(step)[row])
             self.first_lost[sequence] = min(self.first_lost.get(sequence, INTACT), position)
 
 
-def check_outputs(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Compares every other contender with experts to the baseline, on the batches that are timed."""
-    others = [variant for variant in session.contenders if not variant.dense and variant != session.baseline]
+def check_outputs(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Records how every other variant with experts agrees with the baseline, on the batches that are timed."""
+    others = services.runner.routed[1:]
     chosen = first_of_each_domain(episodes)
-    session.progress.stage(f"{phase}: outputs", len(chosen) * (1 + len(others)))
+    services.progress.stage(f"{phase}: outputs", len(chosen) * (1 + len(others)))
     found = {variant: Agreement() for variant in others}
     for episode in chosen:
-        compare(session, episode, found)
-    recipe, forced = session.recipe, session.recipe.forced
-    for variant, mine in found.items():
-        agreement = merged(of_every_rank(session.group, mine))
-        session.writer.add_metrics(agreement_rows(recipe.workload, phase, variant.label, agreement, forced=forced))
-        if not agreement.equal:
-            session.unequal.add((phase, variant))
-            session.doubts.append(f"{phase}: {agreement.complaint(variant.label, session.baseline.label)}")
+        compare(services, episode, found)
+    services.record(AGREEMENT, (row for variant, mine in found.items() for row in agreement_rows(phase, variant.label, mine)))
+    return Findings()
 
 
-def of_every_rank(group: Group, mine: Agreement) -> list[Agreement]:
-    """What all ranks found about the same contender, in their order."""
-    return [
-        Agreement(
-            **found
-            | {
-                "layers": {name: Compared(**layer) for name, layer in found["layers"].items()},
-                "whole": Compared(**found["whole"]),
-            }
-        )
-        for found in all_gather_json(group, asdict(mine))
-    ]
+def agreement_rows(phase: str, label: str, found: Agreement) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `agreement`: end to end, then layer by layer."""
+    cells = {"phase": phase, "variant": label}
+    totals = {"tokens": found.tokens, "flips": found.flips, "jumps": found.jumps, "agreeing": found.agreeing}
+    nothing: dict[str, Any] = dict.fromkeys(totals)
+    for layer, part in {"": found.whole, **found.layers}.items():
+        counts = {"compared": part.tokens, "differing": part.differing, "max_abs_diff": part.max_abs_diff}
+        yield {**cells, "layer": layer, **counts, **(nothing if layer else totals)}
 
 
-def compare(session: Session, episode: Episode, found: dict[Variant, Agreement]) -> None:
+def compare(services: Services, episode: Episode, found: dict[Variant, Agreement]) -> None:
     """One batch under the baseline, its layers under all others on the same inputs, then the others end to end."""
-    tolerance = TOLERANCES[session.recipe.model.dtype]
-    witness = DecisionRecorder()
+    tolerance, runner = TOLERANCES[services.recipe.model.dtype], services.runner
+    recorder = DecisionRecorder()
 
     def same_inputs(layer: MoELayer, inputs: tuple[Tensor, Step], y_TD: Tensor) -> None:
         if inputs[1].phase == episode.phase:
             for variant, agreement in found.items():
-                compare_layer(layer, inputs, y_TD, variant, agreement, witness, tolerance)
+                compare_layer(layer, inputs, y_TD, variant, agreement, recorder, tolerance)
 
-    model = session.use(session.baseline)
+    model = runner.select(runner.baseline)
     with hooked(moe_layers(model), same_inputs):
-        expected = played(episode, model, witness)
-    session.progress.advance()
+        expected = played(episode, model, recorder)
+    services.progress.advance()
     for variant, agreement in found.items():
         other = DecisionRecorder()
-        outputs = played(episode, session.use(variant), other)
-        compare_whole(episode, (witness, expected), (other, outputs), agreement, tolerance)
-        session.progress.advance()
+        outputs = played(episode, runner.select(variant), other)
+        compare_whole(episode, (recorder, expected), (other, outputs), agreement, tolerance)
+        services.progress.advance()
 
 
-def played(episode: Episode, model: Model, witness: DecisionRecorder) -> list[Tensor]:
-    """The outputs of every step, with a witness of how they came about."""
-    with observed_by(witness):
+def played(episode: Episode, model: Model, recorder: DecisionRecorder) -> list[Tensor]:
+    """The outputs of every step; the recorder keeps the decisions behind them."""
+    with observed_by(recorder):
         return list(episode.outputs(model))
 
 
@@ -139,16 +131,16 @@ def compare_layer(
     y_TD: Tensor,
     variant: Variant,
     agreement: Agreement,
-    witness: DecisionRecorder,
+    recorder: DecisionRecorder,
     tolerance: float,
 ) -> None:
-    """Runs one layer once more as `variant`, and compares tokens that lost nothing in it either way."""
-    step, lost_T = inputs[1], witness.decisions[-1].lost_T
+    """Runs one layer again as `variant`, and compares the tokens that lost nothing in it under either variant."""
+    step, lost_T = inputs[1], recorder.decisions[-1].lost_T
     usual = layer.variant
     layer.use(variant)
     other_TD = layer.forward(*inputs)
     layer.use(usual)
-    kept_T = real(step, len(lost_T)) & ~lost_T & ~witness.decisions.pop().lost_T
+    kept_T = real(step, len(lost_T)) & ~lost_T & ~recorder.decisions.pop().lost_T
     agreement.layers.setdefault(layer.name, Compared()).add(*differences(y_TD, other_TD, kept_T, tolerance))
 
 
@@ -159,7 +151,7 @@ def compare_whole(
     agreement: Agreement,
     tolerance: float,
 ) -> None:
-    """Every step's outputs, where nothing that a token sees was lost or decided another way."""
+    """Compares every step's outputs for tokens that depend on no lost choice and no other decision."""
     context = Context()
     for ours, theirs in zip(expected[0].decisions, found[0].decisions, strict=True):
         follow(context, ours, theirs, agreement, tolerance)
@@ -172,7 +164,7 @@ def compare_whole(
 
 
 def follow(context: Context, ours: Decision, theirs: Decision, agreement: Agreement, tolerance: float) -> None:
-    """Takes what one layer lost and what it decided another way into the context; counts flips and jumps."""
+    """Adds what one layer lost or decided differently to the context; counts flips and jumps."""
     intact_T = context.intact(ours.step)
     other_T = (ours.experts_TK != theirs.experts_TK).any(dim=1).cpu().numpy() & intact_T
     # A near-tie leaves the same best values behind, whichever expert they belong to.
@@ -195,7 +187,7 @@ def differences(ours_TV: Tensor, theirs_TV: Tensor, chosen_T: Flags, tolerance: 
 
 
 def real(step: Step, num_rows: int | None = None) -> Flags:
-    """Which rows are no padding, (T,)."""
+    """Which rows are not padding, (T,)."""
     if step.real_T is None:
         return np.ones(len(sequences(step)) if num_rows is None else num_rows, bool)
     flags: Flags = step.real_T.cpu().numpy()
@@ -203,12 +195,12 @@ def real(step: Step, num_rows: int | None = None) -> Flags:
 
 
 def sequences(step: Step) -> npt.NDArray[np.int32]:
-    """Sequence of every row, (T,)."""
+    """The sequence of every row, (T,)."""
     assert step.sequence_T is not None
     return step.sequence_T
 
 
 def positions(step: Step) -> npt.NDArray[np.int32]:
-    """Position of every row in its sequence, (T,)."""
+    """The position of every row in its sequence, (T,)."""
     assert step.position_T is not None
     return step.position_T

@@ -1,13 +1,14 @@
-"""The pass `quality`: how well a trained model does its work under every contender that runs it.
+"""The pass `quality`: how well a trained model does its work under every variant that runs it.
 
 B sequences, L positions, N generated tokens, V vocabulary.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,18 +16,18 @@ from torch import Tensor
 
 from moeprof.models.build import Model
 from moeprof.parallel.collectives import all_gather_json
-from moeprof.records.metrics.registry import Address, MetricRow
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.studies.session import Session
+from moeprof.records.run.raw_tables import SCORES, TRANSLATIONS
+from moeprof.studies.services import Findings, Services
 from moeprof.studies.train.checkpoint import read_origin
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, columns
 from moeprof.workloads.tokenizers import FIRST_BYTE, FIRST_WORD, PAD, Tokenizer, make_tokenizer
 
-FOREIGN_RATIO = 1.5
-"""Text is foreign where its cross-entropy is so many times that of the worst domain the model was trained for."""
+UNFAMILIAR_RATIO = 1.5
+"""Text is out of distribution if its cross-entropy is more than this multiple of that of the hardest training domain."""
 
-FOREIGN_BYTES = 0.2
-"""Text is foreign where more than this share of its tokens are bytes, though the model knows words."""
+UNFAMILIAR_BYTES = 0.2
+"""Text is out of distribution if more than this share of its tokens are bytes, though the model has words."""
 
 
 @dataclass(frozen=True)
@@ -42,48 +43,54 @@ class Score:
 
     @property
     def per_token(self) -> float:
-        """Nats."""
+        """Mean cross-entropy, nats."""
         return self.nats / self.num_tokens
 
 
-NOTHING = Score(0.0, 0, 0)
+ZERO = Score(0.0, 0, 0)
 
 
-def measure_quality(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes perplexity and bits per byte (LM score), chrF (MT decode) and remarks on foreign text; episodes are settled."""
-    recipe = session.recipe
+def measure_quality(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Records cross-entropies (LM score) or translations (MT decode), and notes unfamiliar text; episodes are settled."""
+    recipe = services.recipe
     if not recipe.model.checkpoint or recipe.model.tokenizer == "hashed":
-        return
+        return Findings()
     tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
-    measure = {"score": measure_scores, "decode": measure_translations}.get(phase)
-    if measure is not None:
-        measure(session, episodes, tokenizer)
-    if phase == "encode":
-        session.writer.record.notes += list(byte_remarks(recipe, episodes))
+    if phase == "score":
+        return Findings(measure_scores(services, episodes, tokenizer))
+    if phase == "decode":
+        measure_translations(services, episodes, tokenizer)
+    return Findings(list(byte_remarks(recipe, episodes)) if phase == "encode" else ())
 
 
-def measure_scores(session: Session, episodes: Sequence[Episode], tokenizer: Tokenizer) -> None:
-    """Perplexity and bits per byte of every MoE contender, and what the baseline's say about the text."""
-    for variant in session.contenders:
-        if variant.dense:
-            continue  # the twin has random weights
-        model = session.use(variant)
-        session.progress.stage(f"score: quality of {variant.label}", len(episodes))
+def measure_scores(services: Services, episodes: Sequence[Episode], tokenizer: Tokenizer) -> list[str]:
+    """Records the scores of every MoE variant; notes domains that the baseline finds hard."""
+    notes: list[str] = []
+    for variant in services.runner.routed:  # the dense twin has random weights
+        model = services.runner.select(variant)
+        services.progress.stage(f"score: quality of {variant.label}", len(episodes))
         scores: dict[str, Score] = {}
         for episode in episodes:
             assert isinstance(episode, ForwardEpisode)
-            found = score(model, episode, tokenizer)
-            scores[episode.domain] = scores.get(episode.domain, NOTHING) + found
-            session.progress.advance()
-        everybody = all_gather_json(session.group, {domain: astuple(found) for domain, found in scores.items()})
-        scores = {domain: sum((Score(*one[domain]) for one in everybody), NOTHING) for domain in scores}
-        session.writer.add_metrics(score_rows(session.recipe, variant.label, scores))
-        if variant == session.baseline:
-            session.writer.record.notes += list(score_remarks(session.recipe, scores))
+            scores[episode.domain] = scores.get(episode.domain, ZERO) + score(model, episode, tokenizer)
+            services.progress.advance()
+        services.record(SCORES, score_rows(variant.label, scores))
+        if variant == services.runner.baseline:
+            ranks = all_gather_json(services.group, {domain: astuple(found) for domain, found in scores.items()})
+            joint = {domain: sum((Score(*one[domain]) for one in ranks), ZERO) for domain in scores}
+            notes += score_remarks(services.recipe, joint)
+    return notes
+
+
+def score_rows(label: str, scores: Mapping[str, Score]) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `scores`."""
+    for domain, found in scores.items():
+        cells = {"phase": "score", "variant": label, "domain": domain}
+        yield cells | {"tokens": found.num_tokens, "bytes": found.num_bytes, "nats": found.nats}
 
 
 def score(model: Model, episode: ForwardEpisode, tokenizer: Tokenizer) -> Score:
-    """Of one batch: every token but the first of a sequence is predicted, special tokens are left out."""
+    """The score of one batch: every token but the first of a sequence is predicted, special tokens are left out."""
     logits_BLV: Tensor = episode.ready(model)()
     tokens_BL = torch.from_numpy(episode.batch.tokens_BL).to(logits_BLV.device)
     targets_N = tokens_BL[:, 1:].flatten()
@@ -99,59 +106,49 @@ def num_bytes(ids: Sequence[int], tokenizer: Tokenizer) -> int:
     return sum(FIRST_BYTE <= token < FIRST_WORD for token in ids) + words + blanks
 
 
-def score_rows(recipe: Recipe, label: str, scores: dict[str, Score]) -> Iterator[MetricRow]:
-    """By domain, then over all."""
-    everything = sum(scores.values(), NOTHING)
-    for domain, found in [*scores.items(), ("", everything)]:
-        if found.num_bytes and math.isfinite(found.nats):  # a contender whose outputs are no numbers has no quality
-            address = address_of(recipe, "score", label, domain)
-            forced = recipe.forced
-            yield MetricRow("perplexity", math.exp(found.per_token), **address, forced=forced)
-            yield MetricRow("bits_per_byte", found.nats / math.log(2) / found.num_bytes, **address, forced=forced)
-
-
 def score_remarks(recipe: Recipe, scores: dict[str, Score]) -> Iterator[str]:
-    """Domains that the model finds much harder than anything it was trained for."""
+    """Remarks on domains that are much harder for the model than those it was trained for."""
     origin = read_origin(Path(str(recipe.model.checkpoint)))
     if origin is None or not origin.curve:
         return
     worst = max(origin.curve[-1].heldout.values())
     for domain, found in scores.items():
-        if found.num_tokens and found.per_token > FOREIGN_RATIO * worst:
+        if found.num_tokens and found.per_token > UNFAMILIAR_RATIO * worst:
             yield (
-                f"{domain}: this text is foreign to the model: {found.per_token / math.log(2):.2f} bits per token, "
-                f"{worst / math.log(2):.2f} on the hardest domain it was trained for"
+                f'"{domain}" is out of distribution ({found.per_token / math.log(2):.2f} bits per token, '
+                f"at most {worst / math.log(2):.2f} in the training domains): its routing may not be representative"
             )
 
 
 def byte_remarks(recipe: Recipe, episodes: Sequence[Episode]) -> Iterator[str]:
-    """Languages whose source the model has to spell."""
+    """Remarks on languages whose source the model reads byte by byte."""
     if recipe.model.tokenizer != "words":
         return
     for domain in dict.fromkeys(episode.domain for episode in episodes):
         batches = [one.batch for one in episodes if isinstance(one, ForwardEpisode) and one.domain == domain]
         ids = [token for batch in batches for token in batch.tokens_BL.flatten().tolist() if token >= FIRST_BYTE]
         share = sum(token < FIRST_WORD for token in ids) / max(len(ids), 1)
-        if share > FOREIGN_BYTES:
-            yield f"{domain}: this text is foreign to the model: {share:.0%} of its source tokens are bytes, not words"
+        if share > UNFAMILIAR_BYTES:
+            yield (
+                f'"{domain}" is out of distribution ({share:.0%} of its source tokens are bytes, not words): '
+                "its routing may not be representative"
+            )
 
 
-def measure_translations(session: Session, episodes: Sequence[Episode], tokenizer: Tokenizer) -> None:
-    """chrF of every MoE contender's own greedy translations, where the workload has references."""
+def measure_translations(services: Services, episodes: Sequence[Episode], tokenizer: Tokenizer) -> None:
+    """Records every MoE variant's own greedy translations, if the workload has references."""
     translating = [episode for episode in episodes if isinstance(episode, DecodeEpisode) and episode.references]
-    for variant in session.contenders:
-        if variant.dense or not translating:
-            continue
-        model = session.use(variant)
-        session.progress.stage(f"decode: quality of {variant.label}", len(translating))
-        pairs: dict[str, list[tuple[str, str]]] = {}
+    for variant in services.runner.routed if translating else ():
+        model = services.runner.select(variant)
+        services.progress.stage(f"decode: quality of {variant.label}", len(translating))
+        rows: list[dict[str, Any]] = []
         for episode in translating:
-            done = episode if variant == session.baseline else decoded_by(model, episode)
-            pairs.setdefault(episode.domain, []).extend(zip(texts(done, tokenizer), episode.references, strict=True))
-            session.progress.advance()
-        everybody = all_gather_json(session.group, pairs)
-        pairs = {domain: [tuple(pair) for one in everybody for pair in one[domain]] for domain in pairs}
-        session.writer.add_metrics(chrf_rows(session.recipe, variant.label, pairs))
+            done = episode if variant == services.runner.baseline else decoded_by(model, episode)
+            cells = {"phase": "decode", "variant": variant.label, "domain": episode.domain}
+            pairs = zip(texts(done, tokenizer), episode.references, strict=True)
+            rows += [cells | {"translation": translation, "reference": reference} for translation, reference in pairs]
+            services.progress.advance()
+        services.record(TRANSLATIONS, rows)
 
 
 def decoded_by(model: Model, episode: DecodeEpisode) -> DecodeEpisode:
@@ -164,25 +161,3 @@ def decoded_by(model: Model, episode: DecodeEpisode) -> DecodeEpisode:
 def texts(episode: DecodeEpisode, tokenizer: Tokenizer) -> list[str]:
     """What each sequence of a settled episode became; the first token is the tag, and PAD follows the end."""
     return [tokenizer.decode(token for token in column[1:] if token != PAD) for column in columns(episode)]
-
-
-def chrf_rows(recipe: Recipe, label: str, pairs: dict[str, list[tuple[str, str]]]) -> Iterator[MetricRow]:
-    """By language, then over all."""
-    everything = [pair for found in pairs.values() for pair in found]
-    for domain, found in [*pairs.items(), ("", everything)]:
-        address = address_of(recipe, "decode", label, domain)
-        yield MetricRow("chrf", chrf(found), **address, forced=recipe.forced)
-
-
-def chrf(pairs: Sequence[tuple[str, str]]) -> float:
-    """Corpus chrF2, 0 to 100, of (translation, reference) pairs."""
-    import sacrebleu
-
-    return float(
-        sacrebleu.corpus_chrf([translation for translation, _ in pairs], [[reference for _, reference in pairs]]).score
-    )
-
-
-def address_of(recipe: Recipe, phase: str, label: str, domain: str) -> Address:
-    """Where a quality stands."""
-    return {"workload": recipe.workload, "phase": phase, "variant": label, "domain": domain}

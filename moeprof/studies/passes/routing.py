@@ -1,121 +1,91 @@
-"""The pass `routing`: every batch once under every contender that routes, every decision kept; experts are placed by it."""
+"""The pass `routing`: every batch once under every variant that routes, every decision kept; experts are placed by it."""
 
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from moeprof.analysis.caching.residency import residency_rows, with_residency
-from moeprof.analysis.placement.deployed_rows import from_step
-from moeprof.analysis.placement.rank_load import rank_load_rows
-from moeprof.analysis.routing.capacity import StepSize, averaged, slot_rows
-from moeprof.analysis.routing.drift import drift_rows
-from moeprof.analysis.routing.entropy import entropy_rows
-from moeprof.analysis.routing.fairseq import fairseq_rows
-from moeprof.analysis.routing.locality import locality_rows
-from moeprof.analysis.routing.metrics import routing_rows
+from moeprof.analysis.caching.residency import with_residency
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.visits import loads_table
 from moeprof.models.buffers import buffered_stores, kept
-from moeprof.parallel.collectives import all_gather_json, gathered
-from moeprof.parallel.group import Group
-from moeprof.records.metrics.registry import MetricRow
+from moeprof.parallel.collectives import gathered
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.raw_tables import GATE_ENTROPIES, STEPS
 from moeprof.records.traces.columns import packed, unpacked
-from moeprof.records.traces.expert_loads import ExpertLoads
-from moeprof.records.traces.expert_loads import joined as joined_loads
-from moeprof.records.traces.gate_entropy import GateEntropy
-from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader, joined
+from moeprof.records.traces.expert_loads import joined
+from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
 from moeprof.studies.passes.placement import place_experts
-from moeprof.studies.session import Session, first_steps
+from moeprof.studies.selection import first_steps, judged
+from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode
 
-ANALYSES = (routing_rows, fairseq_rows, locality_rows, drift_rows)
-"""Of the baseline's trace; another contender's router decides the same, so only its loads and drops are told."""
 
-
-def record_routing(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes each contender's trace of `phase` and what follows from it; settles the tokens that every later pass works on."""
-    routed = [variant for variant in session.contenders if not variant.dense]
-    session.progress.stage(f"{phase}: routing", len(episodes) * len(routed))
+def record_routing(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Records each variant's decisions, steps and gate entropies; settles the tokens that every later pass works on."""
+    runner, notes = services.runner, list[str]()
+    services.progress.stage(f"{phase}: routing", len(episodes) * len(runner.routed))
     for episode in episodes:
-        episode.settle(session.use(session.baseline))
+        episode.settle(runner.select(runner.baseline))
+    starts = first_steps(judged(runner.variants, episodes))
     known: dict[Variant, list[RoutingTrace]] = {}
-    for variant in routed:
+    for variant in runner.routed:
         if variant.placed:
-            place_experts(session, phase, variant, episodes, known.get(variant.unplaced, known[session.baseline]))
-        recorder = recorded(session, variant, episodes)
-        traces = of_every_rank(session.group, recorder.trace(trace_header(session.recipe, phase, variant)))
-        known[variant] = traces
-        sizes = all_gather_json(session.group, [astuple(size) for size in step_sizes(recorder, episodes)])
-        entropies = all_gather_json(session.group, [astuple(entropy) for entropy in recorder.entropies()])
-        loads = loads_of_every_rank(session, phase, variant, recorder)
-        if not session.group.first:
-            continue
-        for trace in traces:
-            session.writer.add_trace(with_residency(trace, loads))
-        if len(loads):
-            session.writer.add_loads(loads)
-            at = MetricRow("", 0, session.recipe.workload, phase, variant=variant.label, forced=session.recipe.forced)
-            session.writer.add_metrics(residency_rows(loads, at))
-        steps = averaged([[StepSize(*size) for size in mine] for mine in sizes])
-        session.writer.add_metrics(slot_rows(session.recipe, phase, variant.label, steps))
-        if not session.group.alone:
-            starts = first_steps(session.judged(episodes))
-            judged = [from_step(trace, starts) for trace in traces]
-            session.writer.add_metrics(rank_load_rows(judged, session.placements.get(variant)))
-        together = joined(traces[0].header, [trace.table for trace in traces])
-        for rows_of in ANALYSES if variant == session.baseline else ANALYSES[:1]:
-            session.writer.add_metrics(rows_of(together))
-        if variant == session.baseline:
-            found = [GateEntropy(*entropy) for mine in entropies for entropy in mine]
-            session.writer.add_metrics(entropy_rows(together.header, found))
+            notes += place_experts(services, phase, variant, starts, known.get(variant.unplaced, known[runner.baseline]))
+        recorder = recorded(services, variant, episodes)
+        known[variant] = record_decisions(services, phase, variant, recorder)
+        services.record(STEPS, step_rows(phase, variant.label, recorder, starts))
+        services.record(GATE_ENTROPIES, entropy_rows(phase, variant.label, recorder))
+    return Findings(notes)
 
 
-def of_every_rank(group: Group, mine: RoutingTrace) -> list[RoutingTrace]:
-    """The traces of all ranks on the first one, nothing elsewhere; steps of one number happened together."""
-    return [
-        RoutingTrace(mine.header.model_copy(update={"rank": rank}), unpacked(payload))
-        for rank, payload in enumerate(gathered(group, packed(mine.table)))
-    ]
-
-
-def recorded(session: Session, variant: Variant, episodes: Sequence[Episode]) -> RoutingRecorder:
-    """What a contender's routers decided on all episodes."""
-    recorder, model = RoutingRecorder(), session.use(variant)
+def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) -> RoutingRecorder:
+    """A recorder of what a variant's routers decided on all episodes; hits and misses count from a cold start."""
+    recorder, model = RoutingRecorder(), services.runner.select(variant)
     for store in buffered_stores(model):
-        store.reset()  # hits and misses count from a cold start
+        store.reset()
     for episode in episodes:
         with kept(model):
             play = episode.ready(model)
         with observed_by(recorder):
             play()
-        session.progress.advance()
+        services.progress.advance()
     return recorder
 
 
-def loads_of_every_rank(session: Session, phase: str, variant: Variant, recorder: RoutingRecorder) -> ExpertLoads:
-    """What buffered layers hit and missed, rank by rank, on the first rank; nothing elsewhere."""
-    mine = loads_table(session.group.rank, phase, variant.label, "", recorder.visits)
-    return joined_loads(unpacked(payload) for payload in gathered(session.group, packed(mine)))
-
-
-def step_sizes(recorder: RoutingRecorder, episodes: Sequence[Episode]) -> list[StepSize]:
-    """Of every step, with the rows that its layers computed."""
-    return [
-        StepSize(
-            episode.domain,
-            recorder.rows_seen[step.index],
-            step.num_tokens,
-            sum(computed := recorder.rows_computed[step.index]) / len(computed),
-        )
-        for episode in episodes
-        for step in episode.steps
+def record_decisions(services: Services, phase: str, variant: Variant, recorder: RoutingRecorder) -> list[RoutingTrace]:
+    """Writes the traces of all ranks, and the hits and misses of buffered layers; the traces on the first rank, [] elsewhere."""
+    trace = recorder.trace(trace_header(services.recipe, phase, variant))
+    mine = loads_table(services.group.rank, phase, variant.label, "", recorder.visits)
+    loads = joined(unpacked(payload) for payload in gathered(services.group, packed(mine)))
+    traces = [
+        RoutingTrace(trace.header.model_copy(update={"rank": rank}), unpacked(payload))
+        for rank, payload in enumerate(gathered(services.group, packed(trace.table)))
     ]
+    for one in traces:
+        services.writer.add_trace(with_residency(one, loads))
+    if len(loads):
+        services.writer.add_loads(loads)
+    return traces
+
+
+def step_rows(phase: str, label: str, recorder: RoutingRecorder, starts: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `steps`; steps before those in `starts`, by domain, are for placements to be made from."""
+    for layer, step, num_rows, expert_rows in recorder.steps:
+        cells = {"phase": phase, "variant": label, "domain": step.domain, "layer": layer, "step": step.index}
+        sizes = {"rows": num_rows, "tokens": step.num_tokens, "expert_rows": expert_rows}
+        yield cells | sizes | {"judged": step.index >= starts.get(step.domain, 0)}
+
+
+def entropy_rows(phase: str, label: str, recorder: RoutingRecorder) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `gate_entropies`."""
+    for found in recorder.entropies():
+        cells = {"phase": phase, "variant": label, "domain": found.domain, "layer": found.layer}
+        yield cells | {"tokens": found.tokens, "entropy_nats": found.total}
 
 
 def trace_header(recipe: Recipe, phase: str, variant: Variant) -> TraceHeader:
-    """Of the trace that a phase leaves under a variant."""
+    """The header of the trace that a phase leaves under a variant."""
     return TraceHeader(
         workload=recipe.workload,
         phase=phase,

@@ -1,78 +1,63 @@
-"""The pass `slots`, only with `--sweep-slots`: how misses, memory and speed of a buffered variant change with its slots."""
+"""The pass `slots`, only with `--sweep-slots`: a buffered variant with every number of slots."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from statistics import median
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from moeprof.analysis.caching.residency import residency_rows
 from moeprof.analysis.model_size import local_experts, slots_to_try
-from moeprof.analysis.timing.stalls import Stalls, stall_rows
-from moeprof.analysis.timing.timing import Timing, summed
 from moeprof.instrument.counters import Counters, device_uuid
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.timing import interleaved
 from moeprof.instrument.visits import ExpertLoadRecorder, loads_table
 from moeprof.models.buffers import buffered_stores, kept
-from moeprof.models.build import Model
-from moeprof.parallel.collectives import barrier, gathered
+from moeprof.parallel.collectives import gathered
 from moeprof.records.metrics.point import format_point
-from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.raw_tables import ENERGY, ROUNDS, SLOTS, STALLS
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.traces.expert_loads import joined
-from moeprof.studies.passes.breakdown import WARMUP, rounds
-from moeprof.studies.passes.loads import buffered_in, stalls_of
-from moeprof.studies.passes.time import joint_timing
-from moeprof.studies.session import Session, first_of_each_domain
+from moeprof.studies.passes.breakdown import WARMUP
+from moeprof.studies.passes.loads import buffered_in, stall_rows
+from moeprof.studies.passes.rounds import round_rows
+from moeprof.studies.selection import first_of_each_domain
+from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode, num_tokens
 
-if TYPE_CHECKING:
-    from moeprof.analysis.timing.breakdown import Samples
-
-OBSERVED = "observed"
-PLAYS = 2
-"""Of every round: with and without a look at the loads."""
+OBSERVED_TOO = 2
+"""Every round runs with and without the recorder of loads."""
 
 
-def sweep_slots(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes, at every number of slots: misses from a cold start, bytes, stalls, throughput, energy where it is told."""
-    for variant in buffered_in(session, phase):
-        sizes = slots_to_try(local_experts(session.recipe), variant.slots)
-        session.progress.stage(f"{phase}: slots of {variant.label}", len(sizes))
+def sweep_slots(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Records hits and misses from a cold start, rounds, stalls and energy at every number of slots."""
+    buffers = services.runner.buffers
+    for variant in buffered_in(services, phase):
+        assert buffers is not None
+        sizes = slots_to_try(local_experts(services.recipe), variant.slots)
+        services.progress.stage(f"{phase}: slots of {variant.label}", len(sizes))
         for slots in sizes:
-            fitted(session, variant, slots)
-            measure_at(session, phase, episodes, variant, slots)
-            session.progress.advance()
-        fitted(session, variant, variant.slots)
+            buffers.fit(variant, slots)  # empty; the placement of the experts stays as it is
+            measure_at(services, phase, episodes, variant, format_point({"slots": slots}))
+            services.progress.advance()
+        buffers.fit(variant, variant.slots)
+    return Findings()
 
 
-def fitted(session: Session, variant: Variant, slots: int) -> None:
-    """The variant with so many slots, empty; where its experts lie stays as it is."""
-    assert session.buffers is not None
-    session.buffers.fit(variant, slots)
-
-
-def measure_at(session: Session, phase: str, episodes: Sequence[Episode], variant: Variant, slots: int) -> None:
-    """One point, with the slots that the variant has now."""
+def measure_at(services: Services, phase: str, episodes: Sequence[Episode], variant: Variant, point: str) -> None:
+    """Records one point, with the slots that the variant has now."""
     chosen = first_of_each_domain(episodes)
-    at = MetricRow("", 0, session.recipe.workload, phase, variant=variant.label, point=format_point({"slots": slots}))
-    model = session.use(variant)
-    session.writer.add_metrics(list(cold_rows(session, at, episodes, model)))
-    with Counters(device_uuid() if session.recipe.measure.device == "cuda" else "") as counters:
+    record_cold_loads(services, phase, episodes, variant, point)
+    with Counters(device_uuid() if services.recipe.measure.device == "cuda" else "") as counters:
         counters.sample()
-        measured = [timed(session, at, episode, model) for episode in chosen]
+        for episode in chosen:
+            record_rounds(services, phase, episode, variant, point)
         counters.sample()
         energy = counters.change("energy").value
-    tokens = sum(map(num_tokens, chosen)) * (rounds(session) + WARMUP) * PLAYS
-    write(session, at, [timing for timing, _ in measured], [stalls for _, stalls in measured])
-    if isinstance(energy, int | float) and tokens:
-        session.writer.add_metrics([replace(at, metric="energy", value=energy / tokens)])
+    tokens = sum(map(num_tokens, chosen)) * (services.half_the_rounds + WARMUP) * OBSERVED_TOO
+    cells = {"phase": phase, "variant": variant.label, "point": point, "tokens": tokens}
+    services.record(ENERGY, [cells | {"energy_mj": float(energy)}] if isinstance(energy, int | float) and tokens else [])
 
 
-def cold_rows(session: Session, at: MetricRow, episodes: Sequence[Episode], model: Model) -> Iterator[MetricRow]:
-    """Hits and misses over all batches that contenders are judged on."""
-    recorder = ExpertLoadRecorder()
+def record_cold_loads(services: Services, phase: str, episodes: Sequence[Episode], variant: Variant, point: str) -> None:
+    """Records the hits and misses over all episodes, from a cold start."""
+    recorder, model = ExpertLoadRecorder(), services.runner.select(variant)
     for store in buffered_stores(model):
         store.reset()
     for episode in episodes:
@@ -80,38 +65,21 @@ def cold_rows(session: Session, at: MetricRow, episodes: Sequence[Episode], mode
             play = episode.ready(model)
         with observed_by(recorder):
             play()
-    mine = loads_table(session.group.rank, at.phase, at.variant, at.point, recorder.visits)
-    found = joined(unpacked(payload) for payload in gathered(session.group, packed(mine)))
-    rows = residency_rows(found, replace(at, forced=session.recipe.forced))
-    return (row for row in rows if not row.domain)
+    mine = loads_table(services.group.rank, phase, variant.label, point, recorder.visits)
+    parts = gathered(services.group, packed(mine))
+    if services.group.first:
+        services.writer.add_loads(joined(map(unpacked, parts)))
 
 
-def timed(session: Session, at: MetricRow, episode: Episode, model: Model) -> tuple[Timing, Stalls]:
-    """Rounds on one batch, in turns with rounds in which loads are observed."""
-    play, recorder = episode.ready(model), ExpertLoadRecorder()
+def record_rounds(services: Services, phase: str, episode: Episode, variant: Variant, point: str) -> None:
+    """Records rounds on one batch, interleaved with rounds in which loads are observed."""
+    prepared, recorder = services.runner.prepare(variant, episode), ExpertLoadRecorder()
     samples = interleaved(
-        {at.variant: play, OBSERVED: recorder.observing(play)},
-        rounds=rounds(session),
+        {variant.label: prepared, "observed": prepared.under(recorder.observing)},
+        rounds=services.half_the_rounds,
         warmup=WARMUP,
-        clock=session.clock,
-        before=lambda _: barrier(session.group),
+        clock=services.clock,
     )
-    return joint_timing(session.group, at.variant, episode, samples[at.variant]), stalls_of(session, episode, recorder)
-
-
-def write(session: Session, at: MetricRow, timings: Sequence[Timing], stalls: Sequence[Stalls]) -> None:
-    """Speed and stalls at the point, of all domains together."""
-    whole = summed(timings)[0]
-    rows: list[Samples] = [
-        (replace(at, metric="throughput", value=whole.throughput), whole.throughputs),
-        (replace(at, metric="step_latency", value=median(whole.latencies_ns)), whole.latencies_ns),
-        *((replace(row, domain=""), values) for row, values in list(stall_rows(at, stalls)) if over_all(row, stalls)),
-    ]
-    for row, values in rows:
-        session.writer.add_metrics([row])
-        session.writer.add_samples(row, values)
-
-
-def over_all(row: MetricRow, stalls: Sequence[Stalls]) -> bool:
-    """Whether a row is that of all layers and domains; a single domain is all."""
-    return not row.layer and (not row.domain or len(stalls) == 1)
+    unobserved = {variant.label: samples[variant.label]}
+    services.record(ROUNDS, round_rows(SLOTS, phase, episode, unobserved, point))
+    services.record(STALLS, stall_rows(SLOTS, phase, episode.domain, {variant.label: recorder}, point))

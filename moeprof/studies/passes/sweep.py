@@ -1,76 +1,84 @@
-"""The pass `sweep`: how throughput and memory grow with the batch, and each contender at the batch that suits it best."""
+"""The pass `sweep`: how throughput and memory grow with the batch, and every variant at its best batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from moeprof.analysis.timing.batch_search import Point, Search, search
-from moeprof.analysis.timing.timing import Timing, speedup_rows, throughput_rows
+from moeprof.analysis.timing.timing import Timing
 from moeprof.instrument.allocator import give_freed_memory_back
 from moeprof.instrument.machine import available_memory
 from moeprof.instrument.memory import OverLimitError
-from moeprof.instrument.timing import interleaved
+from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.moe.layer import use_variant
-from moeprof.parallel.collectives import anyone, largest
+from moeprof.parallel.collectives import anyone, largest, total
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError
-from moeprof.records.metrics.registry import Address, MetricRow
+from moeprof.records.metrics.point import format_point
 from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.raw_tables import BATCHES, BEST, ROUNDS, SWEEP
 from moeprof.records.units import format_bytes
 from moeprof.studies.passes.memory import footprint
-from moeprof.studies.passes.time import joint_timing
-from moeprof.studies.session import Session, beginning
-from moeprof.workloads.episodes import Episode, Round
+from moeprof.studies.passes.rounds import round_rows
+from moeprof.studies.selection import beginning
+from moeprof.studies.services import Findings, Services
+from moeprof.workloads.episodes import Episode, Round, num_tokens
 from moeprof.workloads.registry import Workload
 
 T = TypeVar("T")
 
-WARMUP, ROUNDS = 1, 3
-"""Of a point on the way; the best batches are then measured with the recipe's own rounds."""
+WARMUP, ROUNDS_OF_POINT = 1, 3
+"""Rounds at a batch that is tried; the best batches are then measured with the recipe's own rounds."""
 
 UNTIMED_VARIANT = Variant(dispatch="dynamic")
-"""How prompts and source sentences are read, untimed: a contender need not have the memory for that."""
+"""The variant under which prompts and source sentences are read, untimed: others might not have the memory for that."""
 
 SHARE_OF_RAM = 0.33
-"""Of free memory, where no budget is set: the process was seen to hold 2.3 times its live bytes, freed ones being kept."""
+"""Share of free memory used if no budget is set: a process keeps freed memory, and was seen to hold 2.3 times its live bytes."""
 
 
-def measure_sweep(workload: Workload, session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes the curves, `best_batch`, `max_batch`, and throughput and speed-ups at the best batches."""
-    budget = budget_bytes(session)
-    name = session.recipe.workload
-    session.writer.add_metrics([MetricRow("memory_budget", budget, name, phase)])
+def measure_sweep(workload: Workload, services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Records every batch that was tried, and rounds of all variants at their best batches."""
+    budget = budget_bytes(services)
     found: dict[Variant, Search] = {}
     mixture = partial(workload.mixture, phase, episodes)
-    for variant in session.contenders:
-        session.progress.stage(f"{phase}: batches for {variant.label}", 0)
-        attempt = partial(tried, session, variant, mixture, budget, {})
-        # Without a budget there is no question of what fits it, and a whole device is costly to fill.
-        weigh = partial(attempt, weigh_only=True) if session.recipe.budget.memory else None
+    for variant in services.runner.variants:
+        services.progress.stage(f"{phase}: batches for {variant.label}", 0)
+        attempt = partial(try_batch, services, phase, variant, mixture, budget, {})
+        # Without a budget it does not matter what fits, and filling a whole device takes long.
+        weigh = partial(attempt, weigh_only=True) if services.recipe.budget.memory else None
         found[variant] = search(attempt, weigh)
-        session.writer.add_metrics(curve_rows(Address(workload=name, phase=phase, variant=variant.label), found[variant]))
-    session.writer.record.notes += [f"{phase}: {remark}" for remark in remarks(session, found, budget, episodes)]
-    measure_best(session, phase, found, mixture)
+        services.record(BATCHES, batch_rows(phase, variant.label, budget, found[variant]) if services.group.first else [])
+    notes = [f"{phase}: {remark}" for remark in remarks(found, budget, episodes)]
+    return Findings([*notes, *measure_best(services, phase, found, mixture)])
 
 
-def budget_bytes(session: Session) -> int:
-    """The recipe's budget of one rank, or what the device of the poorest has to give."""
-    static = session.tracker(session.baseline).static_bytes
-    share = SHARE_OF_RAM if session.recipe.measure.device == "cpu" else 1
-    free = static + int(own_memory(session) * share)
-    return session.recipe.budget.memory or -largest(session.group, [-free])[0]
+def batch_rows(phase: str, label: str, budget: int, found: Search) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `batches`."""
+    cells = {"phase": phase, "variant": label, "budget_bytes": budget}
+    for point in found.points:
+        yield cells | {"batch": point.batch, "memory_bytes": point.memory_bytes, "fits": point.fits, "reason": point.why}
 
 
-def own_memory(session: Session) -> int:
-    """Free bytes of the device, of which ranks on one CPU have their shares."""
-    device = session.recipe.measure.device
-    return available_memory(device) // (session.group.neighbours if device == "cpu" else 1)
+def budget_bytes(services: Services) -> int:
+    """The recipe's budget of one rank, or the free memory of the rank that has least."""
+    static = services.runner.tracker(services.runner.baseline, services.clock).static_bytes
+    share = SHARE_OF_RAM if services.recipe.measure.device == "cpu" else 1
+    free = static + int(own_memory(services) * share)
+    return services.recipe.budget.memory or -largest(services.group, [-free])[0]
 
 
-def tried(
-    session: Session,
+def own_memory(services: Services) -> int:
+    """Free bytes of the device; ranks on one CPU share them equally."""
+    device = services.recipe.measure.device
+    return available_memory(device) // (services.group.neighbours if device == "cpu" else 1)
+
+
+def try_batch(
+    services: Services,
+    phase: str,
     variant: Variant,
     mixture: Callable[[int], Episode],
     budget: int,
@@ -79,45 +87,44 @@ def tried(
     *,
     weigh_only: bool = False,
 ) -> Point:
-    """One batch: its memory first, and its throughput where that fits; over ranks, where it fits on every one of them.
+    """Measures one batch: its memory first, and its throughput if that fits, over ranks if it fits on every one of them.
 
     `needs` keeps the dynamic bytes of the batches that were tried.
     """
-    give_back(session.recipe.measure.device)
-    if beyond_ranks(session, needs, batch):
+    give_back(services.recipe.measure.device)
+    if beyond_ranks(services, needs, batch):
         return Point(batch, why="over the memory of the ranks")
     episode = beginning(mixture(batch))
     # A rank that stopped in the middle would leave the others waiting for its rows: then all go on to the end.
-    tracker = session.tracker(variant, budget if session.group.alone else None)
-    session.progress.advance()
+    tracker = services.runner.tracker(variant, services.clock, budget if services.group.alone else None)
+    services.progress.advance()
 
     def attempt() -> Point:
-        needed = footprint(tracker, partial(prepared, session, variant, episode))
-        (total,) = largest(session.group, [max(needed.total, needed.static + needed.by_category.get("allocator", 0))])
+        needed = footprint(tracker, partial(ready, services, variant, episode))
+        (total,) = largest(services.group, [max(needed.total, needed.static + needed.by_category.get("allocator", 0))])
         needs[batch] = total - needed.static
         if total > budget:
             return Point(batch, None, total, "over the budget")
         if weigh_only:
             return Point(batch, None, total, weighed=True)
-        rounds = timed(session, {variant: episode}, WARMUP, ROUNDS)[variant.label]
-        return Point(batch, rounds.throughput, total)
+        return Point(batch, timed(services, phase, variant, episode, batch), total)
 
     try:
-        return unless_out_of_memory(attempt, session.group) or Point(batch, why="out of memory")
+        return unless_out_of_memory(attempt, services.group) or Point(batch, why="out of memory")
     except OverLimitError:
         return Point(batch, why="over the budget")
 
 
-def beyond_ranks(session: Session, needs: dict[int, int], batch: int) -> bool:
-    """Whether some rank may not have the memory to try a batch; static gating's grows with its square, the others' slower."""
+def beyond_ranks(services: Services, needs: dict[int, int], batch: int) -> bool:
+    """Whether some rank may lack the memory to try a batch; static gating needs memory that grows with its square, others less."""
     smaller = max((known for known in needs if known < batch), default=0)
-    if session.group.alone or not smaller:
+    if services.group.alone or not smaller:
         return False
-    return anyone(session.group, needs[smaller] * (batch / smaller) ** 2 > own_memory(session))
+    return anyone(services.group, needs[smaller] * (batch / smaller) ** 2 > own_memory(services))
 
 
 def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:
-    """What `work` gives; None where there was no memory left for it. MoeprofError where other ranks now wait for this one."""
+    """The result of `work`; None if the memory did not suffice. MoeprofError if other ranks now wait for this one."""
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
@@ -129,78 +136,72 @@ def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left; torch has no class of its own for that on a CPU."""
+    """Whether the error says that memory ran out; torch has no class of its own for that on a CPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )
 
 
 def give_back(device: str) -> None:
-    """What the last attempt freed, so that the next one of another size finds it."""
+    """Returns memory that the last attempt freed, so that the next one of another size finds it."""
     if device == "cuda":
         torch.cuda.empty_cache()
     else:
         give_freed_memory_back()
 
 
-def prepared(session: Session, variant: Variant, episode: Episode) -> Round:
-    """The round of one contender, its beginning read frugally."""
-    model = session.contenders[variant]
+def ready(services: Services, variant: Variant, episode: Episode) -> Round:
+    """The round of one variant; its untimed beginning (prompt, source) ran under a variant that needs little memory."""
+    model = services.runner.models[variant]
     use_variant(model, UNTIMED_VARIANT if variant.dispatch_entry.padded else variant)
     play = episode.ready(model)
     use_variant(model, variant)
     return play
 
 
-def timed(session: Session, episodes: dict[Variant, Episode], warmup: int, rounds: int) -> dict[str, Timing]:
-    """Contenders in turns, each on an episode of its own, by label."""
-    plays = {variant.label: prepared(session, variant, episode) for variant, episode in episodes.items()}
-    samples = interleaved(plays, rounds=rounds, warmup=warmup, clock=session.clock, before=session.select_and_sync)
-    return {
-        variant.label: joint_timing(session.group, variant.label, episode, samples[variant.label])
-        for variant, episode in episodes.items()
-    }
+def prepared(services: Services, variant: Variant, episode: Episode) -> PreparedRound:
+    """The same as a round that selects its variant."""
+    return PreparedRound(ready(services, variant, episode), partial(services.runner.select_and_sync, variant))
 
 
-def measure_best(session: Session, phase: str, found: dict[Variant, Search], mixture: Callable[[int], Episode]) -> None:
-    """Every contender at its own best batch, in turns: a point that was lucky on the way is not believed."""
-    measure, address = session.recipe.measure, Address(workload=session.recipe.workload, phase=phase)
+def timed(services: Services, phase: str, variant: Variant, episode: Episode, batch: int) -> float:
+    """Records short rounds of one variant at one batch; tokens per second of the median round, over ranks."""
+    label = variant.label
+    rounds = {label: prepared(services, variant, episode)}
+    samples = interleaved(rounds, rounds=ROUNDS_OF_POINT, warmup=WARMUP, clock=services.clock)
+    services.record(ROUNDS, round_rows(SWEEP, phase, episode, samples, format_point({"batch": batch})))
+    tokens = total(services.group, [num_tokens(episode)])[0]
+    return Timing(label, "", largest(services.group, samples[label]), len(episode.steps), tokens).throughput
+
+
+def measure_best(
+    services: Services, phase: str, found: dict[Variant, Search], mixture: Callable[[int], Episode]
+) -> Iterator[str]:
+    """Records rounds of every variant at its own best batch: the maximum of a search is biased, so it is measured again."""
     best = {variant: one.best.batch for variant, one in found.items() if one.best is not None}
     if not best:
         return
-    session.progress.stage(f"{phase}: best batches", 1)
-    timings = unless_out_of_memory(
-        lambda: timed(session, {variant: beginning(mixture(batch)) for variant, batch in best.items()}, WARMUP, measure.rounds),
-        session.group,
-    )
-    session.progress.advance()
-    if timings is None:
-        session.writer.record.notes.append(f"{phase}: out of memory with all best batches side by side, no speed-up at them")
+    services.progress.stage(f"{phase}: best batches", 1)
+    episodes = {variant: beginning(mixture(batch)) for variant, batch in best.items()}
+    samples = unless_out_of_memory(lambda: timed_together(services, episodes), services.group)
+    services.progress.advance()
+    if samples is None:
+        yield f"{phase}: out of memory with all best batches side by side, no speed-up at them"
         return
-    for label, timing in timings.items():
-        for row, values in throughput_rows("max_throughput", timing, address | Address(variant=label)):
-            session.writer.add_metrics([row])
-            session.writer.add_samples(row, values)
-    rows = speedup_rows("speedup_max_throughput", address, timings, session.against, session.untold(phase))
-    session.writer.add_metrics(rows)
+    for variant, episode in episodes.items():
+        point = format_point({"batch": best[variant]})
+        mine = {variant.label: samples[variant.label]}
+        services.record(ROUNDS, round_rows(BEST, phase, episode, mine, point))
 
 
-def curve_rows(address: Address, found: Search) -> Iterator[MetricRow]:
-    """Throughput and memory by batch, and what the search found."""
-    for point in found.points:
-        at = address | Address(point=f"batch={point.batch}")
-        yield MetricRow("fits", point.fits, **at)
-        if point.throughput is not None:
-            yield MetricRow("throughput", point.throughput, **at)
-        if point.memory_bytes is not None:
-            yield MetricRow("memory_total_peak", point.memory_bytes, **at)
-    yield MetricRow("max_batch", found.max_batch, **address)
-    if found.best is not None:
-        yield MetricRow("best_batch", found.best.batch, **address)
+def timed_together(services: Services, episodes: dict[Variant, Episode]) -> dict[str, list[int]]:
+    """Nanoseconds of interleaved rounds of all variants, each on an episode of its own, by label."""
+    plays = {variant.label: prepared(services, variant, episode) for variant, episode in episodes.items()}
+    return interleaved(plays, rounds=services.recipe.measure.rounds, warmup=WARMUP, clock=services.clock)
 
 
-def remarks(session: Session, found: dict[Variant, Search], budget: int, episodes: Sequence[Episode]) -> Iterator[str]:
-    """What a reader of the curves should know."""
+def remarks(found: dict[Variant, Search], budget: int, episodes: Sequence[Episode]) -> Iterator[str]:
+    """Remarks for the reader of the curves."""
     for variant, one in found.items():
         if one.best is None:
             why = one.points[0].why

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 
 from moeprof.instrument.timeline import record_timeline
-from moeprof.studies.session import Session, beginning
+from moeprof.studies.selection import beginning
+from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode
 
 
-def trace_timeline(session: Session, phase: str, episodes: Sequence[Episode]) -> None:
-    """Writes one trace per contender, and of every rank, into the run's `timeline/`."""
-    session.progress.stage(f"{phase}: timeline", len(session.contenders))
-    folder = session.writer.path / "timeline"
+def trace_timeline(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Writes one profiler trace per variant and rank into the run's `timeline/`."""
+    runner = services.runner
+    services.progress.stage(f"{phase}: timeline", len(runner.variants))
+    folder = services.writer.path / "timeline"
     episode = beginning(episodes[0])
-    whose = "" if session.group.alone else f"-rank{session.group.rank}"
-    for variant in session.contenders:
-        name = f"{phase}-{variant.label}{whose}"
-        record_timeline(episode.ready(session.use(variant)), folder, name, session.recipe.measure.device)
-        session.progress.advance()
+    suffix = "" if services.group.alone else f"-rank{services.group.rank}"
+    for variant in runner.variants:
+        play = episode.ready(runner.select(variant))
+        record_timeline(play, folder, f"{phase}-{variant.label}{suffix}", services.recipe.measure.device)
+        services.progress.advance()
+    return Findings()

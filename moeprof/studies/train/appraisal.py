@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from moeprof.analysis.quality import chrf
 from moeprof.models.build import Model, build_model, make_model, num_parameters
 from moeprof.models.checkpoint import check_checkpoint, load_checkpoint
 from moeprof.moe.layer import use_variant
@@ -11,7 +12,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import file_hash
 from moeprof.records.run.model_card import LayerUse, ModelCard, Origin, Twin
-from moeprof.studies.passes.quality import chrf, texts
+from moeprof.studies.passes.quality import texts
 from moeprof.studies.train.changes import answers
 from moeprof.studies.train.checkpoint import made_by, read_origin
 from moeprof.studies.train.corpus import Corpus, make_corpus

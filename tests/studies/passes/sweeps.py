@@ -5,6 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from moeprof.studies.session import Session, beginning, load_models
 
 from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.memory import MemoryTracker
@@ -17,7 +18,6 @@ from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.sweep import measure_sweep, prepared
 from moeprof.studies.progress import Progress, Silent
-from moeprof.studies.session import Session, beginning, load_models
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from moeprof.studies.session import Session, load_models, new_record
 
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import DENSE, STATIC
@@ -12,7 +13,6 @@ from moeprof.records.run.run import Run
 from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.progress import Silent
-from moeprof.studies.session import Session, load_models, new_record
 from moeprof.workloads.registry import make_workload
 
 VARIANTS = (STATIC, DENSE)

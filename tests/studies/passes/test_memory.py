@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from moeprof.studies.session import Session, load_models
 
 from moeprof.records.errors import UsageError
 from moeprof.records.metrics.registry import METRICS
@@ -15,7 +16,6 @@ from moeprof.records.run.run import MEMORY_SCHEMA, Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.memory import Footprint, footprint, measure_memory, memory_rows
 from moeprof.studies.progress import Silent
-from moeprof.studies.session import Session, load_models
 from moeprof.workloads.registry import make_workload
 from tests.records.run.runs import value_of
 

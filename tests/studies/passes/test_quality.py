@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from moeprof.studies.session import Session, load_models, new_record
 
 from moeprof.instrument.clock import synchronized
 from moeprof.models.build import build_model
@@ -16,7 +17,6 @@ from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.quality import chrf, measure_quality, num_bytes, texts
 from moeprof.studies.progress import Silent
-from moeprof.studies.session import Session, load_models, new_record
 from moeprof.studies.train.checkpoint import origin_of, write_checkpoint
 from moeprof.studies.train.study import train
 from moeprof.workloads.episodes import DecodeEpisode, Episode

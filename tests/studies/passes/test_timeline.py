@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from moeprof.studies.session import Session, load_models, new_record
 
 from moeprof.instrument.timeline import ROUNDS, SUFFIX
 from moeprof.records.recipe.files import load_recipe
@@ -15,7 +16,6 @@ from moeprof.records.run.writer import RunWriter
 from moeprof.studies import session as studies_session
 from moeprof.studies.passes import timeline
 from moeprof.studies.progress import Silent
-from moeprof.studies.session import Session, load_models, new_record
 from moeprof.workloads.registry import make_workload
 
 VARIANTS = (STATIC, DENSE)

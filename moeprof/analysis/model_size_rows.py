@@ -1,0 +1,47 @@
+"""Parameters, bytes and FLOPs of a run's model under every variant, and what expert slots save: from the run record alone."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from moeprof.analysis.model_size import flops_per_token, local_experts, parameters_by_part, slots_to_try, static_bytes
+from moeprof.records.metrics.point import format_point
+from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.run import Run
+
+
+def model_size_rows(run: Run) -> Iterator[Samples]:
+    """The rows of every variant and of the dense twin."""
+    recipe = run.record.ran
+    for label, variant in run.record.variants_by_label.items():
+        for row in [*size_rows(recipe, label, variant), *saving_rows(recipe, label, variant)]:
+            yield row, []
+
+
+def size_rows(recipe: Recipe, label: str, variant: Variant) -> Iterator[MetricRow]:
+    """Parameters, bytes and FLOPs under one variant."""
+    parts = parameters_by_part(recipe.model, dense=variant.dense)
+    values = {
+        "num_parameters": sum(parts.values()),
+        "expert_parameters": parts["experts"],
+        "memory_static": static_bytes(recipe, variant),
+        "flops_per_token": flops_per_token(recipe, dense=variant.dense),
+    }
+    return (MetricRow(name, value, workload=recipe.workload, variant=label) for name, value in values.items())
+
+
+def saving_rows(recipe: Recipe, label: str, variant: Variant) -> Iterator[MetricRow]:
+    """What every number of slots saves on a rank (paper 5.5); the variant's own slots have rows without a point too."""
+    if not recipe.buffered_layers(variant):
+        return
+    whole = static_bytes(recipe, STATIC)
+    for slots in slots_to_try(local_experts(recipe), variant.slots):
+        kept = static_bytes(recipe, replace(variant, slots=slots))
+        values = {"memory_saved": whole - kept, "memory_saved_share": 1 - kept / whole, "memory_reduction": whole / kept}
+        at = MetricRow("", 0, recipe.workload, variant=label, point=format_point({"slots": slots}))
+        for name, value in (values | {"memory_static": kept}).items():
+            yield replace(at, metric=name, value=value)
+        if slots == variant.slots:
+            for name, value in (values | {"expert_slots_per_layer": slots}).items():
+                yield replace(at, metric=name, value=value, point="")

@@ -1,0 +1,59 @@
+"""From recorded cross-entropies and translations to perplexity, bits per byte and chrF."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from moeprof.records.metrics.registry import Address, MetricRow, Samples
+from moeprof.records.run.raw_tables import SCORES, TRANSLATIONS
+from moeprof.records.run.run import Run
+
+Pair = tuple[str, str]
+"""A translation and its reference."""
+
+
+def score_rows(run: Run) -> Iterator[Samples]:
+    """`perplexity` and `bits_per_byte` of every variant and domain, and over all domains."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in run.raw(SCORES).to_pylist():
+        sums = found.setdefault((row["phase"], row["variant"]), {}).setdefault(row["domain"], [0.0, 0, 0])
+        for index, name in enumerate(("nats", "tokens", "bytes")):
+            sums[index] += row[name]
+    for (phase, variant), domains in found.items():
+        whole = [sum(parts) for parts in zip(*domains.values(), strict=True)]
+        for domain, (nats, tokens, num_bytes) in {**domains, "": whole}.items():
+            if num_bytes and math.isfinite(nats):  # outputs that are not finite have no quality
+                at = address(run, phase, variant, domain)
+                forced = run.record.ran.forced
+                yield MetricRow("perplexity", math.exp(nats / tokens), **at, forced=forced), []
+                yield MetricRow("bits_per_byte", nats / math.log(2) / num_bytes, **at, forced=forced), []
+
+
+def translation_rows(run: Run) -> Iterator[Samples]:
+    """`chrf` of every variant and language, and over all languages."""
+    found: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+    for row in run.raw(TRANSLATIONS).to_pylist():
+        domains = found.setdefault((row["phase"], row["variant"]), {})
+        domains.setdefault(row["domain"], []).append((row["translation"], row["reference"]))
+    for (phase, variant), languages in found.items():
+        yield from chrf_rows(run, phase, variant, languages)
+
+
+def chrf_rows(run: Run, phase: str, variant: str, languages: Mapping[str, Sequence[Pair]]) -> Iterator[Samples]:
+    """The rows of one variant."""
+    everything = [pair for pairs in languages.values() for pair in pairs]
+    for language, pairs in {**languages, "": everything}.items():
+        yield MetricRow("chrf", chrf(pairs), **address(run, phase, variant, language), forced=run.record.ran.forced), []
+
+
+def chrf(pairs: Sequence[Pair]) -> float:
+    """Corpus chrF2, 0 to 100, of (translation, reference) pairs."""
+    import sacrebleu
+
+    return float(
+        sacrebleu.corpus_chrf([translation for translation, _ in pairs], [[reference for _, reference in pairs]]).score
+    )
+
+
+def address(run: Run, phase: str, variant: str, domain: str) -> Address:
+    """The cells of a row about quality."""
+    return {"workload": run.record.workload, "phase": phase, "variant": variant, "domain": domain}
