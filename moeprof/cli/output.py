@@ -38,3 +38,9 @@ def show(runs: Sequence[Run], form: str) -> None:
         return
     for run in runs:
         click.echo(render(run, form), nl=False)
+
+
+def write_reports(run: Run) -> None:
+    """Writes `report.md` and `report.html` to the run directory."""
+    for name, form in (("report.md", "markdown"), ("report.html", "html")):
+        (run.path / name).write_text(render(run, form), encoding="utf-8")

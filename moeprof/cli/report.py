@@ -1,10 +1,11 @@
 """`moeprof report`: renders recorded runs again, without torch and without running anything."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from moeprof.cli.output import default_format, show
+from moeprof.cli.output import default_format, show, write_reports
 from moeprof.records.run.run import Run
 from moeprof.reporters.formats.registry import FORMATS
 
@@ -13,6 +14,26 @@ from moeprof.reporters.formats.registry import FORMATS
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Output format.  [default: terminal; markdown if piped]")
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
-def command(runs: tuple[Path, ...], form: str | None, as_json: bool) -> None:
-    """Render each RUN, a run directory that moeprof wrote."""
-    show([Run.open(path) for path in runs], "json" if as_json else form or default_format())
+@click.option("--recompute", is_flag=True, help="Derive the metrics again from the raw files of each run first.")
+def command(runs: tuple[Path, ...], form: str | None, as_json: bool, recompute: bool) -> None:
+    """Render each RUN, a run directory that moeprof wrote.
+
+    With --recompute, metrics.csv and the reports in the run directory are replaced. Rows whose raw files are missing, as in runs of
+    older versions, stay as they are.
+    """
+    opened = [Run.open(path) for path in runs]
+    show(list(recomputed(opened)) if recompute else opened, "json" if as_json else form or default_format())
+
+
+def recomputed(runs: list[Run]) -> Iterator[Run]:
+    """The runs with their metrics derived again; what was done is reported on stderr."""
+    from moeprof.studies.recompute import recompute
+
+    for run in runs:
+        done = recompute(run)
+        kept = f", {done.num_kept:,} kept" if done.num_kept else ""
+        click.echo(f"{run.path}: {done.num_derived:,} rows derived{kept}", err=True)
+        for name, files in done.missing.items() if done.num_kept else ():
+            click.echo(f"  {name}: {', '.join(files)} missing", err=True)
+        write_reports(done.run)
+        yield done.run

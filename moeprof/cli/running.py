@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprof.cli.output import default_format, show
+from moeprof.cli.output import default_format, show, write_reports
 from moeprof.cli.progress import Bar
 from moeprof.parallel.failure import REMEDY, Failure, RankError, end_now, failure_of, write_failure
 from moeprof.parallel.group import ALONE, Group, joined, started_as
@@ -18,7 +18,6 @@ from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import claim, default_folder, end_in_its_place
-from moeprof.reporters.formats.registry import render
 
 if TYPE_CHECKING:
     from moeprof.studies.study import Study
@@ -181,9 +180,3 @@ def report(failure: Failure) -> None:
     if failure.remedy == REMEDY:
         click.echo(failure.trace, err=True, nl=False)
     click.echo(f"Error: {failure.what}\n{failure.remedy}", err=True)
-
-
-def write_reports(run: Run) -> None:
-    """Writes `report.md` and `report.html` to the run directory."""
-    for name, form in (("report.md", "markdown"), ("report.html", "html")):
-        (run.path / name).write_text(render(run, form), encoding="utf-8")

@@ -346,7 +346,12 @@ class MetricTable:
 
     def write(self, path: Path) -> None:
         """Writes the table; values are written with all digits."""
-        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(row.cells() for row in self.rows)
+        write_cells(path, (row.cells() for row in self.rows))
+
+
+def write_cells(path: Path, lines: Iterable[Sequence[str]]) -> None:
+    """Replaces `metrics.csv` by lines of cells in the order of COLUMNS."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(lines)
