@@ -1,4 +1,4 @@
-"""Makes glibc keep freed memory for the next tensor, as a caching allocator on a GPU does, and give it back when asked."""
+"""Makes glibc keep freed memory for the next tensor, as a caching allocator on a GPU does, and return it on request."""
 
 import ctypes
 import sys
@@ -8,7 +8,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Whether it could be arranged: no mapping of its own for a large tensor, and nothing given back.
+    """Whether glibc now keeps freed memory: no mapping of its own for a large tensor, and nothing returned to the system.
 
     Otherwise each large tensor costs a page fault per 4 KiB when it is first written. Static gating has the largest ones and
     would look up to 1.5 times slower than its own arithmetic.
@@ -18,11 +18,11 @@ def keep_freed_memory() -> bool:
 
 
 def give_freed_memory_back() -> bool:
-    """Whether anything went back to the system: between pieces of work of different size, so that kept pieces do not add up."""
+    """Returns kept memory to the system, for use between pieces of work of different size; whether any was returned."""
     malloc_trim = from_glibc("malloc_trim")
     return malloc_trim is not None and bool(malloc_trim(0))
 
 
 def from_glibc(name: str) -> Any:
-    """The C function, or None where the C library is another one."""
+    """The C function, or None if the C library does not have it."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

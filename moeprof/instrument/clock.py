@@ -1,4 +1,4 @@
-"""Time, injected: tests bring their own clock."""
+"""Clocks, which are injected everywhere, so that tests use a clock of their own."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ wall_clock: Clock = time.perf_counter_ns
 
 
 def synchronized(device: str) -> Clock:
-    """A clock that first waits until `device` has finished what it was given."""
+    """A clock that first waits until `device` has finished its work."""
     if device == "cpu":
         return wall_clock
 

@@ -1,4 +1,4 @@
-"""Device counters through NVML: what the driver says beside what moeprof measures, or why it says nothing.
+"""Device counters through NVML: the driver's readings beside what moeprof measures, or why there are none.
 
 NVML ignores CUDA_VISIBLE_DEVICES, so a device is found by its UUID and never by its number.
 """
@@ -16,7 +16,7 @@ Query = Callable[[Any, Any], Value]
 """From the bindings and a device's handle."""
 
 NOT_AVAILABLE = (2**32 - 1, 2**64 - 1)
-"""What some queries answer instead of an error."""
+"""Values that some queries return in place of an error."""
 
 ALL_LINKS = 2**32 - 1
 
@@ -36,7 +36,7 @@ THROTTLE_REASONS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """One counter; without a value there is a reason."""
+    """The reading of one counter: a value, or the reason why there is none."""
 
     value: Value | None
     unit: str
@@ -47,7 +47,7 @@ class Reading:
 
 
 def either(nvml: Any, names: tuple[str, str], *arguments: object) -> Any:
-    """The newer function's answer, or the older one's where bindings or driver do not know the newer."""
+    """The newer function's answer, or the older one's if bindings or driver do not have the newer."""
     known = [function for name in names if (function := getattr(nvml, name, None)) is not None]
     if not known:
         raise AttributeError(names[0])
@@ -58,7 +58,7 @@ def either(nvml: Any, names: tuple[str, str], *arguments: object) -> Any:
 
 
 def throttle_reasons(nvml: Any, handle: Any) -> str:
-    """Names of the set bits, `none` where there are none."""
+    """Names of the set bits, `none` if no bit is set."""
     bits = either(nvml, ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"), handle)
     named = [name for bit, name in THROTTLE_REASONS.items() if bits & bit]
     unnamed = bits & ~sum(THROTTLE_REASONS)
@@ -66,12 +66,12 @@ def throttle_reasons(nvml: Any, handle: Any) -> str:
 
 
 def temperature(nvml: Any, handle: Any) -> int:
-    """Of the die."""
+    """Temperature of the die, degrees Celsius."""
     return int(either(nvml, ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), handle, nvml.NVML_TEMPERATURE_GPU))
 
 
 def active_links(nvml: Any, handle: Any) -> int:
-    """NVLinks that are up; the first number that does not exist ends the list."""
+    """The NVLinks that are up; the first link number that does not exist ends the list."""
     states: list[int] = []
     for link in range(nvml.NVML_NVLINK_MAX_LINKS):
         try:
@@ -108,7 +108,7 @@ QUERIES: dict[str, tuple[str, Query]] = {
     "nvlink_sent": ("bytes", lambda nvml, handle: over_links(nvml, handle, "NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX")),
     "nvlink_received": ("bytes", lambda nvml, handle: over_links(nvml, handle, "NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX")),
 }
-"""Unit and question of every counter; `energy` and the bytes of NVLink only ever grow."""
+"""Unit and query of every counter; `energy` and the bytes of NVLink only grow."""
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Counters:
     """The counters of one device; use it in a `with` block, and `sample` between rounds, never inside one."""
 
     uuid: str
-    """As torch gives it, with or without `GPU-` or `MIG-`; empty where there is no device."""
+    """The UUID as torch gives it, with or without `GPU-` or `MIG-`; empty if there is no device."""
     bindings: Any = None
     """The module pynvml, or what a test puts in its place."""
     clock: Clock = wall_clock
@@ -124,7 +124,7 @@ class Counters:
     """Time in ns and readings, oldest first."""
     handle: Any = field(default=None, init=False)
     reason: str = field(default="", init=False)
-    """Why the device cannot be asked at all."""
+    """Why the device cannot be queried at all."""
     opened: bool = field(default=False, init=False)
 
     def __enter__(self) -> "Counters":
@@ -149,11 +149,11 @@ class Counters:
                 self.reason = sentence(error)
 
     def snapshot(self) -> dict[str, Reading]:
-        """Every counter now; takes some 20 ms per PCIe counter."""
+        """All counters now; each PCIe counter takes about 20 ms."""
         return {name: self.read(unit, query) for name, (unit, query) in QUERIES.items()}
 
     def read(self, unit: str, query: Query) -> Reading:
-        """One counter, or why it has no value."""
+        """The reading of one counter, or the reason why it has none."""
         if self.handle is None:
             return Reading(None, unit, self.reason or "not opened")
         try:
@@ -164,11 +164,11 @@ class Counters:
             return Reading(None, unit, sentence(error))
 
     def sample(self) -> None:
-        """Keeps a snapshot; fit to be called `between` rounds."""
+        """Keeps a snapshot; call it between rounds, never inside one."""
         self.samples.append((self.clock(), self.snapshot()))
 
     def change(self, name: str) -> Reading:
-        """By how much a counter that only grows has grown from the first sample to the last."""
+        """The increase of a counter that only grows, from the first sample to the last."""
         if len(self.samples) < 2:
             return Reading(None, QUERIES[name][0], "fewer than two samples")
         first, last = self.samples[0][1][name], self.samples[-1][1][name]
@@ -178,8 +178,8 @@ class Counters:
             return first if first.value is None else last
         return Reading(last.value - first.value, last.unit)
 
-    def told(self) -> dict[str, str]:
-        """The last sample as text, and of the energy what was used since the first."""
+    def report(self) -> dict[str, str]:
+        """The last sample as text; of `energy`, the part used since the first sample."""
         readings = self.samples[-1][1] | {"energy": self.change("energy")}
         reasons = {reading.reason for reading in readings.values()}
         if len(reasons) == 1 and "" not in reasons:
@@ -188,21 +188,21 @@ class Counters:
 
 
 def import_bindings() -> Any:
-    """The module of nvidia-ml-py."""
+    """The module that nvidia-ml-py installs."""
     import pynvml
 
     return pynvml
 
 
 def device_uuid(index: int | None = None) -> str:
-    """Of the current or `index`-th device that torch sees; empty where it sees none."""
+    """The UUID of the current or the `index`-th CUDA device; empty if torch sees none."""
     if not torch.cuda.is_available():
         return ""
     return str(torch.cuda.get_device_properties(torch.cuda.current_device() if index is None else index).uuid)
 
 
 def find(nvml: Any, uuid: str) -> Any:
-    """NVML's handle; torch gives UUIDs without the prefix that tells a whole GPU from a slice of one."""
+    """NVML's handle; torch gives UUIDs without the prefix that distinguishes a whole GPU from a slice of one."""
     if uuid.startswith(("GPU-", "MIG-")):
         return nvml.nvmlDeviceGetHandleByUUID(uuid)
     try:
@@ -214,12 +214,12 @@ def find(nvml: Any, uuid: str) -> Any:
 
 
 def checked(value: Value) -> Value:
-    """The value; LookupError where NVML's own number for `not available` stands in its place."""
+    """The value; LookupError if it is NVML's number for `not available`."""
     if value in NOT_AVAILABLE:
         raise LookupError("not available")
     return value
 
 
 def sentence(error: Exception) -> str:
-    """What an error says, or else its kind."""
+    """The message of an error, or the name of its class if it has none."""
     return str(error) or type(error).__name__

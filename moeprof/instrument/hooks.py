@@ -1,4 +1,4 @@
-"""Functions called behind some modules of a model, for as long as a block runs."""
+"""Forward hooks on some modules of a model, for as long as a block runs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def hooked(modules: Iterable[nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
-    """Calls `hook` behind each module's forward pass; what it returns, if anything, takes the output's place."""
+    """Calls `hook` after each module's forward pass; its result, unless None, replaces the output."""
     handles = [module.register_forward_hook(hook) for module in modules]
     try:
         yield

@@ -43,7 +43,7 @@ def host() -> Environment:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that numbers may depend on."""
+    """Installed versions of the packages that metrics may depend on."""
     installed = {"moeprof": moeprof.__version__}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The `memory` pass: live tensor bytes, seen at the dispatcher, by region and by what they are for.
+"""The instrument of the pass `memory`: live tensor bytes, seen at torch's dispatcher, by region and category.
 
 A storage counts from the operation that returns it until nothing holds it, once however many views there are. What an
 operation allocates and frees inside itself is invisible. CPU, CUDA, meta and fake tensors look alike.
@@ -26,15 +26,15 @@ CATEGORIES = ("weights", "activations", "dispatch_buffers", "kv_cache", "expert_
 """`weights` are static, and so are the `expert_slots` of a buffered store; the others are dynamic."""
 
 CATEGORY_OF = dict.fromkeys(LAYER_REGIONS, "dispatch_buffers") | {"gate": "activations", "expert_load": "expert_slots"}
-"""What an allocation inside a region is for; activations in all other regions."""
+"""The category of an allocation inside a region; in all other regions it is `activations`."""
 
 Static = Mapping[str, Sequence[Tensor]]
-"""By category, what a model keeps on its device."""
+"""The tensors that a model keeps on its device, by category."""
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 MAX_VISITS = 5000
-"""Visits of regions kept for the series; beyond them every second one goes, again and again."""
+"""Largest number of region visits kept in the series; beyond it every second visit is removed, repeatedly."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Moment:
     layer: str
     region: str
     live: Mapping[str, int]
-    """By category."""
+    """Live bytes by category."""
 
     @property
     def total(self) -> int:
-        """All categories."""
+        """Live bytes of all categories."""
         return sum(self.live.values())
 
 
@@ -64,7 +64,7 @@ class LiveBytes:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets every peak and the course; what is live stays so."""
+        """Resets the peaks and the course; what is live stays counted."""
         self.visits: list[tuple[Moment, Moment]] = []
         self.num_visits, self.stride = 0, 1
         self.by_region: Counter[str] = Counter()
@@ -73,11 +73,11 @@ class LiveBytes:
         self.touched = False
 
     def moment(self) -> Moment:
-        """Now."""
+        """The live bytes at this moment."""
         return Moment(self.clock() - self.started_ns, self.layer, self.region, dict(self.live))
 
     def add(self, category: str, size_bytes: int) -> None:
-        """An allocation, or a free where `size_bytes` is negative."""
+        """Counts an allocation, or a free if `size_bytes` is negative."""
         self.live[category] += size_bytes
         self.total += size_bytes
         self.touched = True
@@ -92,7 +92,7 @@ class LiveBytes:
         self.highest, self.touched = self.moment(), False
 
     def leave(self) -> None:
-        """Books the visit that ends; one outside all named regions only where something was allocated or freed."""
+        """Records the visit that ends; a visit outside all named regions only if something was allocated or freed in it."""
         if self.region == OTHER and not self.touched:
             return
         self.by_region[self.region] = max(self.by_region[self.region], self.highest.total)
@@ -121,16 +121,16 @@ class LiveStorage:
 
 
 class OverLimitError(Exception):
-    """The live bytes, in its one argument, exceed what a tracker was told to allow."""
+    """The live bytes, its one argument, exceed the limit of a tracker."""
 
 
 class MemoryTracker(Probe):
-    """Follows every storage on the device of `model` that is allocated while `observing`."""
+    """Tracks every storage on the device of `model` that is allocated while `observing`."""
 
     def __init__(
         self, model: nn.Module, clock: Clock = wall_clock, limit_bytes: int | None = None, static: Static | None = None
     ) -> None:
-        """`limit_bytes`, weights included, ends what is observed behind `begin` with OverLimitError as soon as it is exceeded.
+        """With `limit_bytes`, weights included, OverLimitError is raised as soon as more is live after `begin`.
 
         `static` is what there is whatever happens, by category; all of the model's parameters where nobody says.
         """
@@ -150,7 +150,7 @@ class MemoryTracker(Probe):
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """What runs inside is followed; what is still live afterwards too, until it is freed."""
+        """Tracks what the block allocates, until it is freed, also after the block."""
         with observed_by(self), Allocations(self.saw):
             yield
         self.bytes.enter(OTHER, "")
@@ -164,7 +164,7 @@ class MemoryTracker(Probe):
             self.bytes.enter(OTHER, "")
 
     def saw(self, outputs: Sequence[Tensor], inputs: Callable[[], list[Tensor]]) -> None:
-        """One operation: whatever it returns that was not there before is new."""
+        """Handles one operation: tensors that it returns and that were not known before are new."""
         for output in outputs:
             key = key_of(output)
             if key in self.weights or output.device.type != self.device:
@@ -186,12 +186,12 @@ class MemoryTracker(Probe):
             raise OverLimitError(self.static_bytes + self.bytes.total)
 
     def freed(self, key: int) -> None:
-        """The storage is gone."""
+        """Removes a storage that was freed."""
         block = self.blocks.pop(key)
         self.bytes.add(block.category, -block.size_bytes)
 
     def begin(self) -> None:
-        """The untimed beginning is over: floating-point tensors that survived it are keys and values, and peaks count from here."""
+        """Ends the untimed beginning: floating-point tensors that survived it are the KV cache, and peaks count from here."""
         for key, block in list(self.blocks.items()):
             if block.is_float and self.blocks.get(key) is block:
                 self.bytes.add(block.category, -block.size_bytes)
@@ -205,7 +205,7 @@ class MemoryTracker(Probe):
         return self.with_static(self.bytes.peak.live)
 
     def with_static(self, live: Mapping[str, int]) -> dict[str, int]:
-        """Bytes by category of what is always there and of what is live."""
+        """Bytes by category of static tensors and of what is live."""
         names = dict.fromkeys([*self.static_by_category, *live])
         return {name: self.static_by_category.get(name, 0) + live.get(name, 0) for name in names}
 
@@ -222,7 +222,7 @@ class MemoryTracker(Probe):
 
 
 class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Tells `saw` what every operation returned, and what it was given."""
+    """Passes the outputs and the inputs of every operation to `saw`."""
 
     def __init__(self, saw: Callable[[Sequence[Tensor], Callable[[], list[Tensor]]], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -239,15 +239,15 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def is_composite(func: Any) -> bool:
-    """Whether the operation is nothing but other operations on every device."""
+    """Whether the operation consists of other operations on every device."""
     return func.namespace != "prim" and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSITE)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    """The tensors among the leaves."""
+    """The tensors among the leaves of nested arguments."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def key_of(tensor: Tensor) -> int:
-    """Tells live storages apart."""
+    """A number that identifies a live storage."""
     return int(tensor.untyped_storage()._cdata)

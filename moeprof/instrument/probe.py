@@ -1,4 +1,4 @@
-"""Where an instrument looks into a model: one probe at a time, and none at all while time is measured."""
+"""The place where an instrument observes a model: one probe at a time, and none while time is measured."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ UNOBSERVED: AbstractContextManager[None] = nullcontext()
 
 
 class Probe:
-    """An instrument overrides what it wants to see."""
+    """The base of all instruments, which override what they observe."""
 
     def region(self, name: str, layer: str) -> AbstractContextManager[None]:
         """Entered and left around a region; regions never nest."""
@@ -22,40 +22,40 @@ class Probe:
         """Called once per MoE layer and step with the router's softmax over all experts, float32."""
 
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
-        """Called once per MoE layer and step: the router's choices, their softmax values, what was dropped, rows computed."""
+        """Called once per MoE layer and step with the router's choices, their softmax values, the drops, and the rows computed."""
 
     def exchanged(self, region: str, layer: str, to_bytes: Sequence[int], start_ns: int, wait_ns: int, end_ns: int) -> None:
-        """Called once per collective on every rank, in the same order: the bytes for each destination rank, own rank included,
-        when it was started, when this rank began to wait for it, and when it was done, before the wait or after."""
+        """Called once per collective on every rank, in the same order, with the bytes for each destination rank (own rank
+        included), and the times when it started, when this rank began to wait for it, and when it was complete."""
 
     def visited(self, layer: str, visit: LayerLoads) -> None:
-        """Called once per buffered layer and step, when its experts are done, with what became of each of them."""
+        """Called once per buffered layer and step, when its experts are done, with the use of each of them."""
 
 
 _active: Probe | None = None
 
 
 def active() -> Probe | None:
-    """The probe at work, if any."""
+    """The active probe; None if there is none."""
     return _active
 
 
 def collective_probe() -> Probe | None:
-    """The probe at work, if it overrides `exchanged`: nobody else pays for a look at the clock."""
+    """The active probe if it overrides `exchanged`: other probes do not pay for reading the clock."""
     return None if _active is None or type(_active).exchanged is Probe.exchanged else _active
 
 
 def expert_load_probe() -> Probe | None:
-    """The probe at work, if it overrides `visited`, likewise."""
+    """The active probe if it overrides `visited`, for the same reason."""
     return None if _active is None or type(_active).visited is Probe.visited else _active
 
 
 @contextmanager
 def observed_by(probe: Probe) -> Iterator[None]:
-    """Lets `probe` look at everything that runs inside."""
+    """Makes `probe` observe everything that runs inside the block."""
     global _active
     if _active is not None:
-        raise RuntimeError("instruments disturb each other: one probe at a time")
+        raise RuntimeError("instruments disturb each other: only one probe can be active")
     _active = probe
     try:
         yield

@@ -1,4 +1,4 @@
-"""The `breakdown` pass: marks where regions begin and end, and adds the time up when nobody is waiting for it."""
+"""The instrument of the pass `breakdown`: marks where regions begin and end, and adds the times up off the clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ from moeprof.instrument.probe import Probe, observed_by
 from moeprof.records.regions import OTHER, RegionKey
 
 Mark = Any
-"""A moment: nanoseconds on a CPU, an event on CUDA."""
+"""A point in time: nanoseconds on a CPU, an event on CUDA."""
 
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """How moments are marked, and how they become nanoseconds afterwards."""
+    """How points in time are marked, and how they become nanoseconds afterwards."""
 
     mark: Callable[[], Mark]
     elapsed_ns: Callable[[Mark, Mark], int]
     settle: Callable[[], None] = lambda: None
     """Waits until every mark has happened."""
     reuse: Callable[[], None] = lambda: None
-    """Says that no mark is needed any longer."""
+    """Releases all marks."""
 
 
 def cpu_stopwatch(clock: Clock) -> Stopwatch:
-    """Marks are readings of `clock`."""
+    """A stopwatch whose marks are readings of `clock`."""
     return Stopwatch(clock, lambda started, ended: ended - started)
 
 
 def cuda_stopwatch() -> Stopwatch:
-    """Marks are events in the current stream: nothing waits for the device before `settle`."""
+    """A stopwatch whose marks are events in the current stream: the host waits for the device only in `settle`."""
     events = Events()
     return Stopwatch(events.mark, events.elapsed_ns, torch.cuda.synchronize, events.reuse)
 
 
 class Events:
-    """CUDA events, recorded again and again: making one costs more than recording it."""
+    """CUDA events that are reused, because making one costs more than recording it."""
 
     def __init__(self) -> None:
         self.made: list[torch.cuda.Event] = []
@@ -56,11 +56,11 @@ class Events:
 
     @staticmethod
     def elapsed_ns(started: torch.cuda.Event, ended: torch.cuda.Event) -> int:
-        """Device time between two events that have happened; the driver resolves half a microsecond."""
+        """Device time between two completed events, nanoseconds; the driver resolves half a microsecond."""
         return round(float(started.elapsed_time(ended)) * 1e6)
 
     def reuse(self) -> None:
-        """All events may be recorded anew."""
+        """Makes all events available for recording again."""
         self.used = 0
 
 
@@ -74,10 +74,10 @@ class RegionTimer(Probe):
     def __init__(self, stopwatch: Stopwatch) -> None:
         self.stopwatch = stopwatch
         self.rounds: list[dict[RegionKey, int]] = []
-        """Nanoseconds of every settled round; `other` is what no region took, so that they add up to the round."""
+        """Nanoseconds of every settled round; `other` is the time outside all regions, so that they add up to the round."""
         self.keys: list[RegionKey] = []
         self.marks: list[Mark] = []
-        """Beginning and end of every region entered since the last round was settled."""
+        """Begin and end of every region entered since the last round was settled."""
         self.whole: list[Mark] = []
         self.mark, self.keep, self.note = stopwatch.mark, self.marks.append, self.keys.append
 
@@ -94,7 +94,7 @@ class RegionTimer(Probe):
         self.keep(self.mark())
 
     def observing(self, play: Callable[[], object]) -> Callable[[], None]:
-        """`play` as a round that this timer looks at."""
+        """`play` as a round that this timer observes."""
 
         def observed() -> None:
             with observed_by(self):
@@ -105,7 +105,7 @@ class RegionTimer(Probe):
         return observed
 
     def settle(self) -> None:
-        """Adds up what was marked since the last time as one round; does nothing where nothing was."""
+        """Adds up the marks since the last call as one round; does nothing if there are none."""
         if not self.whole:
             return
         self.stopwatch.settle()
@@ -121,10 +121,10 @@ class RegionTimer(Probe):
 
 
 def region_timer(device: str, clock: Clock) -> RegionTimer:
-    """The timer for `device`; `clock` serves the CPU."""
+    """The region timer for `device`; `clock` is used on a CPU."""
     return RegionTimer(stopwatch(device, clock))
 
 
 def stopwatch(device: str, clock: Clock) -> Stopwatch:
-    """How moments are marked on `device`; `clock` serves all but CUDA."""
+    """The stopwatch for `device`; `clock` is used on all devices but CUDA."""
     return cuda_stopwatch() if device == "cuda" else cpu_stopwatch(clock)

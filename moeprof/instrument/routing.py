@@ -1,4 +1,4 @@
-"""The `routing` pass: keeps every decision of the routers as a routing trace."""
+"""The instrument of the pass `routing`: records every decision of the routers as a routing trace."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHea
 
 
 class RoutingRecorder(ExpertLoadRecorder):
-    """Keeps what the routers decided, and what buffered layers made of it; the Arrow tables are made when nobody is waiting."""
+    """Records the routers' decisions, and the expert loads of buffered layers; Arrow tables are made afterwards."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class RoutingRecorder(ExpertLoadRecorder):
         self.decisions.append((layer, step, experts_TK, probs_TK, dropped_TK))
 
     def trace(self, header: TraceHeader) -> RoutingTrace:
-        """Everything recorded so far."""
+        """The trace of everything recorded so far."""
         return joined(header, [decision_table(*decision) for decision in self.decisions])
 
     def entropies(self) -> list[GateEntropy]:
-        """Of every layer and step that had a token, padding left out."""
+        """The entropies of every layer and step that had a token, padding left out."""
         found = []
         for layer, step, entropy_T in self.entropies_T:
             real_T = entropy_T if step.real_T is None else entropy_T[step.real_T]
@@ -45,11 +45,11 @@ class RoutingRecorder(ExpertLoadRecorder):
 
 
 def decision_table(layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor) -> pa.Table:
-    """The routing of one layer at one step; padding is left out. MoeprofError where the router saw NaN or infinity."""
+    """The routing of one layer at one step, without padding. MoeprofError if the router's softmax is not finite."""
     if not torch.isfinite(probs_TK).all():
         raise MoeprofError(
             f"layer {layer}, {step.phase} step {step.index}: the router's softmax is not finite",
-            "The hidden states overflow: look at the checkpoint, or use --set model.dtype=float32.",
+            "The hidden states overflow: check the checkpoint, or use --set model.dtype=float32.",
         )
     num_tokens, top_k = experts_TK.shape
     real_T = np.ones(num_tokens, bool) if step.real_T is None else step.real_T.cpu().numpy()

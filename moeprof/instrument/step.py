@@ -1,4 +1,4 @@
-"""Which tokens one forward pass holds; it travels down to the MoE layers, so that decisions can be forced and recorded."""
+"""The tokens of one forward pass; passed down to the MoE layers, so that decisions can be forced and recorded."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class Step:
     """The T = B x L tokens of one forward pass, in the order of its rows."""
 
     real_T: Tensor | None
-    """Which rows are tokens and not padding, on the model's device; None where all are."""
+    """Which rows are tokens and not padding, on the model's device; None if all are."""
     num_real: int | None = None
-    """How many they are, where the host knows it."""
+    """The number of rows that are tokens, if the host knows it."""
     phase: str = ""
     index: int = 0
     """Forward passes of the phase before this one."""
@@ -28,7 +28,7 @@ class Step:
 
     @property
     def num_tokens(self) -> int:
-        """Rows that are no padding."""
+        """The number of rows that are not padding."""
         assert self.token_T is not None
         if self.real_T is None:
             return len(self.token_T)

@@ -1,4 +1,4 @@
-"""The `timeline` pass: torch.profiler with one range per region, for the eye and never for a throughput."""
+"""The instrument of the pass `timeline`: torch.profiler with one range per region, for viewing and never for a throughput."""
 
 import os
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule,
 from moeprof.instrument.probe import Probe, observed_by
 
 WARMUP, ROUNDS = 1, 2
-"""The profiler's own beginnings are slow; a few rounds are enough to look at."""
+"""The profiler starts slowly, and a few rounds are enough to view."""
 
 SUFFIX = ".pt.trace.json.gz"
-"""Behind every file name: how TensorBoard's plugin finds them."""
+"""The ending of every file name, by which TensorBoard's plugin finds them."""
 
 
 class TimelineProbe(Probe):

@@ -1,4 +1,4 @@
-"""The `traffic` pass: keeps every collective, round by round, and the step that it belongs to."""
+"""The instrument of the pass `traffic`: records every collective, round by round, and its step."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from moeprof.records.traces.traffic import COLUMNS
 
 
 class Collective(NamedTuple):
-    """One, as this rank saw it."""
+    """One collective as this rank observed it."""
 
     domain: str
     step: int
@@ -25,12 +25,12 @@ class Collective(NamedTuple):
 
 
 class TrafficRecorder(Probe):
-    """Keeps collectives; a layer names the step they belong to when it has come to its end."""
+    """Records collectives; a layer names their step when it ends."""
 
     def __init__(self) -> None:
         self.rounds: list[list[Collective]] = []
         self.exchanges: list[tuple[str, str, Sequence[int], int, int, int]] = []
-        """Those of the layer at work."""
+        """The collectives of the layer that is running."""
 
     def exchanged(self, region: str, layer: str, to_bytes: Sequence[int], start_ns: int, wait_ns: int, end_ns: int) -> None:
         self.exchanges.append((region, layer, to_bytes, start_ns, wait_ns, end_ns))
@@ -41,7 +41,7 @@ class TrafficRecorder(Probe):
         self.exchanges.clear()
 
     def observing(self, play: Callable[[], object]) -> Callable[[], None]:
-        """`play` as a round that this recorder looks at."""
+        """`play` as a round that this recorder observes."""
 
         def observed() -> None:
             self.rounds.append([])
@@ -52,7 +52,7 @@ class TrafficRecorder(Probe):
 
 
 def traffic_table(rank: int, phase: str, variant: str, episodes: Iterable[Sequence[Sequence[Collective]]]) -> pa.Table:
-    """The rows of one rank; of every episode its rounds are given, in order. All ranks number the collectives alike."""
+    """The rows of one rank; `episodes` are the rounds of every episode, in order. All ranks number the collectives alike."""
     numbered = [(index, one) for rounds in episodes for index, collectives in enumerate(rounds) for one in collectives]
     whose = {"phase": phase, "variant": variant, "point": "", "rank": rank, "source": rank}
     rows = [

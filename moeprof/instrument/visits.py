@@ -1,4 +1,4 @@
-"""Keeps what the steps of buffered layers did with experts, for the passes `routing` and `loads`."""
+"""Records how the steps of buffered layers used and loaded experts, for the passes `routing`, `loads` and `slots`."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from moeprof.records.traces.expert_loads import COLUMNS, LayerLoads
 
 
 class LayerStep(NamedTuple):
-    """One, and where it belongs."""
+    """The expert loads of one layer in one step."""
 
     domain: str
     step: int
@@ -21,14 +21,14 @@ class LayerStep(NamedTuple):
 
 
 class ExpertLoadRecorder(Probe):
-    """Keeps visits in order; a layer names the step they belong to when it has come to its end."""
+    """Records the expert loads of layers in order; a layer names its step when it ends."""
 
     def __init__(self) -> None:
         self.visits: list[LayerStep] = []
         self.rounds: list[list[LayerStep]] = []
-        """Those of rounds that were observed as such."""
+        """The records of every observed round."""
         self.last: LayerLoads | None = None
-        """Of the layer at work."""
+        """The loads of the layer that is running."""
 
     def visited(self, layer: str, visit: LayerLoads) -> None:
         self.last = visit
@@ -39,7 +39,7 @@ class ExpertLoadRecorder(Probe):
             self.last = None
 
     def observing(self, play: Callable[[], object]) -> Callable[[], None]:
-        """`play` as a round that this recorder looks at."""
+        """`play` as a round that this recorder observes."""
 
         def observed() -> None:
             self.visits = []
@@ -51,7 +51,7 @@ class ExpertLoadRecorder(Probe):
 
 
 def loads_table(rank: int, phase: str, variant: str, point: str, visits: Iterable[LayerStep]) -> pa.Table:
-    """The rows of one rank."""
+    """The rows of `loads.parquet` that one rank recorded."""
     whose = {"phase": phase, "variant": variant, "point": point, "rank": rank}
     rows = [
         whose

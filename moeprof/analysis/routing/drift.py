@@ -34,7 +34,7 @@ def drift_rows(trace: RoutingTrace) -> list[MetricRow]:
 
 
 def domain_pairs(matrices: Sequence[LoadMatrix]) -> Iterator[tuple[str, Values]]:
-    """(`a vs b`, drift) for every two of one layer's domains, in order of first appearance."""
+    """The drift between every two of one layer's domains, named `a vs b`, in order of first appearance."""
     for one, other in combinations([matrix for matrix in matrices if matrix.domain], 2):
         yield f"{one.domain} vs {other.domain}", drift_metrics(one.counts_E, other.counts_E)
 
@@ -46,7 +46,7 @@ def mean_of(pairs: Sequence[Values]) -> Values:
 
 
 def drift_metrics(one_E: Counts, other_E: Counts) -> dict[str, float]:
-    """Drift between the total loads of two domains; {} where one of them has no choices."""
+    """Drift between the total loads of two domains; {} if one of them has no choices."""
     if not (one_E.sum() and other_E.sum()):
         return {}
     return {"hot_jaccard": hot_jaccard(one_E, other_E), "load_divergence": divergence_bits(one_E, other_E)}
@@ -72,6 +72,6 @@ def divergence_bits(one_E: Counts, other_E: Counts) -> float:
 
 
 def relative_entropy_bits(shares_E: Floats, reference_E: Floats) -> float:
-    """Kullback-Leibler divergence from `reference_E`, which is positive wherever `shares_E` is."""
+    """Kullback-Leibler divergence from `reference_E`, in bits; it is positive for every expert for which `shares_E` is."""
     used = shares_E > 0
     return float((shares_E[used] * np.log2(shares_E[used] / reference_E[used])).sum())

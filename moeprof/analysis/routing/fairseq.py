@@ -13,7 +13,7 @@ from moeprof.records.traces.routing_trace import RoutingTrace
 
 
 def fairseq_rows(trace: RoutingTrace) -> list[MetricRow]:
-    """The rows of first choices, and of second choices where the router makes them."""
+    """The rows of first choices, and of second choices if the router makes them."""
     rows = measured(trace, lambda matrix: choice_metrics(matrix, "expert1"), slot=0)
     if trace.header.top_k >= 2:
         rows += measured(trace, lambda matrix: choice_metrics(matrix, "expert2"), slot=1)
@@ -21,7 +21,7 @@ def fairseq_rows(trace: RoutingTrace) -> list[MetricRow]:
 
 
 def choice_metrics(matrix: LoadMatrix, name: str) -> dict[str, float]:
-    """Of a matrix of one slot: unused experts, and the percentage that the top and bottom fifth of them take."""
+    """Metrics of a matrix of one choice: unused experts, and the percentage that the top and bottom fifth of them take."""
     fifth = -(-matrix.num_experts // 5)
     order_N = np.lexsort((matrix.count_N, matrix.column_N))
     below_N = np.arange(len(order_N)) - matrix.starts_B[matrix.column_N]  # active experts with less, in the same step

@@ -16,7 +16,7 @@ OVER_LAYERS: dict[str, Callable[[Sequence[float]], float]] = {
     "hottest_share": max,
     "max_load": max,
 }
-"""How the row over all layers comes from the layers' rows, where it is not their mean."""
+"""How the row over all layers is computed from the layers' rows if it is not their mean."""
 
 
 def measured(
@@ -26,10 +26,10 @@ def measured(
     slot: int | None = None,
     rank_R: Counts | None = None,
 ) -> list[MetricRow]:
-    """What `measure` says of every layer and domain, of every layer over all domains, and of both over all layers.
+    """The results of `measure` for every layer and domain, for every layer over all domains, and for both over all layers.
 
-    `slot` 0 measures first choices only; `rank_R` tells whose row each one is. A domain without a name has no row of its own: its
-    address is the whole's.
+    `slot` 0 measures first choices only; `rank_R` is the rank of every row. A domain without a name has no row of its own, because
+    its address is that of all domains.
     """
     rows: list[MetricRow] = []
     layers_of: dict[str, list[Values]] = {}

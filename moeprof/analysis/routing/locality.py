@@ -20,7 +20,7 @@ def locality_rows(trace: RoutingTrace) -> list[MetricRow]:
 
 
 def locality_metrics(matrix: LoadMatrix) -> dict[str, float]:
-    """The metrics that can be computed: none from one step, no reuse distance where no expert comes back."""
+    """The metrics that can be computed: none from one step, no reuse distance if no expert is used again."""
     metrics = {}
     distance_U, column_U = reuses(matrix)
     if matrix.num_steps > 1:
@@ -35,7 +35,7 @@ def locality_metrics(matrix: LoadMatrix) -> dict[str, float]:
 
 
 def reuses(matrix: LoadMatrix) -> tuple[Counts, Counts]:
-    """(steps since the expert was last active, column) of every activation but each expert's first, (U,) each."""
+    """The steps since the expert was last active, and the column, of every activation but each expert's first, (U,) each."""
     order = np.argsort(matrix.expert_N.astype(np.min_scalar_type(matrix.num_experts)), kind="stable")
     expert_N, column_N = matrix.expert_N[order], matrix.column_N[order]
     again = expert_N[1:] == expert_N[:-1]
@@ -58,6 +58,6 @@ def jaccard(shared_T: Counts, active_B: Counts) -> Floats:
 
 
 def median_distance(histogram: Counts) -> float | None:
-    """The lower median of the distances in a histogram; None where it is empty."""
+    """The lower median of the distances in a histogram; None if it is empty."""
     total = int(histogram.sum())
     return float(np.searchsorted(np.cumsum(histogram), (total + 1) // 2)) if total else None

@@ -1,4 +1,4 @@
-"""How evenly the experts of a layer are used, and what capacity costs: the metrics of the paper's characterisation."""
+"""How evenly the experts of a layer are used, and what capacity costs: the metrics of the paper's characterization."""
 
 import math
 
@@ -22,7 +22,7 @@ def routing_metrics(matrix: LoadMatrix) -> dict[str, float]:
 
 
 def drop_metrics(matrix: LoadMatrix) -> dict[str, float]:
-    """Steps, tokens, and what was over capacity; `overflow_expert1/2` as fairseq's Top2Gate logs them."""
+    """Steps, tokens and choices over capacity; `overflow_expert1/2` as fairseq's Top2Gate logs them."""
     tokens = matrix.num_tokens
     dropped_K = matrix.dropped_KB.sum(axis=1)
     metrics = {
@@ -47,7 +47,7 @@ def sparsity_metrics(matrix: LoadMatrix) -> dict[str, float]:
 
 
 def balance_metrics(counts_E: Counts) -> dict[str, float]:
-    """Imbalance of total loads, (E,); {} where nothing was counted.
+    """Imbalance of total loads, (E,); {} if there are no choices.
 
     The variance is E sum(x^2) - sum(x)^2 over E^2, in whole numbers: the same on every machine.
     """

@@ -50,7 +50,7 @@ MEMORY_SCHEMA = pa.schema(
 
 
 class Environment(BaseModel):
-    """The machine and the software a run was made with."""
+    """The machine and the software of a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +68,7 @@ class Environment(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """`run.json`: what was run, where, and whether its numbers may be believed."""
+    """`run.json`: what was run, on which machine, and whether its numbers are valid."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,11 +79,11 @@ class RunRecord(BaseModel):
     started: str = ""
     finished: str = ""
     recipe: Recipe | None = None
-    """Of a run that ran a model; None where it replayed a trace."""
+    """The recipe of a run that ran a model; None for a replay."""
     replay: ReplayRequest | None = None
-    """What was asked of a replay of caches."""
+    """The settings of a replay of caches."""
     balance: BalanceRequest | None = None
-    """What was asked of a replay of placements."""
+    """The settings of a replay of placements."""
     variants: list[dict[str, str | bool | int]] = []
     speedup_baselines: list[str] = []
     """Labels of the variants that speed-ups are computed against."""
@@ -94,7 +94,7 @@ class RunRecord(BaseModel):
     reasons: list[str] = [UNFINISHED]
     noisy: list[str] = []
     counters: dict[str, dict[str, str]] = {}
-    """Per phase what the device's driver said at the end of the time pass, or why it said nothing."""
+    """Readings of the device's counters at the end of the pass `time`, by phase, or why there are none."""
     notes: list[str] = []
 
     @model_validator(mode="after")
@@ -107,12 +107,12 @@ class RunRecord(BaseModel):
 
     @property
     def name(self) -> str:
-        """Of the recipe, or of the trace."""
+        """The name of the recipe, or of the replayed trace."""
         return self.recipe.name if self.recipe else self.trace.name
 
     @property
     def workload(self) -> str:
-        """`lm` or `mt`."""
+        """The workload, `lm` or `mt`."""
         return self.recipe.workload if self.recipe else self.trace.workload
 
     @property
@@ -123,7 +123,7 @@ class RunRecord(BaseModel):
 
     @property
     def trace(self) -> TraceSource:
-        """What a replay of either kind replayed."""
+        """The source of a replay of either kind."""
         asked = self.replay or self.balance
         assert asked is not None, "a run of a model replays nothing"
         return asked.trace
@@ -144,13 +144,13 @@ class RunRecord(BaseModel):
 
     @property
     def replayed(self) -> ReplayRequest:
-        """What a replay of caches was asked."""
+        """The settings of a replay of caches, which this run must be."""
         assert self.replay is not None, "this run replays no caches"
         return self.replay
 
     @property
     def balanced(self) -> BalanceRequest:
-        """What a replay of placements was asked."""
+        """The settings of a replay of placements, which this run must be."""
         assert self.balance is not None, "this run replays no placements"
         return self.balance
 
@@ -164,7 +164,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """UsageError where the folder holds no run, a damaged one, or one from a newer moeprof."""
+        """UsageError if the folder has no run, a damaged one, or one of a newer moeprof."""
         file = path / "run.json"
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
@@ -173,12 +173,12 @@ class Run:
         except OSError as error:
             raise UsageError(
                 f"run {path}: {reason(error)}: run.json",
-                "Give a folder that `moeprof characterize` wrote.",
+                "Pass a run directory, as written by `moeprof characterize`.",
             ) from error
         except (ValidationError, ValueError) as error:
             raise UsageError(
                 f"run {path}: run.json is damaged: {reason(error)}",
-                "Repeat the run; its other files are intact.",
+                "Repeat the run.",
             ) from error
 
     @cached_property
@@ -262,13 +262,13 @@ class Run:
 
     @cached_property
     def traffic(self) -> Traffic:
-        """`traffic.parquet`: every collective; empty where ranks had nothing to say to each other."""
+        """`traffic.parquet`: every collective; empty for a run of one rank."""
         file = self.path / "traffic.parquet"
         return Traffic.read(file) if file.exists() else joined([])
 
     @cached_property
     def loads(self) -> ExpertLoads:
-        """`loads.parquet`: every use of an expert in a buffered store; empty where all experts were resident."""
+        """`loads.parquet`: every use of an expert in a buffered store; empty if all experts were resident."""
         file = self.path / "loads.parquet"
         return ExpertLoads.read(file) if file.exists() else loads.joined([])
 
@@ -278,12 +278,12 @@ class Run:
         return list(read_traces(self.path / "routing"))
 
     def trace(self, phase: str, variant: str) -> RoutingTrace | None:
-        """The decisions of all ranks in one phase under a variant, or None where none were recorded."""
+        """The decisions of all ranks in one phase under a variant, or None if none were recorded."""
         found = [trace for trace in self.traces if (trace.header.phase, trace.header.variant) == (phase, variant)]
         return routing_trace.joined(found[0].header, [trace.table for trace in found]) if found else None
 
     def placement(self, phase: str, variant: str) -> Placement:
-        """Where experts lay in a phase under a variant."""
+        """The placement of the experts in a phase under a variant."""
         file = self.path / "placements" / f"{phase}-{variant}.json"
         if file.exists():
             return Placement.read(file)

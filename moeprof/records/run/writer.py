@@ -1,4 +1,4 @@
-"""Fills a run directory: what is collected lies there whole at every moment, and says why where it ends early."""
+"""Fills a run directory, whose files are whole at every moment; a run that ends early says why."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,7 +45,7 @@ class RunWriter:
         self.metrics = MetricTable()
         self.samples: list[dict[str, Any]] = []
         self.tables: dict[str, list[pa.Table]] = {}
-        """Recorded so far, by file."""
+        """What was recorded so far, by file name."""
         claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
@@ -166,7 +166,7 @@ class UnwrittenRun(RunWriter):
 
 
 def end_in_its_place(path: Path, why: str) -> Run | None:
-    """The run at `path` with the reason why it was not finished, where its own process could not say; None where none is."""
+    """The run at `path`, with the reason why it was not finished if its own process could not write it; None if there is no run."""
     if not (path / "run.json").is_file():
         return None
     run = Run.open(path)
@@ -179,13 +179,13 @@ def end_in_its_place(path: Path, why: str) -> Run | None:
 
 
 def claim(path: Path, *, force: bool) -> None:
-    """Makes an empty folder for a run; with `force` an older run there is removed, and nothing but a run ever is."""
+    """Makes an empty folder for a run; with `force` an older run there is removed, but never anything that is not a run."""
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not force:
-                raise UsageError(f"output folder {path}: it exists already", "Give another --out, or --force to replace it.")
+                raise UsageError(f"output folder {path}: it exists already", "Use another --out, or --force to replace it.")
             if why := not_a_run(path):
-                raise UsageError(f"output folder {path}: {why}", "Give another --out; --force replaces runs only.")
+                raise UsageError(f"output folder {path}: {why}", "Use another --out; --force replaces only runs.")
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".run.json"
@@ -194,26 +194,26 @@ def claim(path: Path, *, force: bool) -> None:
     except OSError as error:
         raise UsageError(
             f"output folder {path}: {reason(error)}",
-            "Give an --out folder that can be written.",
+            "Use an --out folder that can be written.",
         ) from error
 
 
 def not_a_run(path: Path) -> str:
-    """Why `path` must not be removed in a run's place; empty where it holds a run and nothing else."""
+    """Why `path` must not be replaced by a run; empty if it holds a run and nothing else."""
     file = path / "run.json"
     if not file.is_file() or b'"moeprof_version"' not in file.read_bytes():
-        return "it exists and holds no run"
+        return "it exists and is not a run"
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name.removesuffix(PARTIAL) not in CONTENTS)
-    return f"it holds {foreign[0]!r}, which is no part of a run" if foreign else ""
+    return f"it contains {foreign[0]!r}, which is not part of a run" if foreign else ""
 
 
 def default_folder(recipe_name: str, command: str) -> Path:
-    """`reports/<recipe>-<command>-<UTC time>`, with a number behind it where that second is taken."""
+    """`reports/<recipe>-<command>-<UTC time>`, with a number appended if that name is taken."""
     first = Path("reports") / f"{recipe_name}-{command}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     names = chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
     return next(path for path in names if not path.exists())
 
 
 def now() -> str:
-    """UTC, ISO 8601."""
+    """The current time, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

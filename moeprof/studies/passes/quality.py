@@ -43,7 +43,7 @@ class Score:
 
     @property
     def per_token(self) -> float:
-        """Mean cross-entropy, nats."""
+        """Mean cross-entropy per token, nats."""
         return self.nats / self.num_tokens
 
 

@@ -20,7 +20,7 @@ def measure_time(services: Services, phase: str, episodes: Sequence[Episode]) ->
         counters.sample()
         samples = [timed(services, episode) for episode in chosen]
         counters.sample()
-        readings = counters.told()
+        readings = counters.report()
     for episode, found in zip(chosen, samples, strict=True):
         services.record(ROUNDS, round_rows(TIME, phase, episode, found))
     return Findings(counters=readings)
