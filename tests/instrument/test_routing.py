@@ -64,7 +64,7 @@ def test_padding_is_left_out(real: list[bool]) -> None:
     assert [row["token_id"] for row in rows] == [10 + token for token in kept for _ in range(2)]
     assert [row["expert"] for row in rows] == [expert for token in kept for expert in EXPERTS[token].tolist()]
     assert [row["weight"] for row in rows] == [prob for token in kept for prob in PROBS[token].tolist()]
-    assert recorder.rows_seen == {0: 4}
+    assert [rows for _, _, rows, _ in recorder.steps] == [4]
 
 
 def test_layers_and_steps_follow_in_the_order_in_which_they_decided() -> None:
@@ -75,14 +75,18 @@ def test_layers_and_steps_follow_in_the_order_in_which_they_decided() -> None:
     rows = rows_of(recorder)
     found = [(row["step"], row["domain"], row["layer"]) for row in rows[::8]]
     assert found == [(0, "prose", "1"), (0, "prose", "3"), (1, "code", "1"), (1, "code", "3")]
-    assert recorder.rows_seen == {0: 4, 1: 4}
+    assert [(step.index, rows) for _, step, rows, _ in recorder.steps] == [(0, 4), (0, 4), (1, 4), (1, 4)]
 
 
 def test_the_rows_that_layers_computed_are_kept_by_step() -> None:
     recorder = RoutingRecorder()
     for index, layer, num_rows in [(0, "1", 40), (0, "3", 44), (2, "1", 8)]:
         recorder.routed(layer, a_step(index), EXPERTS, PROBS, DROPPED, num_rows)
-    assert recorder.rows_computed == {0: [40, 44], 2: [8]}
+    assert [(layer, step.index, computed) for layer, step, _, computed in recorder.steps] == [
+        ("1", 0, 40),
+        ("3", 0, 44),
+        ("1", 2, 8),
+    ]
 
 
 def test_a_trace_has_the_columns_and_types_of_the_design_even_when_empty() -> None:

@@ -1,4 +1,4 @@
-"""The time pass: contenders in turns, a clock around each, warm-up left out, and nothing else going on."""
+"""Interleaved rounds with a clock around each: warm-up is left out, and nothing else runs meanwhile."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moeprof.instrument.probe import Probe, active, observed_by
-from moeprof.instrument.timing import interleaved
+from moeprof.instrument.timing import PreparedRound, interleaved
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,7 +21,7 @@ def collections() -> Iterator[list[str]]:
 
 
 class FakeTime:
-    """A clock that stands still but for what contenders take; it keeps who ran."""
+    """A clock that stands still but for what prepared take; it keeps who ran."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -30,98 +30,116 @@ class FakeTime:
     def clock(self) -> int:
         return self.now_ns
 
-    def takes(self, name: str, *durations_ns: int) -> Callable[[], None]:
-        """A contender whose rounds take these times, one after another and again from the start."""
+    def takes(self, name: str, *durations_ns: int) -> PreparedRound:
+        """A variant whose rounds take these times, one after another and again from the start."""
         rounds = iter(durations_ns * 1000)
 
         def run() -> None:
             self.log += name
             self.now_ns += next(rounds)
 
-        return run
+        return PreparedRound(run)
 
     def pause(self) -> None:
         self.log += " "
         self.now_ns += 1_000_000
 
 
-def test_two_contenders_run_a_b_b_a() -> None:
+def test_two_prepared_run_a_b_b_a() -> None:
     time = FakeTime()
-    contenders = {"a": time.takes("a", 5), "b": time.takes("b", 7)}
-    samples = interleaved(contenders, rounds=4, warmup=0, clock=time.clock, between=time.pause)
+    prepared = {"a": time.takes("a", 5), "b": time.takes("b", 7)}
+    samples = interleaved(prepared, rounds=4, warmup=0, clock=time.clock, between=time.pause)
     assert time.log == "ab ba ab ba "
     assert samples == {"a": [5] * 4, "b": [7] * 4}
 
 
 @pytest.mark.parametrize(("warmup", "log"), [(1, "ba ab ba "), (2, "ab ba ab ba "), (3, "ba ab ba ab ba ")])
-def test_warm_up_runs_in_turns_too_and_is_left_out(warmup: int, log: str) -> None:
+def test_warm_up_runs_interleaved_too_and_is_left_out(warmup: int, log: str) -> None:
     time = FakeTime()
-    contenders = {"a": time.takes("a", *range(100)), "b": time.takes("b", *range(100, 200))}
-    samples = interleaved(contenders, rounds=2, warmup=warmup, clock=time.clock, between=time.pause)
+    prepared = {"a": time.takes("a", *range(100)), "b": time.takes("b", *range(100, 200))}
+    samples = interleaved(prepared, rounds=2, warmup=warmup, clock=time.clock, between=time.pause)
     assert time.log == log
     assert samples == {"a": [warmup, warmup + 1], "b": [warmup + 100, warmup + 101]}
 
 
-def test_three_contenders_go_back_and_forth() -> None:
+def test_three_prepared_go_back_and_forth() -> None:
     time = FakeTime()
-    contenders = {name: time.takes(name, 1) for name in "abc"}
-    interleaved(contenders, rounds=3, warmup=0, clock=time.clock, between=time.pause)
+    prepared = {name: time.takes(name, 1) for name in "abc"}
+    interleaved(prepared, rounds=3, warmup=0, clock=time.clock, between=time.pause)
     assert time.log == "abc cba abc "
 
 
-def test_whoever_takes_a_turn_is_announced_by_name_before_it_and_off_the_clock() -> None:
+def test_every_round_selects_its_own_variant_first_and_off_the_clock() -> None:
     time = FakeTime()
 
-    def announce(name: str) -> None:
-        time.log += f"[{name}]"
-        time.now_ns += 500
+    def selecting(name: str) -> Callable[[], None]:
+        def select() -> None:
+            time.log += f"[{name}]"
+            time.now_ns += 500
 
-    contenders = {"a": time.takes("a", 5), "b": time.takes("b", 7)}
-    samples = interleaved(contenders, rounds=2, warmup=1, clock=time.clock, before=announce, between=time.pause)
+        return select
+
+    prepared = {name: time.takes(name, duration)._replace(select=selecting(name)) for name, duration in (("a", 5), ("b", 7))}
+    samples = interleaved(prepared, rounds=2, warmup=1, clock=time.clock, between=time.pause)
     assert time.log == "[b]b[a]a [a]a[b]b [b]b[a]a "
     assert samples == {"a": [5, 5], "b": [7, 7]}
 
 
+def test_a_round_under_an_instrument_still_selects_its_variant() -> None:
+    log: list[str] = []
+
+    def observing(play: Callable[[], object]) -> Callable[[], object]:
+        def observed() -> None:
+            log.append("observed")
+            play()
+
+        return observed
+
+    plain = PreparedRound(lambda: log.append("play"), lambda: log.append("select"))
+    interleaved({"a": plain.under(observing)}, rounds=1, warmup=0, clock=FakeTime().clock)
+    assert log == ["select", "observed", "play"]
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=5), st.integers(1, 6), st.integers(0, 4))
-def test_every_round_of_every_contender_is_kept_and_what_lies_between_is_not(
+def test_every_round_of_every_variant_is_kept_and_what_lies_between_is_not(
     durations: list[int], rounds: int, warmup: int
 ) -> None:
     time = FakeTime()
-    contenders = {str(number): time.takes("x", duration) for number, duration in enumerate(durations)}
-    samples = interleaved(contenders, rounds=rounds, warmup=warmup, clock=time.clock, between=time.pause)
+    prepared = {str(number): time.takes("x", duration) for number, duration in enumerate(durations)}
+    samples = interleaved(prepared, rounds=rounds, warmup=warmup, clock=time.clock, between=time.pause)
     assert samples == {str(number): [duration] * rounds for number, duration in enumerate(durations)}
     assert time.now_ns == (rounds + warmup) * (sum(durations) + 1_000_000)
 
 
-def test_a_steady_drift_hits_two_contenders_alike() -> None:
+def test_a_steady_drift_hits_two_prepared_alike() -> None:
     time = FakeTime()
-    contenders = {name: time.takes(name, 10) for name in "ab"}
+    prepared = {name: time.takes(name, 10) for name in "ab"}
 
     def slower() -> int:
         """A machine on which everything takes longer and longer."""
         return time.now_ns + time.now_ns**2 // 10
 
-    samples = interleaved(contenders, rounds=8, warmup=0, clock=slower)
+    samples = interleaved(prepared, rounds=8, warmup=0, clock=slower)
     assert sum(samples["a"]) == sum(samples["b"])
 
 
-def test_no_time_is_taken_while_an_instrument_looks_on() -> None:
+def test_no_time_is_taken_while_a_probe_is_active() -> None:
     time = FakeTime()
-    with observed_by(Probe()), pytest.raises(RuntimeError, match="no time is taken"):
+    with observed_by(Probe()), pytest.raises(RuntimeError, match="cannot time while a probe is active"):
         interleaved({"a": time.takes("a", 1)}, rounds=1, warmup=0, clock=time.clock)
     assert time.log == ""
 
 
 def test_no_instrument_is_at_work_while_time_is_taken() -> None:
     seen: list[Probe | None] = []
-    interleaved({"a": lambda: seen.append(active())}, rounds=2, warmup=1, clock=FakeTime().clock)
+    interleaved({"a": PreparedRound(lambda: seen.append(active()))}, rounds=2, warmup=1, clock=FakeTime().clock)
     assert seen == [None] * 3
 
 
 def test_the_garbage_collector_rests_inside_and_works_again_afterwards() -> None:
     seen: list[bool] = []
     assert gc.isenabled()
-    interleaved({"a": lambda: seen.append(gc.isenabled())}, rounds=2, warmup=1, clock=FakeTime().clock)
+    interleaved({"a": PreparedRound(lambda: seen.append(gc.isenabled()))}, rounds=2, warmup=1, clock=FakeTime().clock)
     assert seen == [False] * 3
     assert gc.isenabled()
 
@@ -129,7 +147,7 @@ def test_the_garbage_collector_rests_inside_and_works_again_afterwards() -> None
 def test_garbage_is_collected_once_before_the_first_round(collections: list[str]) -> None:
     collections.clear()
     log: list[int] = []
-    interleaved({"a": lambda: log.append(len(collections))}, rounds=2, warmup=1, clock=FakeTime().clock)
+    interleaved({"a": PreparedRound(lambda: log.append(len(collections)))}, rounds=2, warmup=1, clock=FakeTime().clock)
     assert log == [1, 1, 1]
     assert len(collections) == 1
 
@@ -139,14 +157,14 @@ def test_the_garbage_collector_works_again_after_a_failure() -> None:
         raise ValueError("out of memory")
 
     with pytest.raises(ValueError, match="out of memory"):
-        interleaved({"a": fail}, rounds=1, warmup=0, clock=FakeTime().clock)
+        interleaved({"a": PreparedRound(fail)}, rounds=1, warmup=0, clock=FakeTime().clock)
     assert gc.isenabled()
 
 
 def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
     try:
-        interleaved({"a": lambda: None}, rounds=1, warmup=0, clock=FakeTime().clock)
+        interleaved({"a": PreparedRound(lambda: None)}, rounds=1, warmup=0, clock=FakeTime().clock)
         assert not gc.isenabled()
     finally:
         gc.enable()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moeprof.analysis.routing.capacity import StepSize, slot_metrics
+from moeprof.analysis.routing.capacity import StepSize, capacity_metrics
 from moeprof.analysis.routing.metrics import routing_rows
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.routing import RoutingRecorder
@@ -108,10 +108,11 @@ def test_the_waste_that_is_told_follows_from_the_rows_that_were_recorded(dispatc
     layer.variant = Variant(dispatch)
     with observed_by(recorder):
         layer(tokens(case.num_tokens, DIM), case.step)
-    assert recorder.rows_computed == {0: [rows_of(dispatch, case, fraction)]}
+    ((_, _, rows_seen, rows_computed),) = recorder.steps
+    assert rows_computed == rows_of(dispatch, case, fraction)
     recipe = make_recipe(experts=case.num_experts, top_k=case.top_k, capacity_fraction=fraction)
-    size = StepSize("prose", recorder.rows_seen[0], case.num_real, recorder.rows_computed[0][0])
-    told = slot_metrics(recipe, Variant(dispatch).label, [size])
+    size = StepSize("prose", rows_seen, case.num_real, rows_computed)
+    told = capacity_metrics(recipe, Variant(dispatch).label, [size])
     if case.num_real:
         assert told["expert_slots"] == rows_of(dispatch, case, fraction)
         assert told["waste_factor"] == rows_of(dispatch, case, fraction) / (case.top_k * case.num_real)

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from moeprof.studies.session import beginning
 
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.instrument.step import Step
@@ -16,6 +15,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.records.units import parse_bytes
 from moeprof.studies.passes.memory import footprint
+from moeprof.studies.selection import beginning
 from moeprof.workloads.registry import make_workload
 
 ROUNDED = parse_bytes("0.1MiB")

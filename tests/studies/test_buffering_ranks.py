@@ -57,7 +57,7 @@ def test_outputs_are_the_resident_ones_whoever_holds_the_experts(run: Run) -> No
 
 
 def test_a_rank_loads_its_own_experts_and_a_replay_says_which_of_them_were_there(run: Run) -> None:
-    loads = run.loads
+    loads = run.loads.of(point="")
     for variant in (BUFFERED, GREEDY, COPIED):
         for phase in ("encode", "decode"):
             own = loads.of(phase=phase, variant=variant.label)
@@ -73,7 +73,7 @@ def test_a_rank_loads_its_own_experts_and_a_replay_says_which_of_them_were_there
 
 
 def test_an_expert_that_is_copied_is_loaded_by_both_of_its_ranks(run: Run) -> None:
-    own = run.loads.of(phase="encode", variant=COPIED.label)
+    own = run.loads.of(point="", phase="encode", variant=COPIED.label)
     (layer,) = set(own.column("layer").tolist())
     copied = {expert for expert, ranks in run.placement("encode", COPIED.label).homes(layer).items() if len(ranks) == 2}
     assert len(copied) == 2
@@ -82,7 +82,7 @@ def test_an_expert_that_is_copied_is_loaded_by_both_of_its_ranks(run: Run) -> No
 
 def test_numbers_are_those_of_the_loads(run: Run) -> None:
     for phase in ("encode", "decode"):
-        own = run.loads.of(phase=phase, variant=LABEL)
+        own = run.loads.of(point="", phase=phase, variant=LABEL)
         assert value_of(run, "bytes_loaded", phase=phase, variant=LABEL) == own.column("bytes").sum()
         assert value_of(run, "miss_rate", phase=phase, variant=LABEL) == (~own.column("hit")).mean()
         assert value_of(run, "load_time", phase=phase, variant=LABEL, domain="imbari") is not None
@@ -90,7 +90,7 @@ def test_numbers_are_those_of_the_loads(run: Run) -> None:
 
 
 def test_each_step_uses_the_experts_that_both_ranks_chose(run: Run) -> None:
-    loads = run.loads.of(variant=LABEL)
+    loads = run.loads.of(point="", variant=LABEL)
     for step, layer in {*zip(loads.column("step").tolist(), loads.column("layer").tolist(), strict=True)}:
         traces = [trace for trace in run.traces if trace.header.variant == LABEL and layer in trace.header.layers]
         chosen = {
@@ -105,7 +105,7 @@ def test_each_step_uses_the_experts_that_both_ranks_chose(run: Run) -> None:
 def test_a_sweep_of_slots_leaves_experts_where_the_placement_has_them(run: Run) -> None:
     """Of the later half, two batches, that alone is judged: a cache of each rank over the experts that this rank served."""
     for variant in (BUFFERED, GREEDY, COPIED):
-        own = run.loads.of(phase="encode", variant=variant.label)
+        own = run.loads.of(point="", phase="encode", variant=variant.label)
         for slots in (1, 2, 4):
             misses = 0
             for rank in (0, 1):

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from moeprof.studies.session import first_steps, later_half
 from parallel.ranks import over_ranks
 
 from moeprof.analysis.model_size import ffn_parameters, memory_need
@@ -26,6 +25,7 @@ from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
+from moeprof.studies.selection import first_steps, later_half
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
 from tests.records.run.runs import value_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.routing.capacity import StepSize, slot_metrics
+from moeprof.analysis.routing.capacity import StepSize, capacity_metrics
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.gating import expert_slots
 from moeprof.workloads.corpora import MT_LANGUAGES
@@ -89,7 +89,7 @@ def test_statement_1_waste_of_the_papers_translation_gating_is_exactly_64_on_the
         StepSize(batch.domain, batch.real_BL.size, int(batch.real_BL.sum()), expert_slots(128, 1.0, batch.real_BL.size))
         for batch in workload.batches
     ]
-    metrics = slot_metrics(recipe, "static", sizes)
+    metrics = capacity_metrics(recipe, "static", sizes)
     assert metrics["waste_factor"] == 64.0
     assert metrics["capacity"] == metrics["step_rows"] == 48 * 32
     assert metrics["expert_slots"] == 128 * 48 * 32
@@ -103,7 +103,7 @@ def test_without_fill_padding_is_wasted_too() -> None:
     ]
     rows, tokens = sum(size.rows for size in sizes), sum(size.tokens for size in sizes)
     assert rows > 1.2 * tokens
-    assert slot_metrics(workload.recipe, "static", sizes)["waste_factor"] == pytest.approx(64 * rows / tokens)
+    assert capacity_metrics(workload.recipe, "static", sizes)["waste_factor"] == pytest.approx(64 * rows / tokens)
 
 
 def test_a_joined_source_has_no_reference_to_be_held_against(micro: Micro) -> None:

@@ -1,9 +1,28 @@
 """Whether speeds may be compared, and the rows that say what was held against what."""
 
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
-from moeprof.analysis.comparison.output_agreement import Agreement, Compared, agreement_rows, merged
+from moeprof.analysis.comparison.output_agreement import (
+    Agreement,
+    Compared,
+    agreement_rows,
+    agreements_of,
+    disagreements,
+    variants_without_speedup,
+)
 from moeprof.records.metrics.registry import METRICS
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.run.raw_tables import AGREEMENT
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.studies.passes.outputs import agreement_rows as recorded
+
+DYNAMIC = Variant(dispatch="dynamic")
 
 
 def rows_of(found: Agreement, *, forced: bool = False) -> dict[tuple[str, str], float]:
@@ -53,8 +72,8 @@ def test_a_single_token_is_enough_to_differ(different: Agreement) -> None:
 def test_the_complaint_names_who_differs_from_whom_where_and_how_often() -> None:
     found = Agreement({"1": Compared(9), "3": Compared(2000, 1500, 0.5)}, Compared(9, 4, 1.0), 9, jumps=2)
     assert found.complaint("dynamic", "static") == (
-        "outputs of dynamic differ from static's on tokens that lost nothing: "
-        "1,500 in layer 3, 4 end to end, 2 by another routing"
+        "outputs of dynamic differ from those of static on tokens without a drop: "
+        "1,500 in layer 3, 4 end to end, 2 by other routing"
     )
 
 
@@ -91,17 +110,32 @@ def test_what_forced_decisions_led_to_is_labelled_forced() -> None:
     rows_of(Agreement({"1": Compared(1)}, Compared(1, 0, 0.1), 1, agreeing=1), forced=True)
 
 
-def test_ranks_add_up_what_each_of_them_compared() -> None:
+def run_of(path: Path, *ranks: Agreement) -> Run:
+    """A run whose variant `dynamic` agreed like this on each rank."""
+    variants: list[dict[str, str | bool | int]] = [{"label": one.label, **asdict(one)} for one in (STATIC, DYNAMIC)]
+    writer = RunWriter(path, RunRecord(command="optimize", recipe=load_recipe("lm-tiny"), variants=variants))
+    rows = [row | {"rank": rank} for rank, found in enumerate(ranks) for row in recorded("score", "dynamic", found)]
+    writer.append(AGREEMENT, pa.Table.from_pylist(rows, schema=AGREEMENT.schema))
+    return Run(path, writer.record)
+
+
+def test_ranks_add_up_what_each_of_them_compared(tmp_path: Path) -> None:
     one = Agreement({"1": Compared(9, 1, 0.5), "3": Compared(9)}, Compared(4, 0, 0.25), 9, flips=1, jumps=2, agreeing=7)
     other = Agreement({"1": Compared(5), "3": Compared(5, 0, 0.75)}, Compared(5, 0, 0.125), 5, flips=3, jumps=0, agreeing=5)
-    assert merged([one, other]) == Agreement(
-        {"1": Compared(14, 1, 0.5), "3": Compared(14, 0, 0.75)}, Compared(9, 0, 0.25), 14, flips=4, jumps=2, agreeing=12
-    )
-    assert merged([one]) == one
+    assert agreements_of(run_of(tmp_path / "two", one, other)) == {
+        ("score", "dynamic"): Agreement(
+            {"1": Compared(14, 1, 0.5), "3": Compared(14, 0, 0.75)}, Compared(9, 0, 0.25), 14, flips=4, jumps=2, agreeing=12
+        )
+    }
+    assert agreements_of(run_of(tmp_path / "one", one)) == {("score", "dynamic"): one}
 
 
-def test_a_difference_on_one_rank_is_one_for_all() -> None:
+def test_a_difference_on_one_rank_is_one_for_all(tmp_path: Path) -> None:
     fine, broken = Agreement(whole=Compared(9), tokens=9), Agreement(whole=Compared(9, 1, 0.5), tokens=9)
-    assert merged([fine, fine]).equal
-    assert not merged([fine, broken]).equal
-    assert merged([fine, fine]).agreeing is None
+    equal, unequal = run_of(tmp_path / "equal", fine, fine), run_of(tmp_path / "unequal", fine, broken)
+    assert (disagreements(equal), variants_without_speedup(equal, "score")) == ([], [])
+    assert agreements_of(equal)["score", "dynamic"].agreeing is None
+    (sentence,) = disagreements(unequal)
+    assert sentence.startswith("score: outputs of dynamic differ from those of static")
+    assert variants_without_speedup(unequal, "score") == ["dynamic"]
+    assert variants_without_speedup(unequal, "decode") == [], "what differs in one phase has a speed-up in the other"

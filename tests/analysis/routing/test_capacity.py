@@ -2,7 +2,7 @@
 
 import pytest
 
-from moeprof.analysis.routing.capacity import StepSize, averaged, slot_metrics, slot_rows
+from moeprof.analysis.routing.capacity import StepSize, averaged, capacity_metrics, capacity_rows
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.gating import capacity, expert_slots
 from moeprof.records.recipe.recipe import Recipe
@@ -32,7 +32,7 @@ def under_static(recipe: Recipe, rows: int, tokens: int | None = None, domain: s
     ],
 )
 def test_statement_1_the_papers_waste(recipe: Recipe, rows: int, slots: int, waste: float, per_expert: int) -> None:
-    assert slot_metrics(recipe, "static", [under_static(recipe, rows)]) == {
+    assert capacity_metrics(recipe, "static", [under_static(recipe, rows)]) == {
         "step_rows": rows,
         "expert_slots": slots,
         "waste_factor": waste,
@@ -43,7 +43,7 @@ def test_statement_1_the_papers_waste(recipe: Recipe, rows: int, slots: int, was
 @pytest.mark.parametrize("variant", ["static", "static+bmm", "tutel", "tutel+greedy"])
 def test_statement_2_under_static_and_tutel_there_are_as_many_slots_as_the_formula_says(variant: str) -> None:
     recipe, sizes = recipe_of(experts=24, fraction=0.3), [7, 10, 513]
-    told = slot_metrics(recipe, variant, [under_static(recipe, rows) for rows in sizes])
+    told = capacity_metrics(recipe, variant, [under_static(recipe, rows) for rows in sizes])
     assert told["expert_slots"] == sum(24 * capacity(0.3, rows) for rows in sizes) / 3
     assert told["capacity"] == (3 + 3 + 154) / 3
     assert told["waste_factor"] == sum(24 * capacity(0.3, rows) for rows in sizes) / (2 * sum(sizes))
@@ -52,7 +52,7 @@ def test_statement_2_under_static_and_tutel_there_are_as_many_slots_as_the_formu
 @pytest.mark.parametrize("variant", ["dynamic", "dynamic+grouped_mm", "dynamic+loop+buffered"])
 def test_dynamic_gating_wastes_nothing_and_has_no_capacity(variant: str) -> None:
     sizes = [StepSize("prose", 64, tokens, 2 * tokens) for tokens in (64, 50, 1)]
-    assert slot_metrics(LM, variant, sizes) == {
+    assert capacity_metrics(LM, variant, sizes) == {
         "step_rows": 64,
         "expert_slots": 2 * 115 / 3,
         "waste_factor": 1.0,
@@ -62,7 +62,7 @@ def test_dynamic_gating_wastes_nothing_and_has_no_capacity(variant: str) -> None
 def test_tutel_without_drops_has_no_capacity_of_its_own_either() -> None:
     """Four experts, busiest load 5 of 8 choices: 20 rows for 8."""
     recipe = recipe_of(experts=4, fraction=1.0, top_k=1)
-    assert slot_metrics(recipe, "tutel-dropless", [StepSize("prose", 8, 8, 20)]) == {
+    assert capacity_metrics(recipe, "tutel-dropless", [StepSize("prose", 8, 8, 20)]) == {
         "step_rows": 8,
         "expert_slots": 20,
         "waste_factor": 2.5,
@@ -70,30 +70,30 @@ def test_tutel_without_drops_has_no_capacity_of_its_own_either() -> None:
 
 
 def test_padding_fills_slots_and_needs_none() -> None:
-    told = slot_metrics(LM, "static", [under_static(LM, 2048, tokens=1024)])
+    told = capacity_metrics(LM, "static", [under_static(LM, 2048, tokens=1024)])
     assert told["waste_factor"] == 2 * 12.875
 
 
 def test_waste_is_all_rows_over_all_needed_and_not_a_mean_of_ratios() -> None:
-    told = slot_metrics(MT, "static", [StepSize("prose", 10, 10, 100), StepSize("prose", 30, 30, 60)])
+    told = capacity_metrics(MT, "static", [StepSize("prose", 10, 10, 100), StepSize("prose", 30, 30, 60)])
     assert told["waste_factor"] == 160 / 80
     assert told["expert_slots"] == 80
 
 
 def test_layers_that_computed_differently_come_as_their_mean() -> None:
-    assert slot_metrics(MT, "tutel-dropless", [StepSize("prose", 8, 8, 37.5)])["expert_slots"] == 37.5
+    assert capacity_metrics(MT, "tutel-dropless", [StepSize("prose", 8, 8, 37.5)])["expert_slots"] == 37.5
 
 
 def test_steps_of_nothing_but_padding_are_left_out() -> None:
     step, padding = StepSize("prose", 64, 64, 128), StepSize("prose", 64, 0, 0)
-    assert slot_metrics(LM, "dynamic", [step, padding]) == slot_metrics(LM, "dynamic", [step])
-    assert slot_metrics(LM, "dynamic", [padding]) == {}
-    assert slot_metrics(LM, "dynamic", []) == {}
+    assert capacity_metrics(LM, "dynamic", [step, padding]) == capacity_metrics(LM, "dynamic", [step])
+    assert capacity_metrics(LM, "dynamic", [padding]) == {}
+    assert capacity_metrics(LM, "dynamic", []) == {}
 
 
 def test_every_domain_has_its_rows_and_all_of_them_together_have_too() -> None:
     sizes = [StepSize("prose", 10, 10, 40), StepSize("code", 20, 20, 120), StepSize("prose", 10, 10, 60)]
-    rows = list(slot_rows(MT, "score", "dynamic", sizes))
+    rows = list(capacity_rows(MT, "score", "dynamic", sizes))
     assert {(row.workload, row.phase, row.variant, row.layer) for row in rows} == {("lm", "score", "dynamic", "")}
     found = {(row.domain, row.metric): row.value for row in rows}
     assert {domain: found[domain, "waste_factor"] for domain in ("prose", "code", "")} == {
@@ -107,14 +107,14 @@ def test_every_domain_has_its_rows_and_all_of_them_together_have_too() -> None:
 
 def test_a_domain_of_nothing_but_padding_has_no_rows() -> None:
     sizes = [StepSize("prose", 10, 10, 40), StepSize("code", 10, 0, 40)]
-    assert {row.domain for row in slot_rows(MT, "score", "dynamic", sizes)} == {"prose", ""}
+    assert {row.domain for row in capacity_rows(MT, "score", "dynamic", sizes)} == {"prose", ""}
 
 
 def test_slots_of_a_rank_with_nothing_but_padding_are_wasted_too() -> None:
     busy, idle = [under_static(LM, 2048), under_static(LM, 2048)], [under_static(LM, 2048), under_static(LM, 2048, tokens=0)]
     steps = averaged([busy, idle])
     assert [step.tokens for step in steps] == [2048, 1024]
-    assert slot_metrics(LM, "static", steps) == {
+    assert capacity_metrics(LM, "static", steps) == {
         "step_rows": 2048,
         "expert_slots": 52_736,
         "waste_factor": 12.875 * 4 / 3,

@@ -1,11 +1,14 @@
 """From the time of every region to shares, rows, and the run's own overhead."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.timing.breakdown import Breakdown, averaged, breakdown_rows, overhead_row, shares, summed
+from moeprof.analysis.timing.breakdown import Breakdown, averaged, breakdown_rows, overhead_rows, shares, summed
 from moeprof.records.regions import REGIONS
+from tests.analysis.timing.rounds import run_of_rounds
 
 KEYS = [("attention", "0"), ("gate", "1"), ("experts", "1"), ("experts", "3"), ("other", "")]
 
@@ -32,7 +35,7 @@ def test_times_are_medians_per_step_of_every_layer_and_of_all_of_them() -> None:
 
 def test_the_raw_values_behind_a_region_are_those_of_its_rounds() -> None:
     samples = {
-        row.region: raw for row, raw in breakdown_rows("lm", "score", [make("", (1, 2, 3, 4, 5), (1, 2, 3, 6, 5))]) if raw
+        row.region: raw for row, raw in breakdown_rows("lm", "score", [make("prose", (1, 2, 3, 4, 5), (1, 2, 3, 6, 5))]) if raw
     }
     assert samples == {"attention": [1, 1], "gate": [2, 2], "experts": [7, 9], "other": [5, 5]}
 
@@ -45,8 +48,10 @@ def test_domains_are_added_up_round_by_round() -> None:
     assert {domain for _, domain, _, _ in values(parts)} == {"prose", "code", ""}
 
 
-def test_one_domain_is_not_repeated_as_the_whole() -> None:
-    assert {domain for _, domain, _, _ in values([make("prose", (1, 2, 3, 4, 5))])} == {"prose"}
+def test_a_single_domain_has_the_same_numbers_as_the_whole() -> None:
+    found = values([make("prose", (1, 2, 3, 4, 5))])
+    assert {domain for _, domain, _, _ in found} == {"prose", ""}
+    assert all(found[metric, "", *rest] == value for (metric, _, *rest), value in found.items())
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 10**9)] * 5), min_size=1, max_size=6))
@@ -57,14 +62,18 @@ def test_shares_of_a_step_add_up_to_one(rounds: list[tuple[int, ...]]) -> None:
 
 def test_regions_come_in_the_order_of_the_registry() -> None:
     regions = [
-        row.region for row, _ in breakdown_rows("lm", "score", [make("", (1, 2, 3, 4, 5))]) if row.metric == "region_share"
+        row.region
+        for row, _ in breakdown_rows("lm", "score", [make("prose", (1, 2, 3, 4, 5))])
+        if row.metric == "region_share" and not row.domain
     ]
     assert regions == [name for name in REGIONS if name in {"attention", "gate", "experts", "other"}]
 
 
-def test_the_overhead_is_a_ratio_of_medians_beside_the_ratios_of_pairs() -> None:
-    row, pairs = overhead_row("lm", "score", "static", "breakdown", [103, 102, 206], [100, 100, 100])
-    assert (row.metric, row.category, row.value) == ("overhead", "breakdown", 1.03)
+def test_the_overhead_is_a_ratio_of_medians_over_all_domains_beside_the_ratios_of_pairs(tmp_path: Path) -> None:
+    observed, unobserved = {"prose": [100, 100, 200], "code": [3, 2, 6]}, {"prose": [90, 90, 90], "code": [10, 10, 10]}
+    run = run_of_rounds(tmp_path, {("breakdown observed", "static"): [observed], ("breakdown", "static"): [unobserved]})
+    ((row, pairs),) = overhead_rows(run, "score")
+    assert (row.metric, row.variant, row.category, row.value) == ("overhead", "static", "breakdown", 1.03)
     assert pairs == [1.03, 1.02, 2.06]
 
 

@@ -1,5 +1,6 @@
 """From rounds to throughput, speed-ups over every baseline, and how sure they are."""
 
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -8,15 +9,17 @@ from hypothesis import strategies as st
 
 from moeprof.analysis.timing.timing import (
     Timing,
-    noisy,
+    noisy_rounds,
     slowdown_rows,
     speedup_rows,
     spread,
     summed,
     throughput_rows,
     timing_rows,
+    timings_of,
 )
 from moeprof.records.metrics.registry import METRICS, Address, MetricRow
+from tests.analysis.timing.rounds import run_of_rounds
 
 STATIC_NS = [400, 420, 380, 800, 410, 390, 405, 395, 415, 385]
 DYNAMIC_NS = [100, 105, 95, 400, 205, 130, 81, 79, 83, 77]
@@ -95,7 +98,7 @@ def test_the_dense_twin_is_a_baseline_and_never_sped_up() -> None:
     }
 
 
-def test_of_a_contender_that_computes_something_else_nothing_is_told_on_either_side() -> None:
+def test_a_variant_that_computes_something_else_has_no_speed_up_and_is_no_baseline() -> None:
     timings = by_variant(static=[800], tutel=[400], dynamic=[100])
     assert set(speedups(timings, ["static", "tutel"], "dynamic")) == {
         ("static", "tutel", "speedup_equal_batch"),
@@ -110,7 +113,7 @@ def test_a_baseline_that_was_not_timed_gives_no_row() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**9)), min_size=1, max_size=20))
-def test_a_contender_and_its_baseline_are_sped_up_by_reciprocal_rounds(rounds: list[tuple[int, int]]) -> None:
+def test_a_variant_and_its_baseline_are_sped_up_by_reciprocal_rounds(rounds: list[tuple[int, int]]) -> None:
     static, dynamic = (list(column) for column in zip(*rounds, strict=True))
     found = speedups(by_variant(static=static, dynamic=dynamic), ["static", "dynamic"])
     ratios = sorted(one / other for one, other in rounds)
@@ -129,7 +132,7 @@ def test_domains_are_added_up_round_by_round() -> None:
 
 def test_latencies_are_per_step_and_throughputs_per_second() -> None:
     timings = [timed("static", [10, 20, 30], "prose", 2, 40), timed("static", [40, 10, 20], "code", 2, 40)]
-    rows = {(row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", timings)}
+    rows = {(row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", [*timings, *summed(timings)])}
     assert rows == {
         ("step_latency", "prose"): 10.0,
         ("throughput", "prose"): 2e9,
@@ -143,16 +146,25 @@ def test_latencies_are_per_step_and_throughputs_per_second() -> None:
 
 def test_a_slowdown_needs_a_dense_twin_beside_it() -> None:
     timings = [timed("static", [80, 80], "prose"), timed("dense", [10, 30], "prose")]
-    assert [(row.domain, row.variant, row.value) for row in slowdown_rows("lm", "score", timings)] == [
+    assert [(row.domain, row.variant, row.value) for row in slowdown_rows("lm", "score", [*timings, *summed(timings)])] == [
         ("prose", "static", 4.0),
         ("", "static", 4.0),
     ]
     assert list(slowdown_rows("lm", "score", timings[:1])) == []
 
 
-def test_rounds_that_vary_by_more_than_a_tenth_are_noisy() -> None:
-    calm, wild = timed("static", [100, 101, 102, 103, 104]), timed("dynamic", [100, 120, 140, 160, 180], "code")
-    assert spread(calm.round_ns) == pytest.approx(2 / 102)
-    assert spread(wild.round_ns) == pytest.approx(40 / 140)
+def test_rounds_that_vary_by_more_than_a_tenth_are_noisy(tmp_path: Path) -> None:
+    calm, wild = [100, 101, 102, 103, 104], [100, 120, 140, 160, 180]
+    assert spread(calm) == pytest.approx(2 / 102)
+    assert spread(wild) == pytest.approx(40 / 140)
     assert spread([7]) == 0.0
-    assert noisy("score", [calm, wild]) == ["score, dynamic, code: rounds vary by 29%"]
+    run = run_of_rounds(tmp_path, {("time", "static"): [{"prose": calm}], ("time", "dynamic"): [{"code": wild}]})
+    assert noisy_rounds(run) == ["score, dynamic, code: rounds vary by 29%"]
+
+
+def test_a_round_lasts_as_long_as_on_the_slowest_rank_and_counts_the_tokens_of_all(tmp_path: Path) -> None:
+    ranks = [{"prose": [10, 40, 20]}, {"prose": [30, 20, 20]}]
+    run = run_of_rounds(tmp_path, {("time", "static"): ranks, ("traffic", "static"): ranks[:1]}, steps=2, tokens=60)
+    assert timings_of(run, "time") == {("score", ""): [timed("static", [30, 40, 20], "prose", 2, 120)]}
+    assert timings_of(run, "traffic") == {("score", ""): [timed("static", [10, 40, 20], "prose", 2, 60)]}
+    assert timings_of(run, "sweep") == {}

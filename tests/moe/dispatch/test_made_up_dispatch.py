@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moeprof.analysis.model_size import memory_need
-from moeprof.analysis.routing.capacity import StepSize, slot_metrics
+from moeprof.analysis.routing.capacity import StepSize, capacity_metrics
 from moeprof.analysis.timing.bottleneck import dominant
 from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import FUNCTIONS, tutel
@@ -64,7 +64,7 @@ def test_it_can_be_a_baseline_and_be_timed() -> None:
 def test_its_capacity_follows_its_rule() -> None:
     """Room for ceil(0.25 x 10) = 3 tokens in each of 24 experts."""
     recipe = load_recipe("lm-tiny", overrides=["model.experts=24", "gating.capacity_fraction=0.25"])
-    assert slot_metrics(recipe, "halves+bmm", [StepSize("prose", 10, 10, 72)])["capacity"] == 3
+    assert capacity_metrics(recipe, "halves+bmm", [StepSize("prose", 10, 10, 72)])["capacity"] == 3
 
 
 def test_the_advice_knows_that_it_pads_and_has_no_mask() -> None:
