@@ -1,13 +1,16 @@
 """Small studies, what they left behind, and a clock on which only dispatching takes time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
+from moeprof.analysis.derive import derive
+from moeprof.instrument.clock import Clock, wall_clock
 from moeprof.models.build import Model, build_model
 from moeprof.moe.dispatch import FUNCTIONS, Dispatched, DispatchFunction, dispatch_function
 from moeprof.moe.exchange import LOCAL, Exchange
@@ -15,10 +18,14 @@ from moeprof.moe.experts import ExpertRows
 from moeprof.moe.routing import Routing
 from moeprof.records.metrics.registry import KEYS
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import STATIC, Variant
-from moeprof.records.run.run import Run
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing
+from moeprof.studies.progress import Silent
+from moeprof.studies.services import Services, VariantRunner, load_models
 from moeprof.studies.study import Pass, Study
 from moeprof.workloads.tokenizers import EOS
 from tests.models.checkpoints import save_checkpoint
@@ -42,6 +49,16 @@ def studied(
     """A run of routing, the check of outputs, and these passes."""
     study = Study("optimize", variants, lambda workload: (record_routing, check_outputs, *passes), against)
     return study.run(load_recipe(str(recipe), overrides), out, clock=clock)
+
+
+def services_of(
+    recipe: Recipe, out: Path, variants: Sequence[Variant], clock: Clock = wall_clock, command: str = "characterize"
+) -> Services:
+    """What a pass is given, outside of any study; `writer.finish()` derives the rows of what it recorded."""
+    labelled: list[dict[str, str | bool | int]] = [{"label": variant.label, **asdict(variant)} for variant in variants]
+    writer = RunWriter(out, RunRecord(command=command, recipe=recipe, variants=labelled), derive=derive)
+    with torch.inference_mode():
+        return Services(recipe, writer, clock, Silent(), VariantRunner(load_models(recipe, variants, Silent())))
 
 
 def values(run: Run, metric: str, *keys: str, **where: str) -> dict[tuple[str, ...], float]:

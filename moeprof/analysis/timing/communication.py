@@ -90,9 +90,7 @@ def communication_floor_rows(run: Run) -> Iterator[Samples]:
         return
     yield from ((row, []) for row in link_rows(run.record.workload, run.links))
     for collectives in run.traffic.collectives:
-        costs, floor_C = Costs(collectives), run.links.floors_ns(collectives.bytes_CNN)
-        for at, here_C in addresses(run.record.workload, collectives, forced=run.record.ran.forced):
-            yield from floor_rows(at, costs, here_C, floor_C)
+        yield from traffic_floor_rows(run.record.workload, collectives, run.links, forced=run.record.ran.forced)
 
 
 def communication_share_rows(run: Run) -> Iterator[Samples]:
@@ -116,6 +114,13 @@ def traffic_rows(workload: str, collectives: Collectives, *, forced: bool = Fals
         for row, values in [*byte_rows(at, costs, here_C), *time_rows(at, costs, here_C)]:
             if not row.rank or (each_rank and not (at.region and at.layer)):
                 yield row, [] if at.layer else values
+
+
+def traffic_floor_rows(workload: str, collectives: Collectives, links: Links, *, forced: bool = False) -> Iterator[Samples]:
+    """`floor_time` and `time_over_floor` of every domain, region and layer."""
+    costs, floor_C = Costs(collectives), links.floors_ns(collectives.bytes_CNN)
+    for at, here_C in addresses(workload, collectives, forced=forced):
+        yield from floor_rows(at, costs, here_C, floor_C)
 
 
 def addresses(workload: str, collectives: Collectives, *, forced: bool) -> Iterator[tuple[MetricRow, Mask]]:

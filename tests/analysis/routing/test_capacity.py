@@ -111,8 +111,11 @@ def test_a_domain_of_nothing_but_padding_has_no_rows() -> None:
 
 
 def test_slots_of_a_rank_with_nothing_but_padding_are_wasted_too() -> None:
-    busy, idle = [under_static(LM, 2048), under_static(LM, 2048)], [under_static(LM, 2048), under_static(LM, 2048, tokens=0)]
-    steps = averaged([busy, idle])
+    def recorded(tokens: int) -> list[dict[str, object]]:
+        """One rank's step, with a row per layer: the slots of both are 103 x 512."""
+        return [{"domain": "prose", "rows": 2048, "tokens": tokens, "expert_rows": rows} for rows in (52_000, 53_472)]
+
+    steps = [averaged([recorded(2048), recorded(tokens)]) for tokens in (2048, 0)]
     assert [step.tokens for step in steps] == [2048, 1024]
     assert capacity_metrics(LM, "static", steps) == {
         "step_rows": 2048,

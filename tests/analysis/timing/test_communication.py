@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.analysis.timing.communication import bytes_by_pair, link_rows, share_rows, traffic_rows
-from moeprof.analysis.timing.timing import Timing
+from moeprof.analysis.timing.communication import bytes_by_pair, link_rows, share_rows, traffic_floor_rows, traffic_rows
+from moeprof.analysis.timing.timing import Timing, summed
 from moeprof.records.link import WITHIN, Link, Links
 from moeprof.records.traces.traffic import Collectives
 from tests.records.traces.traffics import rows_of, traffic_of
@@ -27,7 +27,9 @@ Row = dict[str, Any]
 def measured(*ops: list[Row], links: Links | None = None, forced: bool = False) -> dict[tuple[str, ...], float]:
     """Values by (metric, domain, region, layer, rank, category)."""
     (collectives,) = traffic_of(*ops).collectives
-    rows = [row for row, _ in traffic_rows("lm", collectives, links, forced=forced)]
+    samples = list(traffic_rows("lm", collectives, forced=forced))
+    samples += [] if links is None else traffic_floor_rows("lm", collectives, links, forced=forced)
+    rows = [row for row, _ in samples]
     found = {(row.metric, row.domain, row.region, row.layer, row.rank, row.category): row.value for row in rows}
     assert len(found) == len(rows), "an address stands twice"
     return found
@@ -116,9 +118,9 @@ def test_the_share_of_a_step_is_taken_round_by_round_from_the_same_rounds() -> N
     ops = [rows_of([[8]], [(0, 0, time)], op_id=number, round=number) for number, time in enumerate((10, 30, 20))]
     (collectives,) = traffic_of(*ops).collectives
     timings = [Timing("static", "prose", [100, 60, 100], 1, 1), Timing("dynamic", "prose", [1, 1, 1], 1, 1)]
-    ((row, values),) = share_rows(traffic_rows("lm", collectives), timings)
-    assert (row.metric, row.domain, row.value) == ("comm_share", "prose", 0.2)
-    assert values == [0.1, 0.5, 0.2]
+    shares = list(share_rows(traffic_rows("lm", collectives), [*timings, *summed(timings)]))
+    assert {(row.metric, row.domain, row.value) for row, _ in shares} == {("comm_share", "prose", 0.2), ("comm_share", "", 0.2)}
+    assert [values for _, values in shares] == [[0.1, 0.5, 0.2]] * 2
 
 
 # Floors
@@ -223,13 +225,14 @@ def test_every_number_is_what_plain_loops_over_the_rows_find(ops: list[list[Row]
         of = partial(of_collective, metric=metric, rank=rank, category=category)
         expected = oracle(here, of, median if metric in TIMED else fmean)
         assert number == pytest.approx(expected, rel=1e-9, abs=1e-9)
-    scopes = [*domains, *([""] if len(domains) > 1 else [])]
-    assert {key[1] for key in found} == set(scopes), "a single domain is the whole"
+    assert {key[1] for key in found} == {*domains, ""}
     for rank in {str(row["rank"]) for op in ops for row in op}:
         places = {(domain, region, layer) for metric, domain, region, layer, at, _ in found if at == rank}
         regions, layers = (("", *{op[0][key] for op in ops}) for key in ("region", "layer"))
-        whole = "" if len(domains) > 1 else next(iter(domains))
-        assert places == {(whole, region, "") for region in regions} | {(whole, "", layer) for layer in layers}
+        wholes = {"", *(domains if len(domains) == 1 else ())}
+        assert places == {(whole, region, "") for whole in wholes for region in regions} | {
+            (whole, "", layer) for whole in wholes for layer in layers
+        }
 
 
 @settings(max_examples=20, deadline=None)
@@ -237,12 +240,11 @@ def test_every_number_is_what_plain_loops_over_the_rows_find(ops: list[list[Row]
 def test_transfer_and_waiting_add_up_to_every_rank_s_own_time(ops: list[list[Row]]) -> None:
     one_round = [op for op in ops if op[0]["round"] == 0]
     found = measured(*one_round)
-    domain = "" if len({op[0]["domain"] for op in one_round}) > 1 else one_round[0][0]["domain"]
     for rank in {row["rank"] for row in one_round[0]}:
-        waiting = found["comm_wait_time", domain, "", "", str(rank), ""]
+        waiting = found["comm_wait_time", "", "", "", str(rank), ""]
         assert waiting >= 0
         whole = oracle(one_round, partial(own_time, rank=rank), fmean)
-        assert found["comm_time", domain, "", "", "", ""] + waiting == pytest.approx(whole)
+        assert found["comm_time", "", "", "", "", ""] + waiting == pytest.approx(whole)
 
 
 @settings(max_examples=20, deadline=None)

@@ -5,23 +5,21 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from moeprof.studies.session import Session, beginning, load_models
 
-from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC, Variant
-from moeprof.records.run.run import Run, RunRecord
-from moeprof.records.run.writer import RunWriter
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.memory import footprint
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.routing import record_routing
-from moeprof.studies.passes.sweep import measure_sweep, prepared
-from moeprof.studies.progress import Progress, Silent
+from moeprof.studies.passes.sweep import measure_sweep, ready
+from moeprof.studies.progress import Progress
+from moeprof.studies.selection import beginning
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
 
-from ..runs import DYNAMIC, values
+from ..runs import DYNAMIC, services_of, values
 
 BUDGET = "budget.memory=200KiB"
 SCORE = "load.phases=['score']"
@@ -54,21 +52,20 @@ def only(run: Run, metric: str, phase: str = "score", variant: Variant = STATIC)
 
 
 def weigh(recipe_path: Path, phase: str, variant: Variant, out: Path, *overrides: str) -> Callable[[int], int]:
-    """The bytes that a contender needs for a batch, found without any limit or search."""
+    """The bytes that a variant needs for a batch, found without any limit or search."""
     recipe = load_recipe(str(recipe_path), overrides)
-    writer = RunWriter(out, RunRecord(command="optimize", recipe=recipe))
-    session = Session(recipe, writer, wall_clock, Silent(), load_models(recipe, (STATIC, variant), Silent()))
+    services = services_of(recipe, out, (STATIC, variant), command="optimize")
     workload = make_workload(recipe)
     episodes = workload.episodes(phase)
     with torch.inference_mode():
         for episode in episodes:
-            episode.settle(session.use(STATIC))
+            episode.settle(services.runner.select(STATIC))
 
     @cache
     def needed(batch: int) -> int:
         with torch.inference_mode():
             episode = beginning(workload.mixture(phase, episodes, batch))
-            tracker = MemoryTracker(session.contenders[variant])
-            return footprint(tracker, partial(prepared, session, variant, episode)).total
+            tracker = MemoryTracker(services.runner.models[variant])
+            return footprint(tracker, partial(ready, services, variant, episode)).total
 
     return needed

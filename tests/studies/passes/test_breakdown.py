@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from moeprof.studies.session import Session, load_models, new_record
 
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.records.run.run import Run
-from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.breakdown import measure_breakdown
-from moeprof.studies.progress import Silent
 from moeprof.workloads.registry import make_workload
+from tests.studies.runs import services_of
 
 VARIANTS = (STATIC, DENSE)
 
@@ -32,14 +30,13 @@ class TickingClock:
 def broken_down(recipe_path: Path, out: Path, phase: str) -> Run:
     recipe, clock = load_recipe(str(recipe_path)), TickingClock()
     workload = make_workload(recipe)
-    writer = RunWriter(out, new_record("characterize", recipe, VARIANTS, workload, []))
+    services = services_of(recipe, out, VARIANTS, clock)
     with torch.inference_mode():
-        session = Session(recipe, writer, clock, Silent(), load_models(recipe, VARIANTS, Silent()))
         episodes = workload.episodes(phase)
         for episode in episodes:
-            episode.settle(session.contenders[STATIC])
-        measure_breakdown(session, phase, episodes)
-    return writer.finish()
+            episode.settle(services.runner.select(STATIC))
+        measure_breakdown(services, phase, episodes)
+    return services.writer.finish()
 
 
 MODEL = {"embed": 1, "attention": 2}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from moeprof.studies.session import Session, load_models
 
+from moeprof.analysis.memory import peak_rows
 from moeprof.records.errors import UsageError
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.recipe.files import load_recipe
@@ -14,24 +14,23 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC, Variant
 from moeprof.records.run.run import MEMORY_SCHEMA, Run, RunRecord
 from moeprof.records.run.writer import RunWriter
-from moeprof.studies.passes.memory import Footprint, footprint, measure_memory, memory_rows
-from moeprof.studies.progress import Silent
+from moeprof.studies.passes.memory import Footprint, footprint, measure_memory
 from moeprof.workloads.registry import make_workload
 from tests.records.run.runs import value_of
+from tests.studies.runs import services_of
 
 SETS = ("load.decode_steps=3", "load.batch_size=4", "load.batches=1", "load.prompt_length=4")
 
 
 def measured(recipe: Recipe, out: Path, variants: tuple[Variant, ...] = (STATIC, DENSE)) -> Run:
     """A run with nothing but the pass `memory`, under a clock that ticks once per look."""
-    writer = RunWriter(out, RunRecord(command="characterize", recipe=recipe))
+    services = services_of(recipe, out, variants, itertools.count().__next__)
     with torch.inference_mode():
-        session = Session(recipe, writer, itertools.count().__next__, Silent(), load_models(recipe, variants, Silent()))
         for phase in recipe.phases:
             episodes = make_workload(recipe).episodes(phase)
-            episodes[0].settle(session.contenders[session.baseline])
-            measure_memory(session, phase, episodes)
-    return writer.finish()
+            episodes[0].settle(services.runner.select(services.runner.baseline))
+            measure_memory(services, phase, episodes)
+    return services.writer.finish()
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,8 @@ def test_the_course_has_every_phase_and_contender_and_reaches_the_peaks(run: Run
 
 
 def test_static_memory_is_left_to_who_writes_it_for_the_whole_run(run: Run) -> None:
-    assert "memory_static" not in set(run.metrics["metric"])
+    """It follows from the run record alone, not from the phases."""
+    assert set(run.metrics[run.metrics["metric"] == "memory_static"]["phase"]) == {""}
 
 
 def test_the_rows_do_not_depend_on_the_run(run: Run, tmp_path: Path) -> None:
@@ -116,13 +116,14 @@ def test_the_rows_do_not_depend_on_the_run(run: Run, tmp_path: Path) -> None:
 def test_forced_routing_and_a_missing_twin_show_in_the_rows(tmp_path: Path) -> None:
     recipe = load_recipe("lm-tiny", [*SETS, 'load.phases=["score"]', 'routing.source="uniform"'])
     metrics = measured(recipe, tmp_path / "run", (STATIC,)).metrics
-    assert set(metrics["kind"]) == {"forced"}
+    assert set(metrics[metrics["phase"] != ""]["kind"]) == {"forced"}
     assert "memory_vs_dense" not in set(metrics["metric"])
 
 
 def test_every_row_is_a_declared_metric_in_bytes_or_a_ratio() -> None:
     found = Footprint(100, 50, {"weights": 100, "activations": 50}, {"experts": 50}, {"activations": 50})
-    rows = list(memory_rows("lm", "score", {"static": found, "dense": found}))
+    sizes = {(row["measure"], row["name"]): row["bytes"] for row in found.rows("score", "static")}
+    rows = list(peak_rows("lm", "score", {"static": sizes, "dense": sizes}, forced=False))
     assert {row.metric for row in rows} <= set(METRICS)
     assert [row.value for row in rows if row.metric == "memory_vs_dense"] == [1.0]
     assert len({row.address for row in rows}) == len(rows)

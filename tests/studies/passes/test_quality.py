@@ -3,27 +3,28 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from moeprof.studies.session import Session, load_models, new_record
 
-from moeprof.instrument.clock import synchronized
-from moeprof.models.build import build_model
+from moeprof.analysis.derive import derive
+from moeprof.analysis.quality import chrf
+from moeprof.models.build import Model, build_model
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC
-from moeprof.records.run.writer import RunWriter
-from moeprof.studies.passes.quality import chrf, measure_quality, num_bytes, texts
-from moeprof.studies.progress import Silent
+from moeprof.records.run.run import Run
+from moeprof.studies.passes.quality import measure_quality, num_bytes, texts
+from moeprof.studies.services import Services
 from moeprof.studies.train.checkpoint import origin_of, write_checkpoint
 from moeprof.studies.train.study import train
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import make_workload
 from moeprof.workloads.tokenizers import BOS, EOS, FIRST_BYTE, PAD, ByteTokenizer, WordTokenizer, make_tokenizer
 
-from ..runs import spoil, studied, values
+from ..runs import services_of, spoil, studied, values
 from ..train.lessons import Quiet, brief
 
 Micro = Callable[[str], Path]
@@ -41,31 +42,43 @@ def trained(micro: Micro, tmp_path: Path) -> Callable[..., Recipe]:
     return make
 
 
-def measured(recipe: Recipe, out: Path, phase: str, meddle: Callable[[Episode], object] = id) -> tuple[Session, list[Episode]]:
+@dataclass
+class Measured:
+    """What the pass alone left behind."""
+
+    services: Services
+    episodes: list[Episode]
+    notes: list[str]
+
+    @property
+    def model(self) -> Model:
+        return self.services.runner.select(STATIC)
+
+    @property
+    def values(self) -> dict[tuple[str, str], float]:
+        """Values by metric and domain, of the metrics of quality; only the MoE variant has any."""
+        rows = [row for row, _ in derive(Run(self.services.writer.path, self.services.writer.record)) if row.phase]
+        assert {row.variant for row in rows} <= {"static"}
+        return {(row.metric, row.domain): row.value for row in rows}
+
+
+def measured(recipe: Recipe, out: Path, phase: str, meddle: Callable[[Episode], object] = id) -> Measured:
     """The pass alone, on settled episodes, with which `meddle` may do something first."""
-    workload = make_workload(recipe)
-    writer = RunWriter(out, new_record("characterize", recipe, (STATIC, DENSE), workload, []))
+    services, workload = services_of(recipe, out, (STATIC, DENSE)), make_workload(recipe)
     with torch.inference_mode():
-        session = Session(recipe, writer, synchronized("cpu"), Silent(), load_models(recipe, (STATIC, DENSE), Silent()))
         episodes = workload.episodes(phase)
         for episode in episodes:
-            episode.settle(session.contenders[STATIC])
+            episode.settle(services.runner.select(STATIC))
             meddle(episode)
-        measure_quality(session, phase, episodes)
-    return session, episodes
-
-
-def found(session: Session) -> dict[tuple[str, str], float]:
-    """Values by metric and domain."""
-    assert {row.variant for row in session.writer.metrics.rows} <= {"static"}
-    return {(row.metric, row.domain): row.value for row in session.writer.metrics.rows}
+        notes = list(measure_quality(services, phase, episodes).notes)
+    return Measured(services, episodes, notes)
 
 
 def test_perplexity_and_bits_per_byte_are_those_of_a_token_by_token_count(
     trained: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    session, episodes = measured(trained("lm"), tmp_path / "run", "score")
-    values, model = found(session), session.contenders[STATIC]
+    done = measured(trained("lm"), tmp_path / "run", "score")
+    values, model, episodes = done.values, done.model, done.episodes
     everything: list[float] = []
     for domain in ("prose", "code", "records"):
         nats = []
@@ -140,8 +153,8 @@ def test_chrf_by_language_is_that_of_the_greedy_translations(trained: Callable[.
         padded = [[FIRST_BYTE, *row, *[PAD] * (3 - len(row))] for row in rows]
         episode.tokens_NB = list(torch.tensor(padded).t())
 
-    session, episodes = measured(recipe, tmp_path / "run", "decode", half_right)
-    values = found(session)
+    done = measured(recipe, tmp_path / "run", "decode", half_right)
+    values, episodes = done.values, done.episodes
     everything = []
     for language in ("solvan", "dorvek", "imbari"):
         pairs = []
@@ -168,11 +181,10 @@ def test_references_are_the_targets_of_the_sources(micro: Micro) -> None:
 
 def test_a_model_without_checkpoint_has_no_quality(micro: Micro, tmp_path: Path) -> None:
     for workload, phase in (("lm", "score"), ("mt", "decode")):
-        session, _ = measured(load_recipe(str(micro(workload))), tmp_path / workload, phase)
-        assert session.writer.metrics.rows == []
+        assert measured(load_recipe(str(micro(workload))), tmp_path / workload, phase).values == {}
 
 
-def test_text_much_harder_than_the_training_text_is_called_foreign(micro: Micro, tmp_path: Path) -> None:
+def test_text_much_harder_than_the_training_text_is_out_of_distribution(micro: Micro, tmp_path: Path) -> None:
     from moeprof.records.run.model_card import CurvePoint
 
     recipe, out = load_recipe(str(micro("lm"))), tmp_path / "model.safetensors"
@@ -181,23 +193,21 @@ def test_text_much_harder_than_the_training_text_is_called_foreign(micro: Micro,
         curve = [CurvePoint(1, 1, 1.0, {"prose": easy, "code": easy / 2})]
         write_checkpoint(out, build_model(recipe), origin_of(recipe, twin=False, hashes={}, tokens=1, curve=curve))
         with_weights = load_recipe(str(micro("lm")), [f"model.checkpoint={out}"])
-        notes[easy] = measured(with_weights, tmp_path / f"run-{easy}", "score")[0].writer.record.notes
-    assert [note.partition(":")[0] for note in notes[0.1]] == ["prose", "code", "records"]
-    assert "foreign to the model" in notes[0.1][0]
-    assert "0.14 on the hardest domain" in notes[0.1][0]
+        notes[easy] = measured(with_weights, tmp_path / f"run-{easy}", "score").notes
+    assert [note.split('"')[1] for note in notes[0.1]] == ["prose", "code", "records"]
+    assert "out of distribution" in notes[0.1][0]
+    assert "at most 0.14 in the training domains" in notes[0.1][0]
     assert notes[9.0] == []
 
 
-def test_sentences_that_must_be_spelled_are_called_foreign(trained: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_sentences_that_must_be_spelled_are_out_of_distribution(trained: Callable[..., Recipe], tmp_path: Path) -> None:
     for name, line in (("source", "नेपाल एक देश हो"), ("target", "Nepal is a country")):
         (tmp_path / name).write_text(f"{line}\n" * 3, encoding="utf-8")
     files = f'data.files={{ne-en=["{tmp_path / "source"}", "{tmp_path / "target"}"]}}'
-    session, _ = measured(trained("mt", files), tmp_path / "foreign", "encode")
-    assert session.writer.record.notes == [
-        "ne-en: this text is foreign to the model: 100% of its source tokens are bytes, not words"
+    assert measured(trained("mt", files), tmp_path / "foreign", "encode").notes == [
+        '"ne-en" is out of distribution (100% of its source tokens are bytes, not words): its routing may not be representative'
     ]
-    session, _ = measured(trained("mt"), tmp_path / "own", "encode")
-    assert session.writer.record.notes == []
+    assert measured(trained("mt"), tmp_path / "own", "encode").notes == []
 
 
 def test_a_contender_whose_outputs_are_no_numbers_has_no_quality_and_the_run_can_be_read(

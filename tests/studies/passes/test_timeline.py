@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from moeprof.studies.session import Session, load_models, new_record
 
 from moeprof.instrument.timeline import ROUNDS, SUFFIX
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import DENSE, STATIC
-from moeprof.records.run.writer import RunWriter
-from moeprof.studies import session as studies_session
+from moeprof.studies import selection
 from moeprof.studies.passes import timeline
-from moeprof.studies.progress import Silent
 from moeprof.workloads.registry import make_workload
+from tests.studies.runs import services_of
 
 VARIANTS = (STATIC, DENSE)
 
@@ -25,22 +23,20 @@ VARIANTS = (STATIC, DENSE)
 def test_every_contender_leaves_a_trace_with_its_regions(
     micro: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, steps: int
 ) -> None:
-    monkeypatch.setattr(studies_session, "FEW_STEPS", 2)
+    monkeypatch.setattr(selection, "FEW_STEPS", 2)
     recipe = load_recipe(str(micro("lm")))
     workload = make_workload(recipe)
-    writer = RunWriter(tmp_path / "run", new_record("characterize", recipe, VARIANTS, workload, []))
+    services = services_of(recipe, tmp_path / "run", VARIANTS, lambda: 0)
     with torch.inference_mode():
-        session = Session(recipe, writer, lambda: 0, Silent(), load_models(recipe, VARIANTS, Silent()))
         episodes = workload.episodes(phase)
         for episode in episodes:
-            episode.settle(session.contenders[STATIC])
-        timeline.trace_timeline(session, phase, episodes)
+            episode.settle(services.runner.select(STATIC))
+        timeline.trace_timeline(services, phase, episodes)
     traces = {path.name.partition(".")[0]: ranges(path) for path in (tmp_path / "run" / "timeline").iterdir()}
     assert set(traces) == {f"{phase}-static", f"{phase}-dense"}
     assert traces[f"{phase}-static"].count("moeprof::experts[1]") == steps * ROUNDS
     assert "moeprof::experts[1]" not in traces[f"{phase}-dense"]
-    assert not writer.metrics.rows
-    assert not writer.samples
+    assert not services.writer.tables, "a timeline is for viewing and never for a number"
 
 
 def ranges(path: Path) -> list[str]:
