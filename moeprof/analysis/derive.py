@@ -84,8 +84,8 @@ DERIVATIONS = (
     derivation("communication share", communication_share_rows, COLLECTIVES, ROUNDS),
     derivation("stalls", load_rows, ROUNDS, STALLS),
     derivation("sweep over slots", slot_rows, ROUNDS, STALLS),
-    derivation("sweep over batches", batch_rows, BATCHES, ROUNDS),
-    derivation("best batches", best_batch_rows, BATCHES, ROUNDS),
+    derivation("sweep over batches", batch_rows, BATCHES),
+    derivation("best batches", best_batch_rows, ROUNDS),
 )
 """In the order of the rows."""
 

@@ -22,6 +22,7 @@ from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.slots import sweep_slots
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.source import read_source
+from moeprof.studies.services import Findings
 from tests.records.run.runs import value_of
 
 from .runs import DYNAMIC, Micro, studied, values
@@ -247,9 +248,10 @@ def test_a_file_that_changes_during_the_run_ends_it_with_two_lines_and_keeps_wha
     recipe = load_recipe(str(micro("lm")), ["model.experts=8", "measure.seed=7"])
     path = contents_of(recipe, ["1"]).path
 
-    def spoil(*_: object) -> None:
+    def spoil(*_: object) -> Findings:
         with path.open("r+b") as file:
             file.truncate(8192)
+        return Findings()
 
     from moeprof.records.errors import MoeprofError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from moeprof.analysis.memory import peak_rows
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import STATIC
 from moeprof.records.run.run import Run
-from moeprof.studies.passes.memory import Footprint, memory_rows
 from moeprof.studies.passes.quality import measure_quality
 from moeprof.studies.train.study import train
 from moeprof.workloads.registry import make_workload
@@ -92,11 +92,10 @@ def test_statement_11_the_papers_memory_ratio_follows_from_its_own_numbers() -> 
     """LM, batch 8 on one node: 18.88 GiB in all, of which 6.29 dynamic under static gating and 1.28 under dynamic gating."""
     weights = 18.88 - 6.29
 
-    def needed(dynamic_gib: float) -> Footprint:
-        parts = {"weights": round(weights * GIB), "dispatch_buffers": round(dynamic_gib * GIB)}
-        return Footprint(parts["weights"], parts["dispatch_buffers"], parts, {}, {})
+    def needed(dynamic_gib: float) -> dict[tuple[str, str], int]:
+        return {("static", ""): round(weights * GIB), ("dynamic", ""): round(dynamic_gib * GIB)}
 
-    rows = list(memory_rows("lm", "score", {"static": needed(6.29), "dynamic": needed(1.28)}))
+    rows = list(peak_rows("lm", "score", {"static": needed(6.29), "dynamic": needed(1.28)}, forced=False))
     totals = {row.variant: row.value for row in rows if row.metric == "memory_total_peak"}
     assert totals["static"] / GIB == pytest.approx(18.88)
     assert totals["dynamic"] / GIB == pytest.approx(18.88 - 6.29 + 1.28)

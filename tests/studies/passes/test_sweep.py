@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from moeprof.studies.session import load_models
 
 from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.studies.passes import sweep
 from moeprof.studies.progress import Silent
+from moeprof.studies.services import load_models
 
 from ..runs import DYNAMIC, DispatchClock, Micro, spoil, values
 from .sweeps import BUDGET, SCORE, curve, only, swept, weigh
