@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from moeprof.analysis.placement.rank_load import imbalance_rows
+from moeprof.analysis.imbalance import imbalance_rows
 from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.run.raw_tables import FOOTPRINTS
 from moeprof.records.run.run import Run

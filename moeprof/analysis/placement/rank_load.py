@@ -3,10 +3,9 @@
 Shape suffixes: B steps, E experts, N ranks.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -69,22 +68,3 @@ def load_metrics(matrix: LoadMatrix, placement: Placement) -> dict[str, float]:
 def token_metrics(matrix: LoadMatrix, placement: Placement, rank: int) -> dict[str, float]:
     """Choices that reach one rank in a step, mean over steps."""
     return {"rank_tokens": float(loads_by_rank(matrix, placement)[rank].mean())}
-
-
-def imbalance_rows(metric: str, rows: Iterable[MetricRow]) -> Iterator[MetricRow]:
-    """The largest rank over the mean rank: of every layer, then the mean of the layers; nothing if all ranks are zero.
-
-    `rows` are those of one metric, by rank; if they have no layer, each address is a whole of its own.
-    """
-    values: dict[MetricRow, list[float]] = {}
-    for row in rows:
-        if row.rank:
-            values.setdefault(replace(row, metric=metric, rank="", value=0), []).append(row.value)
-    ratios = {at: max(own) / fmean(own) for at, own in values.items() if any(own)}
-    wholes: dict[MetricRow, list[float]] = {}
-    for at, ratio in ratios.items():
-        wholes.setdefault(replace(at, layer=""), []).append(ratio)
-        if at.layer:
-            yield replace(at, value=ratio)
-    for at, layers in wholes.items():
-        yield replace(at, value=fmean(layers))

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.placement.rank_load import imbalance_rows
+from moeprof.analysis.imbalance import imbalance_rows
 from moeprof.analysis.timing.timing import Timing, summed, timings_of
 from moeprof.records.arrays import Floats, Ints
 from moeprof.records.link import Links

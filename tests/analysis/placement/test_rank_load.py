@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.analysis.placement.rank_load import imbalance_rows, rank_load_rows
+from moeprof.analysis.imbalance import imbalance_rows
+from moeprof.analysis.placement.rank_load import rank_load_rows
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.traces.routing_trace import RoutingTrace
 from tests.analysis.traces import Row, drawn_rows, steps_of, trace_of, value_at

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from moeprof.analysis.placement.rank_load import imbalance_rows
+from moeprof.analysis.imbalance import imbalance_rows
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.communication import link_rows, share_rows, traffic_rows
 from moeprof.analysis.timing.timing import Timing
