@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from moeprof.records.errors import UsageError
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.run.replay import ReplayRequest
-from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.run import SCHEMA, Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from tests.records.run.runs import CHOICES, edited, empty_trace, fault, finished, record, run_of, trace_of, value_of
 from tests.records.traces.traffics import rows_of, traffic_of
@@ -43,8 +43,8 @@ def test_the_key_that_is_wrong_in_a_run_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_run_of_a_newer_moeprof_is_refused_with_both_versions(tmp_path: Path) -> None:
-    path = edited(finished(tmp_path / "run"), schema_version=2, moeprof_version="9.0", unheard_of={"x": 1})
-    with pytest.raises(UsageError, match=r"written by moeprof 9\.0 with schema 2; moeprof .* reads up to schema 1") as caught:
+    path = edited(finished(tmp_path / "run"), schema_version=SCHEMA + 1, moeprof_version="9.0", unheard_of={"x": 1})
+    with pytest.raises(UsageError, match=r"written by moeprof 9\.0 with schema 3; moeprof .* reads up to schema 2") as caught:
         Run.open(path)
     assert caught.value.remedy == "Upgrade moeprof to read it."
 
@@ -52,7 +52,7 @@ def test_a_run_of_a_newer_moeprof_is_refused_with_both_versions(tmp_path: Path) 
 def test_an_older_run_that_lacks_keys_is_read_with_their_defaults(tmp_path: Path) -> None:
     path = edited(finished(tmp_path / "run"), schema_version=None, noisy=None, notes=None, environment=None, weights_hash=None)
     run = Run.open(path)
-    assert (run.record.schema_version, run.record.noisy, run.record.environment.cores, run.record.valid) == (1, [], 0, True)
+    assert (run.record.schema_version, run.record.noisy, run.record.environment.cores, run.record.valid) == (SCHEMA, [], 0, True)
 
 
 # metrics.csv

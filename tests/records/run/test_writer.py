@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.raw_tables import MOVES
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import RunWriter, UnwrittenRun, default_folder, end_in_its_place
 from tests.records.run.runs import empty_trace, fault, finished, record, value_of
@@ -70,7 +71,7 @@ def test_a_folder_by_default_is_named_by_recipe_command_and_time() -> None:
     assert default_folder("lm-tiny", "characterize").match("reports/lm-tiny-characterize-20[0-9][0-9]*T*Z")
 
 
-@pytest.mark.parametrize("step", ["add_trace", "add_traffic", "finish"])
+@pytest.mark.parametrize("step", ["append", "add_trace", "add_traffic", "finish"])
 def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -81,14 +82,83 @@ def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
 
     writer = RunWriter(tmp_path / "run", record())
     writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
-    monkeypatch.setattr("moeprof.records.traces.columns.pq.write_table", lambda table, path, **_: half_written(Path(path)))
+    monkeypatch.setattr("pyarrow.parquet.write_table", lambda table, path, **_: half_written(Path(path)))
     monkeypatch.setattr("moeprof.records.metrics.registry.csv.writer", lambda file, **_: half_written(Path(file.name)))
-    parts = {"add_trace": [empty_trace()], "add_traffic": [traffic_of(rows_of([[8]], [(1, 2, 3)]))], "finish": []}
+    parts: dict[str, list[Any]] = {
+        "append": [MOVES, moves(4096)],
+        "add_trace": [empty_trace()],
+        "add_traffic": [traffic_of(rows_of([[8]], [(1, 2, 3)]))],
+        "finish": [],
+    }
     with pytest.raises(KeyboardInterrupt):
         getattr(writer, step)(*parts[step])
     run = Run.open(tmp_path / "run")
     assert not run.record.valid
     assert (run.traces, run.traffic.collectives, len(run.metrics), len(run.samples)) == ([], [], 0, 0)
+    assert len(run.raw(MOVES)) == 0
+
+
+# Raw tables and derivation
+
+
+def moves(*received_bytes: int) -> pa.Table:
+    """Rows of the raw table `moves`."""
+    rows = [
+        {"phase": "score", "variant": "dynamic", "rank": rank, "received_bytes": size, "time_ns": 7}
+        for rank, size in enumerate(received_bytes)
+    ]
+    return pa.Table.from_pylist(rows, schema=MOVES.schema)
+
+
+def moved_bytes(run: Run) -> list[Samples]:
+    """A derivation: what all ranks received, beside what each did."""
+    received = run.raw(MOVES).column("received_bytes").to_pylist()
+    return [(MetricRow("moved_bytes", sum(received), run.record.workload), received)]
+
+
+def test_a_raw_table_is_whole_on_disk_after_every_part(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    for number, part in enumerate((moves(5, 7), moves(), moves(11))):
+        writer.append(MOVES, part)
+        read = Run.open(tmp_path / "run").raw(MOVES)
+        assert read.column("received_bytes").to_pylist() == [[5, 7], [5, 7], [5, 7, 11]][number]
+        assert read.schema.equals(MOVES.schema)
+
+
+def test_the_rows_of_a_run_are_derived_when_it_ends_from_what_was_recorded(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", record(), derive=moved_bytes)
+    writer.append(MOVES, moves(5, 7))
+    assert len(Run.open(tmp_path / "run").metrics) == 0
+    run = writer.finish()
+    assert value_of(run, "moved_bytes") == 12
+    assert run.samples[["metric", "round", "value"]].to_numpy().tolist() == [["moved_bytes", 0, 5], ["moved_bytes", 1, 7]]
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [(KeyboardInterrupt(), "interrupted"), (ValueError("no such expert\nat all"), "failed: no such expert")],
+)
+def test_a_run_that_stops_early_is_salvaged_in_place_of_derived(tmp_path: Path, cause: BaseException, reason: str) -> None:
+    def unfit(_: Run) -> list[Samples]:
+        raise AssertionError("what stopped early must not be derived as if it were complete")
+
+    writer = RunWriter(tmp_path / "run", record(), derive=unfit, salvage=moved_bytes)
+    with pytest.raises(type(cause)), writer.guarded():
+        writer.append(MOVES, moves(5))
+        raise cause
+    run = Run.open(tmp_path / "run")
+    assert (run.record.valid, run.record.reasons) == (False, [reason])
+    assert value_of(run, "moved_bytes") == 5
+
+
+def test_a_raw_table_that_is_damaged_is_named(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", record())
+    writer.append(MOVES, moves(5))
+    file = tmp_path / "run" / "moves.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert fault(lambda: Run.open(tmp_path / "run").raw(MOVES)).startswith(
+        f"run {tmp_path}/run: moves.parquet is damaged: "
+    )
 
 
 # Claiming
@@ -178,8 +248,10 @@ def test_a_run_that_is_not_to_be_written_takes_everything_and_leaves_nothing(tmp
     writer.add_trace(empty_trace())
     writer.add_memory(pa.table({}))
     writer.add_traffic(traffic_of(rows_of([[8]], [(1, 2, 3)])))
-    writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
-    assert [row.value for row in writer.metrics.rows] == [3.0]
+    writer.append(MOVES, moves(4096))
+    row = MetricRow("capacity", 3.0, workload="lm")
+    writer.add_metrics([row])
+    writer.add_samples(row, [2.0, 4.0])
     assert writer.finish().path == tmp_path / "run"
     assert list(tmp_path.iterdir()) == []
 

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from moeprof.analysis.imbalance import imbalance_rows
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.analysis.timing.communication import link_rows, share_rows, traffic_rows
-from moeprof.analysis.timing.timing import Timing
+from moeprof.analysis.timing.communication import link_rows, share_rows, traffic_floor_rows, traffic_rows
+from moeprof.analysis.timing.timing import Timing, summed
 from moeprof.records.link import WITHIN, Link, Links
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
@@ -43,8 +43,10 @@ def run_of(path: Path, *, ranks: int = 2, command: str = "characterize", variant
             rows_of(bytes_NN, times, variant=variant, op_id=1, region="a2a_combine"),
         )
         writer.add_traffic(traffic)
-        told = list(traffic_rows("lm", traffic.collectives[0], Links([0] * ranks, {WITHIN: LINK})))
-        rows = [row for row, _ in [*told, *share_rows(told, [Timing(variant, "prose", [40 * MS], 1, 1)])]]
+        (collectives,), links = traffic.collectives, Links([0] * ranks, {WITHIN: LINK})
+        told = [*traffic_rows("lm", collectives), *traffic_floor_rows("lm", collectives, links)]
+        timing = Timing(variant, "prose", [40 * MS], 1, 1)
+        rows = [row for row, _ in [*told, *share_rows(told, [timing, *summed([timing])])]]
         waits = [row for row in rows if row.metric == "comm_wait_time" and row.layer and not row.region]
         at = {"workload": "lm", "phase": "score", "variant": variant}
         memory = [MetricRow("memory_total_peak", (rank + 1) * MIB, **at, rank=str(rank)) for rank in range(ranks)]
