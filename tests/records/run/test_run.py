@@ -52,7 +52,12 @@ def test_a_run_of_a_newer_moeprof_is_refused_with_both_versions(tmp_path: Path) 
 def test_an_older_run_that_lacks_keys_is_read_with_their_defaults(tmp_path: Path) -> None:
     path = edited(finished(tmp_path / "run"), schema_version=None, noisy=None, notes=None, environment=None, weights_hash=None)
     run = Run.open(path)
-    assert (run.record.schema_version, run.record.noisy, run.record.environment.cores, run.record.valid) == (SCHEMA, [], 0, True)
+    assert (run.record.schema_version, run.record.noisy, run.record.environment.cores, run.record.valid) == (
+        SCHEMA,
+        [],
+        0,
+        True,
+    )
 
 
 # metrics.csv

@@ -156,9 +156,7 @@ def test_a_raw_table_that_is_damaged_is_named(tmp_path: Path) -> None:
     writer.append(MOVES, moves(5))
     file = tmp_path / "run" / "moves.parquet"
     file.write_bytes(file.read_bytes()[:-9])
-    assert fault(lambda: Run.open(tmp_path / "run").raw(MOVES)).startswith(
-        f"run {tmp_path}/run: moves.parquet is damaged: "
-    )
+    assert fault(lambda: Run.open(tmp_path / "run").raw(MOVES)).startswith(f"run {tmp_path}/run: moves.parquet is damaged: ")
 
 
 # Claiming
