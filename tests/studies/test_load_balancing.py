@@ -20,7 +20,6 @@ from moeprof.reporters.formats.registry import render
 from moeprof.studies.optimize import optimization
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
-from moeprof.studies.passes.placement import weigh_moves
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.loads import read_loads
@@ -36,7 +35,7 @@ DOMAINS = {"lm": "data.domains=['prose', 'code']", "mt": "data.domains=['imbari'
 LOAD = ("model.experts=8", "load.batches=4", "routing.source=zipf:1.2,sorted", "measure.warmup=0")
 NOTHING = {"kernel": "loop", "balancer": None, "replicas": None, "placement": None}
 EXPERTS, RANKS = 8, 2
-PASSES = (record_routing, check_outputs, measure_time, weigh_moves, measure_memory)
+PASSES = (record_routing, check_outputs, measure_time, measure_memory)
 """Without those that only look closer, which take most of the time."""
 
 

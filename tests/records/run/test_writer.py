@@ -143,7 +143,7 @@ def test_a_run_that_stops_early_is_salvaged_in_place_of_derived(tmp_path: Path, 
         raise AssertionError("what stopped early must not be derived as if it were complete")
 
     writer = RunWriter(tmp_path / "run", record(), derive=unfit, salvage=moved_bytes)
-    with pytest.raises(type(cause)), writer.guarded():
+    with pytest.raises(type(cause)), writer.guarded():  # noqa: PT012
         writer.append(MOVES, moves(5))
         raise cause
     run = Run.open(tmp_path / "run")

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from moeprof.analysis.quality import chrf
 from moeprof.models.build import build_model
 from moeprof.moe.layer import use_variant
 from moeprof.records.recipe.files import load_recipe, recipe_folder
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import file_hash
 from moeprof.records.run.model_card import LayerUse
-from moeprof.studies.passes.quality import chrf, score, texts
+from moeprof.studies.passes.quality import score, texts
 from moeprof.studies.train.checkpoint import made_by, read_origin
 from moeprof.studies.train.usage import layer_uses
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
