@@ -159,7 +159,7 @@ class LoadSection(Section):
 
 
 class ParallelSection(Section):
-    """Expert parallelism."""
+    """Expert parallelism over several processes."""
 
     ranks: Positive = 1
     """Processes over which experts are spread."""
@@ -287,7 +287,7 @@ class Recipe(Section):
 
     @property
     def family(self) -> Family:
-        """The model's architecture."""
+        """The entry of the model's architecture."""
         return FAMILIES[self.family_name]
 
     @property
