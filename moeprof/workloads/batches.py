@@ -20,13 +20,13 @@ class Batch:
 
     domain: str
     index: int
-    """Batches of the workload before this one, on this rank."""
+    """Number of earlier batches of the workload on this rank."""
     tokens_BL: npt.NDArray[np.int64]
     real_BL: npt.NDArray[np.bool_]
     sequence_B: npt.NDArray[np.int64]
-    """Number of each sequence within the workload; no two ranks have the same."""
+    """Index of each sequence within the workload; unique over all ranks."""
     shortest: int = 0
-    """Tokens of the shortest sequence, those of the other ranks' batches at the same step included."""
+    """Tokens of the shortest sequence in the batches of all ranks at the same step."""
 
 
 def make_batches(
@@ -39,7 +39,7 @@ def make_batches(
     first_batch: int,
     group: Group = ALONE,
 ) -> list[Batch]:
-    """Full batches in order; a text too short for one full batch gives one smaller batch.
+    """Full batches in order; a text that is too short for one gives a single smaller batch.
 
     Ranks take batches in turn. Those of one step have one shape, and a rank for which no batch is left takes one of nothing but
     padding, so that all ranks do as many steps.
@@ -57,7 +57,7 @@ def make_batches(
 def pad_alike(
     domain: str, index: int, step: Sequence[Sequence[Sequence[int]]], fixed_length: int | None, first_sequence: int, rank: int
 ) -> Batch:
-    """The batch of one rank, of the shape of all ranks' batches in `step`."""
+    """The batch of one rank, with the shape that all ranks' batches have in `step`."""
     lengths = [len(sequence) for batch in step for sequence in batch]
     mine = step[rank] if rank < len(step) else [()] * len(step[0])
     batch = pad(domain, index, mine, fixed_length or max(lengths), first_sequence)
@@ -65,7 +65,7 @@ def pad_alike(
 
 
 def mixed(batches: Sequence[Batch], size: int) -> Batch:
-    """`size` sequences, one of every domain in turn; from the top again where all have been taken."""
+    """`size` sequences, one of each domain in turn; starts again when all have been taken."""
     by_domain: dict[str, list[tuple[Batch, int]]] = {}
     for batch in batches:
         by_domain.setdefault(batch.domain, []).extend((batch, row) for row in range(len(batch.tokens_BL)))

@@ -1,4 +1,4 @@
-"""What a phase does with one batch: an untimed beginning, then forward passes that are timed and recorded.
+"""The work of a phase on one batch: an untimed preparation, then forward passes that are timed and recorded.
 
 B sequences, L positions, N generated tokens, V vocabulary.
 """
@@ -17,7 +17,7 @@ from moeprof.workloads.batches import Batch
 from moeprof.workloads.tokenizers import PAD
 
 Round = Callable[[], Tensor]
-"""The timed part, to be repeated at will; gives the last forward pass's output."""
+"""The timed part, which can be repeated; returns the output of the last forward pass."""
 
 
 class Episode(Protocol):
@@ -26,28 +26,28 @@ class Episode(Protocol):
     phase: str
     batch: Batch
     steps: list[Step]
-    """Its forward passes; known once `settle` has run."""
+    """Its forward passes; known after `settle`."""
 
     @property
     def domain(self) -> str:
-        """Of all its sequences."""
+        """The domain of all its sequences."""
         ...
 
     def settle(self, model: Any) -> None:
-        """Decides which tokens all contenders work on: those that `model` generates."""
+        """Fixes the tokens that all variants process: those that `model` generates."""
         ...
 
     def ready(self, model: Any) -> Round:
-        """Does the untimed part (prompt, encoder) and hands back the rest."""
+        """Runs the untimed part (prompt, encoder) and returns the timed one."""
         ...
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
-        """What every step gives for its rows, (T, V), or (T, D) in `encode`."""
+        """Outputs of each step, (T, V), or (T, D) in `encode`."""
         ...
 
 
 def num_tokens(episode: Episode) -> int:
-    """Tokens of one round, padding left out."""
+    """Tokens of one round, without padding."""
     return sum(step.num_tokens for step in episode.steps)
 
 
@@ -70,11 +70,11 @@ class ForwardEpisode:
 
     @property
     def domain(self) -> str:
-        """Of the batch."""
+        """The domain of the batch."""
         return self.batch.domain
 
     def settle(self, model: Any) -> None:
-        """The tokens are those of the text."""
+        """Does nothing, since the tokens are those of the text."""
 
     def ready(self, model: Any) -> Round:
         tokens_BL = torch.from_numpy(self.batch.tokens_BL).to(self.device)
@@ -85,55 +85,55 @@ class ForwardEpisode:
 
 
 class Generation(Protocol):
-    """A model in the middle of generating."""
+    """A model that is generating, after its prompt or source."""
 
     first_B: Tensor
-    """The first token to feed."""
+    """The first token of each sequence."""
 
     def forward(self, tokens_B1: Tensor, step: Step) -> Tensor:
         """Logits (B, 1, V) of the next token."""
         ...
 
     def rewind(self) -> None:
-        """Back to the first token."""
+        """Goes back to the first token."""
         ...
 
 
 @dataclass(eq=False)
 class DecodeEpisode:
-    """Token by token, a batch's sequences together; timed rounds are fed the tokens that `settle` found (teacher-forced)."""
+    """Decoding of a batch token by token; timed rounds are teacher-forced with the tokens that `settle` found."""
 
     batch: Batch
     first_step: int
     first_position: int
     max_tokens: int
     stop: int | None
-    """A sequence that generates this token is padding from then on."""
+    """A sequence that generates this token continues as padding."""
     device: str
     begin: Callable[[Any], Generation]
     group: Group = ALONE
-    """Ranks that decode together: all do as many steps."""
+    """Ranks that decode together, with the same number of steps."""
     references: tuple[str, ...] = ()
-    """What each sequence should become; empty where nobody knows."""
+    """Reference translation of each sequence; empty if there are none."""
     tokens_NB: list[Tensor] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     phase: str = "decode"
 
     @property
     def domain(self) -> str:
-        """Of the batch."""
+        """The domain of the batch."""
         return self.batch.domain
 
     def settle(self, model: Any) -> None:
-        """Greedy decoding; ends early where every sequence of every rank has stopped."""
-        session = self.begin(model)
+        """Decodes greedily; ends early if every sequence of every rank has stopped."""
+        generation = self.begin(model)
         self.tokens_NB, self.steps = [], []
         running_B = torch.from_numpy(self.batch.real_BL.any(axis=1)).to(self.device)
-        tokens_B = torch.where(running_B, session.first_B, PAD)
+        tokens_B = torch.where(running_B, generation.first_B, PAD)
         for _ in range(self.max_tokens):
             self.tokens_NB.append(tokens_B)
             self.steps.append(self.step(tokens_B, running_B))
-            logits_BV = session.forward(tokens_B[:, None], self.steps[-1])[:, -1]
+            logits_BV = generation.forward(tokens_B[:, None], self.steps[-1])[:, -1]
             chosen_B = logits_BV.argmax(dim=1)
             if self.stop is not None:
                 running_B = running_B & (chosen_B != self.stop)
@@ -142,7 +142,7 @@ class DecodeEpisode:
             tokens_B = torch.where(running_B, chosen_B, PAD)
 
     def step(self, tokens_B: Tensor, running_B: Tensor) -> Step:
-        """The next forward pass's tokens."""
+        """The tokens of the next forward pass."""
         return make_step(
             self.phase,
             self.first_step + len(self.steps),
@@ -155,30 +155,30 @@ class DecodeEpisode:
         )
 
     def ready(self, model: Any) -> Round:
-        session = self.begin(model)
+        generation = self.begin(model)
 
         def play() -> Tensor:
-            session.rewind()
+            generation.rewind()
             for tokens_B, step in zip(self.tokens_NB, self.steps, strict=True):
-                logits_B1V = session.forward(tokens_B[:, None], step)
+                logits_B1V = generation.forward(tokens_B[:, None], step)
                 chosen_B = logits_B1V[:, -1].argmax(dim=1)
             return chosen_B
 
         return play
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
-        session = self.begin(model)
+        generation = self.begin(model)
         for tokens_B, step in zip(self.tokens_NB, self.steps, strict=True):
-            yield session.forward(tokens_B[:, None], step)[:, -1]
+            yield generation.forward(tokens_B[:, None], step)[:, -1]
 
 
-def retold(episode: DecodeEpisode, settled: Iterable[DecodeEpisode]) -> DecodeEpisode:
-    """The episode, fed what each of its sequences generated in a settled one; a sequence that ended is padding from then on."""
-    told: dict[int, list[int]] = {}
+def with_settled_tokens(episode: DecodeEpisode, settled: Iterable[DecodeEpisode]) -> DecodeEpisode:
+    """The episode with the tokens that its sequences generated in settled ones; a sequence that ended continues as padding."""
+    generated: dict[int, list[int]] = {}
     for known in settled:
         for sequence, column, length in zip(known.batch.sequence_B, columns(known), lengths(known), strict=True):
-            told[int(sequence)] = column[:length]
-    mine = [told[int(sequence)] for sequence in episode.batch.sequence_B]
+            generated[int(sequence)] = column[:length]
+    mine = [generated[int(sequence)] for sequence in episode.batch.sequence_B]
     for position in range(largest(episode.group, [max(map(len, mine))])[0]):
         running_B = torch.tensor([position < len(tokens) for tokens in mine], device=episode.device)
         tokens_B = torch.tensor([tokens[position] if position < len(tokens) else PAD for tokens in mine], device=episode.device)
@@ -194,7 +194,7 @@ def columns(episode: DecodeEpisode) -> list[list[int]]:
 
 
 def lengths(episode: DecodeEpisode) -> list[int]:
-    """How many of them are no padding."""
+    """Number of tokens of each sequence that are not padding."""
     everyone = torch.ones(len(episode.batch.sequence_B), dtype=torch.bool, device=episode.device)
     counts: list[int] = sum(everyone.int() if step.real_T is None else step.real_T.int() for step in episode.steps).tolist()  # type: ignore[union-attr]
     return counts

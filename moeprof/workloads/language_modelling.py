@@ -1,4 +1,4 @@
-"""The LM workload: whole sequences scored in one pass, and tokens generated one by one behind a prompt."""
+"""The LM workload: whole sequences scored in one pass, and tokens generated one by one after a prompt."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -14,12 +14,12 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import LM_DOMAINS, lm_text
-from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, retold
+from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, with_settled_tokens
 from moeprof.workloads.text import Text, hash_of, read_documents
 from moeprof.workloads.tokenizers import BOS, EOS, Tokenizer, make_tokenizer
 
 CHARS_PER_TOKEN = {"bytes": 1, "words": 8, "hashed": 8}
-"""Characters to read at first for a token."""
+"""Characters per token to read in a first attempt."""
 
 
 class LanguageModelling:
@@ -46,13 +46,13 @@ class LanguageModelling:
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a domain that the run can use, all ranks together."""
+        """Tokens of a domain that all ranks together can use."""
         load = self.recipe.load
         needed = self.group.size * load.batches * load.batch_size * load.sequence_length
         return min(needed, self.recipe.data.max_tokens or needed)
 
     def read(self, domain: str) -> Text:
-        """As much of a domain's text as gives `max_tokens`, or all of it."""
+        """A domain's text up to `max_tokens` tokens, or all of it."""
         max_chars = self.max_tokens * CHARS_PER_TOKEN[self.recipe.model.tokenizer]
         text = self.beginning(domain, max_chars)
         while len(stream(text, self.tokenizer)) < self.max_tokens:
@@ -63,14 +63,14 @@ class LanguageModelling:
         return text
 
     def beginning(self, domain: str, max_chars: int) -> Text:
-        """The user's text where the recipe names files, the default text otherwise."""
+        """The user's text if the recipe names files, else the default text."""
         if self.recipe.data.files:
             return read_documents(domain, Path(str(self.recipe.data.files[domain])), max_chars)
         text = lm_text(domain, "heldout", max_chars)
         return Text(domain, [text], hash_of([text]))
 
     def episodes(self, phase: str) -> list[Episode]:
-        """One per batch; for `decode` those whose sequences are at least as long as the prompt."""
+        """One episode per batch; for `decode` only batches whose sequences are at least as long as the prompt."""
         if phase == "score":
             return [ForwardEpisode("score", batch, self.recipe.measure.device, score) for batch in self.batches]
         length = self.recipe.load.prompt_length
@@ -81,7 +81,7 @@ class LanguageModelling:
         batch = mixed([episode.batch for episode in episodes], size)
         if phase == "score":
             return ForwardEpisode("score", batch, self.recipe.measure.device, score)
-        return retold(self.decode(batch), [episode for episode in episodes if isinstance(episode, DecodeEpisode)])
+        return with_settled_tokens(self.decode(batch), [episode for episode in episodes if isinstance(episode, DecodeEpisode)])
 
     def decode(self, batch: Batch) -> DecodeEpisode:
         """Greedy continuation of each sequence's first tokens."""
@@ -95,7 +95,7 @@ class LanguageModelling:
             stop=None,
             device=device,
             group=self.group,
-            begin=lambda model: PromptSession(
+            begin=lambda model: PromptGeneration(
                 model, prompt_BL, prompt_step(batch, load.prompt_length, device), load.decode_steps
             ),
         )
@@ -105,36 +105,36 @@ def default_domains(recipe: Recipe) -> list[str]:
     """The domains of the default text that the recipe asks for."""
     wanted = recipe.data.domains or list(LM_DOMAINS)
     if foreign := [domain for domain in wanted if domain not in LM_DOMAINS]:
-        raise UsageError(f"data.domains: there is no default text {foreign[0]!r}", f"There are {', '.join(LM_DOMAINS)}.")
+        raise UsageError(f"data.domains: unknown default domain {foreign[0]!r}", f"Known are {', '.join(LM_DOMAINS)}.")
     return wanted
 
 
 def sequences(text: Text, tokenizer: Tokenizer, length: int, max_tokens: int) -> list[list[int]]:
-    """All documents one after another, cut to `length` tokens each, BOS included; a last remainder is kept only if alone."""
+    """All documents concatenated and cut to sequences of `length` tokens, including BOS; a remainder is kept only if alone."""
     tokens = stream(text, tokenizer)[:max_tokens]
     cut = [[BOS, *tokens[start : start + length - 1]] for start in range(0, len(tokens), length - 1)]
     return cut if len(cut) == 1 or len(cut[-1]) == length else cut[:-1]
 
 
 def stream(text: Text, tokenizer: Tokenizer) -> list[int]:
-    """All documents one after another, EOS behind each."""
+    """All documents concatenated, each followed by EOS."""
     return list(chain.from_iterable([*tokenizer.encode(document), EOS] for document in text.documents))
 
 
 def score(model: LanguageModel, tokens_BL: Tensor, step: Step) -> Tensor:
-    """Logits of every position."""
+    """Logits (B, L, V) of all positions."""
     logits_BLV: Tensor = model(tokens_BL, step)
     return logits_BLV
 
 
 def prompt_step(batch: Batch, length: int, device: str) -> Step:
-    """The pass that reads the prompts; nobody records it."""
+    """The forward pass over the prompts, which is not recorded."""
     tokens_BL, real_BL = batch.tokens_BL[:, :length], batch.real_BL[:, :length]
     return make_step("prefill", batch.index, batch.domain, tokens_BL, real_BL, batch.sequence_B, 0, device)
 
 
-class PromptSession:
-    """A language model that has read its prompts."""
+class PromptGeneration:
+    """Generation by a language model after its prompts."""
 
     def __init__(self, model: LanguageModel, prompt_BL: Tensor, step: Step, num_steps: int) -> None:
         self.model, self.prompt_length = model, prompt_BL.shape[1]
@@ -147,6 +147,6 @@ class PromptSession:
         return logits_B1V
 
     def rewind(self) -> None:
-        """Forgets everything behind the prompts."""
+        """Discards all tokens after the prompts."""
         for cache in self.caches:
             cache.length = self.prompt_length

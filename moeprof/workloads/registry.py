@@ -11,17 +11,17 @@ from moeprof.workloads.translation import Translation
 
 
 class Workload(Protocol):
-    """Text in batches, and what each phase does with them."""
+    """Text in batches, and the work of each phase on them."""
 
     text_hashes: dict[str, str]
     """SHA-256 of every domain's text."""
 
     def episodes(self, phase: str) -> list[Episode]:
-        """In order, domain by domain."""
+        """The episodes of a phase in order, domain by domain."""
         ...
 
     def mixture(self, phase: str, episodes: Sequence[Episode], size: int) -> Episode:
-        """One batch of `size` sequences of these settled episodes, all domains in turn, repeated where they do not suffice."""
+        """One batch of `size` sequences of these settled episodes, domains in turn, repeated if there are too few."""
         ...
 
 

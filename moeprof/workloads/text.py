@@ -18,7 +18,7 @@ from typing import Any
 from moeprof.records.errors import UsageError
 
 BLOCK_BYTES = 1 << 18
-MEND_LINE = "Mend or remove that line; nothing was read."
+FIX_LINE = "Fix or remove that line; nothing was read."
 LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
 MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
 FORMS = {"lm": "NAME=PATH", "mt": "NAME=SOURCE,TARGET (or NAME=FILE.jsonl)"}
@@ -35,8 +35,8 @@ class Text:
     name: str
     documents: list[str]
     sha256: str
-    """Of the decompressed bytes of all files in the order read; where a bound cut the text, of the documents used, each in
-    UTF-8 with a NUL behind it."""
+    """SHA-256 of the decompressed bytes of all files in order; if a limit cut the text, of the documents used, each in
+    UTF-8 and followed by a NUL."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class ParallelText:
     name: str
     pairs: list[tuple[str, str]]
     sha256: str
-    """Of the pairs used, source and target in turn, each in UTF-8 with a NUL behind it."""
+    """SHA-256 of the pairs used, source and target in turn, each in UTF-8 and followed by a NUL."""
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """One file, read in blocks; what is wrong with it becomes a UsageError that names the text and the file."""
+    """A file read in blocks; its faults are UsageErrors that name the text and the file."""
 
     name: str
     path: Path
@@ -59,11 +59,11 @@ class TextFile:
     """Called with every block of decompressed bytes."""
 
     def fault(self, what: str, remedy: str) -> UsageError:
-        """The error of this file, ready to raise."""
+        """A UsageError about this file, not yet raised."""
         return UsageError(f"data {self.name}: {self.path}: {what}", remedy)
 
     def blocks(self) -> Iterator[bytes]:
-        """Decompressed bytes."""
+        """Blocks of decompressed bytes; UsageError if the file cannot be read."""
         try:
             with gzip.open(self.path) if self.path.suffix.lower() == ".gz" else self.path.open("rb") as file:
                 while block := file.read(BLOCK_BYTES):
@@ -71,10 +71,10 @@ class TextFile:
                     yield block
         except (OSError, EOFError, ValueError, zlib.error) as error:
             what = "truncated gzip file" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
-            raise self.fault(what.lower(), "Give a file that exists, is whole and can be read.") from error
+            raise self.fault(what.lower(), "Give a file that exists, is complete and readable.") from error
 
     def texts(self) -> Iterator[str]:
-        """Pieces of text, decoded: the byte-order mark dropped, CR LF read as LF."""
+        """Decoded pieces of text, without byte-order mark and with CR LF read as LF."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         blocks, position, held, first = self.blocks(), 0, "", True
         while True:
@@ -115,17 +115,17 @@ class TextFile:
                 item = json.loads(line)
             except (ValueError, RecursionError) as error:
                 what = getattr(error, "msg", None) or str(error)
-                raise self.fault(f"line {number}: not valid JSON: {what}", MEND_LINE) from error
+                raise self.fault(f"line {number}: not valid JSON: {what}", FIX_LINE) from error
             if not isinstance(item, dict) or key not in item:
                 raise self.fault(f"line {number}: no field {key!r}", f"Every line is an object with a field {key!r}.")
             yield number, item[key]
 
     def documents(self, limit: int | None) -> Iterator[str]:
-        """One document per line of JSON, or the whole file as one: read no further than `limit` characters are passed."""
+        """One document per line of JSON, or the whole file as one; reading stops after `limit` characters."""
         if kind(self.path) == ".jsonl":
             for number, text in self.objects("text"):
                 if not isinstance(text, str):
-                    raise self.fault(f"line {number}: field 'text' is not a string", MEND_LINE)
+                    raise self.fault(f"line {number}: field 'text' is not a string", FIX_LINE)
                 yield text
             return
         pieces, size = [], 0
@@ -138,13 +138,13 @@ class TextFile:
 
 
 def kind(path: Path) -> str:
-    """`.jsonl`, or another suffix: that in front of `.gz` where the file is compressed."""
+    """The suffix of a file name, such as `.jsonl`, without `.gz`."""
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return inner.suffix.lower()
 
 
 def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
-    """The documents of a file or a folder, in order, up to `max_chars` characters; blank ones are left out."""
+    """The documents of a file or a folder, in order, up to `max_chars` characters, without blank ones."""
     digest = hashlib.sha256()
     sources = [TextFile(name, file, digest.update) for file in text_files(name, path)]
     documents: list[str] = []
@@ -162,7 +162,7 @@ def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
 
 
 def hash_of(texts: Iterable[str]) -> str:
-    """SHA-256 of texts in UTF-8, each with a NUL behind it."""
+    """SHA-256 of texts in UTF-8, each followed by a NUL."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -170,7 +170,7 @@ def hash_of(texts: Iterable[str]) -> str:
 
 
 def text_files(name: str, path: Path) -> list[Path]:
-    """The file itself, or the readable text files below a folder by relative path; no link leads out of the folder."""
+    """The file itself, or the readable text files below a folder by relative path, without links that leave the folder."""
     if not os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
         return [path]
     root = path.resolve()
@@ -191,13 +191,13 @@ def text_files(name: str, path: Path) -> list[Path]:
 def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = None) -> ParallelText:
     """The first `max_pairs` sentence pairs of two line-aligned files, or of one JSONL file with `translation` objects.
 
-    Pairs with an empty side are left out. Line counts are compared to the end of both files, whatever the bound.
+    Pairs with an empty side are omitted. Line counts of both files are compared to the end, whatever the limit.
     """
     sources = [TextFile(name, Path(path)) for path in ([paths] if isinstance(paths, str) else paths)]
     if len(sources) == 2:
         sides = aligned_lines(*sources)
         pairs = list(islice(filled(name, sides), max_pairs))
-        deque(sides, maxlen=0)  # what the bound left over is only counted
+        deque(sides, maxlen=0)  # lines beyond the limit are only counted
     elif len(sources) == 1 and kind(sources[0].path) == ".jsonl":
         pairs = list(islice(filled(name, translations(sources[0])), max_pairs))
     else:
@@ -208,7 +208,7 @@ def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = No
 
 
 def filled(name: str, sides: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Pairs with text on both sides; the first that is empty on one side only is logged, since it may mean a mistake."""
+    """Pairs with text on both sides; logs the first pair with one empty side, which may be a mistake."""
     silent = False
     for number, (source, target) in enumerate(sides, start=1):
         if source.strip() and target.strip():
@@ -219,7 +219,7 @@ def filled(name: str, sides: Iterator[tuple[str, str]]) -> Iterator[tuple[str, s
 
 
 def aligned_lines(source: TextFile, target: TextFile) -> Iterator[tuple[str, str]]:
-    """Line by line; UsageError with both counts where one file is longer."""
+    """Pairs of lines; UsageError with both counts if one file is longer."""
     counts = [0, 0]
     for left, right in zip_longest(source.lines(), target.lines()):
         counts = [counts[0] + (left is not None), counts[1] + (right is not None)]
@@ -233,15 +233,15 @@ def aligned_lines(source: TextFile, target: TextFile) -> Iterator[tuple[str, str
 
 
 def translations(source: TextFile) -> Iterator[tuple[str, str]]:
-    """Pairs of one JSONL file: in the order that NAME `src-tgt` says, else in that of the first line."""
+    """Pairs of one JSONL file: source and target as in NAME `src-tgt`, else in the order of the first line."""
     order: tuple[str, ...] = ()
     for number, sides in source.objects("translation"):
         if not isinstance(sides, dict) or len(sides) != 2 or not all(isinstance(side, str) for side in sides.values()):
-            raise source.fault(f"line {number}: 'translation' does not hold two languages as text", MEND_LINE)
+            raise source.fault(f"line {number}: 'translation' does not hold two languages as text", FIX_LINE)
         if not order:
             order = tuple(sides) if "-".join(reversed(sides)) != source.name else tuple(reversed(sides))
         if set(sides) != set(order):
-            raise source.fault(f"line {number}: languages {', '.join(sides)} after {', '.join(order)}", MEND_LINE)
+            raise source.fault(f"line {number}: languages {', '.join(sides)} after {', '.join(order)}", FIX_LINE)
         yield sides[order[0]], sides[order[1]]
 
 
@@ -253,7 +253,7 @@ def parse_data_option(text: str, workload: str) -> tuple[str, str | list[str]]:
         raise UsageError(f"--data {text}: not of the form {FORMS[workload]}", f"Example: --data {EXAMPLES[workload]}")
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"--data {text}: {name!r} cannot be a name",
+            f"--data {text}: {name!r} is not a valid name",
             "Names hold letters, digits, '.', '_' and '-', and begin with a letter or a digit.",
         )
     return name, paths if len(paths) == 2 else path

@@ -7,28 +7,28 @@ from zlib import crc32
 from moeprof.records.errors import UsageError
 
 PAD, BOS, EOS, ANY_LANGUAGE = 0, 1, 2, 3
-"""Specials; `ANY_LANGUAGE` is the tag of a target language that the vocabulary does not know."""
+"""Special tokens; `ANY_LANGUAGE` is the tag of a target language outside the vocabulary."""
 
 FIRST_BYTE = 4
 FIRST_WORD = FIRST_BYTE + 256
-"""Byte b is id 4 + b in every vocabulary; what is not a byte begins at 260."""
+"""Byte b has id 4 + b in every vocabulary; other ids begin at 260."""
 
 
 class Tokenizer(Protocol):
-    """Encodes text alone: the special tokens around it are the workload's."""
+    """Encodes plain text; workloads add special tokens."""
 
     @property
     def vocab_size(self) -> int:
-        """Ids lie in [0, vocab_size)."""
+        """Number of ids, which are in [0, vocab_size)."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of any string; a lone surrogate counts as the three bytes that would encode it."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text behind `ids`: specials and tags skipped, invalid UTF-8 replaced, unused ids shown as `<id>`."""
+        """The text of `ids`, without specials and tags; invalid UTF-8 is replaced, unused ids become `<id>`."""
 
     def tag(self, language: str) -> int:
-        """The id that tells the decoder its target language."""
+        """The id of a target language, the decoder's first token."""
 
 
 class ByteTokenizer:
@@ -37,40 +37,40 @@ class ByteTokenizer:
     vocab_size = FIRST_WORD
 
     def encode(self, text: str) -> list[int]:
-        """4 + each byte."""
+        """One id per byte of UTF-8, 4 + byte."""
         return [FIRST_BYTE + byte for byte in utf8(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Exact for what `encode` made, lone surrogates apart."""
+        """Inverts `encode` exactly, except for lone surrogates."""
         return decoded(ids, {})
 
     def tag(self, language: str) -> int:
-        """Always the generic tag."""
+        """The generic tag, whatever the language."""
         return ANY_LANGUAGE
 
 
 class WordTokenizer:
-    """Known words as one token, everything else as bytes; exact both ways.
+    """Known words as one token each, everything else as bytes; decoding is exact.
 
-    Spaces separate words. The space between two known words is implied, every other one is written as a byte.
+    Spaces separate words. The space between two known words is implied; every other space is encoded as a byte.
     """
 
     def __init__(self, words: Sequence[str], tags: Sequence[str], vocab_size: int) -> None:
-        """Tags get the ids from 260, then words; ValueError where they do not fit or a word could never be met."""
+        """Tags get the ids from 260, then words; ValueError if they do not fit or a word could never occur."""
         needed = FIRST_WORD + len(tags) + len(words)
         if needed > vocab_size:
             raise ValueError(f"{len(words)} words and {len(tags)} tags need a vocabulary of {needed}, not {vocab_size}")
         if wrong := [word for word in words if not word or " " in word]:
-            raise ValueError(f"{wrong[0]!r} is no word: it is empty or holds a space")
+            raise ValueError(f"{wrong[0]!r} is not a word: empty or with a space")
         self.vocab_size = vocab_size
         self.tags = {tag: FIRST_WORD + index for index, tag in enumerate(tags)}
         self.ids = {word: FIRST_WORD + len(tags) + index for index, word in enumerate(words)}
         if len(self.tags) + len(self.ids) < len(tags) + len(words):
-            raise ValueError("a word or a tag stands twice in the vocabulary")
+            raise ValueError("a word or a tag occurs twice in the vocabulary")
         self.words = {id_: word for word, id_ in self.ids.items()} | dict.fromkeys(self.tags.values(), "")
 
     def encode(self, text: str) -> list[int]:
-        """One id per known word, or its bytes; a space byte wherever no two known words meet."""
+        """One id per known word, or its bytes; a space is encoded unless it is between two known words."""
         ids: list[int] = []
         known_before = False
         for index, word in enumerate(text.split(" ")):
@@ -82,16 +82,16 @@ class WordTokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Exact for what `encode` made, lone surrogates apart."""
+        """Inverts `encode` exactly, except for lone surrogates."""
         return decoded(ids, self.words)
 
     def tag(self, language: str) -> int:
-        """The language's own tag, or the generic one."""
+        """The tag of the language, or the generic one."""
         return self.tags.get(language, ANY_LANGUAGE)
 
 
 class HashedTokenizer:
-    """Words between white space, hashed into the vocabulary above the bytes; for random weights, which know no words."""
+    """Words between white space, hashed into the vocabulary above the bytes; for models with random weights."""
 
     def __init__(self, vocab_size: int) -> None:
         """ValueError below 260 entries; with just 260 it falls back to bytes."""
@@ -106,11 +106,11 @@ class HashedTokenizer:
         return [self.hashed(word) for word in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """A hash cannot be undone: words come back as `<id>`."""
+        """Words become `<id>`, because a hash cannot be inverted."""
         return decoded(ids, {})
 
     def tag(self, language: str) -> int:
-        """The hash of `<language>`, or the generic tag where there is room for bytes only."""
+        """The hash of `<language>`, or the generic tag if the vocabulary has only bytes."""
         return ANY_LANGUAGE if self.vocab_size == FIRST_WORD else self.hashed(f"<{language}>")
 
     def hashed(self, word: str) -> int:
@@ -119,7 +119,7 @@ class HashedTokenizer:
 
 
 def decoded(ids: Iterable[int], words: dict[int, str]) -> str:
-    """Text of bytes and words; the space between two words is put back, an empty word (a tag) is skipped."""
+    """Text of bytes and words; adds the space between two words and skips empty words (tags)."""
     data = bytearray()
     word_before = False
     for token in ids:
@@ -134,12 +134,12 @@ def decoded(ids: Iterable[int], words: dict[int, str]) -> str:
 
 
 def utf8(text: str) -> bytes:
-    """UTF-8, with lone surrogates as three bytes each: no string is refused."""
+    """UTF-8, with lone surrogates as three bytes each, so that every string can be encoded."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def make_tokenizer(kind: str, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a recipe's `model.tokenizer`; UsageError where the vocabulary is too small for the corpora's words."""
+    """The tokenizer of a recipe's `model.tokenizer`; UsageError if the vocabulary is too small for the corpora's words."""
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "hashed":

@@ -12,7 +12,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import MT_LANGUAGES, mt_pairs
-from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, retold
+from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, with_settled_tokens
 from moeprof.workloads.text import ParallelText, hash_of, read_pairs
 from moeprof.workloads.tokenizers import EOS, make_tokenizer
 
@@ -26,7 +26,7 @@ class Translation:
         self.text_hashes: dict[str, str] = {}
         self.batches: list[Batch] = []
         self.references: dict[int, tuple[str, ...]] = {}
-        """Target sentences by the batch's index; an empty one for padding."""
+        """Reference sentences by index of the batch; empty for padding."""
         load = recipe.load
         for domain in recipe.data.files or default_languages(recipe):
             text = self.read(domain)
@@ -45,7 +45,7 @@ class Translation:
             self.batches += batches
 
     def read(self, domain: str) -> ParallelText:
-        """The user's sentences where the recipe names files, the default ones otherwise."""
+        """The user's sentences if the recipe names files, else the default ones."""
         load = self.recipe.load
         num_pairs = self.group.size * load.batches * load.batch_size * (load.sequence_length if self.recipe.data.fill else 1)
         if self.recipe.data.files:
@@ -54,7 +54,7 @@ class Translation:
         return ParallelText(domain, pairs, hash_of(side for pair in pairs for side in pair))
 
     def sources(self, text: ParallelText) -> list[list[int]]:
-        """Sources with EOS behind them, no longer than the recipe says; at least one, up to [data] max_tokens in all."""
+        """Sources with EOS, cut to the recipe's length; at least one, up to [data] max_tokens in total."""
         length, left = self.recipe.load.sequence_length, self.recipe.data.max_tokens
         sentences: Iterable[list[int]] = (self.tokenizer.encode(source) for source, _ in text.pairs)
         encoded: list[list[int]] = []
@@ -68,7 +68,7 @@ class Translation:
         return encoded
 
     def episodes(self, phase: str) -> list[Episode]:
-        """One per batch."""
+        """One episode per batch, in order."""
         if phase == "encode":
             return [ForwardEpisode("encode", batch, self.recipe.measure.device, encode) for batch in self.batches]
         return [self.decode(batch) for batch in self.batches]
@@ -78,7 +78,7 @@ class Translation:
         batch = mixed([episode.batch for episode in episodes], size)
         if phase == "encode":
             return ForwardEpisode("encode", batch, self.recipe.measure.device, encode)
-        return retold(self.decode(batch), [episode for episode in episodes if isinstance(episode, DecodeEpisode)])
+        return with_settled_tokens(self.decode(batch), [episode for episode in episodes if isinstance(episode, DecodeEpisode)])
 
     def decode(self, batch: Batch) -> DecodeEpisode:
         """Greedy translation; the first token is the tag of the target language."""
@@ -93,19 +93,19 @@ class Translation:
             stop=EOS,
             device=device,
             group=self.group,
-            begin=lambda model: TranslationSession(model, batch, tags_B, load.decode_steps),
+            begin=lambda model: TranslationGeneration(model, batch, tags_B, load.decode_steps),
             references=self.references[batch.index] if batch.domain and not self.recipe.data.fill else (),
         )
 
 
 def targets(batch: Batch, text: ParallelText, before: int) -> tuple[str, ...]:
-    """What each sentence of a batch should become; `before` counts the sequences of the domains that come first."""
+    """References of a batch's sentences; `before` is the number of sequences of earlier domains."""
     rows = zip(batch.sequence_B, batch.real_BL, strict=True)
     return tuple(text.pairs[number - before][1] if real_L.any() else "" for number, real_L in rows)
 
 
 def joined(sentences: Iterable[list[int]], length: int) -> Iterator[list[int]]:
-    """Sentences one behind another until `length` tokens are reached; what is left at the end is kept only if alone."""
+    """Sentences concatenated to `length` tokens each; a remainder is kept only if alone."""
     together: list[int] = []
     alone = True
     for sentence in sentences:
@@ -121,17 +121,17 @@ def default_languages(recipe: Recipe) -> list[str]:
     """The target languages of the default text that the recipe asks for."""
     wanted = recipe.data.domains or list(MT_LANGUAGES)
     if foreign := [language for language in wanted if language not in MT_LANGUAGES]:
-        raise UsageError(f"data.domains: there is no default language {foreign[0]!r}", f"There are {', '.join(MT_LANGUAGES)}.")
+        raise UsageError(f"data.domains: unknown default language {foreign[0]!r}", f"Known are {', '.join(MT_LANGUAGES)}.")
     return wanted
 
 
 def encode(model: TranslationModel, source_BM: Tensor, step: Step) -> Tensor:
-    """The encoder's output."""
+    """The encoder's output for all positions."""
     return model.encode(source_BM, step)
 
 
-class TranslationSession:
-    """A translation model that has encoded its sentences."""
+class TranslationGeneration:
+    """Generation by a translation model after encoding."""
 
     def __init__(self, model: TranslationModel, batch: Batch, tags_B: Tensor, num_steps: int) -> None:
         self.model, self.first_B, device = model, tags_B, str(tags_B.device)
@@ -146,6 +146,6 @@ class TranslationSession:
         return logits_B1V
 
     def rewind(self) -> None:
-        """Forgets every target token."""
+        """Discards all target tokens."""
         for cache in self.caches:
             cache.length = 0

@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_used_is_named(micro: Micro, tmp_path: Path, probl
 
 
 def test_an_unknown_default_domain_is_named_beside_the_known(micro: Micro) -> None:
-    with pytest.raises(UsageError, match="there is no default text 'poetry'") as caught:
+    with pytest.raises(UsageError, match="unknown default domain 'poetry'") as caught:
         workload_of(micro, 'data.domains=["prose", "poetry"]')
     assert all(domain in caught.value.remedy for domain in LM_DOMAINS)
 

@@ -162,7 +162,7 @@ def test_the_shared_text_is_read_whole(shared_data: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     what, remedy = fault(read_documents, "wiki", tmp_path / "no.txt")
     assert what == f"data wiki: {tmp_path}/no.txt: no such file or directory"
-    assert remedy == "Give a file that exists, is whole and can be read."
+    assert remedy == "Give a file that exists, is complete and readable."
 
 
 @pytest.mark.parametrize("name", ["a\0b.txt", "a" * 300 + ".txt"])
@@ -376,9 +376,9 @@ def test_a_data_option_for_translation_has_one_or_two_paths(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", ".hidden", "-x", "a/b", "\u0928\u0947", "a;b"])
 def test_a_name_that_cannot_be_part_of_a_file_name_is_refused(name: str) -> None:
-    assert fault(parse_data_option, f"{name}=a.txt", "lm")[0].endswith("cannot be a name")
+    assert fault(parse_data_option, f"{name}=a.txt", "lm")[0].endswith("is not a valid name")
 
 
 def test_a_name_that_ends_in_a_line_feed_is_refused() -> None:
-    with pytest.raises(UsageError, match="cannot be a name"):
+    with pytest.raises(UsageError, match="is not a valid name"):
         parse_data_option("wiki\n=a.txt", "lm")

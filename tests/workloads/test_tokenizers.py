@@ -118,7 +118,7 @@ def test_a_vocabulary_fits_exactly_or_not_at_all() -> None:
 
 @pytest.mark.parametrize(("listed", "tags"), [(["a", "a"], []), (["a b"], []), ([""], []), ([], ["fr", "fr"])])
 def test_words_that_could_not_be_told_apart_are_refused(listed: list[str], tags: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"twice|is no word"):
+    with pytest.raises(ValueError, match=r"twice|is not a word"):
         WordTokenizer(listed, tags, 300)
 
 

@@ -134,7 +134,7 @@ def test_files_of_unequal_length_are_named_with_both_counts(micro: Micro, tmp_pa
 
 
 def test_an_unknown_default_language_is_named_beside_the_known(micro: Micro) -> None:
-    with pytest.raises(UsageError, match="there is no default language 'klingon'") as caught:
+    with pytest.raises(UsageError, match="unknown default language 'klingon'") as caught:
         workload_of(micro, 'data.domains=["klingon"]')
     assert all(language in caught.value.remedy for language in MT_LANGUAGES)
 

@@ -50,7 +50,7 @@ class ModelSection(Section):
     experts: Positive
     """Experts E of every MoE layer."""
     moe_every: Positive
-    """Layer i (from 0) is an MoE layer where (i + 1) is a multiple of this."""
+    """Layer i (from 0) is an MoE layer if i + 1 is a multiple of this."""
     activation: Literal["gelu", "relu", "silu"]
     """Activation of every FFN; with `ffn = "gated"` that of its gate."""
     ffn: Annotated[str, AfterValidator(known_form)] = "mlp"
@@ -58,13 +58,13 @@ class ModelSection(Section):
     ffn_bias: bool = True
     """Whether the matrices of an FFN have biases."""
     positions: Literal["sinusoidal", "rotary", "alibi"] = "sinusoidal"
-    """How attention knows positions; none of them has parameters."""
+    """Position encoding of attention; none has parameters."""
     expert_output_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of expert outputs masked in training; inference multiplies expert outputs by the rest, as NLLB does."""
+    """Share of expert outputs masked in training; inference multiplies expert outputs by 1 minus this share, as NLLB does."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of weights and activations; the router is always float32."""
+    """Data type of weights and activations; the router is always float32."""
     tokenizer: Literal["bytes", "words", "hashed"]
-    """`bytes`; `words` of the default corpora with a fallback to bytes; words `hashed` into the whole vocabulary."""
+    """`bytes`; `words` of the default corpora, with bytes for other words; or `hashed` words, which use the whole vocabulary."""
     checkpoint: str | None = None
     """A safetensors file, relative to the recipe; absent or empty: random weights, seeded by [measure] seed."""
 
@@ -97,7 +97,7 @@ class ModelSection(Section):
         return [f"{prefix}{index}" for index in range(self.decoder_layers) if self.is_moe(index)]
 
     def moe_layers_of(self, stack: str) -> list[str]:
-        """Of the `decoder`, the `encoder`, or `all`."""
+        """Names of the MoE layers of the `decoder`, the `encoder`, or `all`."""
         encoder, decoder = self.encoder_moe_layers, self.decoder_moe_layers
         return {"encoder": encoder, "decoder": decoder, "all": [*encoder, *decoder]}[stack]
 
@@ -113,7 +113,7 @@ class ModelSection(Section):
 
     @property
     def bytes_per_element(self) -> int:
-        """Of a weight or an activation."""
+        """Size of a weight or an activation."""
         return BYTES_PER_ELEMENT[self.dtype]
 
 
@@ -123,52 +123,52 @@ class GatingSection(Section):
     top_k: Positive = 2
     """Experts per token."""
     capacity_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """C: under static gating an expert takes ceil(C * S) of a batch's S tokens (fairseq's moe_eval_capacity_token_fraction)."""
+    """C: with static gating an expert accepts ceil(C * S) of a batch's S tokens (fairseq's moe_eval_capacity_token_fraction)."""
     padding: Literal["longest", "fixed"] = "longest"
-    """A batch is padded to its longest sequence, or to the fixed [load] sequence_length; S counts the padding."""
+    """Pad a batch to its longest sequence, or to the fixed [load] sequence_length; S includes the padding."""
 
 
 class DataSection(Section):
-    """The text: the default corpora of the workload, unless files are named."""
+    """The text: the default corpora of the workload, unless files are given."""
 
     domains: list[str] | None = None
-    """Which of the default domains (LM) or target languages (MT); all of them when absent."""
+    """Default domains (LM) or target languages (MT) to use; all when absent."""
     files: dict[str, str | list[str]] = {}
-    """NAME = path (LM: .txt, .jsonl, .gz, a folder; MT: .jsonl with `translation`) or, MT, [source, target] line by line."""
+    """NAME = path (LM: .txt, .jsonl, .gz or a folder; MT: .jsonl with `translation`), or for MT [source, target], line-aligned."""
     max_tokens: Positive | None = None
-    """Read at most this many tokens of every domain."""
+    """Maximum number of tokens to read of each domain."""
     fill: bool = False
-    """MT: consecutive sentences are joined until each source has [load] sequence_length tokens, so that nothing is padded."""
+    """MT: join consecutive sentences to sources of exactly [load] sequence_length tokens, so that there is no padding."""
 
 
 class LoadSection(Section):
-    """How much work a step holds."""
+    """The amount of work in a step."""
 
     batch_size: Positive
     """Sequences per batch."""
     sequence_length: Annotated[int, Field(ge=2)]
     """Tokens per sequence (LM), or the longest source sentence (MT)."""
     batches: Positive = 8
-    """Batches of every domain whose routing is recorded."""
+    """Batches of each domain whose routing is recorded."""
     decode_steps: Positive = 32
-    """Tokens generated per sequence in the phase `decode`."""
+    """Tokens to generate per sequence in the phase `decode`."""
     prompt_length: Positive = 16
-    """Tokens of a sequence that the LM reads before it generates."""
+    """Tokens of the prompt after which the LM generates."""
     phases: list[Phase] | None = None
-    """Phases to run, in order; all of the workload's when absent."""
+    """Phases to run, in order; all phases of the workload when absent."""
 
 
 class ParallelSection(Section):
     """Expert parallelism over several processes."""
 
     ranks: Positive = 1
-    """Processes over which experts are spread."""
+    """Number of processes that share the experts."""
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
-    """A collective that hangs longer ends the run."""
+    """Timeout of a collective operation, after which the run fails."""
 
 
 class RoutingSection(Section):
-    """Who decides where tokens go."""
+    """The source of routing decisions."""
 
     source: str = "model"
     """`model`, or forced decisions: `uniform[:sticky=P][,seed=N]`, `zipf:S[,sorted][,sticky=P][,seed=N]`, `trace:PATH`."""
@@ -180,60 +180,60 @@ class RoutingSection(Section):
 
 
 class MeasureSection(Section):
-    """How the run is measured."""
+    """Settings of the measurement."""
 
     warmup: NonNegative = 3
-    """Untimed rounds first."""
+    """Untimed rounds before the timed ones."""
     rounds: Positive = 10
-    """Timed rounds."""
+    """Number of timed rounds."""
     seed: NonNegative = 0
-    """Of random weights and of batch order."""
+    """Seed of random weights and of the order of batches."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the model runs."""
+    """Device that runs the model."""
 
 
 class BudgetSection(Section):
-    """What the machine is allowed to give."""
+    """Limits on what a run may use."""
 
     memory: MemorySize | None = None
-    """Bytes of one device, or a size such as `1.5GiB`; the device's own memory when absent."""
+    """Memory of one device, in bytes or as a size such as `1.5GiB`; the device's actual memory when absent."""
 
 
 class TrainSection(Section):
-    """How `moeprof train` makes the recipe's checkpoint."""
+    """Settings of `moeprof train`, which makes the recipe's checkpoint."""
 
     steps: Positive = 2000
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     batch_size: Positive = 16
-    """Sequences (LM) or sentence pairs (MT) of an update, all domains mixed."""
+    """Sequences (LM) or sentence pairs (MT) per update, with all domains mixed."""
     sequence_length: Annotated[int, Field(ge=2)] = 256
-    """LM: tokens of a sequence, BOS included. MT: the longest source or target that is learned from."""
+    """LM: tokens of a sequence, including BOS. MT: length of the longest source or target to train on."""
     corpus_size: Positive = 1_000_000
-    """Characters (LM) or sentence pairs (MT) of every domain of the default text; of files at most so many are read."""
+    """Characters (LM) or sentence pairs (MT) per domain; an upper limit for files."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """Of AdamW, at the end of the warm-up; then it falls along half a cosine."""
+    """Learning rate of AdamW at the end of the warm-up; it then decreases along half a cosine."""
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """What is left of the learning rate in the last step, as a share."""
+    """Learning rate in the last step, as a share of learning_rate."""
     warmup_steps: NonNegative = 60
-    """Steps over which the learning rate rises linearly."""
+    """Steps of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Of AdamW, on matrices; norms and biases have none."""
+    """Weight decay of AdamW for matrices; norms and biases have none."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients longer than this together are shortened to it."""
+    """Maximum norm of the gradient, above which it is scaled down."""
     balance_weight: Annotated[float, Field(ge=0)] = 0.01
-    """Of the load-balancing loss, summed over MoE layers (Switch, GShard)."""
+    """Weight of the load-balancing loss, summed over MoE layers (Switch, GShard)."""
     z_weight: Annotated[float, Field(ge=0)] = 1e-3
-    """Of the router's z-loss, summed over MoE layers (ST-MoE)."""
+    """Weight of the router's z-loss, summed over MoE layers (ST-MoE)."""
     evaluate_every: Positive = 250
-    """Steps between two points of the held-out curve."""
+    """Steps between two evaluations on held-out text."""
     heldout_sequences: Positive = 32
-    """Sequences or sentence pairs of every domain in a point of that curve."""
+    """Sequences or sentence pairs per domain in such an evaluation."""
     threads: Positive = 1
-    """Of torch; weights depend on it, since sums are then taken in another order."""
+    """Threads of torch; the weights depend on it, because it changes the order of sums."""
     cpu_minutes: Annotated[float, Field(gt=0, le=45)] = 45.0
-    """Training stops when the process has used so much CPU time, all sessions of an interrupted training together."""
+    """Limit on CPU time; interrupted and resumed training counts as a whole."""
     seed: NonNegative = 0
-    """Of the order of the text; the first weights come from [measure] seed."""
+    """Seed of the order of the text; [measure] seed is that of the initial weights."""
 
 
 class Recipe(Section):
@@ -242,11 +242,11 @@ class Recipe(Section):
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     """Version of this format."""
     name: str = ""
-    """Taken from the file's name."""
+    """Name of the recipe; the file's name when absent."""
     workload: Literal["lm", "mt"]
-    """`lm`: language modelling with a decoder-only model; `mt`: machine translation with an encoder-decoder."""
+    """`lm`: language modelling; `mt`: machine translation."""
     description: str = ""
-    """One line for `moeprof recipes list`."""
+    """Description in one line, for `moeprof recipes list`."""
     model: ModelSection
     gating: GatingSection = GatingSection()
     data: DataSection = DataSection()
@@ -259,7 +259,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def sections_agree(self) -> "Recipe":
-        """Checks what no section can see alone."""
+        """Checks that sections agree with each other."""
         model, load = self.model, self.load
         if self.family.workload != self.workload:
             raise ValueError(f"model.family {model.family!r} runs workload {self.family.workload!r}, not {self.workload!r}")
@@ -301,18 +301,18 @@ class Recipe(Section):
 
     @property
     def phases(self) -> list[Phase]:
-        """The phases this run has, in order."""
+        """The phases of this run, in order."""
         return list(PHASES[self.workload]) if self.load.phases is None else self.load.phases
 
     @property
     def forced(self) -> bool:
-        """Whether decisions are put in the routers' place; what depends on them is labelled `forced`."""
+        """Whether routing decisions are forced; metrics that depend on them are labelled `forced`."""
         return self.routing.source != "model"
 
     def buffered_layers(self, variant: Variant) -> list[str]:
-        """The MoE layers whose experts share slots under a variant."""
+        """The MoE layers whose experts are buffered under a variant."""
         return self.model.moe_layers_of(variant.buffered) if variant.store == "buffered" else []
 
     def moe_layers(self, phase: str) -> list[str]:
-        """The MoE layers that tokens of `phase` pass."""
+        """The MoE layers that tokens pass in `phase`."""
         return self.model.encoder_moe_layers if phase == "encode" else self.model.decoder_moe_layers

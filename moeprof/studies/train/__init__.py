@@ -1,1 +1,1 @@
-"""`moeprof train`: makes the small checkpoints that come with the package, and measures what they learned."""
+"""`moeprof train`: trains the small checkpoints that come with the package, and measures their quality."""

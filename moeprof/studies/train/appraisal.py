@@ -1,4 +1,4 @@
-"""Measures a finished checkpoint for its model card, on text that it never learned from."""
+"""Measures a trained checkpoint on held-out text, for its model card."""
 
 from pathlib import Path
 
@@ -28,9 +28,9 @@ HELDOUT_SEQUENCES = 128
 
 
 def appraise(recipe: Recipe, checkpoint: Path, *, cpu_seconds: float | None = None) -> ModelCard:
-    """Everything the card shows; UsageError where the file is no checkpoint of this recipe.
+    """The contents of the model card; UsageError if the file is not a checkpoint of this recipe.
 
-    A twin is compared with where `<stem>-twin.safetensors` lies beside the checkpoint.
+    It includes a dense twin if `<stem>-twin.safetensors` exists beside the checkpoint.
     """
     origin = checked_origin(recipe, checkpoint, twin=False)
     torch.set_num_threads(recipe.train.threads)
@@ -57,26 +57,26 @@ def appraise(recipe: Recipe, checkpoint: Path, *, cpu_seconds: float | None = No
 
 
 def checked_origin(recipe: Recipe, path: Path, *, twin: bool) -> Origin:
-    """Where the checkpoint comes from; UsageError where that is not this recipe."""
+    """The origin of the checkpoint; UsageError if that is another recipe."""
     check_checkpoint(make_model(twin_recipe(recipe) if twin else recipe, dense=twin), path)
     origin = read_origin(path)
     if origin is None or origin.twin != twin or not made_by(origin, recipe):
         raise UsageError(
-            f"checkpoint {path}: not trained by this recipe as it is now",
-            "Train it again with --force, or undo what was changed in the recipe or with --set.",
+            f"checkpoint {path}: not trained with this recipe in its present form",
+            "Train it again with --force, or undo changes of the recipe or with --set.",
         )
     return origin
 
 
 def card_recipe(recipe: Recipe, checkpoint: Path) -> Recipe:
-    """The recipe on this checkpoint, with the card's batch."""
+    """The recipe with this checkpoint and the card's batch size."""
     model = recipe.model.model_copy(update={"checkpoint": str(checkpoint)})
     load = recipe.load.model_copy(update={"batch_size": DECODE_BATCH})
     return recipe.model_copy(update={"model": model, "load": load})
 
 
 def observed_work(model: Model, recipe: Recipe) -> tuple[list[LayerUse], dict[str, float]]:
-    """How experts are used, and chrF by language where the workload translates."""
+    """The use of experts, and chrF by language if the workload is translation."""
     workload = make_workload(recipe)
     episodes: dict[str, list[Episode]] = {phase: workload.episodes(phase) for phase in recipe.phases}
     uses = layer_uses(model, recipe, episodes)
@@ -89,18 +89,18 @@ def observed_work(model: Model, recipe: Recipe) -> tuple[list[LayerUse], dict[st
 
 
 def twin_path(checkpoint: Path) -> Path:
-    """Where the twin of a checkpoint is looked for."""
+    """The path of a checkpoint's twin, which may not exist."""
     return checkpoint.with_name(f"{checkpoint.stem}-twin{checkpoint.suffix}")
 
 
 def appraised_twin(recipe: Recipe, path: Path, origin: Origin, corpus: Corpus) -> Twin | None:
-    """The twin's quality on the same text; None where there is no twin."""
+    """The twin's quality on the same text; None if there is no twin."""
     if not path.exists():
         return None
     twin_origin = checked_origin(recipe, path, twin=True)
     if twin_origin.text_hashes != origin.text_hashes or twin_origin.tokens != origin.tokens:
         raise UsageError(
-            f"checkpoint {path}: the twin learned from other text", "Train it again with --force, or move it away."
+            f"checkpoint {path}: the twin was trained on other text", "Train it again with --force, or move it away."
         )
     twin = make_model(twin_recipe(recipe), dense=True).to_empty(device="cpu")
     load_checkpoint(twin, path)

@@ -1,4 +1,4 @@
-"""Changes that should cost a trained model quality; what they cost shows whether a later guard could see a loss.
+"""Changes that should degrade a trained model; the loss they cause shows how small a degradation can be detected.
 
 T tokens, K choices, E experts.
 """
@@ -24,11 +24,11 @@ GROUP = 32
 """Weights of one expert's input dimension that share a scale."""
 
 Rerouted = Callable[[Tensor, Routing], Routing]
-"""From the softmax values (T, E) and the router's own decisions to others."""
+"""Maps the softmax values (T, E) and the router's decisions to other decisions."""
 
 
 def answers(model: Model, heldout: Mapping[str, Lesson]) -> dict[str, dict[str, float]]:
-    """Held-out cross-entropy by domain under every change; the model ends as it was."""
+    """Held-out cross-entropy by change and domain; the model is restored afterwards."""
     found = {}
     for name, change in CHANGES.items():
         with change(model):
@@ -37,19 +37,19 @@ def answers(model: Model, heldout: Mapping[str, Lesson]) -> dict[str, dict[str, 
 
 
 def first_only(gates_TE: Tensor, routing: Routing) -> Routing:
-    """Every token's best expert alone."""
+    """Only the best expert of each token."""
     return replace(routing, experts_TK=routing.experts_TK[:, :1], probs_TK=routing.probs_TK[:, :1])
 
 
 def at_random(gates_TE: Tensor, routing: Routing) -> Routing:
-    """As many different experts, drawn at random; weighted by what the router thinks of them."""
+    """The same number of different experts, chosen at random and weighted by their softmax values."""
     noise_TE = torch.rand(gates_TE.shape, generator=torch.Generator().manual_seed(0))
     experts_TK = best(noise_TE, routing.experts_TK.shape[1])
     return replace(routing, experts_TK=experts_TK, probs_TK=gates_TE.gather(1, experts_TK))
 
 
 def among_half(gates_TE: Tensor, routing: Routing) -> Routing:
-    """The best of the experts with even ids; the others are gone."""
+    """The best of the experts with even ids, as if the others were removed."""
     left_TE = gates_TE.clone()
     left_TE[:, 1::2] = -1.0
     experts_TK = best(left_TE, min(routing.experts_TK.shape[1], (gates_TE.shape[1] + 1) // 2))
@@ -58,7 +58,7 @@ def among_half(gates_TE: Tensor, routing: Routing) -> Routing:
 
 @contextmanager
 def rerouted(change: Rerouted, model: Model) -> Iterator[None]:
-    """Every router decides as `change` says while the block runs."""
+    """Applies `change` to the decisions of every router inside the block."""
 
     def hook(router: Router, inputs: tuple[Tensor, Step], routing: Routing) -> Routing:
         return change(router.gates(inputs[0]), routing)
@@ -69,7 +69,7 @@ def rerouted(change: Rerouted, model: Model) -> Iterator[None]:
 
 @contextmanager
 def coarse_experts(model: Model) -> Iterator[None]:
-    """The experts' matrices are rounded to int4 while the block runs."""
+    """Rounds the experts' matrices to int4 inside the block."""
     stacked = [whole for layer in moe_layers(model) for whole in layer.experts.weights.values()]
     matrices = [whole for whole in stacked if whole.dim() == 3]
     exact = [matrix.detach().clone() for matrix in matrices]
@@ -85,7 +85,7 @@ def coarse_experts(model: Model) -> Iterator[None]:
 
 
 def int4(weights_EDF: Tensor, group: int = GROUP) -> Tensor:
-    """Symmetric 4-bit integers with one scale per `group` inputs and output, multiplied out again."""
+    """The matrices rounded to symmetric 4-bit integers, with one scale per `group` inputs and output."""
     rounded = []
     for part in torch.split(weights_EDF, group, dim=1):
         scale = part.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(part.dtype).tiny) / 7
@@ -101,4 +101,4 @@ CHANGES: dict[str, Change] = {
     "half of the experts removed": partial(rerouted, among_half),
     f"int4 experts in groups of {GROUP}": coarse_experts,
 }
-"""By the name that the card shows."""
+"""Changes by the names that the model card shows."""

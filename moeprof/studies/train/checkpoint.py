@@ -1,4 +1,4 @@
-"""The finished product: parameters in half the bytes, and beside them what they came from."""
+"""Checkpoint files: parameters, most of them in bfloat16, and their origin."""
 
 import json
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint, Origin
 
 KEY = "moeprof"
-"""The one metadata entry, JSON; one alone, since the order of several is not fixed and the file's hash is to be."""
+"""The only metadata entry, JSON; the order of several is not fixed, which would change the file's hash."""
 
 
 def write_checkpoint(path: Path, model: Model, origin: Origin) -> None:
-    """Matrices in bfloat16, routers and vectors in float32."""
+    """Writes matrices in bfloat16, routers and vectors in float32."""
     exact = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Router)}
     tensors = {
         name: parameter.detach().to(torch.float32 if name in exact or parameter.dim() == 1 else torch.bfloat16).contiguous()
@@ -35,7 +35,7 @@ def write_checkpoint(path: Path, model: Model, origin: Origin) -> None:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """What the checkpoint tells about itself; None where another program wrote it, UsageError where it cannot be understood."""
+    """The origin that the checkpoint records; None if another program wrote it, UsageError if the entry is damaged."""
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(KEY)
     if text is None:
@@ -44,18 +44,18 @@ def read_origin(path: Path) -> Origin | None:
         return TypeAdapter(Origin).validate_json(text)
     except ValidationError as error:
         raise UsageError(
-            f"checkpoint {path}: what it says of its training is damaged: {reason(error)}",
+            f"checkpoint {path}: its record of training is damaged: {reason(error)}",
             "Fetch or train the checkpoint again.",
         ) from error
 
 
 def origin_of(recipe: Recipe, *, twin: bool, hashes: dict[str, str], tokens: int, curve: list[CurvePoint]) -> Origin:
-    """The recipe's decisive sections, and what came of them."""
+    """The recipe's decisive sections and the result of the training."""
     return Origin(decisive(recipe), twin, hashes, tokens, curve)
 
 
 def decisive(recipe: Recipe) -> dict[str, Any]:
-    """The keys that decide the weights, beside the text."""
+    """The keys of the recipe that determine the weights, together with the text."""
     document: dict[str, Any] = recipe.model_dump(
         mode="json",
         include={"workload": True, "model": True, "gating": {"top_k"}, "train": True, "measure": {"seed"}},
@@ -65,7 +65,7 @@ def decisive(recipe: Recipe) -> dict[str, Any]:
 
 
 def made_by(origin: Origin, recipe: Recipe) -> bool:
-    """Whether the recipe still says what it said then; keys that came later do not matter."""
+    """Whether the recipe still has the values of the origin; keys that did not exist then are ignored."""
     now = decisive(recipe)
     return all(
         now.get(name, {}).get(key) == value
@@ -77,11 +77,12 @@ def made_by(origin: Origin, recipe: Recipe) -> bool:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A path to write to, which then takes the place of `path`; MoeprofError where the disk is full or closed to us."""
+    """A path to write to, which replaces `path` at the end; MoeprofError if the disk is full or not writable."""
     try:
         with replacing(path) as partial:
             yield partial
     except OSError as error:
         raise MoeprofError(
-            f"{path}: cannot be written: {reason(error)}", "Make room there, or give another --out; what was there is unharmed."
+            f"{path}: cannot be written: {reason(error)}",
+            "Free some space there, or give another --out; an existing file is unchanged.",
         ) from error

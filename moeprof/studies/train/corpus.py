@@ -1,4 +1,4 @@
-"""The text that a model learns from and the text that is kept from it, and the lessons drawn from both."""
+"""Training text, held-out text, and the batches (lessons) made of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,34 +19,34 @@ from moeprof.workloads.tokenizers import BOS, EOS, make_tokenizer
 from moeprof.workloads.translation import default_languages
 
 HELDOUT_SHARE = 10
-"""Of the user's own files the last tenth is held out."""
+"""The last 1 / HELDOUT_SHARE of the user's own files is held out."""
 
 POOL = 8
-"""Batches of pairs that are drawn together, so that one batch holds sentences of similar length."""
+"""Number of batches that are drawn together and sorted, so that a batch has sentences of similar length."""
 
 
 class Corpus(Protocol):
-    """All domains of a recipe."""
+    """Training and held-out text of all domains of a recipe."""
 
     hashes: dict[str, str]
     """SHA-256 of every domain's training text."""
 
     def lesson(self, number: int) -> Lesson:
-        """The batch of update `number`; it depends on the seed and the number alone."""
+        """The batch of update `number`; it depends only on the seed and the number."""
         ...
 
     def heldout(self, per_domain: int) -> dict[str, Lesson]:
-        """One batch of every domain that is never learned from."""
+        """One batch per domain that is never trained on."""
         ...
 
 
 def make_corpus(recipe: Recipe) -> Corpus:
-    """The recipe's text; UsageError where it is too small."""
+    """The recipe's text; UsageError if it is too small."""
     return PairCorpus(recipe) if recipe.workload == "mt" else TextCorpus(recipe)
 
 
 def generator(train: TrainSection, number: int) -> np.random.Generator:
-    """The random numbers of one update."""
+    """The random number generator of one update."""
     return np.random.Generator(np.random.Philox(key=[train.seed, number]))
 
 
@@ -59,7 +59,7 @@ class SplitText:
 
 
 class TextCorpus:
-    """Windows of running text behind BOS; every window comes from any domain with equal chance."""
+    """Windows of consecutive text after BOS; all domains are equally likely."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
@@ -82,11 +82,11 @@ class TextCorpus:
             split = SplitText(self.encode(documents), self.encode([held]))
         self.hashes[domain] = hash_of(documents)
         if len(split.train) < 2 * self.length or len(split.heldout) < self.length:
-            raise too_small(domain, f"{len(split.train)} tokens to learn from", f"{2 * self.length}")
+            raise too_small(domain, f"{len(split.train)} training tokens", f"{2 * self.length}")
         return split
 
     def encode(self, documents: Sequence[str]) -> npt.NDArray[np.uint16]:
-        """One after another, EOS behind each."""
+        """The documents concatenated, each followed by EOS."""
         ids = chain.from_iterable([*self.tokenizer.encode(document), EOS] for document in documents)
         return np.fromiter(ids, np.uint16)
 
@@ -100,17 +100,17 @@ class TextCorpus:
         return {domain: lesson(self.windows(text.heldout, per_domain)) for domain, text in self.texts.items()}
 
     def windows(self, stream: npt.NDArray[np.uint16], count: int) -> list[list[int]]:
-        """The first `count`, or as many as there are."""
+        """The first `count` items, or all if there are fewer."""
         starts = range(0, len(stream) - self.length + 1, self.length)[:count]
         return [self.window(stream, start) for start in starts]
 
     def window(self, stream: npt.NDArray[np.uint16], start: int) -> list[int]:
-        """As the workload cuts its sequences."""
+        """Sequences cut as in the workload."""
         return [BOS, *stream[start : start + self.length].tolist()]
 
 
 TaggedPair = tuple[str, str, str]
-"""Language, source, target."""
+"""Language, source and target of a sentence pair."""
 
 
 class PairCorpus:
@@ -136,11 +136,11 @@ class PairCorpus:
         else:
             train, held = self.made(language, "train"), self.made(language, "heldout")
         if len(train) < self.train.batch_size:
-            raise too_small(language, f"{len(train)} pairs to learn from", f"a batch of {self.train.batch_size}")
+            raise too_small(language, f"{len(train)} training pairs", f"a batch of {self.train.batch_size}")
         return [(language, *pair) for pair in train], [(language, *pair) for pair in held]
 
     def made(self, language: str, split: Split) -> list[tuple[str, str]]:
-        """Of the default text."""
+        """Training and held-out pairs of the default text."""
         return mt_pairs(language, split, self.train.corpus_size if split == "train" else self.train.heldout_sequences * 8)
 
     def lesson(self, number: int) -> Lesson:
@@ -154,7 +154,7 @@ class PairCorpus:
         return {language: self.taught(pairs[:per_domain]) for language, pairs in self.held.items()}
 
     def taught(self, pairs: Sequence[TaggedPair]) -> Lesson:
-        """Source with EOS; tag, target and EOS."""
+        """Token ids of a pair: the source with EOS, and the tag, target and EOS."""
         length, encode = self.train.sequence_length, self.tokenizer.encode
         sources = [[*encode(source)[: length - 1], EOS] for _, source, _ in pairs]
         tags = [self.tokenizer.tag(language.rpartition("-")[2]) for language, _, _ in pairs]
@@ -163,8 +163,8 @@ class PairCorpus:
 
 
 def too_small(domain: str, found: str, needed: str) -> UsageError:
-    """The error of a corpus that holds less than one lesson."""
+    """The error of a corpus with less text than one batch."""
     return UsageError(
-        f"data {domain}: too small: {found}, at least {needed} are needed",
+        f"data {domain}: too small: {found}, at least {needed} needed",
         "Give more text, or lower train.sequence_length or train.batch_size with --set.",
     )

@@ -1,4 +1,4 @@
-"""What one update learns from: padded tokens and what follows each of them.
+"""Lessons, the batches of training: padded tokens and the next token of each.
 
 B sequences, L positions, M source positions, V vocabulary.
 """
@@ -17,12 +17,12 @@ from moeprof.models.translation_model import TranslationModel
 from moeprof.workloads.tokenizers import PAD
 
 IGNORED = -100
-"""Target of a position that nothing follows; cross_entropy's own default."""
+"""Target of a position without a next token, as in torch's cross_entropy."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """Sequences of one batch; with a source they are translations of it."""
+    """Sequences of one batch, which are translations if there is a source."""
 
     tokens_BL: Tensor
     targets_BL: Tensor
@@ -30,12 +30,12 @@ class Lesson:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the model reads, padding left out."""
+        """Tokens that the model reads, without padding."""
         source = 0 if self.source_BM is None else int(self.source_BM.ne(PAD).sum())
         return int(self.tokens_BL.ne(PAD).sum()) + source
 
     def logits(self, model: Model) -> Tensor:
-        """Of every position, (B, L, V)."""
+        """Logits of every position, (B, L, V)."""
         step = step_of(self.tokens_BL)
         arguments: tuple[Any, ...] = (self.tokens_BL, step)
         if isinstance(model, TranslationModel):
@@ -47,20 +47,20 @@ class Lesson:
 
 
 def step_of(tokens_BL: Tensor) -> Step:
-    """The step of a batch padded with PAD."""
+    """The step of a batch that is padded with PAD."""
     real_T = tokens_BL.ne(PAD).flatten()
     return Step(real_T=None if bool(real_T.all()) else real_T)
 
 
 def lesson(targets: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None = None) -> Lesson:
-    """From whole sequences: every token but the last is read, every token but the first predicted."""
+    """A lesson of whole sequences: all tokens but the last are read, all but the first are predicted."""
     tokens_BL = padded([sequence[:-1] for sequence in targets], PAD)
     targets_BL = padded([sequence[1:] for sequence in targets], IGNORED)
     return Lesson(tokens_BL, targets_BL, None if sources is None else padded(sources, PAD))
 
 
 def padded(sequences: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """Sequences (B, L) filled up on the right."""
+    """Sequences (B, L), padded on the right."""
     rows_BL = np.full((len(sequences), max(map(len, sequences))), filler, np.int64)
     for row, sequence in zip(rows_BL, sequences, strict=True):
         row[: len(sequence)] = sequence

@@ -1,4 +1,4 @@
-"""The training itself: one update after another, until the recipe's steps are done or somebody stops it."""
+"""The training loop: updates until the recipe's steps are done or training is interrupted."""
 
 import signal
 import threading
@@ -22,21 +22,21 @@ from moeprof.studies.train.optimizer import learning_rate, make_optimizer, set_l
 from moeprof.studies.train.state import Course, load_state, save_state
 
 SAVE_SECONDS = 120
-"""CPU time between two states, in case nobody has the time to say good-bye."""
+"""CPU seconds between two saved states, so that a killed process loses at most this much work."""
 
 Timer = Callable[[], float]
 
 
 class Listener(Progress, Protocol):
-    """A progress that also shows one line on how it goes."""
+    """Progress that can also show a line about the training."""
 
     def show_quality(self, text: str) -> None:
-        """Loss and held-out quality."""
+        """Shows the loss and the held-out quality."""
         ...
 
 
 class Training:
-    """A model on its way; `run` may be interrupted at any time, and what was done is kept in the state file."""
+    """A model in training; `run` may be interrupted at any time, and the state file keeps the progress."""
 
     def __init__(self, model: Model, train: TrainSection, corpus: Corpus, state: Path, mark: str, timer: Timer) -> None:
         self.model, self.train, self.corpus = model, train, corpus
@@ -47,11 +47,11 @@ class Training:
         self.spent_before, self.started = self.course.cpu_seconds, timer()
 
     def run(self, listener: Listener) -> Course:
-        """The whole course; what stops it leaves a state behind."""
+        """Runs all remaining updates; saves a state if it is interrupted."""
         listener.stage("training", self.train.steps)
         for _ in range(self.course.step):
             listener.advance()
-        self.save()  # a disk that is full is better known now than in half an hour
+        self.save()  # finds out now, and not in half an hour, whether the disk is full
         try:
             with interrupted_between_updates() as stop_if_asked:
                 while self.course.step < self.train.steps:
@@ -64,7 +64,7 @@ class Training:
         return self.course
 
     def update(self) -> None:
-        """One step of the optimizer, and its account."""
+        """One step of the optimizer, whose loss and tokens are added to the course."""
         course, number = self.course, self.course.step
         lesson = self.corpus.lesson(number)
         masks = torch.Generator().manual_seed(int(generator(self.train, number).integers(2**62)))
@@ -78,7 +78,7 @@ class Training:
         course.recent.append(losses.cross_entropy.item())
 
     def evaluate_and_save_if_due(self, listener: Listener) -> None:
-        """A point of the curve, a state, a look at the budget, each when it is due."""
+        """Evaluates, saves the state and checks the CPU budget, each if it is due."""
         course, train = self.course, self.train
         if course.step % train.evaluate_every == 0 or course.step == train.steps:
             heldout = cross_entropies(self.model, self.heldout)
@@ -90,18 +90,18 @@ class Training:
             self.save()
         if course.cpu_seconds > 60 * train.cpu_minutes and course.step < train.steps:
             raise MoeprofError(
-                f"training: train.cpu_minutes {train.cpu_minutes:g} are spent after {course.step} of {train.steps} steps",
+                f"training: train.cpu_minutes {train.cpu_minutes:g} are used up after {course.step} of {train.steps} steps",
                 f"The state is kept in {self.state}; lower train.steps and start again, or use a faster machine.",
             )
 
     def save(self) -> None:
-        """The state so far."""
+        """Saves the current state."""
         save_state(self.state, self.model, self.optimizer, self.course, self.mark)
 
 
 @contextmanager
 def interrupted_between_updates() -> Iterator[Callable[[], None]]:
-    """Ctrl-C waits until the function that this yields is called: half an update is never saved."""
+    """Delays Ctrl-C until the function that this yields is called, so that half an update is never saved."""
     asked: list[int] = []
 
     def stop_if_asked() -> None:

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, the load-balancing loss and the router's z-loss.
+"""The training objective: cross-entropy, the load-balancing loss and the router's z-loss.
 
 T tokens, E experts, K choices, D width.
 """
@@ -23,26 +23,26 @@ from moeprof.studies.train.lessons import Lesson
 
 @dataclass(frozen=True)
 class Losses:
-    """Of one lesson; the auxiliary ones summed over MoE layers, 0 in a dense model."""
+    """Losses of one lesson; auxiliary losses are summed over MoE layers, and 0 in a dense model."""
 
     cross_entropy: Tensor
     balance: Tensor
     z: Tensor
 
     def total(self, train: TrainSection) -> Tensor:
-        """What is minimised."""
+        """The weighted sum that training minimises."""
         return self.cross_entropy + train.balance_weight * self.balance + train.z_weight * self.z
 
 
 @dataclass(eq=False)
 class RouterLosses:
-    """Collects the auxiliary losses while the model runs, from hooks on its routers."""
+    """Collects the auxiliary losses by hooks on the routers while the model runs."""
 
     balance: list[Tensor] = field(default_factory=list)
     z: list[Tensor] = field(default_factory=list)
 
     def hook(self, router: Router, inputs: tuple[Tensor, Any], routing: Routing) -> None:
-        """Called behind every router."""
+        """The hook, called after every router."""
         logits_TE = inputs[0].float() @ router.weight.t()
         experts_TK = routing.experts_TK
         if routing.real_T is not None:
@@ -52,7 +52,7 @@ class RouterLosses:
 
 
 def balance_loss(logits_TE: Tensor, experts_TK: Tensor) -> Tensor:
-    """E x sum over experts of (share of choices) x (mean softmax value); 1 where both are even (Switch, GShard)."""
+    """E x sum over experts of (share of choices) x (mean softmax value); 1 if both are uniform (Switch, GShard)."""
     num_experts = logits_TE.shape[1]
     share_E = torch.bincount(experts_TK.flatten(), minlength=num_experts) / experts_TK.numel()
     return num_experts * (share_E * torch.softmax(logits_TE, dim=1).mean(dim=0)).sum()
@@ -64,7 +64,7 @@ def z_loss(logits_TE: Tensor) -> Tensor:
 
 
 def losses_of(model: Model, lesson: Lesson, dropout: torch.Generator | None = None) -> Losses:
-    """All three losses; `dropout` turns on expert output masking, where the recipe asks for it."""
+    """All three losses; `dropout` turns on expert output masking, if the recipe has it."""
     routers = RouterLosses()
     with hooked([layer.router for layer in moe_layers(model)], routers.hook), masked_outputs(model, dropout):
         cross_entropy = cross_entropy_of(lesson.logits(model), lesson.targets_BL)
@@ -73,15 +73,15 @@ def losses_of(model: Model, lesson: Lesson, dropout: torch.Generator | None = No
 
 
 def cross_entropy_of(logits_BLV: Tensor, targets_BL: Tensor) -> Tensor:
-    """Nats per predicted token; positions that nothing follows are left out."""
+    """Nats per predicted token; positions without a next token are omitted."""
     return F.cross_entropy(logits_BLV.flatten(0, 1).float(), targets_BL.flatten())
 
 
 @contextmanager
 def masked_outputs(model: Model, dropout: torch.Generator | None) -> Iterator[None]:
-    """Expert output masking as in NLLB: an MoE layer adds nothing to some tokens, and its whole output to the others.
+    """Expert output masking as in NLLB: an MoE layer adds nothing for some tokens, and its full output for the others.
 
-    The layer scales by the share that is kept, as in inference, so what is kept is divided by it.
+    The layer scales by the share kept, as in inference, so kept outputs are divided by it.
     """
 
     def mask(layer: MoELayer, inputs: object, y_TD: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""AdamW with a linear warm-up and half a cosine, and its state as plain tensors."""
+"""AdamW with linear warm-up and a cosine schedule, and its state as plain tensors."""
 
 import math
 
@@ -13,7 +13,7 @@ BETAS = (0.9, 0.98)
 
 
 def make_optimizer(model: Model, train: TrainSection) -> torch.optim.AdamW:
-    """Weight decay on matrices only."""
+    """AdamW with weight decay on matrices only."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
     groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -21,7 +21,7 @@ def make_optimizer(model: Model, train: TrainSection) -> torch.optim.AdamW:
 
 
 def learning_rate(train: TrainSection, number: int) -> float:
-    """Of update `number`, from 0."""
+    """Learning rate of update `number`, counted from 0."""
     if number < train.warmup_steps:
         return train.learning_rate * (number + 1) / train.warmup_steps
     progress = (number - train.warmup_steps) / max(train.steps - train.warmup_steps, 1)
@@ -30,7 +30,7 @@ def learning_rate(train: TrainSection, number: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """In every group."""
+    """Sets the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
@@ -46,7 +46,7 @@ def moments(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]
 
 
 def restore_moments(model: Model, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], num_updates: int) -> None:
-    """Puts the optimizer back to where `moments` was taken."""
+    """Restores the optimizer's state from `moments`."""
     for name, parameter in model.named_parameters():
         if f"{MOMENTS[0]}/{name}" in tensors:
             state = {moment: tensors[f"{moment}/{name}"].clone() for moment in MOMENTS}

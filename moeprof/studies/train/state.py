@@ -1,4 +1,4 @@
-"""A training in the middle: weights, moments and the curve so far, in one safetensors file beside the checkpoint to come."""
+"""The state of an unfinished training: weights, moments and curve, in one safetensors file beside the later checkpoint."""
 
 import hashlib
 import json
@@ -23,29 +23,29 @@ SUFFIX = ".state"
 
 @dataclass
 class Course:
-    """What a training has behind it."""
+    """The progress of a training."""
 
     step: int = 0
     tokens: int = 0
     cpu_seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
-    """Losses since the last point."""
+    """Losses since the last point of the curve."""
     curve: list[CurvePoint] = field(default_factory=list)
 
 
 def state_path(out: Path) -> Path:
-    """Beside the checkpoint."""
+    """The path of the state file, beside the checkpoint."""
     return out.with_name(out.name + SUFFIX)
 
 
 def fingerprint(recipe: Recipe, *, twin: bool) -> str:
-    """Of everything that the weights follow from."""
+    """A hash of everything that determines the weights."""
     parts = json.dumps([decisive(recipe), recipe.data.model_dump(), twin], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def save_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, course: Course, mark: str) -> None:
-    """Replaces the state in one step."""
+    """Replaces the state file atomically."""
     weights = {WEIGHT + name: parameter.detach() for name, parameter in model.named_parameters()}
     header = {"fingerprint": mark, "course": json.dumps(asdict(course))}
     with writing(path) as partial:
@@ -53,7 +53,7 @@ def save_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, cours
 
 
 def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, mark: str) -> Course:
-    """Fills model and optimizer; UsageError for a damaged state or one of another recipe."""
+    """Restores model and optimizer; UsageError for a damaged state or one of another recipe."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -63,7 +63,7 @@ def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, mark:
         raise UsageError(f"training state {path}: damaged: {reason(error)}", "Start again with --force.") from error
     if header.get("fingerprint") != mark:
         raise UsageError(
-            f"training state {path}: of another recipe, or of other settings",
+            f"training state {path}: made with another recipe or other settings",
             "Repeat the command that was interrupted, give another --out, or start again with --force.",
         )
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""From a recipe with a [train] section to a checkpoint of its model, or of the dense twin it is compared with."""
+"""Trains a checkpoint of a recipe's model, or of the dense twin that it is compared with."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from moeprof.studies.train.loop import Listener, Timer, Training, process_time
 from moeprof.studies.train.state import Course, fingerprint, state_path
 
 BYTES_PER_PARAMETER = 16
-"""Weight, gradient and two moments, float32."""
+"""Weight, gradient and two moments in float32."""
 
 
 def train(recipe: Recipe, out: Path, listener: Listener, *, twin: bool = False, timer: Timer = process_time) -> Course:
-    """Writes the checkpoint `out`; continues from the state beside it where there is one, and leaves it there."""
+    """Writes the checkpoint `out`; continues from the state beside it if there is one, and keeps that file."""
     check_trainable(recipe)
     recipe = on_cpu(recipe)
     torch.set_num_threads(recipe.train.threads)
@@ -38,30 +38,30 @@ def train(recipe: Recipe, out: Path, listener: Listener, *, twin: bool = False, 
 
 
 def check_trainable(recipe: Recipe) -> None:
-    """An error where the recipe cannot be trained, or not here."""
+    """Raises an error if the recipe cannot be trained, or not on this machine."""
     if recipe.model.tokenizer == "hashed":
-        raise UsageError(f"recipe {recipe.name}: model.tokenizer is hashed, which cannot be undone", "Use bytes or words.")
+        raise UsageError(f"recipe {recipe.name}: model.tokenizer is hashed, which cannot be decoded", "Use bytes or words.")
     needed = num_parameters(recipe.model) * BYTES_PER_PARAMETER
     if needed > (available := available_memory("cpu")):
         raise MoeprofError(
-            f"recipe {recipe.name}: training needs more than {format_bytes(needed)}, of which {format_bytes(available)} are free",
+            f"recipe {recipe.name}: training needs more than {format_bytes(needed)}, but only {format_bytes(available)} are free",
             f"Train a smaller recipe, such as {recipe.workload}-tiny.",
         )
 
 
 def on_cpu(recipe: Recipe) -> Recipe:
-    """The recipe on the CPU, where the same training gives the same weights again."""
+    """The recipe on the CPU, on which training is reproducible."""
     return recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"device": "cpu"})})
 
 
 def twin_recipe(recipe: Recipe) -> Recipe:
-    """The recipe of the dense twin of hidden width k x F: every FFN as wide as the experts of one token together."""
+    """The recipe of the dense twin with hidden width k x F, as wide as the experts of one token together."""
     width = recipe.gating.top_k * recipe.model.ffn_dim
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"ffn_dim": width})})
 
 
 def learner(recipe: Recipe, *, twin: bool) -> Model:
-    """The untrained model, ready for gradients: dropless, float32."""
+    """The untrained model in float32, dropless and with gradients."""
     model = recipe.model.model_copy(update={"checkpoint": None, "dtype": "float32"})
     plain = recipe.model_copy(update={"model": model})
     untrained = build_model(twin_recipe(plain) if twin else plain, dense=twin).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""How a trained model uses its experts on the held-out text: which are hot in which domain, and how many a step leaves idle."""
+"""How a trained model uses its experts on held-out text: shares by domain, and idle experts per step."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,21 +23,21 @@ from moeprof.records.run.model_card import LayerUse
 from moeprof.workloads.episodes import Episode
 
 UsageKey = tuple[str, str, str]
-"""Phase, layer, domain."""
+"""Phase, layer and domain."""
 
 
 @dataclass(eq=False)
 class DecisionCounts:
-    """What the routers decided, added up."""
+    """Counts of the routers' decisions."""
 
     full_step: int
-    """Tokens of a decode step in which every sequence is running."""
+    """Tokens of a decode step in which no sequence has ended."""
     counts: dict[UsageKey, Counts] = field(default_factory=dict)
     active: dict[UsageKey, list[int]] = field(default_factory=dict)
-    """Experts in use, step by step, full decode steps only."""
+    """Number of active experts of each step; only of decode steps in which no sequence has ended."""
 
     def hook(self, name: str, router: Router, inputs: tuple[Tensor, Step], routing: Routing) -> None:
-        """Called behind every router."""
+        """The hook, called after every router."""
         step = inputs[1]
         key = step.phase, name, step.domain
         counts_E = torch.bincount(routing.experts_TK[routing.kept()], minlength=routing.num_experts).numpy()
@@ -48,7 +48,7 @@ class DecisionCounts:
 
 @contextmanager
 def observed(model: Model, decisions: DecisionCounts) -> Iterator[None]:
-    """Hooks on every router, gone when the block ends."""
+    """Registers hooks on every router inside the block."""
     handles = [layer.router.register_forward_hook(partial(decisions.hook, layer.name)) for layer in moe_layers(model)]
     try:
         yield
@@ -58,19 +58,19 @@ def observed(model: Model, decisions: DecisionCounts) -> Iterator[None]:
 
 
 def layer_uses(model: Model, recipe: Recipe, episodes: Mapping[str, Sequence[Episode]]) -> list[LayerUse]:
-    """Every phase and layer; the episodes, by phase, end settled."""
+    """Expert use of every phase and layer; settles the episodes, which are given by phase."""
     decisions = DecisionCounts(recipe.load.batch_size)
     with observed(model, decisions):
         for phase, found in episodes.items():
             for episode in found:
-                episode.settle(model)  # decodes, where there is something to decode
+                episode.settle(model)  # decodes, if the phase does
                 if phase != "decode":
                     episode.ready(model)()
     return [layer_use(decisions, recipe, phase, layer) for phase in episodes for layer in recipe.moe_layers(phase)]
 
 
 def layer_use(decisions: DecisionCounts, recipe: Recipe, phase: str, layer: str) -> LayerUse:
-    """Of all domains."""
+    """Expert use of one layer over all domains."""
     num_experts = recipe.model.experts
     counts = {key[2]: counts_E for key, counts_E in decisions.counts.items() if key[:2] == (phase, layer)}
     active = {key[2]: found for key, found in decisions.active.items() if key[:2] == (phase, layer)}

@@ -66,7 +66,7 @@ def test_the_card_of_a_translation_model(micro: Micro, tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_settings_has_no_card(micro: Micro, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     train(brief(micro, "lm"), out, Quiet())
-    with pytest.raises(UsageError, match="not trained by this recipe"):
+    with pytest.raises(UsageError, match="not trained with this recipe"):
         appraise(brief(micro, "lm", "train.steps=7"), out)
     with pytest.raises(UsageError, match="the recipe's model has"):
         appraise(brief(micro, "lm", "model.dim=32"), out)

@@ -30,6 +30,6 @@ def test_a_file_of_another_program_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"recipe": 1}', '{"recipe": {}, "twin": false, "curve": [1]}'])
 def test_a_damaged_entry_is_refused_in_two_lines(tmp_path: Path, text: str) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors", {KEY: text})
-    with pytest.raises(UsageError, match="what it says of its training is damaged") as caught:
+    with pytest.raises(UsageError, match="its record of training is damaged") as caught:
         read_origin(tmp_path / "a.safetensors")
     assert str(caught.value).count("\n") == 1

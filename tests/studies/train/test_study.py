@@ -125,7 +125,7 @@ def test_the_budget_is_cpu_time_over_all_sittings(micro: Micro, tmp_path: Path) 
     seconds = iter(range(0, 1000, 7))
     with pytest.raises(KeyboardInterrupt):
         train(recipe, out, Quiet(stop_after=2), timer=lambda: next(seconds))
-    with pytest.raises(MoeprofError, match=r"0\.5 are spent after 5 of 6 steps"):
+    with pytest.raises(MoeprofError, match=r"0\.5 are used up after 5 of 6 steps"):
         train(recipe, out, Quiet(), timer=lambda: next(seconds))
 
 
