@@ -77,7 +77,8 @@ class Ledger:
         while (load := self.queue.get()) is not None and not self.leaving:
             load.start_ns = self.clock()
             try:
-                self.move(load)
+                with torch.inference_mode():  # the mode belongs to a thread, and the slots were made in it by another one
+                    self.move(load)
             except MoeprofError as error:
                 load.error = error
             except BaseException as error:  # also KeyboardInterrupt: another thread waits for this load
@@ -116,11 +117,17 @@ class Ledger:
 
 
 def failure(load: Load, error: BaseException) -> MoeprofError:
-    """The error of a load with its cause, as one line."""
+    """The error of a load with its cause, as one line, and the remedy for that cause."""
     why = reason(error) if isinstance(error, Exception) else type(error).__name__
-    found = MoeprofError(
-        f"expert {load.expert} of layer {load.layer} could not be loaded: {why}",
-        "Run it again; if it fails again, check the disk.",
-    )
+    found = MoeprofError(f"expert {load.expert} of layer {load.layer} could not be loaded: {why}", remedy(error))
     found.__cause__ = error
     return found
+
+
+def remedy(error: BaseException) -> str:
+    """What a user can do about the cause of a failed load."""
+    if isinstance(error, OSError):
+        return "Run it again; if it fails again, check the disk."
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in str(error):
+        return "Free memory, or use fewer slots with --slots."
+    return "Run it again with --debug for a traceback."

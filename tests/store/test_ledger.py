@@ -19,7 +19,7 @@ from torch import Tensor
 from moeprof.moe.kernels.loop import loop
 from moeprof.records.errors import MoeprofError
 from moeprof.store.backing import backing
-from moeprof.store.ledger import Ledger, Load
+from moeprof.store.ledger import Ledger, Load, failure
 
 from .shelves import (
     CHILDREN,
@@ -132,6 +132,40 @@ def test_whatever_goes_wrong_reaches_the_one_who_waits_and_the_thread_lives_on(e
     ledger.wait(again)
     assert [content(load) for load in (loads[0], loads[2], again)] == [entry_of("3", expert, 4) for expert in (0, 1, 2)]
     ledger.close()
+
+
+@pytest.mark.parametrize("made_in_inference_mode", [True, False])
+@pytest.mark.parametrize("waited_for_in_inference_mode", [True, False])
+def test_slots_are_written_by_the_loading_thread_whichever_mode_they_were_made_in(
+    made_in_inference_mode: bool, waited_for_in_inference_mode: bool
+) -> None:
+    """Inference mode belongs to a thread: tensors that the main thread makes in it may not be written in place outside of it."""
+    tier = in_memory(4)
+    with torch.inference_mode(made_in_inference_mode):
+        load = load_of("3", 2)
+    assert load.into_B.is_inference() == made_in_inference_mode
+    ledger = Ledger(tier)
+    with torch.inference_mode(waited_for_in_inference_mode):
+        ledger.submit(load)
+        ledger.wait(load)
+    assert content(load) == entry_of("3", 2, 4)
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (OSError(5, "Input/output error"), "disk"),
+        (LINES, "--slots"),
+        (MemoryError(), "--slots"),
+        (RuntimeError("Inplace update to inference tensor"), "--debug"),
+        (KeyError("no such layer"), "--debug"),
+    ],
+)
+def test_the_remedy_for_a_failed_load_is_that_of_its_cause(error: BaseException, word: str) -> None:
+    remedies = [failure(load_of("3", 2), error).remedy]
+    assert [word in remedy for remedy in remedies] == [True]
+    assert ("disk" in remedies[0]) == (word == "disk")
 
 
 def waited(ledger: Ledger, load: Load) -> None:
