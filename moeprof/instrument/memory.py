@@ -132,7 +132,7 @@ class MemoryTracker(Probe):
     ) -> None:
         """With `limit_bytes`, weights included, OverLimitError is raised as soon as more is live after `begin`.
 
-        `static` is what there is whatever happens, by category; all of the model's parameters where nobody says.
+        `static` holds the tensors that exist throughout, by category; by default the model's parameters and buffers.
         """
         static = static or {"weights": [*model.parameters(), *model.buffers()]}
         self.static = {
