@@ -7,7 +7,7 @@ import pynvml
 import pytest
 
 from moeprof.instrument.counters import QUERIES, Counters, Reading, device_uuid
-from moeprof.instrument.timing import interleaved
+from moeprof.instrument.timing import PreparedRound, interleaved
 
 UUID = "3f0a1b2c-0000-1111-2222-333344445555"
 CODES = sorted(code for code in pynvml.NVMLError._valClassMapping)
@@ -237,7 +237,7 @@ def test_sampling_between_rounds_asks_nothing_inside_a_round() -> None:
         return len(seen)
 
     with Counters(UUID, nvml) as counters:
-        interleaved({"static": lambda: None}, rounds=3, warmup=0, clock=clock, between=counters.sample)
+        interleaved({"static": PreparedRound(lambda: None)}, rounds=3, warmup=0, clock=clock, between=counters.sample)
     starts, ends = seen[0::2], seen[1::2]
     assert starts == ends
     assert starts == sorted(set(starts))

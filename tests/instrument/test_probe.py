@@ -43,7 +43,7 @@ def test_a_probe_sees_the_regions_inside_its_block_only() -> None:
 def test_a_second_probe_is_refused_and_the_first_stays() -> None:
     first = Log()
     with observed_by(first):
-        with pytest.raises(RuntimeError, match="one probe at a time"), observed_by(Log()):
+        with pytest.raises(RuntimeError, match="only one probe can be active"), observed_by(Log()):
             pass
         assert active() is first
     assert active() is None
