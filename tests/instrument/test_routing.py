@@ -64,7 +64,7 @@ def test_padding_is_left_out(real: list[bool]) -> None:
     assert [row["token_id"] for row in rows] == [10 + token for token in kept for _ in range(2)]
     assert [row["expert"] for row in rows] == [expert for token in kept for expert in EXPERTS[token].tolist()]
     assert [row["weight"] for row in rows] == [prob for token in kept for prob in PROBS[token].tolist()]
-    assert [rows for _, _, rows, _ in recorder.steps] == [4]
+    assert [num_rows for _, _, num_rows, _ in recorder.steps] == [4]
 
 
 def test_layers_and_steps_follow_in_the_order_in_which_they_decided() -> None:
@@ -75,18 +75,20 @@ def test_layers_and_steps_follow_in_the_order_in_which_they_decided() -> None:
     rows = rows_of(recorder)
     found = [(row["step"], row["domain"], row["layer"]) for row in rows[::8]]
     assert found == [(0, "prose", "1"), (0, "prose", "3"), (1, "code", "1"), (1, "code", "3")]
-    assert [(step.index, rows) for _, step, rows, _ in recorder.steps] == [(0, 4), (0, 4), (1, 4), (1, 4)]
+    assert [(layer, step.index, num_rows) for layer, step, num_rows, _ in recorder.steps] == [
+        ("1", 0, 4),
+        ("3", 0, 4),
+        ("1", 1, 4),
+        ("3", 1, 4),
+    ]
 
 
-def test_the_rows_that_layers_computed_are_kept_by_step() -> None:
+def test_the_rows_that_layers_computed_are_kept_by_layer_and_step() -> None:
     recorder = RoutingRecorder()
     for index, layer, num_rows in [(0, "1", 40), (0, "3", 44), (2, "1", 8)]:
         recorder.routed(layer, a_step(index), EXPERTS, PROBS, DROPPED, num_rows)
-    assert [(layer, step.index, computed) for layer, step, _, computed in recorder.steps] == [
-        ("1", 0, 40),
-        ("3", 0, 44),
-        ("1", 2, 8),
-    ]
+    found = [(layer, step.index, expert_rows) for layer, step, _, expert_rows in recorder.steps]
+    assert found == [("1", 0, 40), ("3", 0, 44), ("1", 2, 8)]
 
 
 def test_a_trace_has_the_columns_and_types_of_the_design_even_when_empty() -> None:

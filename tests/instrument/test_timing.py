@@ -1,7 +1,8 @@
-"""Interleaved rounds with a clock around each: warm-up is left out, and nothing else runs meanwhile."""
+"""Interleaved rounds of several variants: a clock around each, warm-up left out, and nothing else going on."""
 
 import gc
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ def collections() -> Iterator[list[str]]:
 
 
 class FakeTime:
-    """A clock that stands still but for what prepared take; it keeps who ran."""
+    """A clock that advances only by what rounds take; it keeps who ran."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -31,7 +32,7 @@ class FakeTime:
         return self.now_ns
 
     def takes(self, name: str, *durations_ns: int) -> PreparedRound:
-        """A variant whose rounds take these times, one after another and again from the start."""
+        """Rounds that take these times, one after another and again from the start."""
         rounds = iter(durations_ns * 1000)
 
         def run() -> None:
@@ -45,92 +46,99 @@ class FakeTime:
         self.now_ns += 1_000_000
 
 
-def test_two_prepared_run_a_b_b_a() -> None:
+def test_two_variants_run_a_b_b_a() -> None:
     time = FakeTime()
-    prepared = {"a": time.takes("a", 5), "b": time.takes("b", 7)}
-    samples = interleaved(prepared, rounds=4, warmup=0, clock=time.clock, between=time.pause)
+    variants = {"a": time.takes("a", 5), "b": time.takes("b", 7)}
+    samples = interleaved(variants, rounds=4, warmup=0, clock=time.clock, between=time.pause)
     assert time.log == "ab ba ab ba "
     assert samples == {"a": [5] * 4, "b": [7] * 4}
 
 
 @pytest.mark.parametrize(("warmup", "log"), [(1, "ba ab ba "), (2, "ab ba ab ba "), (3, "ba ab ba ab ba ")])
-def test_warm_up_runs_interleaved_too_and_is_left_out(warmup: int, log: str) -> None:
+def test_warm_up_is_interleaved_too_and_left_out(warmup: int, log: str) -> None:
     time = FakeTime()
-    prepared = {"a": time.takes("a", *range(100)), "b": time.takes("b", *range(100, 200))}
-    samples = interleaved(prepared, rounds=2, warmup=warmup, clock=time.clock, between=time.pause)
+    variants = {"a": time.takes("a", *range(100)), "b": time.takes("b", *range(100, 200))}
+    samples = interleaved(variants, rounds=2, warmup=warmup, clock=time.clock, between=time.pause)
     assert time.log == log
     assert samples == {"a": [warmup, warmup + 1], "b": [warmup + 100, warmup + 101]}
 
 
-def test_three_prepared_go_back_and_forth() -> None:
+def test_three_variants_go_back_and_forth() -> None:
     time = FakeTime()
-    prepared = {name: time.takes(name, 1) for name in "abc"}
-    interleaved(prepared, rounds=3, warmup=0, clock=time.clock, between=time.pause)
+    variants = {name: time.takes(name, 1) for name in "abc"}
+    interleaved(variants, rounds=3, warmup=0, clock=time.clock, between=time.pause)
     assert time.log == "abc cba abc "
 
 
-def test_every_round_selects_its_own_variant_first_and_off_the_clock() -> None:
+def test_a_round_selects_its_own_variant_before_each_run_and_off_the_clock() -> None:
     time = FakeTime()
 
-    def selecting(name: str) -> Callable[[], None]:
+    def announced(name: str, duration_ns: int) -> PreparedRound:
         def select() -> None:
             time.log += f"[{name}]"
             time.now_ns += 500
 
-        return select
+        return time.takes(name, duration_ns)._replace(select=select)
 
-    prepared = {name: time.takes(name, duration)._replace(select=selecting(name)) for name, duration in (("a", 5), ("b", 7))}
-    samples = interleaved(prepared, rounds=2, warmup=1, clock=time.clock, between=time.pause)
+    rounds = {"a": announced("a", 5), "b": announced("b", 7)}
+    samples = interleaved(rounds, rounds=2, warmup=1, clock=time.clock, between=time.pause)
     assert time.log == "[b]b[a]a [a]a[b]b [b]b[a]a "
     assert samples == {"a": [5, 5], "b": [7, 7]}
 
 
-def test_a_round_under_an_instrument_still_selects_its_variant() -> None:
+def test_two_rounds_of_one_model_each_run_under_their_own_variant() -> None:
+    """Nothing but the rounds themselves says which variant is selected."""
+    model, ran = {"variant": "none"}, list[str]()
+
+    def prepared(variant: str) -> PreparedRound:
+        return PreparedRound(lambda: ran.append(f"{variant} as {model['variant']}"), partial(model.update, variant=variant))
+
+    interleaved({"a": prepared("static"), "b": prepared("dynamic")}, rounds=3, warmup=1, clock=FakeTime().clock)
+    assert ran == [f"{variant} as {variant}" for variant in ("dynamic", "static", "static", "dynamic") * 2]
+
+
+def test_an_observed_round_selects_the_same_variant() -> None:
     log: list[str] = []
 
     def observing(play: Callable[[], object]) -> Callable[[], object]:
-        def observed() -> None:
-            log.append("observed")
-            play()
+        return lambda: (log.append("begin"), play(), log.append("end"))
 
-        return observed
-
-    plain = PreparedRound(lambda: log.append("play"), lambda: log.append("select"))
-    interleaved({"a": plain.under(observing)}, rounds=1, warmup=0, clock=FakeTime().clock)
-    assert log == ["select", "observed", "play"]
+    plain = PreparedRound(partial(log.append, "play"), partial(log.append, "select"))
+    interleaved({"observed": plain.under(observing)}, rounds=1, warmup=0, clock=FakeTime().clock)
+    assert log == ["select", "begin", "play", "end"]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=5), st.integers(1, 6), st.integers(0, 4))
-def test_every_round_of_every_variant_is_kept_and_what_lies_between_is_not(
+def test_every_round_of_every_variant_is_kept_and_the_time_between_rounds_is_not(
     durations: list[int], rounds: int, warmup: int
 ) -> None:
     time = FakeTime()
-    prepared = {str(number): time.takes("x", duration) for number, duration in enumerate(durations)}
-    samples = interleaved(prepared, rounds=rounds, warmup=warmup, clock=time.clock, between=time.pause)
+    variants = {str(number): time.takes("x", duration) for number, duration in enumerate(durations)}
+    samples = interleaved(variants, rounds=rounds, warmup=warmup, clock=time.clock, between=time.pause)
     assert samples == {str(number): [duration] * rounds for number, duration in enumerate(durations)}
     assert time.now_ns == (rounds + warmup) * (sum(durations) + 1_000_000)
 
 
-def test_a_steady_drift_hits_two_prepared_alike() -> None:
+def test_a_steady_drift_hits_two_variants_alike() -> None:
     time = FakeTime()
-    prepared = {name: time.takes(name, 10) for name in "ab"}
+    variants = {name: time.takes(name, 10) for name in "ab"}
 
     def slower() -> int:
         """A machine on which everything takes longer and longer."""
         return time.now_ns + time.now_ns**2 // 10
 
-    samples = interleaved(prepared, rounds=8, warmup=0, clock=slower)
+    samples = interleaved(variants, rounds=8, warmup=0, clock=slower)
     assert sum(samples["a"]) == sum(samples["b"])
 
 
-def test_no_time_is_taken_while_a_probe_is_active() -> None:
+def test_nothing_is_timed_while_a_probe_is_active() -> None:
     time = FakeTime()
     with observed_by(Probe()), pytest.raises(RuntimeError, match="cannot time while a probe is active"):
         interleaved({"a": time.takes("a", 1)}, rounds=1, warmup=0, clock=time.clock)
     assert time.log == ""
 
 
-def test_no_instrument_is_at_work_while_time_is_taken() -> None:
+def test_no_probe_is_active_while_a_round_is_timed() -> None:
     seen: list[Probe | None] = []
     interleaved({"a": PreparedRound(lambda: seen.append(active()))}, rounds=2, warmup=1, clock=FakeTime().clock)
     assert seen == [None] * 3

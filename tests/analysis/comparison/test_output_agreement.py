@@ -1,9 +1,7 @@
 """Whether speeds may be compared, and the rows that say what was held against what."""
 
-from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from moeprof.analysis.comparison.output_agreement import (
@@ -12,17 +10,15 @@ from moeprof.analysis.comparison.output_agreement import (
     agreement_rows,
     agreements_of,
     disagreements,
+    output_rows,
     variants_without_speedup,
 )
 from moeprof.records.metrics.registry import METRICS
-from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.records.run.raw_tables import AGREEMENT
-from moeprof.records.run.run import Run, RunRecord
-from moeprof.records.run.writer import RunWriter
-from moeprof.studies.passes.outputs import agreement_rows as recorded
-
-DYNAMIC = Variant(dispatch="dynamic")
+from moeprof.records.run.run import Run
+from moeprof.studies.passes.outputs import agreement_rows as raw_rows
+from tests.records.run.runs import labelled, raw_run
 
 
 def rows_of(found: Agreement, *, forced: bool = False) -> dict[tuple[str, str], float]:
@@ -110,32 +106,47 @@ def test_what_forced_decisions_led_to_is_labelled_forced() -> None:
     rows_of(Agreement({"1": Compared(1)}, Compared(1, 0, 0.1), 1, agreeing=1), forced=True)
 
 
-def run_of(path: Path, *ranks: Agreement) -> Run:
-    """A run whose variant `dynamic` agreed like this on each rank."""
-    variants: list[dict[str, str | bool | int]] = [{"label": one.label, **asdict(one)} for one in (STATIC, DYNAMIC)]
-    writer = RunWriter(path, RunRecord(command="optimize", recipe=load_recipe("lm-tiny"), variants=variants))
-    rows = [row | {"rank": rank} for rank, found in enumerate(ranks) for row in recorded("score", "dynamic", found)]
-    writer.append(AGREEMENT, pa.Table.from_pylist(rows, schema=AGREEMENT.schema))
-    return Run(path, writer.record)
+def recorded(path: Path, *ranks: Agreement, phase: str = "score", variant: str = "dynamic") -> Run:
+    """A run of which every rank recorded its own comparison."""
+    rows = [
+        {**row, "rank": rank} for rank, found in enumerate(ranks) for row in raw_rows(phase, variant, found)
+    ]
+    return raw_run(path, {AGREEMENT: rows}, variants=labelled(STATIC, Variant(dispatch="dynamic")))
 
 
 def test_ranks_add_up_what_each_of_them_compared(tmp_path: Path) -> None:
     one = Agreement({"1": Compared(9, 1, 0.5), "3": Compared(9)}, Compared(4, 0, 0.25), 9, flips=1, jumps=2, agreeing=7)
     other = Agreement({"1": Compared(5), "3": Compared(5, 0, 0.75)}, Compared(5, 0, 0.125), 5, flips=3, jumps=0, agreeing=5)
-    assert agreements_of(run_of(tmp_path / "two", one, other)) == {
-        ("score", "dynamic"): Agreement(
-            {"1": Compared(14, 1, 0.5), "3": Compared(14, 0, 0.75)}, Compared(9, 0, 0.25), 14, flips=4, jumps=2, agreeing=12
-        )
-    }
-    assert agreements_of(run_of(tmp_path / "one", one)) == {("score", "dynamic"): one}
+    both = Agreement(
+        {"1": Compared(14, 1, 0.5), "3": Compared(14, 0, 0.75)}, Compared(9, 0, 0.25), 14, flips=4, jumps=2, agreeing=12
+    )
+    assert agreements_of(recorded(tmp_path / "both", one, other)) == {("score", "dynamic"): both}
+    assert agreements_of(recorded(tmp_path / "one", one)) == {("score", "dynamic"): one}
 
 
 def test_a_difference_on_one_rank_is_one_for_all(tmp_path: Path) -> None:
     fine, broken = Agreement(whole=Compared(9), tokens=9), Agreement(whole=Compared(9, 1, 0.5), tokens=9)
-    equal, unequal = run_of(tmp_path / "equal", fine, fine), run_of(tmp_path / "unequal", fine, broken)
-    assert (disagreements(equal), variants_without_speedup(equal, "score")) == ([], [])
+    equal, different = recorded(tmp_path / "equal", fine, fine), recorded(tmp_path / "different", fine, broken)
+    assert agreements_of(equal)["score", "dynamic"].equal
+    assert not agreements_of(different)["score", "dynamic"].equal
     assert agreements_of(equal)["score", "dynamic"].agreeing is None
-    (sentence,) = disagreements(unequal)
-    assert sentence.startswith("score: outputs of dynamic differ from those of static")
-    assert variants_without_speedup(unequal, "score") == ["dynamic"]
-    assert variants_without_speedup(unequal, "decode") == [], "what differs in one phase has a speed-up in the other"
+
+
+def test_a_variant_that_computes_something_else_has_no_speed_up_in_that_phase_and_the_run_says_why(tmp_path: Path) -> None:
+    fine, broken = Agreement(whole=Compared(9), tokens=9), Agreement(whole=Compared(9, 4, 0.5), tokens=9)
+    rows = [
+        {**row, "rank": 0}
+        for phase, found in (("score", fine), ("decode", broken))
+        for row in raw_rows(phase, "dynamic", found)
+    ]
+    run = raw_run(tmp_path / "run", {AGREEMENT: rows}, variants=labelled(STATIC, Variant(dispatch="dynamic")))
+    assert [variants_without_speedup(run, phase) for phase in ("score", "decode")] == [[], ["dynamic"]]
+    (sentence,) = disagreements(run)
+    assert sentence == f"decode: {broken.complaint('dynamic', 'static')}"
+
+
+def test_the_rows_of_a_run_are_those_of_all_its_comparisons(tmp_path: Path) -> None:
+    found = Agreement({"1": Compared(9, 1, 0.5)}, Compared(4, 0, 0.25), 9, flips=1, jumps=2, agreeing=7)
+    rows = list(output_rows(recorded(tmp_path / "run", found)))
+    assert [row for row, _ in rows] == list(agreement_rows("lm", "score", "dynamic", found, forced=False))
+    assert not any(values for _, values in rows)

@@ -1,11 +1,23 @@
 """Rows handed to experts over rows needed: the paper's waste, per domain and over all of them."""
 
+from pathlib import Path
+
 import pytest
 
-from moeprof.analysis.routing.capacity import StepSize, averaged, capacity_metrics, capacity_rows
+from moeprof.analysis.routing.capacity import (
+    StepSize,
+    capacity_metrics,
+    capacity_rows,
+    first_judged_steps,
+    step_rows,
+    step_sizes_of,
+)
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.gating import capacity, expert_slots
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.raw_tables import STEPS
+from moeprof.records.run.run import Run
+from tests.records.run.runs import raw_run
 
 
 def recipe_of(*, experts: int, fraction: float, top_k: int = 2) -> Recipe:
@@ -110,12 +122,21 @@ def test_a_domain_of_nothing_but_padding_has_no_rows() -> None:
     assert {row.domain for row in capacity_rows(MT, "score", "dynamic", sizes)} == {"prose", ""}
 
 
-def test_slots_of_a_rank_with_nothing_but_padding_are_wasted_too() -> None:
-    def recorded(tokens: int) -> list[dict[str, object]]:
-        """One rank's step, with a row per layer: the slots of both are 103 x 512."""
-        return [{"domain": "prose", "rows": 2048, "tokens": tokens, "expert_rows": rows} for rows in (52_000, 53_472)]
+def recorded(path: Path, *ranks: list[StepSize], recipe: Recipe = LM, variant: str = "static", layers: int = 1) -> Run:
+    """A run of which every rank recorded its steps, each with the same rows in every layer."""
+    rows = [
+        {"phase": "score", "variant": variant, "domain": size.domain, "layer": str(layer), "rank": rank, "step": number}
+        | {"rows": size.rows, "tokens": int(size.tokens), "expert_rows": int(size.slots), "judged": number >= 2}
+        for rank, sizes in enumerate(ranks)
+        for number, size in enumerate(sizes)
+        for layer in range(layers)
+    ]
+    return raw_run(path, {STEPS: rows}, recipe=recipe)
 
-    steps = [averaged([recorded(2048), recorded(tokens)]) for tokens in (2048, 0)]
+
+def test_slots_of_a_rank_with_nothing_but_padding_are_wasted_too(tmp_path: Path) -> None:
+    busy, idle = [under_static(LM, 2048), under_static(LM, 2048)], [under_static(LM, 2048), under_static(LM, 2048, tokens=0)]
+    steps = step_sizes_of(recorded(tmp_path / "run", busy, idle, layers=3))["score", "static"]
     assert [step.tokens for step in steps] == [2048, 1024]
     assert capacity_metrics(LM, "static", steps) == {
         "step_rows": 2048,
@@ -123,3 +144,23 @@ def test_slots_of_a_rank_with_nothing_but_padding_are_wasted_too() -> None:
         "waste_factor": 12.875 * 4 / 3,
         "capacity": 103,
     }
+
+
+def test_layers_of_one_step_are_averaged(tmp_path: Path) -> None:
+    cells = {"phase": "score", "variant": "tutel-dropless", "domain": "prose", "rows": 8, "tokens": 8}
+    rows = [cells | {"layer": layer, "expert_rows": count} for layer, count in (("1", 20), ("3", 35))]
+    run = raw_run(tmp_path / "run", {STEPS: rows})
+    assert step_sizes_of(run) == {("score", "tutel-dropless"): [StepSize("prose", 8, 8, 27.5)]}
+
+
+def test_the_rows_of_a_run_are_those_of_all_its_recorded_steps(tmp_path: Path) -> None:
+    sizes = [StepSize("prose", 10, 10, 40), StepSize("code", 20, 20, 120), StepSize("prose", 10, 10, 60)]
+    run = recorded(tmp_path / "run", sizes, recipe=MT, variant="dynamic")
+    assert list(step_rows(run)) == [(row, []) for row in capacity_rows(MT, "score", "dynamic", sizes)]
+
+
+def test_a_domain_is_judged_from_its_first_step_that_no_placement_was_made_from(tmp_path: Path) -> None:
+    sizes = [StepSize(domain, 10, 10, 40) for domain in ("prose", "code", "prose", "code", "prose")]
+    run = recorded(tmp_path / "run", sizes, sizes)
+    assert first_judged_steps(run, "score") == {"prose": 2, "code": 3}
+    assert first_judged_steps(run, "decode") == {}

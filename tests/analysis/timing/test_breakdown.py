@@ -1,14 +1,27 @@
 """From the time of every region to shares, rows, and the run's own overhead."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.timing.breakdown import Breakdown, averaged, breakdown_rows, overhead_rows, shares, summed
+from moeprof.analysis.timing.breakdown import (
+    Breakdown,
+    averaged,
+    breakdown_rows,
+    overhead_rows,
+    region_rows,
+    shares,
+    summed,
+)
 from moeprof.records.regions import REGIONS
-from tests.analysis.timing.rounds import run_of_rounds
+from moeprof.records.run.raw_tables import BREAKDOWN, OBSERVED, ROUNDS
+from moeprof.records.run.raw_tables import REGIONS as REGION_TIMES
+from tests.records.run.runs import raw_run
+
+Row = dict[str, Any]
 
 KEYS = [("attention", "0"), ("gate", "1"), ("experts", "1"), ("experts", "3"), ("other", "")]
 
@@ -34,9 +47,8 @@ def test_times_are_medians_per_step_of_every_layer_and_of_all_of_them() -> None:
 
 
 def test_the_raw_values_behind_a_region_are_those_of_its_rounds() -> None:
-    samples = {
-        row.region: raw for row, raw in breakdown_rows("lm", "score", [make("prose", (1, 2, 3, 4, 5), (1, 2, 3, 6, 5))]) if raw
-    }
+    rows = breakdown_rows("lm", "score", [make("prose", (1, 2, 3, 4, 5), (1, 2, 3, 6, 5))])
+    samples = {row.region: raw for row, raw in rows if raw and row.domain}
     assert samples == {"attention": [1, 1], "gate": [2, 2], "experts": [7, 9], "other": [5, 5]}
 
 
@@ -48,10 +60,11 @@ def test_domains_are_added_up_round_by_round() -> None:
     assert {domain for _, domain, _, _ in values(parts)} == {"prose", "code", ""}
 
 
-def test_a_single_domain_has_the_same_numbers_as_the_whole() -> None:
+def test_a_single_domain_has_rows_over_all_domains_too() -> None:
     found = values([make("prose", (1, 2, 3, 4, 5))])
     assert {domain for _, domain, _, _ in found} == {"prose", ""}
-    assert all(found[metric, "", *rest] == value for (metric, _, *rest), value in found.items())
+    for (metric, domain, region, layer), value in found.items():
+        assert found[metric, "", region, layer] == value, domain
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 10**9)] * 5), min_size=1, max_size=6))
@@ -61,20 +74,66 @@ def test_shares_of_a_step_add_up_to_one(rounds: list[tuple[int, ...]]) -> None:
 
 
 def test_regions_come_in_the_order_of_the_registry() -> None:
-    regions = [
-        row.region
-        for row, _ in breakdown_rows("lm", "score", [make("prose", (1, 2, 3, 4, 5))])
-        if row.metric == "region_share" and not row.domain
-    ]
+    rows = [row for row, _ in breakdown_rows("lm", "score", [make("prose", (1, 2, 3, 4, 5))])]
+    regions = [row.region for row in rows if row.metric == "region_share" and row.domain]
     assert regions == [name for name in REGIONS if name in {"attention", "gate", "experts", "other"}]
 
 
-def test_the_overhead_is_a_ratio_of_medians_over_all_domains_beside_the_ratios_of_pairs(tmp_path: Path) -> None:
-    observed, unobserved = {"prose": [100, 100, 200], "code": [3, 2, 6]}, {"prose": [90, 90, 90], "code": [10, 10, 10]}
-    run = run_of_rounds(tmp_path, {("breakdown observed", "static"): [observed], ("breakdown", "static"): [unobserved]})
-    ((row, pairs),) = overhead_rows(run, "score")
-    assert (row.metric, row.variant, row.category, row.value) == ("overhead", "static", "breakdown", 1.03)
+def timed_rounds(pass_name: str, *times_ns: int, domain: str = "prose", rank: int = 0, steps: int = 1) -> list[Row]:
+    cells = {"pass": pass_name, "phase": "score", "variant": "static", "domain": domain, "rank": rank, "steps": steps}
+    return [cells | {"round": index, "time_ns": time_ns} for index, time_ns in enumerate(times_ns)]
+
+
+def region_times(breakdown: Breakdown, rank: int = 0) -> list[Row]:
+    cells = {"phase": "score", "variant": breakdown.variant, "domain": breakdown.domain, "rank": rank}
+    return [
+        cells | {"round": index, "region": region, "layer": layer, "time_ns": time_ns}
+        for index, times in enumerate(breakdown.rounds)
+        for (region, layer), time_ns in times.items()
+    ]
+
+
+def test_the_overhead_is_a_ratio_of_medians_beside_the_ratios_of_pairs(tmp_path: Path) -> None:
+    rounds = [*timed_rounds(BREAKDOWN, 100, 100, 100), *timed_rounds(OBSERVED, 103, 102, 206)]
+    ((row, pairs),) = overhead_rows(raw_run(tmp_path / "run", {ROUNDS: rounds}), "score")
+    assert (row.metric, row.category, row.value) == ("overhead", "breakdown", 1.03)
+    assert (row.workload, row.phase, row.variant, row.domain) == ("lm", "score", "static", "")
     assert pairs == [1.03, 1.02, 2.06]
+
+
+def test_the_overhead_is_of_all_domains_together_on_the_slowest_rank_of_each_round(tmp_path: Path) -> None:
+    """Unobserved 100 + 50 and 100 + 50; observed 110 + 70 and 130 + 35, of which rank 1 has the 110 and rank 0 the rest."""
+    rounds = [
+        *timed_rounds(BREAKDOWN, 100, 90),
+        *timed_rounds(BREAKDOWN, 50, 50, domain="code"),
+        *timed_rounds(BREAKDOWN, 80, 100, rank=1),
+        *timed_rounds(BREAKDOWN, 10, 10, domain="code", rank=1),
+        *timed_rounds(OBSERVED, 105, 130),
+        *timed_rounds(OBSERVED, 70, 35, domain="code"),
+        *timed_rounds(OBSERVED, 110, 120, rank=1),
+        *timed_rounds(OBSERVED, 60, 30, domain="code", rank=1),
+    ]
+    ((row, pairs),) = overhead_rows(raw_run(tmp_path / "run", {ROUNDS: rounds}), "score")
+    assert pairs == [180 / 150, 165 / 150]
+    assert row.value == 172.5 / 150
+
+
+def test_the_rows_of_a_run_are_means_over_ranks_and_then_those_of_each_rank(tmp_path: Path) -> None:
+    one, other = make("prose", (10, 2, 20, 40, 8), (1, 1, 1, 1, 1)), make("prose", (20, 4, 10, 50, 6), (3, 5, 7, 9, 1))
+    rounds = [*timed_rounds(OBSERVED, 80, 5, steps=2), *timed_rounds(OBSERVED, 90, 25, rank=1, steps=2)]
+    tables = {ROUNDS: [*rounds, *timed_rounds(BREAKDOWN, 1, 1)], REGION_TIMES: [*region_times(one), *region_times(other, 1)]}
+    found = {row.address: row.value for row, _ in region_rows(raw_run(tmp_path / "run", tables))}
+
+    def time_of(region: str, layer: str, rank: str) -> float:
+        (value,) = (
+            value
+            for at, value in found.items()
+            if (at.metric, at.domain, at.region, at.layer, at.rank) == ("region_time", "prose", region, layer, rank)
+        )
+        return value
+
+    assert [time_of("attention", "0", rank) for rank in ("", "0", "1")] == [(7.5 + 1) / 2, (5 + 0.5) / 2, (10 + 1.5) / 2]
+    assert [time_of("experts", "", rank) for rank in ("", "0", "1")] == [(30 + 4.5) / 2, (30 + 1) / 2, (30 + 8) / 2]
 
 
 def test_over_ranks_every_region_is_the_mean_of_its_round_and_regions_still_add_up() -> None:

@@ -1,7 +1,8 @@
 """Transfer is the shortest rank's time, waiting what the others took longer; every number holds against plain loops over rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -10,10 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.analysis.timing.communication import bytes_by_pair, link_rows, share_rows, traffic_floor_rows, traffic_rows
-from moeprof.analysis.timing.timing import Timing, summed
+from moeprof.analysis.timing.communication import (
+    bytes_by_pair,
+    communication_floor_rows,
+    communication_rows,
+    communication_share_rows,
+    link_rows,
+    share_rows,
+    traffic_rows,
+)
+from moeprof.analysis.timing.timing import Timing
 from moeprof.records.link import WITHIN, Link, Links
+from moeprof.records.metrics.registry import Samples
+from moeprof.records.run.raw_tables import ROUNDS, TIME, TRAFFIC
+from moeprof.records.run.run import Run
 from moeprof.records.traces.traffic import Collectives
+from tests.records.run.runs import raw_run
 from tests.records.traces.traffics import rows_of, traffic_of
 
 SLOW = Link(sizes_bytes=[1, 1001], times_ns=[50.0, 1050.0])
@@ -24,19 +37,31 @@ TIMED = {"comm_time", "comm_wait_time", "comm_exposed_time"}
 Row = dict[str, Any]
 
 
-def measured(*ops: list[Row], links: Links | None = None, forced: bool = False) -> dict[tuple[str, ...], float]:
+def measured(*ops: list[Row], forced: bool = False) -> dict[tuple[str, ...], float]:
     """Values by (metric, domain, region, layer, rank, category)."""
     (collectives,) = traffic_of(*ops).collectives
-    samples = list(traffic_rows("lm", collectives, forced=forced))
-    samples += [] if links is None else traffic_floor_rows("lm", collectives, links, forced=forced)
+    return by_place(traffic_rows("lm", collectives, forced=forced))
+
+
+def by_place(samples: Iterable[Samples]) -> dict[tuple[str, ...], float]:
+    """Values by (metric, domain, region, layer, rank, category)."""
     rows = [row for row, _ in samples]
     found = {(row.metric, row.domain, row.region, row.layer, row.rank, row.category): row.value for row in rows}
-    assert len(found) == len(rows), "an address stands twice"
+    assert len(found) == len(rows), "two rows have one address"
     return found
 
 
+def recorded(path: Path, *ops: list[Row], links: Links | None = None, rounds: Sequence[Row] = ()) -> Run:
+    """A run that recorded these collectives, and the links between its ranks."""
+    run = raw_run(path, {ROUNDS: rounds})
+    traffic_of(*ops).write(path / "traffic.parquet")
+    if links is not None:
+        links.write(path / "links.json")
+    return run
+
+
 def value(found: dict[tuple[str, ...], float], metric: str, rank: str = "", category: str = "", *, layer: str = "") -> float:
-    """Of the one domain, over regions."""
+    """The value of the only domain, over regions."""
     return found[metric, "prose", "", layer, rank, category]
 
 
@@ -108,7 +133,8 @@ def test_the_median_is_over_rounds_of_whole_steps() -> None:
 def test_raw_rounds_stand_beside_times_over_all_layers_only() -> None:
     ops = [rows_of([[8]], [(0, 0, 10 * (number + 1))], op_id=number, round=number) for number in range(3)]
     (collectives,) = traffic_of(*ops).collectives
-    raw = {(row.metric, row.region, row.layer): values for row, values in traffic_rows("lm", collectives) if not row.rank}
+    rows = [(row, values) for row, values in traffic_rows("lm", collectives) if row.domain and not row.rank]
+    raw = {(row.metric, row.region, row.layer): values for row, values in rows}
     assert raw["comm_time", "", ""] == raw["comm_time", "a2a_dispatch", ""] == [10, 20, 30]
     assert raw["comm_time", "", "1"] == raw["comm_bytes", "", ""] == []
 
@@ -118,31 +144,71 @@ def test_the_share_of_a_step_is_taken_round_by_round_from_the_same_rounds() -> N
     ops = [rows_of([[8]], [(0, 0, time)], op_id=number, round=number) for number, time in enumerate((10, 30, 20))]
     (collectives,) = traffic_of(*ops).collectives
     timings = [Timing("static", "prose", [100, 60, 100], 1, 1), Timing("dynamic", "prose", [1, 1, 1], 1, 1)]
-    shares = list(share_rows(traffic_rows("lm", collectives), [*timings, *summed(timings)]))
-    assert {(row.metric, row.domain, row.value) for row, _ in shares} == {("comm_share", "prose", 0.2), ("comm_share", "", 0.2)}
-    assert [values for _, values in shares] == [[0.1, 0.5, 0.2]] * 2
+    ((row, values),) = share_rows(traffic_rows("lm", collectives), timings)
+    assert (row.metric, row.domain, row.value) == ("comm_share", "prose", 0.2)
+    assert values == [0.1, 0.5, 0.2]
+
+
+def test_the_share_of_a_run_is_of_its_observed_rounds_in_every_domain_and_over_all_of_them(tmp_path: Path) -> None:
+    """10 of 100, 30 of 60 and 20 of 100 again, on the slower rank; rounds of other passes do not count."""
+    ops = [rows_of([[8]], [(0, 0, time)], op_id=number, round=number) for number, time in enumerate((10, 30, 20))]
+    rounds = [
+        {"pass": name, "phase": "score", "variant": "static", "domain": "prose", "rank": rank, "round": index}
+        | {"steps": 1, "time_ns": time_ns}
+        for name, rank, times_ns in ((TRAFFIC, 0, (100, 50, 90)), (TRAFFIC, 1, (70, 60, 100)), (TIME, 0, (1, 1, 1)))
+        for index, time_ns in enumerate(times_ns)
+    ]
+    found = list(communication_share_rows(recorded(tmp_path / "run", *ops, rounds=rounds)))
+    assert {row.domain: (row.metric, row.value, values) for row, values in found} == dict.fromkeys(
+        ("", "prose"), ("comm_share", 0.2, [0.1, 0.5, 0.2])
+    )
+
+
+def test_the_rows_of_a_run_tell_how_unevenly_its_ranks_wait(tmp_path: Path) -> None:
+    """Rank 0 waits 300 in layer 1 and 30 in layer 3, rank 1 waits 0 and 10: 2 and 1.5 times the mean rank."""
+    ops = [
+        rows_of([[8, 8], [8, 8]], [(0, 0, 360), (300, 300, 360)], op_id=0),
+        rows_of([[8, 8], [8, 8]], [(0, 0, 90), (20, 20, 90)], op_id=1, layer="3"),
+        rows_of([[8, 8], [8, 8]], [(10, 10, 90), (0, 0, 90)], op_id=2, layer="3"),
+        rows_of([[8, 8], [8, 8]], [(0, 0, 70), (10, 10, 70)], op_id=3, layer="3"),
+    ]
+    found = by_place(communication_rows(recorded(tmp_path / "run", *ops)))
+    uneven = {(domain, layer): value for (name, domain, _, layer, *_), value in found.items() if name.startswith("rank_wait")}
+    assert uneven == {
+        (domain, layer): value for domain in ("", "prose") for layer, value in (("1", 2.0), ("3", 1.5), ("", 1.75))
+    }
+    assert {key: found[key] for key in measured(*ops)} == measured(*ops)
 
 
 # Floors
 
 
-def test_the_floor_is_the_busiest_rank_s_crossing_bytes_at_the_link_s_pace() -> None:
+def floors(path: Path, *ops: list[Row], links: Links | None) -> dict[tuple[str, ...], float]:
+    """The rows about floors of a run that recorded these collectives, without those about the links themselves."""
+    rows = communication_floor_rows(recorded(path, *ops, links=links))
+    return by_place((row, values) for row, values in rows if not row.metric.startswith("link_"))
+
+
+def test_the_floor_is_the_busiest_rank_s_crossing_bytes_at_the_link_s_pace(tmp_path: Path) -> None:
     """Rank 1 receives 24 + 36 = 60 bytes: more than any rank sends to others."""
     bytes_NN = [[10**6, 24, 0], [10, 10**6, 10], [5, 36, 10**6]]
-    found = measured(rows_of(bytes_NN, [(0, 0, 218)] * 3), links=Links([0, 0, 0], {WITHIN: SLOW}))
+    ops = rows_of(bytes_NN, [(0, 0, 218)] * 3)
+    found = floors(tmp_path / "run", ops, links=Links([0, 0, 0], {WITHIN: SLOW}))
     assert value(found, "floor_time") == pytest.approx(50 + 59)
     assert value(found, "time_over_floor") == pytest.approx(218 / 109)
 
 
-def test_what_crosses_nothing_has_no_floor_and_no_ratio() -> None:
-    found = measured(rows_of([[64, 0], [0, 64]], [(0, 0, 10)] * 2), links=Links([0, 0], {WITHIN: SLOW}))
+def test_what_crosses_nothing_has_no_floor_and_no_ratio(tmp_path: Path) -> None:
+    ops = rows_of([[64, 0], [0, 64]], [(0, 0, 10)] * 2)
+    found = floors(tmp_path / "run", ops, links=Links([0, 0], {WITHIN: SLOW}))
     assert value(found, "floor_time") == 0
     assert not [key for key in found if key[0] == "time_over_floor"]
 
 
-def test_without_a_link_no_floor_is_told() -> None:
-    found = measured(rows_of([[8, 8], [8, 8]], [(0, 0, 10)] * 2))
-    assert not [key for key in found if key[0] in ("floor_time", "time_over_floor")]
+def test_without_a_link_there_is_no_floor(tmp_path: Path) -> None:
+    ops = rows_of([[8, 8], [8, 8]], [(0, 0, 10)] * 2)
+    assert floors(tmp_path / "run", ops, links=None) == {}
+    assert not [key for key in measured(ops) if key[0] in ("floor_time", "time_over_floor")]
 
 
 def test_a_link_is_told_by_its_latency_and_its_bandwidth_at_every_size() -> None:
@@ -229,7 +295,7 @@ def test_every_number_is_what_plain_loops_over_the_rows_find(ops: list[list[Row]
     for rank in {str(row["rank"]) for op in ops for row in op}:
         places = {(domain, region, layer) for metric, domain, region, layer, at, _ in found if at == rank}
         regions, layers = (("", *{op[0][key] for op in ops}) for key in ("region", "layer"))
-        wholes = {"", *(domains if len(domains) == 1 else ())}
+        wholes = ["", *(domains if len(domains) == 1 else ())]
         assert places == {(whole, region, "") for whole in wholes for region in regions} | {
             (whole, "", layer) for whole in wholes for layer in layers
         }

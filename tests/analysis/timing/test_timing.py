@@ -1,5 +1,6 @@
 """From rounds to throughput, speed-ups over every baseline, and how sure they are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -15,11 +16,14 @@ from moeprof.analysis.timing.timing import (
     spread,
     summed,
     throughput_rows,
+    time_rows,
     timing_rows,
     timings_of,
 )
 from moeprof.records.metrics.registry import METRICS, Address, MetricRow
-from tests.analysis.timing.rounds import run_of_rounds
+from moeprof.records.run.raw_tables import ROUNDS, TIME, TRAFFIC
+from moeprof.records.run.run import Run
+from tests.records.run.runs import raw_run
 
 STATIC_NS = [400, 420, 380, 800, 410, 390, 405, 395, 415, 385]
 DYNAMIC_NS = [100, 105, 95, 400, 205, 130, 81, 79, 83, 77]
@@ -39,8 +43,8 @@ def told(rows: list[MetricRow]) -> dict[tuple[str, str, str], float]:
     return {(row.variant, row.category, row.metric): row.value for row in rows}
 
 
-def speedups(timings: dict[str, Timing], against: list[str], *untold: str) -> dict[tuple[str, str, str], float]:
-    rows = speedup_rows("speedup_equal_batch", Address(workload="lm", phase="score"), timings, against, untold)
+def speedups(timings: dict[str, Timing], baselines: list[str], *excluded: str) -> dict[tuple[str, str, str], float]:
+    rows = speedup_rows("speedup_equal_batch", Address(workload="lm", phase="score"), timings, baselines, excluded)
     return told(list(rows))
 
 
@@ -79,7 +83,7 @@ def test_its_interval_is_that_of_the_paired_ratios() -> None:
     }
 
 
-def test_every_baseline_has_a_column_and_none_is_told_against_itself() -> None:
+def test_every_baseline_has_a_column_and_none_is_compared_with_itself() -> None:
     timings = by_variant(static=[800], tutel=[400], dynamic=[100])
     assert speedups(timings, ["static", "tutel"]) == {
         ("static", "tutel", "speedup_equal_batch"): 0.5,
@@ -130,9 +134,24 @@ def test_domains_are_added_up_round_by_round() -> None:
     assert summed(parts) == [timed("static", [15, 70], "", 3, 38), timed("dense", [1, 2], "", 1, 30)]
 
 
+def recorded(path: Path, *timings: Timing, pass_name: str = TIME, rank_ns: int = 0, baselines: Sequence[str] = ()) -> Run:
+    """A run of two ranks: the second took `rank_ns` longer in odd rounds, the first in all others; tokens are halved."""
+    rows = [
+        {"pass": pass_name, "phase": "decode", "variant": timing.variant, "domain": timing.domain, "rank": rank}
+        | {"round": index, "time_ns": time_ns - (rank_ns if index % 2 != rank else 0)}
+        | {"steps": timing.steps, "tokens": timing.tokens // 2}
+        for rank in (0, 1)
+        for timing in timings
+        for index, time_ns in enumerate(timing.round_ns)
+    ]
+    return raw_run(path, {ROUNDS: rows}, speedup_baselines=list(baselines))
+
+
+PARTS = [timed("static", [10, 20, 30], "prose", 2, 40), timed("static", [40, 10, 20], "code", 2, 40)]
+
+
 def test_latencies_are_per_step_and_throughputs_per_second() -> None:
-    timings = [timed("static", [10, 20, 30], "prose", 2, 40), timed("static", [40, 10, 20], "code", 2, 40)]
-    rows = {(row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", [*timings, *summed(timings)])}
+    rows = {(row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", [*PARTS, *summed(PARTS)])}
     assert rows == {
         ("step_latency", "prose"): 10.0,
         ("throughput", "prose"): 2e9,
@@ -144,9 +163,41 @@ def test_latencies_are_per_step_and_throughputs_per_second() -> None:
     assert {metric for metric, _ in rows} <= set(METRICS)
 
 
+def test_a_round_lasts_as_long_as_on_the_slowest_rank_and_counts_the_tokens_of_all(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", *PARTS, rank_ns=7)
+    assert timings_of(run, TIME) == {("decode", ""): PARTS}
+    assert timings_of(run, TRAFFIC) == {}
+
+
+def test_the_rows_of_a_run_are_those_of_every_domain_and_of_all_of_them(tmp_path: Path) -> None:
+    found = {(row.metric, row.domain): row.value for row, _ in time_rows(recorded(tmp_path / "run", *PARTS))}
+    assert found == {
+        (row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", [*PARTS, *summed(PARTS)])
+    }
+
+
+def test_a_single_domain_has_rows_over_all_domains_too(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", PARTS[0], timed("dense", [5, 5, 5], "prose", 2, 40), baselines=["dense"])
+    found = {(row.metric, row.variant, row.domain): row.value for row, _ in time_rows(run)}
+    assert {domain for _, _, domain in found} == {"prose", ""}
+    for (metric, variant, _), value in found.items():
+        assert found[metric, variant, ""] == found[metric, variant, "prose"] == value
+
+
+def test_speed_ups_are_those_of_every_domain_and_of_all_of_them(tmp_path: Path) -> None:
+    others = [timed("dynamic", [5, 5, 5], "prose", 2, 40), timed("dynamic", [20, 20, 20], "code", 2, 40)]
+    rows = time_rows(recorded(tmp_path / "run", *PARTS, *others, baselines=["static"]))
+    assert {row.domain: row.value for row, _ in rows if row.metric == "speedup_equal_batch"} == {
+        "prose": 4.0,  # of 2, 4 and 6
+        "code": 1.0,  # of 2, 0.5 and 1
+        "": 2.0,  # of 50/25, 30/25 and 50/25
+    }
+
+
 def test_a_slowdown_needs_a_dense_twin_beside_it() -> None:
     timings = [timed("static", [80, 80], "prose"), timed("dense", [10, 30], "prose")]
-    assert [(row.domain, row.variant, row.value) for row in slowdown_rows("lm", "score", [*timings, *summed(timings)])] == [
+    everything = [*timings, *summed(timings)]
+    assert [(row.domain, row.variant, row.value) for row in slowdown_rows("lm", "score", everything)] == [
         ("prose", "static", 4.0),
         ("", "static", 4.0),
     ]
@@ -154,17 +205,9 @@ def test_a_slowdown_needs_a_dense_twin_beside_it() -> None:
 
 
 def test_rounds_that_vary_by_more_than_a_tenth_are_noisy(tmp_path: Path) -> None:
-    calm, wild = [100, 101, 102, 103, 104], [100, 120, 140, 160, 180]
-    assert spread(calm) == pytest.approx(2 / 102)
-    assert spread(wild) == pytest.approx(40 / 140)
+    calm, wild = timed("static", [100, 101, 102, 103, 104]), timed("dynamic", [100, 120, 140, 160, 180], "code")
+    assert spread(calm.round_ns) == pytest.approx(2 / 102)
+    assert spread(wild.round_ns) == pytest.approx(40 / 140)
     assert spread([7]) == 0.0
-    run = run_of_rounds(tmp_path, {("time", "static"): [{"prose": calm}], ("time", "dynamic"): [{"code": wild}]})
-    assert noisy_rounds(run) == ["score, dynamic, code: rounds vary by 29%"]
-
-
-def test_a_round_lasts_as_long_as_on_the_slowest_rank_and_counts_the_tokens_of_all(tmp_path: Path) -> None:
-    ranks = [{"prose": [10, 40, 20]}, {"prose": [30, 20, 20]}]
-    run = run_of_rounds(tmp_path, {("time", "static"): ranks, ("traffic", "static"): ranks[:1]}, steps=2, tokens=60)
-    assert timings_of(run, "time") == {("score", ""): [timed("static", [30, 40, 20], "prose", 2, 120)]}
-    assert timings_of(run, "traffic") == {("score", ""): [timed("static", [10, 40, 20], "prose", 2, 60)]}
-    assert timings_of(run, "sweep") == {}
+    assert noisy_rounds(recorded(tmp_path / "run", calm, wild)) == ["decode, dynamic, code: rounds vary by 29%"]
+    assert noisy_rounds(recorded(tmp_path / "other", calm, wild, pass_name=TRAFFIC)) == []

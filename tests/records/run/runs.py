@@ -1,7 +1,8 @@
 """Small runs, each with one throughput, one exact and one routed number, and a trace of five decisions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,6 +13,8 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.metrics.registry import Address, MetricRow
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.run import Environment, Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
@@ -59,6 +62,21 @@ def run_of(
     return writer.finish(*reasons)
 
 
+def raw_run(path: Path, tables: Mapping[RawTable, Sequence[Mapping[str, Any]]], **changes: Any) -> Run:
+    """A run of which nothing but raw tables were recorded; a cell that a row leaves out is empty, 0 or false."""
+    writer = RunWriter(path, record(**changes))
+    for table, rows in tables.items():
+        usual = (dict.fromkeys(names, value) for names, value in ((table.strings, ""), (table.integers, 0)))
+        empty = {name: value for part in usual for name, value in part.items()} | dict.fromkeys(table.booleans, False)
+        writer.append(table, pa.Table.from_pylist([empty | dict(row) for row in rows], schema=table.schema))
+    return Run(path, writer.record)
+
+
+def labelled(*variants: Variant) -> list[dict[str, Any]]:
+    """Variants as a run record keeps them."""
+    return [{"label": variant.label, **asdict(variant)} for variant in variants]
+
+
 def value_of(run: Run, metric: str, **keys: Unpack[Address]) -> float | None:
     """The number at this address, or None."""
     return RunMetrics.of(run).or_none(metric, **keys)
@@ -73,7 +91,7 @@ def fault(call: Any) -> str:
 
 
 def record(**changes: Any) -> RunRecord:
-    return RunRecord(command="characterize", recipe=load_recipe("lm-tiny"), **changes)
+    return RunRecord(**({"command": "characterize", "recipe": load_recipe("lm-tiny")} | changes))
 
 
 def empty_trace(phase: str = "score", variant: str = "static", rank: int = 0) -> RoutingTrace:
