@@ -20,8 +20,8 @@ from moeprof.analysis.routing.trace_rows import trace_rows
 from moeprof.analysis.timing.breakdown import region_rows
 from moeprof.analysis.timing.communication import communication_floor_rows, communication_rows, communication_share_rows
 from moeprof.analysis.timing.stalls import load_rows
-from moeprof.analysis.timing.sweep_rows import batch_rows, best_batch_rows, slot_rows
-from moeprof.analysis.timing.timing import time_rows
+from moeprof.analysis.timing.sweep_rows import batch_rows, best_batch_rows, best_batch_speedup_rows, slot_rows
+from moeprof.analysis.timing.timing import equal_batch_rows, time_rows
 from moeprof.records.metrics.registry import Samples
 from moeprof.records.run.raw_tables import (
     AGREEMENT,
@@ -76,7 +76,8 @@ DERIVATIONS = (
     derivation("cross-entropy", score_rows, SCORES),
     derivation("translations", translation_rows, TRANSLATIONS),
     derivation("time", time_rows, ROUNDS),
-    derivation("payoff of placements", payoff_rows, ROUNDS, MOVES),
+    derivation("speed-ups", equal_batch_rows, ROUNDS, AGREEMENT),
+    derivation("payoff of placements", payoff_rows, ROUNDS, MOVES, AGREEMENT),
     derivation("breakdown", region_rows, ROUNDS, REGIONS),
     derivation("memory", memory_rows, FOOTPRINTS),
     derivation("communication", communication_rows, COLLECTIVES),
@@ -86,6 +87,7 @@ DERIVATIONS = (
     derivation("sweep over slots", slot_rows, ROUNDS, STALLS),
     derivation("sweep over batches", batch_rows, BATCHES),
     derivation("best batches", best_batch_rows, ROUNDS),
+    derivation("speed-ups at best batches", best_batch_speedup_rows, ROUNDS, AGREEMENT),
 )
 """In the order of the rows."""
 

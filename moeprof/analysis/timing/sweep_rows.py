@@ -8,7 +8,7 @@ from typing import Any
 from moeprof.analysis.comparison.output_agreement import variants_without_speedup
 from moeprof.analysis.timing.batch_search import Point, fastest, largest_fitting_batch
 from moeprof.analysis.timing.stalls import all_domains, rows_of, stalls_of
-from moeprof.analysis.timing.timing import speedup_rows, summed, throughput_rows, timings_of
+from moeprof.analysis.timing.timing import Timing, speedup_rows, summed, throughput_rows, timings_of
 from moeprof.records.metrics.point import format_point
 from moeprof.records.metrics.registry import Address, MetricRow, Samples
 from moeprof.records.run.raw_tables import BATCHES, BEST, ENERGY, SLOTS, SWEEP
@@ -58,21 +58,27 @@ def curve_rows(at: Address, point: Point) -> Iterator[MetricRow]:
 
 
 def best_batch_rows(run: Run) -> Iterator[Samples]:
-    """Throughput and speed-ups of all variants, each at its own best batch."""
-    phases = dict.fromkeys(phase for phase, _ in timings_of(run, BEST))
-    for phase in phases:
-        address = Address(workload=run.record.workload, phase=phase)
-        mine = {
-            timing.variant: timing
-            for (name, _), timings in timings_of(run, BEST).items()
-            for timing in timings
-            if name == phase
-        }
-        for label, timing in mine.items():
-            yield from throughput_rows("max_throughput", timing, address | Address(variant=label))
-        excluded = variants_without_speedup(run, phase)
-        rows = speedup_rows("speedup_max_throughput", address, mine, run.record.speedup_baselines, excluded)
+    """`max_throughput` of every variant, at its own best batch."""
+    for phase, timings in best_timings_of(run).items():
+        for label, timing in timings.items():
+            address = Address(workload=run.record.workload, phase=phase, variant=label)
+            yield from throughput_rows("max_throughput", timing, address)
+
+
+def best_batch_speedup_rows(run: Run) -> Iterator[Samples]:
+    """`speedup_max_throughput` of every variant; one whose outputs differ from the baseline's has none."""
+    for phase, timings in best_timings_of(run).items():
+        address, excluded = Address(workload=run.record.workload, phase=phase), variants_without_speedup(run, phase)
+        rows = speedup_rows("speedup_max_throughput", address, timings, run.record.speedup_baselines, excluded)
         yield from ((row, []) for row in rows)
+
+
+def best_timings_of(run: Run) -> dict[str, dict[str, Timing]]:
+    """The rounds at the best batches, by phase and variant."""
+    found: dict[str, dict[str, Timing]] = {}
+    for (phase, _), timings in timings_of(run, BEST).items():
+        found.setdefault(phase, {}).update({timing.variant: timing for timing in timings})
+    return found
 
 
 def slot_rows(run: Run) -> Iterator[Samples]:

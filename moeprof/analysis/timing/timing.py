@@ -77,11 +77,17 @@ def summed(timings: Sequence[Timing]) -> list[Timing]:
 
 
 def time_rows(run: Run) -> Iterator[Samples]:
-    """Everything that follows from the rounds of the pass `time`."""
+    """Everything that follows from the rounds of the pass `time` alone."""
     for (phase, _), timings in timings_of(run, TIME).items():
         everything = [*timings, *summed(timings)]
         yield from timing_rows(run.record.workload, phase, everything)
         yield from ((row, []) for row in slowdown_rows(run.record.workload, phase, everything))
+
+
+def equal_batch_rows(run: Run) -> Iterator[Samples]:
+    """`speedup_equal_batch` of every variant and domain; a variant whose outputs differ from the baseline's has none."""
+    for (phase, _), timings in timings_of(run, TIME).items():
+        everything = [*timings, *summed(timings)]
         excluded = variants_without_speedup(run, phase)
         for domain in dict.fromkeys(timing.domain for timing in everything):
             mine = {timing.variant: timing for timing in everything if timing.domain == domain}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from moeprof.analysis.timing.timing import (
     Timing,
+    equal_batch_rows,
     noisy_rounds,
     slowdown_rows,
     speedup_rows,
@@ -178,7 +179,8 @@ def test_the_rows_of_a_run_are_those_of_every_domain_and_of_all_of_them(tmp_path
 
 def test_a_single_domain_has_rows_over_all_domains_too(tmp_path: Path) -> None:
     run = recorded(tmp_path / "run", PARTS[0], timed("dense", [5, 5, 5], "prose", 2, 40), baselines=["dense"])
-    found = {(row.metric, row.variant, row.domain): row.value for row, _ in time_rows(run)}
+    rows = [*time_rows(run), *equal_batch_rows(run)]
+    found = {(row.metric, row.variant, row.domain): row.value for row, _ in rows}
     assert {domain for _, _, domain in found} == {"prose", ""}
     for (metric, variant, _), value in found.items():
         assert found[metric, variant, ""] == found[metric, variant, "prose"] == value
@@ -186,8 +188,8 @@ def test_a_single_domain_has_rows_over_all_domains_too(tmp_path: Path) -> None:
 
 def test_speed_ups_are_those_of_every_domain_and_of_all_of_them(tmp_path: Path) -> None:
     others = [timed("dynamic", [5, 5, 5], "prose", 2, 40), timed("dynamic", [20, 20, 20], "code", 2, 40)]
-    rows = time_rows(recorded(tmp_path / "run", *PARTS, *others, baselines=["static"]))
-    assert {row.domain: row.value for row, _ in rows if row.metric == "speedup_equal_batch"} == {
+    rows = equal_batch_rows(recorded(tmp_path / "run", *PARTS, *others, baselines=["static"]))
+    assert {row.domain: row.value for row, _ in rows if not row.metric.endswith(("_low", "_high"))} == {
         "prose": 4.0,  # of 2, 4 and 6
         "code": 1.0,  # of 2, 0.5 and 1
         "": 2.0,  # of 50/25, 30/25 and 50/25
