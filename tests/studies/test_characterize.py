@@ -237,7 +237,7 @@ def test_a_batch_beyond_the_budget_runs_and_is_remarked_upon(micro: Micro, tmp_p
 def test_a_damaged_checkpoint_is_refused_before_the_run_begins(micro: Micro, tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
     recipe = load_recipe(str(micro("lm")), [f"model.checkpoint={tmp_path / 'bad.safetensors'}"])
-    with pytest.raises(UsageError, match=r"truncated, or no safetensors"):
+    with pytest.raises(UsageError, match=r"truncated, or not a safetensors file"):
         check_weights(recipe)
     with pytest.raises(UsageError):
         characterization().run(recipe, tmp_path / "run")

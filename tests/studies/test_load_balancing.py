@@ -25,6 +25,7 @@ from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.selection import first_steps, later_half
+from moeprof.studies.services import Findings
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import make_workload
 from tests.records.run.runs import value_of
@@ -299,8 +300,9 @@ def test_passes_after_the_first_see_only_what_no_placement_has_seen(
 ) -> None:
     found: list[int] = []
 
-    def look(session: object, phase: str, episodes: list) -> None:
+    def look(services: object, phase: str, episodes: list) -> Findings:
         found.extend(episode.batch.index for episode in episodes)
+        return Findings()
 
     variants = dict.fromkeys([STATIC, Variant("dynamic", "loop"), Variant("dynamic", "loop", placement=placement)])
     study = Study("optimize", list(variants), lambda workload: (record_routing, look))
@@ -323,7 +325,7 @@ def test_a_single_batch_places_nothing_and_a_remark_says_so(micro: Micro, tmp_pa
     variants = (STATIC, Variant("dynamic", "loop", placement="greedy"))
     study = Study("optimize", variants, lambda workload: (record_routing,))
     run = study.run(recipe_of(micro("lm"), "load.batches=1"), tmp_path / "run")
-    assert [note for note in run.record.notes if "no two batches of a domain" in note]
+    assert [note for note in run.record.notes if "no domain has two batches" in note]
     layers = Placement.read(run.path / "placements" / "score-dynamic+loop+greedy.json").layers
     assert layers == {"1": ((0, 1, 2, 3),)}
     assert value_of(run, "moved_bytes", phase="score", variant="dynamic+loop+greedy") == 0

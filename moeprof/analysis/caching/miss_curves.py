@@ -3,7 +3,7 @@
 Shape suffixes: N accesses, S sizes of a cache, V devices, L layers, P phases, D domains, B blocks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,12 +13,6 @@ from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.records.arrays import Flags, Floats
 from moeprof.records.run.replay import ReplayRequest
 from moeprof.records.units import NS_PER_S
-
-FEWEST_POINTS = 3
-"""The fewest points of a curve that can have a knee; two are a straight line."""
-
-FLAT = 0.05
-"""A curve that stays within this fraction of its drop below the straight line between its ends has no knee."""
 
 
 def caches(stream: AccessStream, replay: ReplayRequest) -> Iterator[tuple[int, Flags]]:
@@ -73,18 +67,3 @@ def exposed(stream: AccessStream, replay: ReplayRequest, policy: str, size: int)
         waits = np.maximum(0.0, copies - replay.overlap_ns)
         waits_VP[device] += np.bincount(stream.phase_N[sees_N][starts], waits, minlength=len(stream.phases))
     return np.asarray(waits_VP.max(axis=0) / stream.steps_P)
-
-
-def knee(points: Sequence[tuple[int, float]]) -> int | None:
-    """The knee of a falling curve: the x from which more slots bring less than they did on average; the smallest of several.
-
-    It is the point deepest below the line from the first point to the last, which is Kneedle's point without smoothing (Satopaa,
-    Albrecht, Irwin, Raghavan: Finding a "Kneedle" in a Haystack, ICDCSW 2011). `points` are (x, y) with rising x; None for fewer than
-    FEWEST_POINTS, or if the curve is nearly straight.
-    """
-    if len(points) < FEWEST_POINTS:
-        return None
-    (left, top), (right, bottom) = points[0], points[-1]
-    depths = [(top - y) * (right - left) - (top - bottom) * (x - left) for x, y in points]
-    deepest = max(depths)
-    return points[depths.index(deepest)][0] if deepest > FLAT * (top - bottom) * (right - left) > 0 else None

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from moeprof.analysis.caching.accesses import AccessStream
+from moeprof.analysis.caching.knee import knee
 from moeprof.analysis.caching.memory_saved import copy_ns, saved_by_budget, saved_by_slots, static_bytes
-from moeprof.analysis.caching.miss_curves import exposed, first_uses, knee, layer_bytes, missed
+from moeprof.analysis.caching.miss_curves import exposed, first_uses, layer_bytes, missed
 from moeprof.analysis.routing.load_matrix import Counts
 from moeprof.policies.eviction.registry import needs_future
 from moeprof.records.metrics.point import format_point

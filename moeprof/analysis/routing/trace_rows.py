@@ -1,17 +1,11 @@
-"""What follows from routing traces: of a run of ours, or of another engine's log, by the same functions."""
+"""The analyses of routing traces over a run: all of them for the baseline, loads and drops for the other variants."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from moeprof.analysis.routing.drift import drift_rows
-from moeprof.analysis.routing.fairseq import fairseq_rows
-from moeprof.analysis.routing.locality import locality_rows
-from moeprof.analysis.routing.metrics import routing_rows
-from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.analysis.routing.analyses import ANALYSES
+from moeprof.records.metrics.registry import Samples
 from moeprof.records.run.run import Run
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader, joined
-
-ANALYSES: tuple[Callable[[RoutingTrace], list[MetricRow]], ...] = (routing_rows, fairseq_rows, locality_rows, drift_rows)
-"""Everything that one trace says; `routing_rows`, first, has the loads and drops, in which variants differ."""
 
 
 def trace_rows(run: Run) -> Iterator[Samples]:

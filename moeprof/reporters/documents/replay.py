@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from moeprof.analysis.caching import replay_results
 from moeprof.analysis.caching.advice import CLOSE, LOWER_BOUND, Advice, advise, size_for
-from moeprof.analysis.caching.miss_curves import FEWEST_POINTS
+from moeprof.analysis.caching.knee import FEWEST_POINTS
 from moeprof.analysis.caching.replay_results import size_point
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.replay import ALL

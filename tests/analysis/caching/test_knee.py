@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from moeprof.analysis.caching.miss_curves import knee
+from moeprof.analysis.caching.knee import knee
 
 
 def test_the_corner_of_two_straight_lines_is_the_knee() -> None:

@@ -70,7 +70,7 @@ def test_its_capacity_follows_its_rule() -> None:
 def test_the_advice_knows_that_it_pads_and_has_no_mask() -> None:
     experts, combine = (dominant({region: 0.5}, variant="halves", waste=4.0) for region in ("experts", "combine"))
     assert experts is not None
-    assert "4.0 slots per slot needed" in experts.sentence
+    assert "4.0 slots per slot required" in experts.sentence
     assert combine is not None
     assert "mask" not in combine.sentence
 
@@ -94,7 +94,7 @@ def test_it_is_timed_swept_and_reported_as_a_baseline_then_replayed_and_forced(
         "optimize", recipe, "--dynamic-gating", "--kernel", "loop", "--against", "halves", *limits, "--out", out
     )
     assert (code, stderr) == (0, "")
-    assert "the speed of gating by halves" in report
+    assert "as fast as gating by halves" in report
     run = Run.open(out)
     assert value_of(run, "best_batch", phase="score", variant="halves")
     assert value_of(run, "speedup_max_throughput", phase="score", variant="dynamic+loop", category="halves")
