@@ -108,9 +108,7 @@ def test_what_forced_decisions_led_to_is_labelled_forced() -> None:
 
 def recorded(path: Path, *ranks: Agreement, phase: str = "score", variant: str = "dynamic") -> Run:
     """A run of which every rank recorded its own comparison."""
-    rows = [
-        {**row, "rank": rank} for rank, found in enumerate(ranks) for row in raw_rows(phase, variant, found)
-    ]
+    rows = [{**row, "rank": rank} for rank, found in enumerate(ranks) for row in raw_rows(phase, variant, found)]
     return raw_run(path, {AGREEMENT: rows}, variants=labelled(STATIC, Variant(dispatch="dynamic")))
 
 

@@ -172,9 +172,7 @@ def test_a_round_lasts_as_long_as_on_the_slowest_rank_and_counts_the_tokens_of_a
 
 def test_the_rows_of_a_run_are_those_of_every_domain_and_of_all_of_them(tmp_path: Path) -> None:
     found = {(row.metric, row.domain): row.value for row, _ in time_rows(recorded(tmp_path / "run", *PARTS))}
-    assert found == {
-        (row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", [*PARTS, *summed(PARTS)])
-    }
+    assert found == {(row.metric, row.domain): row.value for row, _ in timing_rows("lm", "decode", [*PARTS, *summed(PARTS)])}
 
 
 def test_a_single_domain_has_rows_over_all_domains_too(tmp_path: Path) -> None:
