@@ -3,6 +3,7 @@
 A new format is one file that defines a `TraceFormat`, and one line in the table.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
@@ -51,7 +52,21 @@ def read_trace_file(path: Path, *, loads_only: bool = False) -> TraceFile:
     entry = format_of(path)
     if entry.loads_only and not loads_only:
         raise UsageError(f"trace {path}: a {entry.name} holds loads, and not the choices of tokens", remedy())
-    return entry.read(path)
+    file = entry.read(path)
+    check_tokens(file.traces, path)
+    return file
+
+
+def check_tokens(traces: Iterable[RoutingTrace], path: Path) -> None:
+    """The one check of the choices of every format: UsageError if a token's are incomplete or repeated, or a position is negative."""
+    for trace in traces:
+        try:
+            trace.check_tokens()
+        except ValueError as error:
+            raise UsageError(
+                f"trace {path}: {trace.header.phase}: {error}",
+                "Record the trace again; in every layer a token has top_k choices, each of another expert.",
+            ) from error
 
 
 def read_routing(path: Path) -> list[RoutingTrace]:
@@ -59,6 +74,7 @@ def read_routing(path: Path) -> list[RoutingTrace]:
     if not path.is_dir():
         return read_trace_file(path).traces
     if traces := list(read_traces(path / "routing")):
+        check_tokens(traces, path)
         return traces
     raise UsageError(f"run {path}: no routing trace in it", remedy())
 

@@ -51,7 +51,7 @@ def read_route_csv(path: Path, num_experts: int | None = None) -> list[RoutingTr
     """One trace per phase that has rows; the domain is the file's stem, and rows keep their order.
 
     `num_experts` defaults to the number in the preamble, or else to one more than the highest expert in the file. UsageError if the
-    file cannot be read, lacks a column, or has ids out of range or a repeated choice.
+    file cannot be read, lacks a column, or has ids out of range.
     """
     try:
         preamble, text = split_preamble(path)
@@ -119,7 +119,7 @@ def choices(text: bytes) -> pa.Table:
 
 
 def check(table: pa.Table, num_experts: int) -> None:
-    """ValueError for an id out of range, or a repeated choice."""
+    """ValueError for a value out of range."""
     limits = {"phase": len(PHASES), "expert": num_experts, "residency": 3, "step": None, "layer": None, "slot": 127}
     for name, limit in limits.items():
         if name in table.column_names:
@@ -127,13 +127,6 @@ def check(table: pa.Table, num_experts: int) -> None:
             wrong = values[(values < 0) | (values >= (limit or np.inf))]
             if len(wrong):
                 raise ValueError(f"{name} {wrong[0]} is {'negative' if wrong[0] < 0 else f'not below {limit}'}")
-    for name in ("slot", "expert"):
-        keys = ["phase", "layer", "step", name]
-        counts = table.select(keys).group_by(keys, use_threads=False).aggregate([([], "count_all")])
-        twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
-        if twice:
-            row = twice[0]
-            raise ValueError(f"{name} {row[name]} occurs twice in step {row['step']} of layer {row['layer']}")
 
 
 def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> RoutingTrace:

@@ -68,6 +68,33 @@ class RoutingTrace:
             raise ValueError(f"layer {min(foreign)!r} is not in the header")
         return self
 
+    def check_tokens(self) -> None:
+        """ValueError unless each token of a layer has K choices of K experts, and no step, sequence or position is negative."""
+        for name in ("step", "sequence", "position"):
+            values = self.column(name)
+            if len(values) and values.min() < 0:
+                raise ValueError(f"{name} {values.min()} is negative")
+        keys = [self.codes("layer")[0], *(self.column(name) for name in ("step", "sequence", "position"))]
+        order = np.lexsort((self.column("slot"), *reversed(keys)))
+        new_R = np.ones(len(order), bool)
+        new_R[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+        slot_R, expert_R, top_k = self.column("slot")[order], self.column("expert")[order], self.header.top_k
+        if len(twice := np.flatnonzero(~new_R[1:] & (slot_R[1:] == slot_R[:-1]))):
+            raise ValueError(f"slot {slot_R[twice[0]]} occurs twice {self.place(order[twice[0]])}")
+        starts, counts = np.flatnonzero(new_R), np.diff(np.flatnonzero(np.append(new_R, True)))
+        if len(few := np.flatnonzero(counts != top_k)):
+            raise ValueError(f"a token has {counts[few[0]]} of {top_k} choices {self.place(order[starts[few[0]]])}")
+        expert_TK = np.sort(expert_R.reshape(-1, top_k), axis=1)
+        tokens, at = np.nonzero(expert_TK[:, 1:] == expert_TK[:, :-1])
+        if len(tokens):
+            where = self.place(order[starts[tokens[0]]])
+            raise ValueError(f"expert {expert_TK[tokens[0], at[0]]} occurs twice among a token's choices {where}")
+
+    def place(self, row: int) -> str:
+        """Where the token of a row is, for an error."""
+        cells = self.table.slice(int(row), 1).select(["step", "layer", "sequence", "position"]).to_pylist()[0]
+        return "in step {step} of layer {layer} (sequence {sequence}, position {position})".format(**cells)
+
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
@@ -124,6 +151,7 @@ def joined(header: TraceHeader, parts: Iterable[pa.Table]) -> RoutingTrace:
 
 
 def read_traces(folder: Path) -> Iterator[RoutingTrace]:
-    """The traces in the `routing/` folder of a run, in order of file name."""
+    """The traces in the `routing/` folder of a run, in order of file name; hidden files are skipped."""
     for path in sorted(folder.glob("*.parquet")):
-        yield RoutingTrace.read(path)
+        if not path.name.startswith("."):
+            yield RoutingTrace.read(path)

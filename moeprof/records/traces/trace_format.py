@@ -33,7 +33,7 @@ class TraceFormat:
     recognise: Callable[[bytes, Path], bool]
     """Whether a file has this format, from its first bytes (at most HEAD_BYTES) and its path."""
     read: Callable[[Path], TraceFile]
-    """The content of a file; UsageError if it is damaged."""
+    """The content of a file; UsageError if it is damaged. The choices of tokens are checked afterwards, for all formats alike."""
     write: Callable[[RoutingTrace, Path], None] | None = None
     """Writes one trace; None if moeprof only reads this format."""
     loads_only: bool = False

@@ -11,14 +11,14 @@ from moeprof.analysis.caching.replay_rows import CacheInputs
 from moeprof.analysis.caching.reproduction import DifferenceError, buffered_of, reproduced
 from moeprof.analysis.comparison.measurement import decisions_of
 from moeprof.analysis.model_size import ffn_parameters
-from moeprof.analysis.routing.load_matrix import distinct
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
-from moeprof.records.traces.formats import read_trace_file, remedy
+from moeprof.records.traces.formats import check_tokens, read_trace_file, remedy
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
+from moeprof.studies.replay.checks import check_ranks, check_shapes
 
 REPLAYED_AS = {"score": PREFILL, "encode": PREFILL, "prefill": PREFILL, "decode": DECODE}
 """The phase of the replay for each phase of a run: whole sequences in a step, or one token of each."""
@@ -88,13 +88,21 @@ def read(path: Path) -> tuple[TraceFile, Run | None]:
     run = owner_of(path)
     if path.is_dir() and (run is None or run.record.recipe is None):
         raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
-    file = TraceFile(run.record.name, run.traces) if run and path.is_dir() else read_trace_file(path)
+    file = read_traces_of(run) if run and path.is_dir() else read_trace_file(path)
     if run is None or run.record.recipe is None:
         return file, None
+    check_shapes(file.traces, run.record.recipe, path)
     model = run.record.ran.model
     layers = dict.fromkeys(layer for trace in file.traces for layer in trace.header.layers)
     size = ffn_parameters(model) * model.bytes_per_element
     return replace(file, name=run.record.name, expert_bytes=dict.fromkeys(layers, size)), run
+
+
+def read_traces_of(run: Run) -> TraceFile:
+    """The traces of all phases, variants and ranks of a run; UsageError if a token's choices or a rank's traces are not complete."""
+    check_tokens(run.traces, run.path)
+    check_ranks(run.traces, run.record.ran.parallel.ranks, run.path)
+    return TraceFile(run.record.name, run.traces)
 
 
 def owner_of(path: Path) -> Run | None:
@@ -191,7 +199,6 @@ def by_phase(traces: Sequence[RoutingTrace], phase: PhaseChoice, path: Path) -> 
             raise UsageError(
                 f"trace {path}: unknown phase {trace.header.phase!r}", f"Give a trace with phases {', '.join(REPLAYED_AS)}."
             )
-        check(trace, path)
         found[name].append(trace)
     kept = {name: ranks for name, ranks in found.items() if ranks and phase in (ALL, name)}
     if not kept:
@@ -203,18 +210,6 @@ def by_phase(traces: Sequence[RoutingTrace], phase: PhaseChoice, path: Path) -> 
     if len(models) > 1:
         raise UsageError(f"trace {path}: its phases come from different models", "Replay one phase at a time, with --phase.")
     return kept
-
-
-def check(trace: RoutingTrace, path: Path) -> None:
-    """UsageError if a choice occurs twice."""
-    codes, _ = trace.codes("layer")
-    keys = [codes, *(trace.column(name) for name in ("step", "sequence", "position", "slot"))]
-    repeated = len(trace) - len(distinct(keys))
-    if repeated:
-        raise UsageError(
-            f"trace {path}: {repeated} rows of phase {trace.header.phase} repeat a layer, step, token and slot",
-            "Record the trace again; a token has one expert per slot.",
-        )
 
 
 def execution_order(layer: str) -> tuple[bool, int, str]:

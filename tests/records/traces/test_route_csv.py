@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.errors import UsageError
+from moeprof.records.traces.formats import read_trace_file
 from moeprof.records.traces.route_csv import read_expert_bytes, read_route_csv
 
 PREAMBLE = (
@@ -90,13 +91,14 @@ def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
         (PREAMBLE + HEADER + ROWS + "0,1,1,1,0,8,0.5,0,0\n", "expert 8 is not below 8"),
         (HEADER + ROWS + "0,2,1,1,0,4,0.5,0,0\n", "phase 2 is not below 2"),
         (HEADER + ROWS + "0,1,1,1,0,4,0.5,3,0\n", "residency 3"),
-        (HEADER + ROWS + "0,1,1,0,0,4,0.5,0,0\n", "slot 0 occurs twice in step 1 of layer 0"),
-        (HEADER + ROWS + "0,1,1,0,2,3,0.5,0,0\n", "expert 3 occurs twice in step 1 of layer 0"),
+        (HEADER + ROWS + "0,0,0,1,1,1,0.5,0,0\n", "expert 1 occurs twice among a token's choices in step 0 of layer 1"),
+        (HEADER + ROWS + "0,0,0,1,1,4,0.5,0,20\n0,1,1,0,0,4,0.5,0,0\n", "slot 0 occurs twice in step 1 of layer 0"),
+        (PREAMBLE + HEADER + ROWS, "a token has 1 of 2 choices in step 0 of layer 1"),
     ],
 )
 def test_a_damaged_log_is_two_lines_for_the_user(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        read_route_csv(log(tmp_path, text))
+        read_trace_file(log(tmp_path, text))
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert reason in lines[0]

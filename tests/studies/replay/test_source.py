@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import RunRecord
 from moeprof.records.run.writer import RunWriter
+from moeprof.records.traces.formats import read_routing
+from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.studies.replay.source import execution_order, read_source
 from moeprof.studies.replay.study import CacheOptions, replay_caches
 from tests.analysis.traces import Row, trace_of
@@ -84,11 +86,11 @@ def test_a_trace_without_decode_steps_says_so_or_is_refused(tmp_path: Path) -> N
 def test_the_variant_is_static_gatings_unless_another_is_asked_for(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "run", RunRecord(command="optimize", recipe=load_recipe("lm-tiny")))
     for variant, expert in (("dynamic", 1), ("static", 2)):
-        trace = trace_of([Row(0, expert)])
+        trace = trace_of([Row(0, expert), Row(0, 3, slot=1)], num_experts=32, layers=("1", "3"))
         writer.add_trace(type(trace)(trace.header.model_copy(update={"variant": variant}), trace.table))
     writer.finish()
     assert read_source(tmp_path / "run").selection.variant == "static"
-    assert read_source(tmp_path / "run", variant="dynamic").selection.traces["decode"][0].column("expert").tolist() == [1]
+    assert read_source(tmp_path / "run", variant="dynamic").selection.traces["decode"][0].column("expert").tolist() == [1, 3]
     assert "no variant 'tutel'" in fault(lambda: read_source(tmp_path / "run", variant="tutel"))
 
 
@@ -168,7 +170,7 @@ def parquet(path: Path, rows: list[Row], **header: Any) -> Path:
 
 def test_a_damaged_routing_file_is_two_lines(tmp_path: Path) -> None:
     twice = parquet(tmp_path / "twice.parquet", [Row(0, 1), Row(0, 2)])
-    assert "1 rows of phase decode repeat" in fault(lambda: read_source(twice))
+    assert "slot 0 occurs twice in step 0 of layer 1 (sequence 0, position 0)" in fault(lambda: read_source(twice))
     foreign = parquet(tmp_path / "foreign.parquet", [Row(0, 3)], num_experts=3)
     assert "expert 3 is outside 0 to 2" in fault(lambda: read_source(foreign))
     empty = parquet(tmp_path / "empty.parquet", [])
@@ -178,6 +180,90 @@ def test_a_damaged_routing_file_is_two_lines(tmp_path: Path) -> None:
     columns = tmp_path / "columns.parquet"
     pq.write_table(pa.table({"step": [1]}), columns)
     assert "routing trace" in fault(lambda: read_source(columns))
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([Row(0, 1), Row(0, 2, 1), Row(1, 3)], "a token has 1 of 2 choices in step 1 of layer 1 (sequence 0, position 0)"),
+        ([Row(0, 1), Row(0, 1, 1)], "expert 1 occurs twice among a token's choices in step 0 of layer 1"),
+        ([Row(0, 1), Row(0, 2, 1), Row(-1, 1), Row(-1, 2, 1)], "step -1 is negative"),
+        ([Row(0, 1, position=-3), Row(0, 2, 1, position=-3)], "position -3 is negative"),
+    ],
+)
+def test_incomplete_and_repeated_choices_are_refused_in_every_format(tmp_path: Path, rows: list[Row], reason: str) -> None:
+    trace = trace_of(rows)
+    file = tmp_path / "one.parquet"
+    trace.write(file)
+    writer = RunWriter(tmp_path / "run", RunRecord(command="characterize", recipe=load_recipe("lm-tiny")))
+    writer.add_trace(trace)
+    for path in (file, writer.finish().path):
+        assert f"trace {path}: decode: {reason}" in fault(lambda path=path: read_source(path))
+        assert reason in fault(lambda path=path: read_routing(path))
+
+
+def test_a_log_that_ends_inside_a_token_is_refused(tmp_path: Path) -> None:
+    log = route_log(tmp_path / "talk.route.csv", STEPS)
+    log.write_text(log.read_text().rstrip("\n").rpartition("\n")[0] + "\n")
+    assert "decode: a token has 1 of 2 choices in step 2 of layer 0" in fault(lambda: read_source(log))
+
+
+def run_of_two_ranks(path: Path, ranks: Sequence[int] = (0, 1), **header: Any) -> Path:
+    """A run of two ranks with a trace of each of `ranks`."""
+    writer = RunWriter(path, RunRecord(command="characterize", recipe=load_recipe("lm-tiny", ["parallel.ranks=2"])))
+    trace = trace_of([Row(0, 1), Row(0, 3, slot=1)], num_experts=32, layers=("1", "3"))
+    for rank in ranks:
+        writer.add_trace(RoutingTrace(trace.header.model_copy(update={"rank": rank} | header), trace.table))
+    return writer.finish().path
+
+
+def test_every_rank_of_a_run_has_one_trace(tmp_path: Path) -> None:
+    run = run_of_two_ranks(tmp_path / "run")
+    assert [one.header.rank for one in read_source(run).selection.traces["decode"]] == [0, 1]
+    file = run / "routing" / "decode-static-rank1.parquet"
+    copy = file.with_name("decode-static-rank1 (copy).parquet")
+    copy.write_bytes(file.read_bytes())
+    assert "decode, static: ranks 0, 1, 1; each of 0 to 1 is needed once" in fault(lambda: read_source(run))
+    copy.rename(file.with_name("._decode-static-rank1.parquet"))
+    assert len(read_source(run).selection.traces["decode"]) == 2
+    file.unlink()
+    assert "decode, static: ranks 0; each of 0 to 1 is needed once" in fault(lambda: read_source(run))
+    assert "ranks 0, 2; each" in fault(lambda: read_source(run_of_two_ranks(tmp_path / "other", ranks=(0, 2))))
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"num_experts": 8}, "experts 8; the run's recipe has 32"),
+        ({"layers": ["1", "2"]}, "layers 1, 2; the run's recipe has 1, 3"),
+        ({"top_k": 3}, "top_k 3; the run's recipe has 2"),
+    ],
+)
+def test_the_experts_and_layers_of_a_runs_traces_are_those_of_its_recipe(
+    tmp_path: Path, header: dict[str, Any], reason: str
+) -> None:
+    run = run_of_two_ranks(tmp_path / "run")
+    file = run / "routing" / "decode-static-rank1.parquet"
+    trace = RoutingTrace.read(file)
+    table = trace.table
+    if "top_k" in header:
+        extra = trace_of([Row(0, 1), Row(0, 3, slot=1), Row(0, 5, slot=2)], num_experts=32, layers=("1", "3"))
+        table = extra.table
+    RoutingTrace(trace.header.model_copy(update=header), table).write(file)
+    assert reason in fault(lambda: read_source(run))
+    assert reason in fault(lambda: read_source(file))
+
+
+def test_the_inputs_that_were_replayed_wrongly_are_refused(shared_data: Path) -> None:
+    cases = shared_data.parent / "cases"
+    found = {
+        "two_ranks_rank1_lost": "ranks 0; each of 0 to 1",
+        "last_token_cut.route.csv": "a token has 1 of 2 choices in step 2",
+        "duplicate_expert.parquet": "expert 6 occurs twice among a token's choices in step 0",
+    }
+    for name, reason in found.items():
+        if (cases / name).exists():
+            assert reason in fault(lambda name=name: read_source(cases / name))
 
 
 def test_what_is_no_trace_at_all_is_two_lines(tmp_path: Path) -> None:

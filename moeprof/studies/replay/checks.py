@@ -1,0 +1,40 @@
+"""Checks of a run's routing traces against its recipe: experts, layers, and the ranks that recorded them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.traces.routing_trace import RoutingTrace
+
+
+def check_ranks(traces: Sequence[RoutingTrace], num_ranks: int, path: Path) -> None:
+    """UsageError unless every phase and variant has one trace of each rank."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for trace in traces:
+        found.setdefault((trace.header.phase, trace.header.variant), []).append(trace.header.rank)
+    for (phase, variant), ranks in found.items():
+        if sorted(ranks) != list(range(num_ranks)):
+            listed = ", ".join(map(str, sorted(ranks)))
+            raise UsageError(
+                f"run {path}: traces of {phase}, {variant}: ranks {listed}; each of 0 to {num_ranks - 1} is needed once",
+                "Restore the files of the run, or repeat the run.",
+            )
+
+
+def check_shapes(traces: Sequence[RoutingTrace], recipe: Recipe, path: Path) -> None:
+    """UsageError unless the experts and layers of every trace are those of the run's recipe."""
+    for header in (trace.header for trace in traces):
+        has = (header.num_experts, header.top_k, header.layers)
+        needed = (recipe.model.experts, recipe.gating.top_k, recipe.moe_layers(header.phase))
+        for name, value, expected in zip(("experts", "top_k", "layers"), has, needed, strict=True):
+            if value != expected:
+                raise UsageError(
+                    f"trace {path}: {header.phase}, {header.variant}: {name} {shown(value)}; the run's recipe has {shown(expected)}",
+                    "Restore the files of the run; traces of another run are in its routing/ folder.",
+                )
+
+
+def shown(value: object) -> str:
+    """A number, or names in a row."""
+    return ", ".join(value) if isinstance(value, list) else str(value)
