@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 import moeprof
 from moeprof.records.errors import UsageError
+from moeprof.records.name import one_line
 
 PARTIAL = ".partial"
 PAGE = 4096
@@ -46,9 +47,10 @@ def reason(error: Exception) -> str:
     """The cause of an error in one line, without the path of the file."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return ": ".join(
-            filter(None, (".".join(map(str, first["loc"])), first["msg"].lower().replace("input should be", "must be")))
-        )
+        where = ".".join(one_line(str(part)) for part in first["loc"] if part != "[key]")
+        message = first["msg"].lower().replace("input should be", "must be")
+        own = first["ctx"]["error"] if first["type"] == "value_error" else message
+        return ": ".join(filter(None, (where, str(own))))
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start}"
     if isinstance(error, OSError) and error.strerror:

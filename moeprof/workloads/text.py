@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import UsageError
+from moeprof.records.name import RULE, one_line, valid_name
 
 BLOCK_BYTES = 1 << 18
 FIX_LINE = "Fix or remove that line; nothing was read."
@@ -23,7 +23,6 @@ LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
 MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
 FORMS = {"lm": "NAME=PATH", "mt": "NAME=SOURCE,TARGET (or NAME=FILE.jsonl)"}
 EXAMPLES = {"lm": "wikipedia=wiki.txt.gz", "mt": "ne-en=devtest.ne,devtest.en"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 log = logging.getLogger(__name__)
 
@@ -251,9 +250,6 @@ def parse_data_option(text: str, workload: str) -> tuple[str, str | list[str]]:
     paths = path.split(",") if workload == "mt" else [path]
     if not equals or not all(paths) or len(paths) > 2:
         raise UsageError(f"--data {text}: not of the form {FORMS[workload]}", f"Example: --data {EXAMPLES[workload]}")
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            f"--data {text}: {name!r} is not a valid name",
-            "Names hold letters, digits, '.', '_' and '-', and begin with a letter or a digit.",
-        )
+    if not valid_name(name):
+        raise UsageError(f"--data {one_line(text)}: {name!r} is not a valid name", RULE)
     return name, paths if len(paths) == 2 else path

@@ -374,9 +374,13 @@ def test_a_data_option_for_translation_has_one_or_two_paths(text: str) -> None:
     assert fault(parse_data_option, text, "mt")[0] == f"--data {text}: not of the form NAME=SOURCE,TARGET (or NAME=FILE.jsonl)"
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a b", ".hidden", "-x", "a/b", "\u0928\u0947", "a;b"])
+@pytest.mark.parametrize("name", ["", "../x", "..", ".hidden", "-x", "a/b", "a\\b", "a\x1b[31m", "a\u2028b", "a" * 65])
 def test_a_name_that_cannot_be_part_of_a_file_name_is_refused(name: str) -> None:
     assert fault(parse_data_option, f"{name}=a.txt", "lm")[0].endswith("is not a valid name")
+
+
+def test_a_name_may_have_spaces_and_letters_of_any_script() -> None:
+    assert parse_data_option("\u0928\u0947 news=a.txt", "lm") == ("\u0928\u0947 news", "a.txt")
 
 
 def test_a_name_that_ends_in_a_line_feed_is_refused() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from moeprof.analysis.placement.device_load import device_counts, floor_shares, load_values, over_layers
 from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed_trials, num_moved, trial_of
 from moeprof.analysis.placement.virtual_parallel import Choices, choices_of, virtual_rows
-from moeprof.analysis.routing.drift import domain_pairs, drift_metrics
+from moeprof.analysis.routing.drift import HALVES, DomainPair, category_of, domain_pairs, drift_metrics
 from moeprof.analysis.routing.layer_rows import Values
 from moeprof.analysis.routing.layer_rows import over_layers as mean_of_layers
 from moeprof.analysis.routing.load_matrix import LoadMatrix
@@ -25,9 +25,6 @@ from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.run.replay import BalanceRequest
 from moeprof.records.run.run import RunRecord
 from moeprof.records.traces.routing_trace import RoutingTrace
-
-HALVES = "history vs test"
-"""The category of the drift from history to test, which needs no second domain."""
 
 MOST_DEVICES = 64
 """With more devices there are no rows per device."""
@@ -218,14 +215,14 @@ def phase_virtual_rows(phase: PhaseLoads, name: str, devices: int, placements: P
 
 def drift_rows(phase: PhaseLoads) -> Iterator[MetricRow]:
     """Drift between history and test and between domains; over layers, the mean."""
-    found: dict[str, list[Values]] = {}
+    later: list[Values] = []
     for layer, halves in phase.trial.halves.items():
-        later = drift_metrics(halves.history.counts_E, halves.test.counts_E)
-        found.setdefault(HALVES, []).append(later)
-        yield from phase.rows(later, layer=layer, category=HALVES)
+        later.append(drift_metrics(halves.history.counts_E, halves.test.counts_E))
+        yield from phase.rows(later[-1], layer=layer, category=HALVES)
+    found: dict[DomainPair, list[Values]] = {}
     for matrices in phase.layers:
         for pair, values in domain_pairs(matrices):
             found.setdefault(pair, []).append(values)
-            yield from phase.rows(values, layer=matrices[0].layer, category=pair)
-    for category, layers in found.items():
+            yield from phase.rows(values, layer=matrices[0].layer, category=category_of(pair))
+    for category, layers in {HALVES: later, **{category_of(pair): values for pair, values in found.items()}}.items():
         yield from phase.rows(mean_of_layers(layers), category=category)

@@ -3,6 +3,7 @@
 Shape suffix: E experts.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from statistics import fmean
@@ -15,28 +16,45 @@ from moeprof.records.arrays import Floats
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.traces.routing_trace import RoutingTrace
 
+DomainPair = tuple[str, str]
+"""Two domains."""
+
+HALVES = "history vs test"
+"""The category of the drift between two halves of the same domains, which is that of no pair of domains."""
+
 
 def drift_rows(trace: RoutingTrace) -> list[MetricRow]:
-    """Drift of every layer between every two named domains, as category `a vs b`, and over all pairs, category "".
+    """Drift of every layer between every two named domains, category as in `category_of`, and over all pairs, category "".
 
     The rows over all layers are means of the layers' rows. A trace of one domain has none.
     """
     rows: list[MetricRow] = []
-    layers_of: dict[str, list[Values]] = {}
+    layers_of: dict[DomainPair | None, list[Values]] = {}
     for matrices in layer_matrices(trace):
         pairs = dict(domain_pairs(matrices))
-        for category, values in (pairs | {"": mean_of(list(pairs.values()))}).items():
-            layers_of.setdefault(category, []).append(values)
-            rows += rows_at(trace.header, values, layer=matrices[0].layer, category=category)
-    for category, layers in layers_of.items():
-        rows += rows_at(trace.header, over_layers(layers), category=category)
+        for pair, values in (pairs | {None: mean_of(list(pairs.values()))}).items():
+            layers_of.setdefault(pair, []).append(values)
+            rows += rows_at(trace.header, values, layer=matrices[0].layer, category=category_of(pair))
+    for pair, layers in layers_of.items():
+        rows += rows_at(trace.header, over_layers(layers), category=category_of(pair))
     return rows
 
 
-def domain_pairs(matrices: Sequence[LoadMatrix]) -> Iterator[tuple[str, Values]]:
-    """The drift between every two of one layer's domains, named `a vs b`, in order of first appearance."""
+def domain_pairs(matrices: Sequence[LoadMatrix]) -> Iterator[tuple[DomainPair, Values]]:
+    """The drift between every two of one layer's domains, in order of first appearance."""
     for one, other in combinations([matrix for matrix in matrices if matrix.domain], 2):
-        yield f"{one.domain} vs {other.domain}", drift_metrics(one.counts_E, other.counts_E)
+        yield (one.domain, other.domain), drift_metrics(one.counts_E, other.counts_E)
+
+
+def category_of(pair: DomainPair | None) -> str:
+    """The cell `category` of a pair, `a vs b`; empty for all pairs.
+
+    Names that would make it ambiguous are quoted, so that every pair has a category of its own: `"history" vs "test"`.
+    """
+    if pair is None:
+        return ""
+    ambiguous = pair == ("history", "test") or any(" vs " in f" {name} " or name.startswith('"') for name in pair)
+    return " vs ".join(json.dumps(name, ensure_ascii=False) if ambiguous else name for name in pair)
 
 
 def mean_of(pairs: Sequence[Values]) -> Values:

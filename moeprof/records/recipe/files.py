@@ -13,12 +13,13 @@ from pydantic_core import ErrorDetails
 import moeprof
 from moeprof.records.errors import UsageError, suggestion
 from moeprof.records.files import reason
+from moeprof.records.name import name_from, one_line
 from moeprof.records.recipe.recipe import Recipe
 
 PACKAGE = Path(moeprof.__file__).parent
 TRACE = "trace:"
-UNION_MEMBERS = ("str", "list[str]")
-"""Alternatives of a value that pydantic reports as if they were keys."""
+UNION_MEMBERS = ("str", "list[str]", "[key]")
+"""What pydantic reports as if it were a key: alternatives of a value, and the name of an entry."""
 
 RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
 """The folder inside the wheel, then that of the checkout; an editable install has only the latter."""
@@ -69,7 +70,7 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
         raise UsageError(f"recipe {path}: {reason(error)}", "Give a built-in name or a readable .toml file.") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"recipe {path}: not valid TOML: {error}", "Fix that line.") from error
-    document.setdefault("name", path.stem)
+    document.setdefault("name", name_from(path.stem, "recipe"))
     anchor_paths(document, path.parent)
     for override in overrides:
         apply_override(document, override)
@@ -83,7 +84,7 @@ def validated(document: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        location = [str(part) for part in first["loc"] if part not in UNION_MEMBERS]
+        location = [one_line(str(part)) for part in first["loc"] if part not in UNION_MEMBERS]
         key = ".".join(location) or "recipe"
         if first["type"] == "extra_forbidden":
             known = known_keys(location[:-1])
@@ -91,7 +92,8 @@ def validated(document: dict[str, Any], where: str) -> Recipe:
                 f"recipe {where}: {key}: unknown key",
                 f"{suggestion(location[-1], known)}Known here: {', '.join(known)}.",
             ) from error
-        if first["type"] == "value_error" and len(location) < 2:  # a section's own check: its message names the keys
+        own_check = first["type"] == "value_error" and len(location) < 2 and key != "name"
+        if own_check:  # the message of a section's check names the keys
             raise UsageError(
                 f"recipe {where}: {first['ctx']['error']!s}", "Change the value in the file or with --set."
             ) from error

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from moeprof.records.ffn.form import FFNForm
 from moeprof.records.ffn.registry import FFN_FORMS, known_form
+from moeprof.records.name import Name
 from moeprof.records.recipe.family import FAMILIES, Family, default_family, known_family
 from moeprof.records.recipe.routing_source import parse_routing_source
 from moeprof.records.recipe.variant import Variant
@@ -131,9 +132,9 @@ class GatingSection(Section):
 class DataSection(Section):
     """The text: the default corpora of the workload, unless files are given."""
 
-    domains: list[str] | None = None
+    domains: list[Name] | None = None
     """Default domains (LM) or target languages (MT) to use; all when absent."""
-    files: dict[str, str | list[str]] = {}
+    files: dict[Name, str | list[str]] = {}
     """NAME = path (LM: .txt, .jsonl, .gz or a folder; MT: .jsonl with `translation`), or for MT [source, target], line-aligned."""
     max_tokens: Positive | None = None
     """Maximum number of tokens to read of each domain."""
@@ -241,7 +242,7 @@ class Recipe(Section):
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     """Version of this format."""
-    name: str = ""
+    name: Name = "recipe"
     """Name of the recipe; the file's name when absent."""
     workload: Literal["lm", "mt"]
     """`lm`: language modelling; `mt`: machine translation."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
+from moeprof.records.name import Name
 
 MAX_BYTES = 64 * 2**20
 """The largest file that is read."""
@@ -21,7 +22,7 @@ class CountTable(BaseModel):
     model: str = ""
     top_k: int = Field(ge=1)
     layers: list[int] = Field(min_length=1)
-    counts: dict[str, list[list[int]]] = Field(min_length=1)
+    counts: dict[Name, list[list[int]]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def is_a_table(self) -> "CountTable":

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from moeprof.records.errors import UsageError
+from moeprof.records.name import name_from
 from moeprof.records.traces.columns import with_columns
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
@@ -83,8 +84,8 @@ def unusable(path: Path, error: Exception) -> UsageError:
 
 
 def domain_of(path: Path) -> str:
-    """The file's name without `.route.csv` or `.gz`."""
-    return re.sub(r"(\.route)?(\.csv)?(\.gz)?$", "", path.name)
+    """The file's name without `.route.csv` or `.gz`, as a name."""
+    return name_from(re.sub(r"(\.route)?(\.csv)?(\.gz)?$", "", path.name), "trace")
 
 
 def split_preamble(path: Path) -> tuple[str, bytes]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
+from moeprof.records.name import Name, checked_name
 from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_columns, write_with_header
 
 SCHEMA = 1
@@ -41,13 +42,13 @@ class TraceHeader(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     schema_version: int = SCHEMA
-    workload: str
-    phase: str
-    variant: str
+    workload: Name
+    phase: Name
+    variant: Name
     rank: int = Field(default=0, ge=0)
     num_experts: int = Field(ge=1)
     top_k: int = Field(ge=1)
-    layers: list[str]
+    layers: list[Name]
     forced: bool = False
 
 
@@ -135,7 +136,10 @@ class RoutingTrace:
         """UsageError if the file is missing, damaged, inconsistent, or written by a newer moeprof."""
         try:
             table, header = read_with_header(path, SCHEMA)
-            return cls(TraceHeader.model_validate(header), with_columns(table, COLUMNS)).validate()
+            trace = cls(TraceHeader.model_validate(header), with_columns(table, COLUMNS)).validate()
+            for domain in trace.names("domain"):
+                checked_name(domain)
+            return trace
         except (OSError, pa.ArrowException, ValidationError, ValueError) as error:
             raise UsageError(
                 f"routing trace {path}: {reason(error)}",

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from moeprof.analysis.placement import balance_results
 from moeprof.analysis.placement.balance_results import balancer_value
-from moeprof.analysis.placement.balance_rows import HALVES
 from moeprof.analysis.placement.gain import WORTH, Gain
+from moeprof.analysis.routing.drift import HALVES
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.run.replay import ALL

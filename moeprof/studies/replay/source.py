@@ -13,6 +13,7 @@ from moeprof.analysis.comparison.measurement import decisions_of
 from moeprof.analysis.model_size import ffn_parameters
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
+from moeprof.records.name import name_from
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
 from moeprof.records.traces.formats import check_tokens, read_trace_file, remedy
@@ -119,7 +120,7 @@ def described(chosen: Selection, expert_bytes: int | None) -> TraceSource:
     run, header = chosen.run, next(iter(chosen.traces.values()))[0].header
     model = run.record.ran.model if run else None
     return TraceSource(
-        name=re.sub(r"[^\w.+-]+", "_", chosen.file.name) or "trace",  # it becomes the name of a folder
+        name=name_from(re.sub(r"[^\w.+-]+", "_", chosen.file.name), "trace"),  # it becomes the name of a folder
         path=str(chosen.path),
         workload=header.workload,
         num_experts=header.num_experts,

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from moeprof.analysis.routing.drift import divergence_bits, drift_metrics, drift_rows, hot_experts, hot_jaccard
+from moeprof.analysis.routing.drift import (
+    HALVES,
+    category_of,
+    divergence_bits,
+    drift_metrics,
+    drift_rows,
+    hot_experts,
+    hot_jaccard,
+)
 from moeprof.analysis.routing.metrics import balance_metrics
 from moeprof.records.metrics.registry import MetricTable
 from tests.analysis.traces import Row, drawn_rows, steps_of, trace_of, value_at
@@ -55,6 +63,23 @@ def test_every_two_domains_are_a_pair_and_their_mean_stands_beside_them() -> Non
     assert value_at(rows, "load_divergence", layer="1") == pytest.approx(2 / 3)
     assert value_at(rows, "load_divergence") == pytest.approx(2 / 3)
     assert value_at(rows, "load_divergence", category="prose vs law") == 1
+
+
+def test_every_pair_of_domains_has_a_category_of_its_own() -> None:
+    names = ["a", "b", "a vs b", "b vs a", "a vs", "vs b", "vs", "history", "test", '"a"', '"a" vs "b"']
+    pairs = [(one, other) for one in names for other in names]
+    assert len({category_of(pair) for pair in pairs} | {HALVES, category_of(None)}) == len(pairs) + 2
+    assert category_of(("prose", "code")) == "prose vs code"
+    assert category_of(("history", "test")) == '"history" vs "test"'
+
+
+def test_domains_whose_names_join_to_the_same_text_have_their_own_drift() -> None:
+    names = {"a": [0, 0], "b vs c": [0, 1], "a vs b": [1, 1], "c": [1, 2]}
+    rows = drift_rows(trace_of([row for name, experts in names.items() for row in steps_of(experts, domain=name)]))
+    MetricTable().extend(rows)
+    assert value_at(rows, "load_divergence", category='"a" vs "a vs b"') == 1
+    assert value_at(rows, "hot_jaccard", category='"a" vs "b vs c"') == 1
+    assert value_at(rows, "hot_jaccard", category='"a vs b" vs "c"') == 1
 
 
 def test_one_domain_has_no_drift() -> None:

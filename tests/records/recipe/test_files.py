@@ -119,6 +119,34 @@ def test_a_path_is_taken_as_it_is(valid: Path, monkeypatch: pytest.MonkeyPatch) 
     assert load_recipe("./own.toml").gating.capacity_fraction == 0.5
 
 
+# Names
+
+
+@pytest.mark.parametrize("name", ["", "../../x", "..", "=cmd|", "a\\n::warning::b", "\\u001b[31m", "a" * 65])
+def test_a_recipe_name_that_cannot_be_part_of_a_path_is_refused(valid: Path, name: str) -> None:
+    valid.write_text(f'name = "{name}"\n{VALID}')
+    what, _ = fault(valid)
+    assert "name: " in what
+    assert "is not a valid name" in what
+
+
+@pytest.mark.parametrize("name", ["a\\n::warning::b", "../x", ""])
+def test_a_domain_that_cannot_be_a_name_is_refused(valid: Path, name: str) -> None:
+    valid.write_text(f'{VALID}\n[data.files]\n"{name}" = "a.txt"\n')
+    assert "is not a valid name" in fault(valid)[0]
+    assert "is not a valid name" in fault(written_domains(valid, name))[0]
+
+
+def written_domains(valid: Path, name: str) -> Path:
+    """The valid recipe with one chosen default domain."""
+    valid.write_text(f'{VALID}\n[data]\ndomains = ["{name}"]\n')
+    return valid
+
+
+def test_a_file_with_a_long_name_gives_a_name_of_64_characters(valid: Path) -> None:
+    assert load_recipe(str(valid.rename(valid.with_name("x" * 100 + ".toml")))).name == "x" * 64
+
+
 # Overrides
 
 

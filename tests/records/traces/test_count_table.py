@@ -34,6 +34,8 @@ def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Pa
         ({"counts": {}}, "counts"),
         ({"layers": [7, 7]}, "a layer occurs twice"),
         ({"top_k": 0}, "top_k"),
+        ({"counts": {"": [[3, 1], [2, 2]]}}, "'' is not a valid name"),
+        ({"counts": {"a\n::warning::": [[3, 1], [2, 2]]}}, r"'a\n::warning::' is not a valid name"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, changes: dict[str, object], why: str) -> None:

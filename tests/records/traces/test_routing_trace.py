@@ -169,6 +169,12 @@ def test_rows_that_contradict_the_header_are_refused(tmp_path: Path, changes: di
     assert fault(write_foreign(tmp_path / "t", loose_table(**changes))) == what
 
 
+@pytest.mark.parametrize("name", ["", "../x", "a\n::warning::b", "\x1b[31m", "a" * 65])
+def test_a_domain_that_cannot_be_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    what = fault(write_foreign(tmp_path / "t", loose_table(domain=["wiki", name, "code", "code"])))
+    assert f"{name!r} is not a valid name" in what
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     assert fault(write_foreign(tmp_path / "t", loose_table(), HEADER | {"schema_version": 2})) == "schema 2 is newer than 1"
 

@@ -145,6 +145,25 @@ def test_domains_place_for_each_other(tmp_path: Path) -> None:
     assert balance_results.best_elsewhere(results, "decode", 2, copies=True) is None
 
 
+@pytest.mark.parametrize(
+    ("domains", "pair"), [(("history", "test"), '"history" vs "test"'), (("a vs b", "c"), '"a vs b" vs "c"')]
+)
+def test_domains_named_as_a_pair_or_as_halves_keep_their_own_drift(tmp_path: Path, domains: tuple[str, str], pair: str) -> None:
+    loads = read_loads(skewed(tmp_path / "t.parquet", domains=domains))
+    run = replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[2])
+    plain = replayed(
+        read_loads(skewed(tmp_path / "u.parquet", domains=("prose", "code"))),
+        tmp_path / "plain",
+        balancers=["greedy"],
+        devices=[2],
+    )
+    results, expected = of_replay(run), of_replay(plain)
+    assert balance_results.drift_pairs(results, "decode") == ["history vs test", pair]
+    for category, usual in ((pair, "prose vs code"), ("history vs test", "history vs test")):
+        found = results.value("load_divergence", phase="decode", category=category)
+        assert found == expected.value("load_divergence", phase="decode", category=usual)
+
+
 def test_published_counts_place_one_domain_for_another(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "loads" / "olmoe_counts_public.json"
     run = replayed(read_loads(path), tmp_path / "run", balancers=["greedy"], devices=[8])

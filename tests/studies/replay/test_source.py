@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import RunRecord
 from moeprof.records.run.writer import RunWriter
@@ -278,8 +279,9 @@ def test_what_is_no_trace_at_all_is_two_lines(tmp_path: Path) -> None:
 
 def test_a_name_from_a_file_is_a_plain_folder_name(tmp_path: Path) -> None:
     run = run_of_shape(tmp_path / "run", "mt-54b", steps=1)
-    text = (run / "run.json").read_text()
-    (run / "run.json").write_text(
-        text.replace('"name":"mt-54b"', '"name":"../up"').replace('"name": "mt-54b"', '"name": "../up"')
-    )
-    assert read_source(run).trace.name == ".._up"
+    text = (run / "run.json").read_text().replace('"name": "', '"name":"')
+    (run / "run.json").write_text(text.replace('"name":"mt-54b"', '"name":"two words"'))
+    assert read_source(run).trace.name == "two_words"
+    (run / "run.json").write_text(text.replace('"name":"mt-54b"', '"name":"../up"'))
+    with pytest.raises(UsageError, match="is not a valid name"):
+        read_source(run)
