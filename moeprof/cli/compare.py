@@ -61,6 +61,8 @@ def command(
     chosen = known_format("json" if as_json else form or ("terminal" if sys.stdout.isatty() else "markdown"))
     targets = [written_file(option) for option in files]
     rules = Rules(dict(map(parsed_threshold, thresholds)), tuple(map(known_metric, only)), allow_machine_mismatch)
+    if device := measuring.pop("device"):
+        measuring["shared"] = [*measuring["shared"], f"measure.device={device}"]
     sides, overrides = (baseline, candidate), [*measuring["a"], *measuring["b"], *measuring["shared"]]
     if wants_measurement(measuring["recipes"], measuring["checkout"], sides, overrides):
         before, after = measure_sides(**measuring, quiet=settings["quiet"])

@@ -41,6 +41,7 @@ def measuring_options(function: F) -> F:
                 metavar="SECTION.KEY=VALUE",
                 help="Override a recipe key in A and B; repeatable.",
             ),
+            click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device that runs the models of A and B."),
             click.option(
                 "--against-checkout",
                 "checkout",

@@ -34,6 +34,16 @@ def check_device(recipe: Recipe) -> None:
         )
 
 
+def check_gpus(recipe: Recipe, neighbours: int) -> None:
+    """UsageError if fewer GPUs are visible than the ranks of this machine; every rank needs one of its own."""
+    visible = torch.cuda.device_count() if recipe.measure.device == "cuda" else neighbours
+    if neighbours > visible:
+        raise UsageError(
+            f"recipe {recipe.name}: {neighbours} ranks on this machine need {neighbours} GPUs, but {visible} are visible",
+            f"Use --ranks {visible}, or make more GPUs visible with CUDA_VISIBLE_DEVICES.",
+        )
+
+
 def check_weights(recipe: Recipe) -> None:
     """UsageError if the recipe's checkpoint is missing, damaged or of another shape."""
     if recipe.model.checkpoint:

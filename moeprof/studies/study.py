@@ -20,7 +20,7 @@ from moeprof.records.recipe.weights import weights_hash
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter, UnwrittenRun
 from moeprof.studies.agreement import agree
-from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
+from moeprof.studies.feasibility import check_device, check_gpus, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.selection import judged
 from moeprof.studies.services import Findings, Services, VariantRunner, buffers_for, calibrate, load_models
@@ -78,6 +78,7 @@ class Study:
     def check(self, recipe: Recipe, group: Group) -> None:
         """MoeprofError if this machine cannot run its ranks of the recipe; nothing is allocated."""
         check_device(recipe)
+        check_gpus(recipe, group.neighbours)
         check_weights(recipe)
         check_memory(recipe, memory_for_a_rank(recipe, group.neighbours), self.variants)
 

@@ -165,6 +165,10 @@ def test_both_sides_are_measured_in_fresh_processes_and_kept(moeprof: Call, micr
             ("reports/old", "reports/new", "--a", "load.batch_size=1"),
             "compare: load.batch_size=1 has no effect on recorded runs",
         ),
+        (
+            ("reports/old", "reports/new", "--device", "cuda"),
+            "compare: measure.device=cuda has no effect on recorded runs",
+        ),
     ],
 )
 def test_recorded_sides_and_measured_ones_are_not_mixed(moeprof: Call, words: tuple[str, ...], what: str) -> None:

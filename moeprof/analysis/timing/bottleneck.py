@@ -39,8 +39,26 @@ MASK = (
 )
 
 
+IDLE_GAPS = (
+    "On CUDA the time of a region includes gaps in which the GPU waits for the host to launch kernels, so these times do not show "
+    "which region bounds the step."
+)
+"""Beside the breakdown of a run on CUDA, as long as the device's busy time is not measured."""
+
+
+def includes_idle_gaps(metrics: RunMetrics) -> bool:
+    """Whether the times of regions include time in which the device was idle."""
+    return metrics.record.recipe is not None and metrics.record.recipe.measure.device == "cuda"
+
+
 def bottleneck(metrics: RunMetrics, phase: str, variant: str) -> Bottleneck | None:
-    """The bottleneck of a phase over all domains; None if the run has no breakdown of it."""
+    """The bottleneck of a phase over all domains; None if the run has no breakdown of it, or its times include idle gaps.
+
+    On an H200 one step of decode spent 0.50 ms in attention under static gating and 2.76 ms in the same attention under dynamic
+    gating: the difference is time in which the GPU waited for the host.
+    """
+    if includes_idle_gaps(metrics):
+        return None
     here = metrics.at(phase=phase, variant=variant)
     shares = {region: here.or_none("region_share", region=region) for region in REGIONS}
     known = {region: share for region, share in shares.items() if share is not None}

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.analysis.timing.bottleneck import IDLE_GAPS, includes_idle_gaps
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import cell, rate, times
-from moeprof.reporters.documents.document import Block, Curves, Details, Heading, Table
+from moeprof.reporters.documents.document import Block, Curves, Details, Heading, Paragraph, Table
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffer_blocks
 from moeprof.reporters.sections.memory import category_table
@@ -86,6 +87,8 @@ def region_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
         ],
     )
     yield region_table(metrics, phase, regions, {variant: variant for variant in variants})
+    if includes_idle_gaps(metrics):
+        yield Paragraph(IDLE_GAPS)
 
 
 def rank_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:

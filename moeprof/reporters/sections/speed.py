@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.analysis.timing.bottleneck import bottleneck
+from moeprof.analysis.timing.bottleneck import IDLE_GAPS, bottleneck, includes_idle_gaps
 from moeprof.records.regions import REGIONS
 from moeprof.records.units import format_duration
 from moeprof.reporters.cells import cell, percent, rate, times
@@ -40,6 +40,8 @@ def breakdown_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
     found = bottleneck(metrics, phase, "static")
     if found:
         yield Paragraph(f"Bottleneck: {found.sentence}")
+    if includes_idle_gaps(metrics):
+        yield Paragraph(IDLE_GAPS)
     yield stacked_shares(metrics, phase, regions)
     yield region_table(metrics, phase, regions, VARIANTS)
     yield Details("time per layer", [layer_table(metrics, phase, regions)])

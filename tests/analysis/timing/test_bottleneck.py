@@ -3,7 +3,7 @@
 import pytest
 
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.analysis.timing.bottleneck import CAUSES, bottleneck, dominant
+from moeprof.analysis.timing.bottleneck import CAUSES, bottleneck, dominant, includes_idle_gaps
 from moeprof.records.metrics.row import RecordedRow, row_key
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.regions import MODEL_REGIONS, REGIONS
@@ -57,3 +57,16 @@ def test_what_dominates_is_read_back_from_a_run() -> None:
     assert (found.region, found.share) == ("experts", 0.7)
     assert "12.8 slots per slot required" in found.sentence
     assert bottleneck(metrics, "decode", "static") is None
+
+
+def test_on_cuda_no_region_is_blamed_because_its_time_includes_idle_gaps() -> None:
+    recipe = load_recipe("lm-tiny", ["measure.device=cuda"])
+    row = RecordedRow(
+        row_key("region_share", workload="lm", phase="score", variant="static", region="experts"), "fraction", "timed", 1.0
+    )
+    on_cuda, on_cpu = (
+        RunMetrics.from_rows(RunRecord(command="characterize", recipe=one), [row]) for one in (recipe, load_recipe("lm-tiny"))
+    )
+    assert (includes_idle_gaps(on_cuda), includes_idle_gaps(on_cpu)) == (True, False)
+    assert bottleneck(on_cuda, "score", "static") is None
+    assert bottleneck(on_cpu, "score", "static") is not None

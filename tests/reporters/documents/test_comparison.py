@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.analysis.timing.bottleneck import IDLE_GAPS
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run, RunRecord
@@ -79,9 +80,9 @@ def outputs(phase: str = "score", *, differing: int = 0) -> list[MetricRow]:
     return rows
 
 
-def written(path: Path, rows: list[MetricRow]) -> Run:
+def written(path: Path, rows: list[MetricRow], device: str = "cpu") -> Run:
     variants: list[dict[str, str | bool]] = [{"label": label, "dense": False} for label in LABELS]
-    recipe = load_recipe("lm-tiny", ['load.phases=["score"]'])
+    recipe = load_recipe("lm-tiny", ['load.phases=["score"]', f"measure.device={device}"])
     writer = RunWriter(path, RunRecord(command="optimize", recipe=recipe, variants=variants))
     writer.add_metrics(rows)
     return writer.finish()
@@ -183,6 +184,15 @@ def test_without_a_sweep_there_are_no_curves(tmp_path: Path) -> None:
     rows = [row for row in speeds() if row.metric.startswith(("throughput", "speedup_equal"))]
     document = document_of(written(tmp_path / "run", rows))
     assert not any(isinstance(block, Curves) for block in document)
+
+
+def test_times_per_region_on_cuda_are_said_to_include_gaps(tmp_path: Path) -> None:
+    at = {"workload": "lm", "phase": "score", "region": "experts"}
+    rows = [MetricRow("region_share", 1.0, **at, variant=label) for label in LABELS]
+    rows += [MetricRow("region_time", 2e6, **at, variant=label) for label in LABELS]
+    reports = {device: render(written(tmp_path / device, [*speeds(), *rows], device), "markdown") for device in ("cpu", "cuda")}
+    assert IDLE_GAPS in reports["cuda"]
+    assert IDLE_GAPS not in reports["cpu"]
 
 
 def test_every_format_renders_it_within_its_width(run: Run) -> None:
