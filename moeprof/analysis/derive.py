@@ -20,7 +20,13 @@ from moeprof.analysis.routing.trace_rows import trace_rows
 from moeprof.analysis.timing.breakdown import region_rows
 from moeprof.analysis.timing.communication import communication_floor_rows, communication_rows, communication_share_rows
 from moeprof.analysis.timing.stalls import load_rows
-from moeprof.analysis.timing.sweep_rows import batch_rows, best_batch_rows, best_batch_speedup_rows, slot_rows
+from moeprof.analysis.timing.sweep_rows import (
+    batch_rows,
+    batch_throughput_rows,
+    best_batch_rows,
+    best_batch_speedup_rows,
+    slot_rows,
+)
 from moeprof.analysis.timing.timing import equal_batch_rows, time_rows
 from moeprof.records.metrics.registry import Samples
 from moeprof.records.run.raw_tables import (
@@ -85,7 +91,8 @@ DERIVATIONS = (
     derivation("communication share", communication_share_rows, COLLECTIVES, ROUNDS),
     derivation("stalls", load_rows, ROUNDS, STALLS),
     derivation("sweep over slots", slot_rows, ROUNDS, STALLS),
-    derivation("sweep over batches", batch_rows, BATCHES),
+    derivation("batches", batch_rows, BATCHES),
+    derivation("throughput by batch", batch_throughput_rows, ROUNDS),
     derivation("best batches", best_batch_rows, ROUNDS),
     derivation("speed-ups at best batches", best_batch_speedup_rows, ROUNDS, AGREEMENT),
 )

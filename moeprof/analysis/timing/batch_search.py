@@ -52,7 +52,7 @@ class Search:
     @property
     def max_batch(self) -> int:
         """The largest batch that was seen to fit; 0 if none did."""
-        return largest_fitting_batch(self.points)
+        return max((point.batch for point in self.points if point.fits), default=0)
 
 
 def search(
@@ -99,11 +99,6 @@ def fastest(points: Iterable[Point]) -> Point | None:
     return max(
         (point for point in points if point.throughput is not None), key=lambda point: point.throughput or 0.0, default=None
     )
-
-
-def largest_fitting_batch(points: Iterable[Point]) -> int:
-    """The largest batch that was seen to fit; 0 if none did."""
-    return max((point.batch for point in points if point.fits), default=0)
 
 
 def doubling(largest: int) -> Iterator[int]:

@@ -6,55 +6,42 @@ from statistics import median
 from typing import Any
 
 from moeprof.analysis.comparison.output_agreement import variants_without_speedup
-from moeprof.analysis.timing.batch_search import Point, fastest, largest_fitting_batch
 from moeprof.analysis.timing.stalls import all_domains, rows_of, stalls_of
 from moeprof.analysis.timing.timing import Timing, speedup_rows, summed, throughput_rows, timings_of
-from moeprof.records.metrics.point import format_point
+from moeprof.records.metrics.point import format_point, parse_point
 from moeprof.records.metrics.registry import Address, MetricRow, Samples
 from moeprof.records.run.raw_tables import BATCHES, BEST, ENERGY, SLOTS, SWEEP
 from moeprof.records.run.run import Run
 
 
 def batch_rows(run: Run) -> Iterator[Samples]:
-    """Throughput and memory by batch, and the best and the largest batch, of every variant."""
-    points, budgets = points_of(run)
-    for phase, budget in budgets.items():
+    """The budget of every phase, what every batch needs and whether that fits, and the largest batch that does."""
+    tried: list[dict[str, Any]] = run.raw(BATCHES).to_pylist()
+    for phase, budget in {row["phase"]: row["budget_bytes"] for row in tried}.items():
         yield MetricRow("memory_budget", budget, run.record.workload, phase), []
-    for (phase, variant), tried in points.items():
-        address = Address(workload=run.record.workload, phase=phase, variant=variant)
-        for point in tried:
-            yield from ((row, []) for row in curve_rows(address | Address(point=format_point({"batch": point.batch})), point))
-        yield MetricRow("max_batch", largest_fitting_batch(tried), **address), []
-        best = fastest(tried)
-        if best is not None:
-            yield MetricRow("best_batch", best.batch, **address), []
-
-
-def points_of(run: Run) -> tuple[dict[tuple[str, str], list[Point]], dict[str, int]]:
-    """The batches that were tried, by phase and variant, and the budget of every phase."""
-    rates = {
-        (phase, timing.variant, point): timing.throughput
-        for (phase, point), timings in timings_of(run, SWEEP).items()
-        for timing in timings
-    }
-    points: dict[tuple[str, str], list[Point]] = {}
-    rows: list[dict[str, Any]] = run.raw(BATCHES).to_pylist()
-    for row in rows:
+    largest: dict[tuple[str, str], int] = {}
+    for row in tried:
         phase, variant, batch = row["phase"], row["variant"], row["batch"]
-        rate = rates.get((phase, variant, format_point({"batch": batch})))
-        weighed = row["fits"] and rate is None
-        point = Point(batch, rate if row["fits"] else None, row["memory_bytes"], row["reason"], weighed=weighed)
-        points.setdefault((phase, variant), []).append(point)
-    return points, {row["phase"]: row["budget_bytes"] for row in rows}
+        at = MetricRow("fits", row["fits"], run.record.workload, phase, variant=variant, point=format_point({"batch": batch}))
+        yield at, []
+        if row["memory_bytes"] is not None:
+            yield replace(at, metric="memory_total_peak", value=row["memory_bytes"]), []
+        largest[phase, variant] = max(largest.get((phase, variant), 0), batch if row["fits"] else 0)
+    for (phase, variant), batch in largest.items():
+        yield MetricRow("max_batch", batch, run.record.workload, phase, variant=variant), []
 
 
-def curve_rows(at: Address, point: Point) -> Iterator[MetricRow]:
-    """One point of the curves."""
-    yield MetricRow("fits", point.fits, **at)
-    if point.throughput is not None:
-        yield MetricRow("throughput", point.throughput, **at)
-    if point.memory_bytes is not None:
-        yield MetricRow("memory_total_peak", point.memory_bytes, **at)
+def batch_throughput_rows(run: Run) -> Iterator[Samples]:
+    """The throughput at every batch that was timed, in ascending order, and the batch with the largest."""
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    for (phase, point), timings in timings_of(run, SWEEP).items():
+        for timing in timings:
+            curves.setdefault((phase, timing.variant), {})[int(parse_point(point)["batch"])] = timing.throughput
+    for (phase, variant), curve in curves.items():
+        at = MetricRow("best_batch", 0, run.record.workload, phase, variant=variant)
+        for batch, throughput in sorted(curve.items()):
+            yield replace(at, metric="throughput", value=throughput, point=format_point({"batch": batch})), []
+        yield replace(at, value=max(sorted(curve), key=lambda batch: curve[batch])), []
 
 
 def best_batch_rows(run: Run) -> Iterator[Samples]:
