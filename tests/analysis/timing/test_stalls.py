@@ -1,10 +1,15 @@
 """What loads cost and what hides them, by hand."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from moeprof.analysis.timing.stalls import Cost, Stalls, by_layer, cost, over_ranks, stall_rows
+from moeprof.analysis.timing.stalls import Cost, Stalls, by_layer, cost, load_rows, over_ranks, stall_rows, stalls_of
 from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.run.raw_tables import LOADS, ROUNDS, SLOTS, STALLS
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
+from tests.records.run.runs import raw_run
 
 AT = MetricRow("", 0, "lm", "decode", variant="dynamic+buffered")
 
@@ -57,3 +62,35 @@ def test_rows_are_per_step_medians_over_rounds_of_every_layer_domain_and_all() -
 def test_where_nothing_was_loaded_nothing_is_said_of_pace_and_hiding() -> None:
     metrics = {row.metric for row, _ in stall_rows(AT, [Stalls("code", 1, [{"1": Cost(0, 0, 0, 0)}])])}
     assert metrics == {"load_time", "stall_time", "hideable_time", "step_bytes_loaded"}
+
+
+def recorded(rank: int, domain: str, *layers: tuple[int, str, Cost]) -> list[dict[str, Any]]:
+    """Rows of one rank: round, layer and cost."""
+    cells = {"pass": LOADS, "phase": "decode", "variant": "dynamic+buffered", "domain": domain, "rank": rank}
+    return [
+        cells
+        | {"round": index, "layer": layer, "load_ns": load_ns, "stall_ns": stall_ns}
+        | {"hideable_ns": hideable_ns, "bytes": num_bytes}
+        for index, layer, (load_ns, stall_ns, hideable_ns, num_bytes) in layers
+    ]
+
+
+def test_recorded_rounds_are_joined_over_ranks_and_a_round_without_loads_counts_as_none(tmp_path: Path) -> None:
+    rows = [
+        *recorded(0, "code", (0, "1", Cost(10, 4, 8, 100))),
+        *recorded(1, "code", (0, "1", Cost(30, 0, 12, 300)), (0, "3", Cost(2, 2, 2, 2))),
+    ]
+    rounds = [
+        {"pass": LOADS, "phase": "decode", "variant": "dynamic+buffered", "domain": "code", "rank": rank}
+        | {"round": index, "steps": 2, "time_ns": 50}
+        for rank in (0, 1)
+        for index in (0, 1)
+    ]
+    run = raw_run(tmp_path / "run", {ROUNDS: rounds, STALLS: rows})
+    ((where, (found,)),) = stalls_of(run, LOADS).items()
+    assert where == ("decode", "dynamic+buffered", "")
+    assert found == Stalls("code", 2, [{"1": Cost(20, 2, 10, 400), "3": Cost(1, 1, 1, 2)}, {}], num_ranks=2)
+    assert stalls_of(run, SLOTS) == {}
+    values = {(row.metric, row.domain, row.layer): values for row, values in load_rows(run)}
+    assert values["load_time", "code", ""] == values["load_time", "", ""] == [10.5, 0]
+    assert values["step_bytes_loaded", "", ""] == [201, 0]
