@@ -92,6 +92,9 @@ OWN = {
 )
 @click.option("--bandwidth", default="12GB/s", show_default=True, metavar="RATE", help="Link bandwidth of a device.")
 @click.option("--expert-bytes", metavar="SIZE", help="Size of one expert, if the trace lacks it.")
+@click.option(
+    "--experts", type=click.IntRange(1, 65536), metavar="N", help="Experts of a layer, if the trace does not state it."
+)
 @click.option("--variant", metavar="NAME", help="Variant of the run whose trace is replayed.  [default: static]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.")
 @click.option("--force", is_flag=True, help="Replace an earlier run in the output folder.")
@@ -154,7 +157,8 @@ def prepare_caches(trace: Path, given: dict[str, Any]) -> Prepared:
         bandwidth=one("--bandwidth", given["bandwidth"], parse_bandwidth),
         overlap_ns=one("--overlap", given["overlap"], parse_duration),
     )
-    source = read_source(trace, options.phase, given["variant"], optional("--expert-bytes", given["expert_bytes"], parse_bytes))
+    size = optional("--expert-bytes", given["expert_bytes"], parse_bytes)
+    source = read_source(trace, options.phase, given["variant"], size, given["experts"])
     return source.trace, lambda folder, force, argv, bar: replay_caches(
         source, options, folder, force=force, argv=argv, progress=bar
     )
@@ -175,8 +179,8 @@ def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
         node_bandwidth=optional("--node-bandwidth", given["node_bandwidth"], parse_bandwidth),
         save=given["save_placement"],
     )
-    sizes = (optional(f"--{name}-bytes", given[f"{name}_bytes"], parse_bytes) for name in ("expert", "token"))
-    loads = read_loads(trace, options.phase, given["variant"], *sizes)
+    expert_size, token_size = (optional(f"--{name}-bytes", given[f"{name}_bytes"], parse_bytes) for name in ("expert", "token"))
+    loads = read_loads(trace, options.phase, given["variant"], expert_size, token_size, given["experts"])
     return loads.trace, lambda folder, force, argv, bar: replay_placements(
         loads, options, folder, force=force, argv=argv, progress=bar
     )

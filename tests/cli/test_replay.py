@@ -141,6 +141,8 @@ def test_a_replay_of_other_routing_is_no_regression(moeprof: Call, log: Path, tm
         (("--cache", "--bandwidth", "12GB/h"), "'12GB/h' is not a bandwidth"),
         (("--cache", "--overlap", "soon"), "'soon' is not a duration"),
         (("--cache", "--expert-bytes", "0"), "--expert-bytes 0: must be at least 1"),
+        (("--cache", "--experts", "9"), "states 4 experts"),
+        (("--balance", "--experts", "9"), "states 4 experts"),
         (("--cache", "--devices", "3"), "--devices 3: 4 experts cannot be divided equally"),
         (("--cache", "--variant", "tutel"), "no variant 'tutel'"),
     ],

@@ -1,8 +1,9 @@
 """The accesses of a routing trace to expert caches: batch after batch, the distinct experts that a layer uses in a step.
 
-A batch is one step of one layer. In a log that gives every token a step of its own (`as_logged`), neighbouring prefill steps are
-one batch, because they ran together; its experts come in the order of their last use in the log, which for a batch of one token is
-the router's order. In all other traces they come in the order of their ids, in which a layer runs them (paper 5.2).
+A batch is one step of one layer. In a log that gives every token a step of its own (`as_logged`), neighbouring prefill steps of a
+sequence are one batch, because they ran together; its experts come in the order of their last use in the log, which for a batch of
+one token is the router's order; choices that the log says were dropped are no accesses. In all other traces they come in the order
+of their ids, in which a layer runs them (paper 5.2).
 
 Shape suffixes: R rows of the traces, N accesses, L layers, P phases, D domains.
 """
@@ -83,18 +84,20 @@ def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str
     layer_R, _ = renamed([trace.codes("layer") for _, trace in parts], layers)
     domain_R, domains = renamed([trace.codes("domain") for _, trace in parts])
     phase_R = np.concatenate([np.full(len(trace), index) for index, trace in parts])
-    step_R, expert_R = (
-        np.concatenate([trace.column(name).astype(np.int64) for _, trace in parts]) for name in ("step", "expert")
+    step_R, expert_R, sequence_R, dropped_R = (
+        np.concatenate([trace.column(name).astype(np.int64) for _, trace in parts])
+        for name in ("step", "expert", "sequence", "dropped")
     )
     prefill_R = phase_R == phases.index(PREFILL) if as_logged and PREFILL in phases else np.zeros(len(phase_R), bool)
-    time_R = times(step_R, phase_R, prefill_R, logged=as_logged)
+    time_R = times(step_R, phase_R, prefill_R, sequence_R, logged=as_logged)
     num_experts = parts[0][1].header.num_experts
     batch_R = time_R * len(layers) + layer_R
-    kept = last_uses(batch_R * num_experts + expert_R)
+    read = np.flatnonzero(dropped_R == 0) if as_logged else np.arange(len(batch_R))
+    kept = read[last_uses((batch_R * num_experts + expert_R)[read])]
     if as_logged:
         kept = kept[np.lexsort((kept, batch_R[kept]))]
-    starts = np.flatnonzero(np.diff(batch_R[kept], prepend=-1))
-    batches = np.bincount(phase_R[kept][starts] * len(layers) + layer_R[kept][starts], minlength=len(phases) * len(layers))
+    _, first = np.unique(batch_R, return_index=True)
+    batches = np.bincount(phase_R[first] * len(layers) + layer_R[first], minlength=len(phases) * len(layers))
     return AccessStream(
         layers=layers,
         phases=phases,
@@ -123,15 +126,15 @@ def used(codes: npt.NDArray[np.int32], names: Sequence[str]) -> list[str]:
     return [names[code] for code in values[np.argsort(first)]]
 
 
-def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], *, logged: bool) -> Counts:
-    """The time of a row's batch, as a small number; prefill rows without another row between their steps ran together.
+def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], sequence_R: Counts, *, logged: bool) -> Counts:
+    """The time of a row's batch, as a small number; prefill rows of a sequence without another row between their steps ran together.
 
     steps 0, 1, 2, 3, 4 with 0, 1 and 3 in prefill  ->  times 0, 0, 1, 2, 3
     """
     key_R = step_R * (phase_R.max() + 1) + phase_R if logged else phase_R * (step_R.max() + 1) + step_R
     _, first, place_R = np.unique(key_R, return_index=True, return_inverse=True)
     alone = ~prefill_R[first]
-    new = alone | np.concatenate([[True], alone[:-1]])
+    new = alone | np.concatenate([[True], alone[:-1] | (np.diff(sequence_R[first]) != 0)])
     return (np.cumsum(new) - 1)[place_R]
 
 

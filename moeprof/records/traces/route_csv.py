@@ -1,7 +1,8 @@
 """The format `*.route.csv`: the routing log of BigMoeOnEdge, plain or gzipped.
 
 Lines with `#` come first: `n_expert=E`, and `layer=L expert_bytes=B` for every layer. Then one line per choice, columns by
-name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so every token has a step of its own.
+name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so every token of a chat has a step of
+its own. A new chat in the same log restarts `step` and raises `turn`. `dropped` is 1 for an expert that was skipped, and never read.
 """
 
 import gzip
@@ -22,7 +23,13 @@ from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 PHASES = {0: "prefill", 1: "decode"}
 NEEDED = {name: pa.int32() for name in ("phase", "step", "layer", "slot", "expert")}
-OPTIONAL = {"token_id": pa.int32(), "weight": pa.float32(), "residency": pa.int8()}
+OPTIONAL = {
+    "turn": pa.int32(),
+    "token_id": pa.int32(),
+    "weight": pa.float32(),
+    "dropped": pa.int8(),
+    "residency": pa.int8(),
+}
 GZIP = b"\x1f\x8b"
 
 
@@ -39,8 +46,10 @@ def is_route_csv(head: bytes, path: Path) -> bool:
 
 
 def read_route_file(path: Path) -> TraceFile:
-    """The traces of both phases, and the experts' sizes from the preamble."""
-    return TraceFile(domain_of(path), read_route_csv(path), expert_bytes=read_expert_bytes(path), as_logged=True)
+    """The traces of both phases, and the experts' number and sizes from the preamble."""
+    traces, sizes = read_route_csv(path), read_expert_bytes(path)
+    guessed = preamble_experts(split_preamble(path)[0]) is None
+    return TraceFile(domain_of(path), traces, expert_bytes=sizes, experts_guessed=guessed, as_logged=True)
 
 
 ROUTE_CSV = TraceFormat(
@@ -59,6 +68,7 @@ def read_route_csv(path: Path, num_experts: int | None = None) -> list[RoutingTr
         table = choices(text)
         known = num_experts or preamble_experts(preamble) or int(np.max(table["expert"])) + 1
         check(table, known)
+        table = numbered(table)
         return [trace_of(table, code, known, domain_of(path)) for code in PHASES if code in table["phase"].to_numpy()]
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
         raise unusable(path, error) from error
@@ -121,7 +131,16 @@ def choices(text: bytes) -> pa.Table:
 
 def check(table: pa.Table, num_experts: int) -> None:
     """ValueError for a value out of range."""
-    limits = {"phase": len(PHASES), "expert": num_experts, "residency": 3, "step": None, "layer": None, "slot": 127}
+    limits = {
+        "phase": len(PHASES),
+        "expert": num_experts,
+        "residency": 3,
+        "dropped": 2,
+        "turn": None,
+        "step": None,
+        "layer": None,
+        "slot": 127,
+    }
     for name, limit in limits.items():
         if name in table.column_names:
             values = table[name].to_numpy()
@@ -130,9 +149,29 @@ def check(table: pa.Table, num_experts: int) -> None:
                 raise ValueError(f"{name} {wrong[0]} is {'negative' if wrong[0] < 0 else f'not below {limit}'}")
 
 
+def numbered(table: pa.Table) -> pa.Table:
+    """The table with the number of the chat as `sequence`, `position`, and steps that count over all chats.
+
+    Turns 0, 1, 2 with steps 0 to 5, 6 to 9, 0 to 3  ->  sequences 0, 0, 1 with steps 0 to 5, 6 to 9, 10 to 13
+    """
+    position_R = table["step"].to_numpy().astype(np.int64)
+    turn_R = table["turn"].to_numpy() if "turn" in table.column_names else np.zeros(len(position_R), np.int32)
+    turns, place_R = np.unique(turn_R, return_inverse=True)
+    first_T, last_T = np.full(len(turns), np.iinfo(np.int64).max), np.full(len(turns), -1)
+    np.minimum.at(first_T, place_R, position_R)
+    np.maximum.at(last_T, place_R, position_R)
+    restarts_T = np.append(False, first_T[1:] <= last_T[:-1])
+    shift_T = np.cumsum(np.where(restarts_T, np.append(0, last_T[:-1]) + 1 - first_T, 0))
+    columns = {"step": position_R + shift_T[place_R], "sequence": np.cumsum(restarts_T)[place_R], "position": position_R}
+    others = {name: table[name] for name in table.column_names if name != "step"}
+    return pa.table(others | {name: pa.array(values) for name, values in columns.items()})
+
+
 def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> RoutingTrace:
     """The rows of one phase as a trace."""
     rows = table.filter(pc.equal(table["phase"], phase))
+    if "dropped" in rows.column_names and rows["dropped"].to_numpy().all():
+        raise ValueError(f"every choice of phase {PHASES[phase]} was dropped")
     header = TraceHeader(
         workload="lm",
         phase=PHASES[phase],
@@ -143,8 +182,6 @@ def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> Rout
     )
     size = rows.num_rows
     filled = {
-        "sequence": pa.array(np.zeros(size, np.int32)),
-        "position": rows["step"],
         "token_id": pa.array(np.full(size, -1, np.int32)),
         "weight": pa.array(np.full(size, np.nan, np.float32)),
         "domain": pa.array(np.full(size, domain)).dictionary_encode(),

@@ -19,6 +19,8 @@ class TraceFile:
     counts: CountTable | None = None
     expert_bytes: dict[str, int] = field(default_factory=dict)
     """Bytes of one expert in each layer; {} if the file does not say."""
+    experts_guessed: bool = False
+    """Whether the number of experts is one more than the highest id, because the file does not state it."""
     as_logged: bool = False
     """Whether every token has a step number of its own, and experts come in the order of their use."""
 

@@ -1,10 +1,9 @@
 """Loads of experts for placements: from a routing trace, or from a count table."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from moeprof.analysis.placement.balance_rows import BalanceInputs
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
@@ -25,6 +24,8 @@ class ReplayLoads:
     trace: TraceSource
     inputs: BalanceInputs
     notes: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    """Why a replay of the loads is invalid; empty if it is valid."""
 
 
 def read_loads(
@@ -33,14 +34,19 @@ def read_loads(
     variant: str | None = None,
     expert_bytes: int | None = None,
     token_bytes: int | None = None,
+    experts: int | None = None,
 ) -> ReplayLoads:
     """The loads in `path`; UsageError if it cannot be read or lacks the phase."""
     if token_bytes is not None and token_bytes < 1:
         raise UsageError(f"--token-bytes {token_bytes}: must be at least 1", "Give the bytes of one token's hidden state.")
-    loads = loads_of_counts(path, phase) if is_count_table(path) else loads_of_trace(path, phase, variant, expert_bytes)
+    loads = (
+        loads_of_counts(path, phase, experts)
+        if is_count_table(path)
+        else loads_of_trace(path, phase, variant, expert_bytes, experts)
+    )
     if token_bytes is None:
         return loads
-    return ReplayLoads(loads.trace.model_copy(update={"token_bytes": token_bytes}), loads.inputs, loads.notes)
+    return replace(loads, trace=loads.trace.model_copy(update={"token_bytes": token_bytes}))
 
 
 def is_count_table(path: Path) -> bool:
@@ -48,17 +54,19 @@ def is_count_table(path: Path) -> bool:
     return not path.is_dir() and format_of(path).loads_only
 
 
-def loads_of_trace(path: Path, phase: PhaseChoice, variant: str | None, expert_bytes: int | None) -> ReplayLoads:
+def loads_of_trace(
+    path: Path, phase: PhaseChoice, variant: str | None, expert_bytes: int | None, experts: int | None
+) -> ReplayLoads:
     """Loads of a routing trace."""
-    source = read_source(path, phase, variant, expert_bytes)
+    source = read_source(path, phase, variant, expert_bytes, experts)
     notes = [note for note in source.notes if "--expert-bytes" not in note]
-    return ReplayLoads(source.trace, inputs_of_trace(source.selection), notes)
+    return ReplayLoads(source.trace, inputs_of_trace(source.selection), notes, source.selection.reasons)
 
 
 def inputs_of_trace(chosen: Selection) -> BalanceInputs:
-    """Load matrices of every phase; all ranks run every step together, and the prefill of a log is one step."""
+    """Load matrices of every phase; all ranks run every step together, and the prefill of a chat in a log is one step."""
     ranks = {
-        phase: [in_one_step(trace) if chosen.file.as_logged and phase == PREFILL else trace for trace in traces]
+        phase: [a_step_per_sequence(trace) if chosen.file.as_logged and phase == PREFILL else trace for trace in traces]
         for phase, traces in chosen.traces.items()
     }
     layers, order = {}, chosen.layers
@@ -68,11 +76,10 @@ def inputs_of_trace(chosen: Selection) -> BalanceInputs:
     return BalanceInputs(chosen.variant, layers, ranks)
 
 
-def in_one_step(trace: RoutingTrace) -> RoutingTrace:
-    """The same choices, all in step 0."""
+def a_step_per_sequence(trace: RoutingTrace) -> RoutingTrace:
+    """The same choices; those of a sequence are one step."""
     at = trace.table.schema.get_field_index("step")
-    steps = pa.array(np.zeros(len(trace), np.int32))
-    return RoutingTrace(trace.header, trace.table.set_column(at, trace.table.schema.field(at), steps))
+    return RoutingTrace(trace.header, trace.table.set_column(at, trace.table.schema.field(at), trace.table["sequence"]))
 
 
 def together(traces: list[RoutingTrace]) -> RoutingTrace:
@@ -81,12 +88,14 @@ def together(traces: list[RoutingTrace]) -> RoutingTrace:
     return joined(traces[0].header.model_copy(update={"layers": layers}), [trace.table for trace in traces])
 
 
-def loads_of_counts(path: Path, phase: PhaseChoice) -> ReplayLoads:
+def loads_of_counts(path: Path, phase: PhaseChoice, experts: int | None = None) -> ReplayLoads:
     """Loads of a count table; every domain is one step of the phase `all`."""
     if phase != ALL:
         raise UsageError(f"--phase {phase}: a count table has no phases", "Remove --phase.")
     file = read_trace_file(path, loads_only=True)
     table = counts_of(file)
+    if experts not in (None, table.num_experts):
+        raise UsageError(f"--experts {experts}: the count table {path} has {table.num_experts} experts", "Remove --experts.")
     inputs = inputs_of_counts(table)
     layers = [matrices[0].layer for matrices in inputs.layers[ALL]]
     trace = TraceSource(

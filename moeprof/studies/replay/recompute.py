@@ -33,7 +33,7 @@ def recompute_inputs(run: Run) -> CacheInputs | BalanceInputs:
 
 def cache_inputs(run: Run, path: Path) -> tuple[dict[str, str], CacheInputs]:
     """Decisions and accesses of the recorded phase and variant."""
-    chosen = select(path, run.record.replayed.phase, recorded_variant(run))
+    chosen = select(path, run.record.replayed.phase, recorded_variant(run), run.record.trace.num_experts)
     return chosen.decisions, chosen.cache_inputs
 
 
@@ -42,7 +42,7 @@ def balance_inputs(run: Run, path: Path) -> tuple[dict[str, str], BalanceInputs]
     if is_count_table(path):
         table = counts_of(read_trace_file(path, loads_only=True))
         return digest_of(table), inputs_of_counts(table)
-    chosen = select(path, run.record.balanced.phase, recorded_variant(run))
+    chosen = select(path, run.record.balanced.phase, recorded_variant(run), run.record.trace.num_experts)
     return chosen.decisions, inputs_of_trace(chosen)
 
 

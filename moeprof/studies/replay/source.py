@@ -50,6 +50,12 @@ class Selection:
         return decisions_of(one for ranks in self.traces.values() for one in ranks)
 
     @property
+    def reasons(self) -> list[str]:
+        """Why a replay of the traces is invalid: as the run that recorded them."""
+        invalid = self.run is not None and not self.run.record.valid
+        return [f"the replayed run is invalid: {why}" for why in self.run.record.reasons] if self.run and invalid else []
+
+    @property
     def cache_inputs(self) -> CacheInputs:
         """What the rows of a replay of caches are derived from."""
         return CacheInputs(self.variant, stream_of(self.traces, self.layers, as_logged=self.file.as_logged))
@@ -65,23 +71,44 @@ class ReplaySource:
 
 
 def read_source(
-    path: Path, phase: PhaseChoice = "all", variant: str | None = None, expert_bytes: int | None = None
+    path: Path,
+    phase: PhaseChoice = "all",
+    variant: str | None = None,
+    expert_bytes: int | None = None,
+    experts: int | None = None,
 ) -> ReplaySource:
     """What a replay reads from `path`; UsageError if it cannot be read, is inconsistent, or lacks the phase or variant.
 
-    `expert_bytes` replaces the size of an expert that the run's recipe or the file states.
+    `expert_bytes` replaces the size of an expert that the run's recipe or the file states; `experts` is the number of experts of a
+    file that does not state it.
     """
-    chosen = select(path, phase, variant)
+    chosen = select(path, phase, variant, experts)
     notes = reproductions(chosen.run, path) if chosen.run else []
     trace = described(chosen, expert_bytes)
     return ReplaySource(trace, chosen, [*notes, *remarks(chosen, trace, phase)])
 
 
-def select(path: Path, phase: PhaseChoice = "all", variant: str | None = None) -> Selection:
+def select(path: Path, phase: PhaseChoice = "all", variant: str | None = None, experts: int | None = None) -> Selection:
     """The traces of one variant in `path`, by phase; UsageError as in `read_source`."""
     file, run = read(path)
+    if experts is not None:
+        file = with_experts(file, experts, path)
     traces, label = of_variant(file.traces, variant, path)
     return Selection(path, file, run, label, by_phase(traces, phase, path))
+
+
+def with_experts(file: TraceFile, experts: int, path: Path) -> TraceFile:
+    """The file with a number of experts in place of a guess; UsageError if the file has more, or states another number."""
+    known = max((trace.header.num_experts for trace in file.traces), default=experts)
+    if experts != known and not file.experts_guessed:
+        raise UsageError(f"--experts {experts}: the trace {path} states {known} experts", "Remove --experts.")
+    if experts < known:
+        raise UsageError(
+            f"--experts {experts}: expert {known - 1} occurs in the trace {path}", f"Give a number of at least {known}."
+        )
+    headers = [trace.header.model_copy(update={"num_experts": experts}) for trace in file.traces]
+    traces = [RoutingTrace(header, trace.table) for header, trace in zip(headers, file.traces, strict=True)]
+    return replace(file, traces=traces, experts_guessed=False)
 
 
 def read(path: Path) -> tuple[TraceFile, Run | None]:
@@ -230,6 +257,10 @@ def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[s
         notes += [
             f"no {name} steps in the trace: all results are of {present} alone" for name in PHASES if name not in chosen.traces
         ]
+    if chosen.file.experts_guessed:
+        notes.append(
+            f"number of experts not stated in the trace: taken as {trace.num_experts} from its highest id (set --experts N)"
+        )
     if not trace.expert_bytes:
         notes.append("expert size unknown: bytes, times and memory are omitted (set --expert-bytes SIZE)")
     return notes

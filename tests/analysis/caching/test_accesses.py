@@ -82,7 +82,9 @@ def test_batches_hold_the_distinct_experts_of_every_step_and_layer(rows: list[Ro
     assume(rows)
     stream = stream_of({"decode": [trace_of(rows, num_experts=5, layers=LAYERS)]}, LAYERS, as_logged=as_logged)
     expected: dict[tuple[int, int], list[int]] = {}
-    for row in rows:  # brute force: an expert that comes again moves to the end
+    for row in rows:  # brute force: an expert that comes again moves to the end; what a log dropped was not read
+        if as_logged and row.dropped:
+            continue
         batch = expected.setdefault((row.step, LAYERS.index(row.layer)), [])
         if row.expert in batch:
             batch.remove(row.expert)

@@ -61,6 +61,28 @@ def test_columns_are_found_by_name_and_the_optional_ones_may_be_absent(tmp_path:
     assert math.isnan(row["weight"])
 
 
+def test_a_turn_that_restarts_the_steps_is_a_new_sequence(tmp_path: Path) -> None:
+    """Turn 1 goes on with the chat of turn 0; turns 3 and 4 are chats of their own."""
+    rows = [(0, 0, 5), (0, 1, 1), (1, 2, 2), (3, 0, 3), (3, 1, 4), (4, 1, 5)]
+    text = "turn,phase,step,layer,slot,expert\n" + "".join(f"{turn},1,{step},0,0,{expert}\n" for turn, step, expert in rows)
+    (trace,) = read_trace_file(log(tmp_path, text)).traces
+    assert trace.column("step").tolist() == [0, 1, 2, 3, 4, 5]
+    assert trace.column("sequence").tolist() == [0, 0, 0, 1, 1, 2]
+    assert trace.column("position").tolist() == [0, 1, 2, 0, 1, 1]
+    assert trace.column("expert").tolist() == [5, 1, 2, 3, 4, 5]
+
+
+def test_dropped_choices_are_marked(tmp_path: Path) -> None:
+    text = "phase,step,layer,slot,expert,dropped\n1,0,0,0,3,0\n1,0,0,1,2,1\n"
+    assert read_route_csv(log(tmp_path, text))[0].column("dropped").tolist() == [False, True]
+    with pytest.raises(UsageError, match="dropped 2 is not below 2"):
+        read_route_csv(log(tmp_path, text.replace(",1\n", ",2\n")))
+    with pytest.raises(UsageError, match="every choice of phase decode was dropped"):
+        read_route_csv(log(tmp_path, text.replace("3,0\n", "3,1\n")))
+    with pytest.raises(UsageError, match="turn -1 is negative"):
+        read_route_csv(log(tmp_path, "turn,phase,step,layer,slot,expert\n-1,1,0,0,0,3\n"))
+
+
 def test_a_gzipped_log_is_the_same_log(tmp_path: Path) -> None:
     packed = tmp_path / "talk.route.csv.gz"
     packed.write_bytes(gzip.compress((PREAMBLE + HEADER + ROWS).encode()))

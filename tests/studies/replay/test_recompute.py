@@ -26,6 +26,13 @@ def caches_of_a_log(folder: Path) -> Run:
     return replay_caches(read_source(log), CacheOptions(overlap_ns=1), folder / "replay")
 
 
+def experts_of_a_log(folder: Path) -> Run:
+    """A number of experts that the log does not state; two more than its highest id + 1."""
+    log = route_log(folder / "talk.route.csv", STEPS)
+    log.write_text(log.read_text().replace("# n_expert=4\n", ""))
+    return replay_caches(read_source(log, experts=6), CacheOptions(policies=["lru"]), folder / "replay")
+
+
 def budgets_of_a_log(folder: Path) -> Run:
     """A size of an expert that the log does not state."""
     log = route_log(folder / "talk.route.csv", STEPS, layers=2, sizes=False)
@@ -53,7 +60,7 @@ def placements_of_counts(folder: Path) -> Run:
 
 
 every_replay = pytest.mark.parametrize(
-    "replay", [caches_of_a_log, budgets_of_a_log, caches_of_a_run, placements_of_a_log, placements_of_counts]
+    "replay", [caches_of_a_log, experts_of_a_log, budgets_of_a_log, caches_of_a_run, placements_of_a_log, placements_of_counts]
 )
 
 

@@ -72,6 +72,20 @@ def test_the_size_of_an_expert_can_be_said(tmp_path: Path) -> None:
     assert source.trace.expert_bytes == {"0": 77, "1": 77}
 
 
+def test_a_guessed_number_of_experts_is_a_remark_and_can_be_set(tmp_path: Path) -> None:
+    log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1]])
+    assert "--experts 8: the trace" in fault(lambda: read_source(log, experts=8))
+    assert read_source(log, experts=4).trace.num_experts == 4
+    log.write_text(log.read_text().replace("# n_expert=4\n", ""))
+    source = read_source(log)
+    assert source.trace.num_experts == 3
+    assert source.notes[1:] == ["number of experts not stated in the trace: taken as 3 from its highest id (set --experts N)"]
+    stated = read_source(log, experts=4)
+    assert stated.trace.num_experts == stated.selection.cache_inputs.stream.num_experts == 4
+    assert stated.notes == source.notes[:1]
+    assert "--experts 2: expert 2 occurs in the trace" in fault(lambda: read_source(log, experts=2))
+
+
 def test_one_phase_can_be_asked_for(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", STEPS, prefill=[[1, 2]])
     assert list(read_source(log, "decode").selection.traces) == ["decode"]

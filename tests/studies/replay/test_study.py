@@ -1,5 +1,6 @@
 """A replay leaves an ordinary run directory: counts, times and memory at their points, comparable with another replay."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from moeprof.analysis.caching import replay_results
 from moeprof.analysis.run_metrics import of_replay
 from moeprof.policies.eviction.registry import DEFAULT
 from moeprof.records.run.run import Run
+from moeprof.studies.replay.loads import read_loads
+from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.replay.study import POLICIES, CacheOptions, replay_caches, resolved
 from tests.records.run.runs import fault, value_of
@@ -159,3 +162,56 @@ def test_a_stopped_replay_leaves_an_invalid_run(log: Path, tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         replayed(log, tmp_path / "run", CacheOptions(slots=[1]))
     assert Run.open(tmp_path / "run").record.reasons == ["interrupted"]
+
+
+def test_the_number_of_experts_decides_what_a_cache_saves(tmp_path: Path) -> None:
+    """8 experts of 1000 bytes, of which 6 are used: 2 slots save 6000 bytes, and not 4000."""
+    log = route_log(tmp_path / "talk.route.csv", [[0, 5], [2, 1]], experts=8)
+    log.write_text(log.read_text().replace("# n_expert=8\n", ""))
+    at = {"variant": "imported", "point": "slots=2"}
+    guessed = replayed(log, tmp_path / "guessed", CacheOptions(slots=[2], policies=["lru"]))
+    assert value_of(guessed, "memory_saved", **at) == 4000
+    stated = replayed(log, tmp_path / "stated", CacheOptions(slots=[2], policies=["lru"]), experts=8)
+    assert value_of(stated, "memory_saved", **at) == 6000
+    assert any("taken as 6" in note for note in guessed.record.notes)
+    assert not any("taken as" in note for note in stated.record.notes)
+
+
+def test_a_replay_of_an_invalid_run_is_invalid_for_the_runs_reasons(tmp_path: Path) -> None:
+    path = run_of_shape(tmp_path / "run", "mt-54b", steps=4)
+    document = json.loads((path / "run.json").read_text()) | {"valid": False, "reasons": ["interrupted", "outputs differ"]}
+    (path / "run.json").write_text(json.dumps(document))
+    expected = ["the replayed run is invalid: interrupted", "the replayed run is invalid: outputs differ"]
+    part = path / "routing" / "decode-static-rank0.parquet"
+    runs = [replayed(trace, tmp_path / f"of-{trace.stem}", CacheOptions(slots=[2], policies=["lru"])) for trace in (path, part)]
+    runs.append(replay_placements(read_loads(path), PlacementOptions(["contiguous"], [2]), tmp_path / "placed"))
+    for run in runs:
+        assert not run.record.valid
+        assert run.record.reasons == expected
+
+
+def test_dropped_choices_of_a_log_are_no_accesses(tmp_path: Path) -> None:
+    log = tmp_path / "talk.route.csv"
+    rows = ["1,0,0,0,0,0", "1,0,0,1,1,1", "1,1,0,0,1,0", "1,1,0,1,0,1", "1,2,0,0,1,0", "1,2,0,1,2,1"]
+    log.write_text("# n_expert=4\nphase,step,layer,slot,expert,dropped\n" + "".join(f"{row}\n" for row in rows))
+    run = replayed(log, tmp_path / "run", CacheOptions(slots=[1], policies=["lru"]))
+    # read: 0, 1, 1: two misses and a hit
+    assert value_of(run, "expert_accesses", phase="all", variant="imported") == 3
+    assert value_of(run, "misses", phase="all", variant="imported", point="policy=lru;slots=1") == 2
+
+
+def test_the_chats_of_a_log_follow_one_another_and_each_has_its_own_prefill(tmp_path: Path) -> None:
+    log, chats = tmp_path / "talk.route.csv", [[(0, 0, 1), (0, 1, 2), (1, 0, 3)], [(0, 0, 1), (0, 2, 3), (1, 0, 1)]]
+    rows = [
+        f"{turn},{phase},{step},0,{slot},{expert}\n"
+        for turn, chat in enumerate(chats)
+        for step, (phase, *experts) in enumerate(chat)
+        for slot, expert in enumerate(experts)
+    ]
+    log.write_text("# n_expert=4\nturn,phase,step,layer,slot,expert\n" + "".join(rows))
+    # batches: 0 1 2 | 0 3 | 0 1 2 3 | 0 1
+    for phase, accesses in (("all", 11), ("prefill", 7), ("decode", 4)):
+        run = replayed(log, tmp_path / phase, CacheOptions(slots=[2], policies=["lru"], phase=phase))
+        assert value_of(run, "expert_accesses", phase=phase, variant="imported") == accesses
+    inputs = read_loads(log).inputs
+    assert [matrices[0].num_steps for matrices in inputs.layers["prefill"]] == [2]
