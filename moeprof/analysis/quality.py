@@ -10,9 +10,12 @@ from moeprof.records.run.run import Run
 Pair = tuple[str, str]
 """A translation and its reference."""
 
+MAX_NATS = math.log(1e308)
+"""Largest mean cross-entropy whose perplexity is a number."""
+
 
 def score_rows(run: Run) -> Iterator[Samples]:
-    """`perplexity` and `bits_per_byte` of every variant and domain, and over all domains."""
+    """`perplexity`, up to 1e308, and `bits_per_byte` of every variant and domain, and over all domains."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in run.raw(SCORES).to_pylist():
         sums = found.setdefault((row["phase"], row["variant"]), {}).setdefault(row["domain"], [0.0, 0, 0])
@@ -24,7 +27,8 @@ def score_rows(run: Run) -> Iterator[Samples]:
             if num_bytes and math.isfinite(nats):  # outputs that are not finite have no quality
                 at = address(run, phase, variant, domain)
                 forced = run.record.ran.forced
-                yield MetricRow("perplexity", math.exp(nats / tokens), **at, forced=forced), []
+                if nats / tokens < MAX_NATS:
+                    yield MetricRow("perplexity", math.exp(nats / tokens), **at, forced=forced), []
                 yield MetricRow("bits_per_byte", nats / math.log(2) / num_bytes, **at, forced=forced), []
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from moeprof.analysis.comparison.finite import not_finite_reasons
 from moeprof.analysis.comparison.output_agreement import disagreements
 from moeprof.analysis.derive import derive, salvage
 from moeprof.analysis.timing.timing import noisy_rounds
@@ -136,4 +137,4 @@ def invalid_reasons(run: Run) -> list[str]:
     """Why a run that ended normally is still not valid; none if it is."""
     rounds = run.record.ran.measure.rounds
     few = [f"too few rounds: {rounds}, at least {MIN_ROUNDS} are needed"] if rounds < MIN_ROUNDS else []
-    return [*few, *disagreements(run)]
+    return [*few, *not_finite_reasons(run), *disagreements(run)]

@@ -42,7 +42,7 @@ class Episode(Protocol):
         ...
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
-        """Outputs of each step, (T, V), or (T, D) in `encode`."""
+        """Runs the untimed part and returns the outputs of each step, (T, V), or (T, D) in `encode`; each runs as it is asked for."""
         ...
 
 
@@ -81,7 +81,7 @@ class ForwardEpisode:
         return lambda: self.forward(model, tokens_BL, self.steps[0])
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
-        yield self.ready(model)().flatten(0, 1)
+        return (play().flatten(0, 1) for play in [self.ready(model)])
 
 
 class Generation(Protocol):
@@ -168,8 +168,8 @@ class DecodeEpisode:
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
         generation = self.begin(model)
-        for tokens_B, step in zip(self.tokens_NB, self.steps, strict=True):
-            yield generation.forward(tokens_B[:, None], step)[:, -1]
+        known = zip(self.tokens_NB, self.steps, strict=True)
+        return (generation.forward(tokens_B[:, None], step)[:, -1] for tokens_B, step in known)
 
 
 def with_settled_tokens(episode: DecodeEpisode, settled: Iterable[DecodeEpisode]) -> DecodeEpisode:

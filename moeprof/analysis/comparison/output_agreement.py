@@ -1,8 +1,10 @@
 """Whether a variant's outputs are the baseline's: what was compared, what was left out and why, and what differed."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from moeprof.analysis.comparison.finite import not_finite
 from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.run.raw_tables import AGREEMENT
 from moeprof.records.run.run import Run
@@ -79,12 +81,12 @@ def agreements_of(run: Run) -> dict[tuple[str, str], Agreement]:
 
 
 def disagreements(run: Run) -> list[str]:
-    """Sentences about variants whose outputs are not the baseline's, or could not be compared."""
-    baseline = next(iter(run.record.routed_labels), "")
+    """Sentences about variants whose outputs are not the baseline's, or could not be compared, though both are finite."""
+    baseline, broken = next(iter(run.record.routed_labels), ""), not_finite(run)
     return [
         f"{phase}: {found.complaint(variant, baseline)}"
         for (phase, variant), found in agreements_of(run).items()
-        if not found.equal
+        if not found.equal and not broken.keys() & {(phase, variant), (phase, baseline)}
     ]
 
 
@@ -107,12 +109,12 @@ def agreement_rows(workload: str, phase: str, variant: str, found: Agreement, *,
     yield replace(row, metric="output_tokens_lost", value=found.tokens - found.whole.tokens)
     yield replace(row, metric="output_tokens_differing", value=found.whole.differing + found.jumps)
     yield replace(row, metric="routing_flips", value=found.flips)
-    if found.whole.tokens:
+    if found.whole.tokens and math.isfinite(found.whole.max_abs_diff):
         yield replace(row, metric="output_max_abs_diff", value=found.whole.max_abs_diff)
     if found.agreeing is not None:
         yield replace(row, metric="token_agreement", value=found.agreeing / found.tokens)
     for name, layer in found.layers.items():
         yield replace(row, metric="output_tokens_compared", value=layer.tokens, layer=name)
         yield replace(row, metric="output_tokens_differing", value=layer.differing, layer=name)
-        if layer.tokens:
+        if layer.tokens and math.isfinite(layer.max_abs_diff):
             yield replace(row, metric="output_max_abs_diff", value=layer.max_abs_diff, layer=name)

@@ -174,7 +174,7 @@ METRICS = {
             "fraction",
             "higher",
             "routed",
-            "tokens with the same predicted next token as the baseline / tokens",
+            "tokens with the same predicted next token as the baseline / tokens; an output that is not finite predicts none",
         ),
         Metric("region_time", "ns", "lower", "timed", "a region's time per step over its layers, median over rounds"),
         Metric(

@@ -69,6 +69,10 @@ AGREEMENT = RawTable(
 """Comparison of a variant's outputs with the baseline's: a row per MoE layer on the same inputs, and one with an empty `layer` end to
 end, which alone has all `tokens`, routing `flips` (near-ties), `jumps` (other routing) and `agreeing` next tokens."""
 
+NOT_FINITE = RawTable("not_finite", ("phase", "variant", "domain", "layer"), ("rank", "step", "tokens"))
+"""Steps of the pass `routing` in which outputs were NaN or infinite, and for how many tokens: a row per MoE layer, and one with an empty
+`layer` for the outputs of the whole model."""
+
 FOOTPRINTS = RawTable("footprints", ("phase", "variant", "measure", "name"), ("rank", "bytes"))
 """Memory of one batch: `measure` is `static`, `dynamic` (the peak), `at_peak` and `category` (by category) or `region` (by region)."""
 
@@ -101,7 +105,7 @@ ENERGY = RawTable("energy", ("phase", "variant", "point"), ("rank", "tokens"), (
 """Energy that the device used in the timed rounds of the pass `slots`, millijoules."""
 
 RAW_TABLES = (
-    *(ROUNDS, REGIONS, STEPS, GATE_ENTROPIES, AGREEMENT, FOOTPRINTS, SCORES, TRANSLATIONS),
+    *(ROUNDS, REGIONS, STEPS, GATE_ENTROPIES, AGREEMENT, NOT_FINITE, FOOTPRINTS, SCORES, TRANSLATIONS),
     *(MOVES, STALLS, BATCHES, ENERGY),
 )
 

@@ -7,12 +7,20 @@ from moeprof.analysis.timing.bottleneck import bottleneck
 from moeprof.records.recipe.variant import baselines as known_baselines
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
-from moeprof.reporters.cells import duration, percent, plural, times
+from moeprof.reporters.cells import MISSING, cell, duration, percent, plural, times
 from moeprof.reporters.documents.summary import DOING, traffic_line, with_warnings
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffered_variants
 from moeprof.reporters.sections.placement import placement_line
-from moeprof.reporters.sections.variants import baseline_of, baselines, batch_cell, is_lower_bound, variants_of
+from moeprof.reporters.sections.quality import perplexity_cell
+from moeprof.reporters.sections.variants import (
+    baseline_of,
+    baselines,
+    batch_cell,
+    is_lower_bound,
+    not_finite,
+    variants_of,
+)
 
 
 def verdict(run: Run, metrics: RunMetrics) -> list[str]:
@@ -39,7 +47,8 @@ def speed_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Itera
     here = metrics.at(phase=phase, variant=variant)
     if not against:
         if here.or_none("output_tokens_differing"):
-            yield f"{DOING[phase].capitalize()}: outputs differ, so no speed-up is reported."
+            what = "are not finite" if not_finite(here) else "differ"
+            yield f"{DOING[phase].capitalize()}: outputs {what}, so no speed-up is reported."
         return
     best, equal = (speed_up(here, f"speedup_{kind}", against) for kind in ("max_throughput", "equal_batch"))
     size, parts = run.record.ran.load.batch_size, []
@@ -105,7 +114,8 @@ def outputs_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Ite
             "near-tie."
         )
         return
-    same = "equal on all" if not differing else f"DIFFERENT on {differing:,.0f} of"
+    what = "NOT FINITE" if not_finite(here) else "DIFFERENT"
+    same = "equal on all" if not differing else f"{what} on {differing:,.0f} of"
     excluded = f" ({lost:,.0f} excluded: they depend on a dropped choice or a near-tie)" if lost else ""
     flipped = f"; {flips:,.0f} {plural(int(flips), 'routing flip', 'routing flips')}" if flips else ""
     yield f"Outputs ({phase}): {same} {compared:,.0f} compared tokens{excluded}{flipped}{quality(run, metrics, phase, variant)}."
@@ -113,10 +123,11 @@ def outputs_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Ite
 
 def quality(run: Run, metrics: RunMetrics, phase: str, variant: str) -> str:
     """`; chrF 97.1 (baseline 97.1)`, or nothing if quality was not measured."""
-    for metric, title in (("perplexity", "perplexity"), ("chrf", "chrF")):
-        ours, theirs = (metrics.or_none(metric, phase=phase, variant=one) for one in (variant, baseline_of(run)))
-        if ours is not None and theirs is not None:
-            return f"; {title} {ours:.4g} (baseline {theirs:.4g})"
+    both = [metrics.at(phase=phase, variant=one) for one in (variant, baseline_of(run))]
+    for title, write in (("perplexity", perplexity_cell), ("chrF", lambda here, write: cell(here.or_none("chrf"), write))):
+        ours, theirs = (write(here, lambda value: f"{value:.4g}") for here in both)
+        if MISSING not in (ours, theirs):
+            return f"; {title} {ours} (baseline {theirs})"
     return ""
 
 

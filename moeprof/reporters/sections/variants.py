@@ -7,6 +7,7 @@ from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import MISSING, Write, cell, percent, rate, times
 from moeprof.reporters.documents.document import Table
+from moeprof.reporters.sections.quality import perplexity_cell
 
 CellOf = Callable[[str], str]
 """Formats the cell of a variant in one row."""
@@ -66,7 +67,7 @@ def measures(run: Run, metrics: RunMetrics, phase: str) -> Iterator[tuple[str, C
     yield "waste factor", plain("waste_factor", times)
     yield "dropped tokens", plain("dropped_tokens", percent)
     yield "bits per byte", plain("bits_per_byte", lambda bits: f"{bits:.4f}")
-    yield "perplexity", plain("perplexity", lambda perplexity: f"{perplexity:.4f}")
+    yield "perplexity", lambda variant: perplexity_cell(metrics.at(phase=phase, variant=variant), lambda value: f"{value:.4f}")
     yield "chrF", plain("chrf", lambda points: f"{points:.2f}")
     yield "same next token", plain("token_agreement", percent)
     yield "outputs equal?", lambda variant: outputs_cell(run, metrics, phase, variant)
@@ -106,6 +107,14 @@ def outputs_cell(run: Run, metrics: RunMetrics, phase: str, variant: str) -> str
     )
     if differing is None or compared is None:
         return MISSING
+    if not_finite(metrics.at(phase=phase, variant=variant)):
+        return "NO: not finite"
     if differing:
         return f"NO: {differing:,.0f} of {compared:,.0f} differ"
     return f"yes, {compared:,.0f} tokens" if compared else "yes, layer by layer"
+
+
+def not_finite(here: RunMetrics) -> bool:
+    """Whether the outputs of a variant or the baseline are not finite: they differ, but by no finite number."""
+    differ = here.or_none("output_tokens_compared") and here.or_none("output_tokens_differing")
+    return bool(differ) and here.or_none("output_max_abs_diff") is None

@@ -21,6 +21,7 @@ from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.records.arrays import Flags
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import AGREEMENT
+from moeprof.studies.passes.finite import finite
 from moeprof.studies.selection import first_of_each_domain
 from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode
@@ -159,8 +160,8 @@ def compare_whole(
         agreement.tokens += int(real(step).sum())
         agreement.whole.add(*differences(ours_TV, theirs_TV, context.intact(step), tolerance))
         if episode.phase != "encode":
-            same_T = (ours_TV.argmax(dim=1) == theirs_TV.argmax(dim=1)).cpu().numpy()
-            agreement.agreeing = (agreement.agreeing or 0) + int((same_T & real(step)).sum())
+            same_T = (ours_TV.argmax(dim=1) == theirs_TV.argmax(dim=1)) & finite(ours_TV) & finite(theirs_TV)
+            agreement.agreeing = (agreement.agreeing or 0) + int((same_T.cpu().numpy() & real(step)).sum())
 
 
 def follow(context: Context, ours: Decision, theirs: Decision, agreement: Agreement, tolerance: float) -> None:
@@ -176,14 +177,15 @@ def follow(context: Context, ours: Decision, theirs: Decision, agreement: Agreem
 
 
 def differences(ours_TV: Tensor, theirs_TV: Tensor, chosen_T: Flags, tolerance: float) -> tuple[int, int, float]:
-    """Rows compared, rows that differ beyond the tolerance (NaN and infinity always do), and the largest absolute difference."""
+    """Rows compared, rows that differ beyond the tolerance (NaN and infinity always do), and the largest absolute difference,
+    infinite if it is no number."""
     rows = torch.from_numpy(np.flatnonzero(chosen_T)).to(ours_TV.device)
     if not len(rows):
         return 0, 0, 0.0
     ours_NV, theirs_NV = ours_TV[rows].float(), theirs_TV[rows].float()
     apart_N = (ours_NV - theirs_NV).abs().amax(dim=1)
     equal_N = apart_N.isfinite() & (apart_N <= tolerance * ours_NV.abs().amax(dim=1))
-    return len(rows), int((~equal_N).sum()), float(apart_N.nan_to_num(torch.inf).max().clamp(max=torch.finfo().max))
+    return len(rows), int((~equal_N).sum()), float(apart_N.nan_to_num(torch.inf, torch.inf).max())
 
 
 def real(step: Step, num_rows: int | None = None) -> Flags:

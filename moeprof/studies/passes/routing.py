@@ -4,17 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moeprof.analysis.caching.residency import with_residency
+from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.visits import loads_table
 from moeprof.models.buffers import buffered_stores, kept
+from moeprof.moe.layer import moe_layers
 from moeprof.parallel.collectives import gathered
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
-from moeprof.records.run.raw_tables import GATE_ENTROPIES, STEPS
+from moeprof.records.run.raw_tables import GATE_ENTROPIES, NOT_FINITE, STEPS
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.traces.expert_loads import joined
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
+from moeprof.studies.passes.finite import FiniteCheck
 from moeprof.studies.passes.placement import place_experts
 from moeprof.studies.selection import first_steps, judged
 from moeprof.studies.services import Findings, Services
@@ -22,7 +25,10 @@ from moeprof.workloads.episodes import Episode
 
 
 def record_routing(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
-    """Records each variant's decisions, steps and gate entropies; settles the tokens that every later pass works on."""
+    """Records each variant's decisions, steps and gate entropies, and where its outputs are not finite.
+
+    Settles the tokens that every later pass works on.
+    """
     runner, notes = services.runner, list[str]()
     services.progress.stage(f"{phase}: routing", len(episodes) * len(runner.routed))
     for episode in episodes:
@@ -32,25 +38,27 @@ def record_routing(services: Services, phase: str, episodes: Sequence[Episode]) 
     for variant in runner.routed:
         if variant.placed:
             notes += place_experts(services, phase, variant, starts, known.get(variant.unplaced, known[runner.baseline]))
-        recorder = recorded(services, variant, episodes)
+        recorder, check = recorded(services, variant, episodes)
+        services.record(NOT_FINITE, check.rows(phase, variant.label))
         known[variant] = record_decisions(services, phase, variant, recorder)
         services.record(STEPS, step_rows(phase, variant.label, recorder, starts))
         services.record(GATE_ENTROPIES, entropy_rows(phase, variant.label, recorder))
     return Findings(notes)
 
 
-def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) -> RoutingRecorder:
-    """A recorder of what a variant's routers decided on all episodes; hits and misses count from a cold start."""
-    recorder, model = RoutingRecorder(), services.runner.select(variant)
+def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) -> tuple[RoutingRecorder, FiniteCheck]:
+    """What a variant's routers decided on all episodes, and whether its outputs are finite; hits and misses count from a cold start."""
+    recorder, check, model = RoutingRecorder(), FiniteCheck(), services.runner.select(variant)
     for store in buffered_stores(model):
         store.reset()
     for episode in episodes:
         with kept(model):
-            play = episode.ready(model)
-        with observed_by(recorder):
-            play()
+            outputs = episode.outputs(model)
+        with observed_by(recorder), hooked(moe_layers(model), check.layer):
+            for step, y_TV in zip(episode.steps, outputs, strict=True):
+                check.add("", step, y_TV)
         services.progress.advance()
-    return recorder
+    return recorder, check
 
 
 def record_decisions(services: Services, phase: str, variant: Variant, recorder: RoutingRecorder) -> list[RoutingTrace]:

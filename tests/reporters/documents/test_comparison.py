@@ -73,6 +73,7 @@ def outputs(phase: str = "score", *, differing: int = 0) -> list[MetricRow]:
             MetricRow("output_tokens_lost", 10, **at),
             MetricRow("output_tokens_differing", differing, **at),
             MetricRow("routing_flips", 3, **at),
+            MetricRow("output_max_abs_diff", 0.5 if differing else 1e-6, **at),
         ]
     rows += [
         MetricRow("perplexity", value, "lm", phase, variant=label) for label, value in (("static", 5.5), ("dynamic", 5.25))

@@ -155,10 +155,9 @@ def test_rows_that_were_not_chosen_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_no_number_differs_from_everything_by_a_number_that_can_be_recorded(poison: float) -> None:
+def test_what_is_not_finite_differs_from_everything_by_no_finite_number(poison: float) -> None:
     numbers, poisoned = torch.ones(2, 3), torch.tensor([[1.0, 1.0, 1.0], [1.0, poison, 1.0]])
     for ours, theirs in ((numbers, poisoned), (poisoned, numbers), (poisoned, poisoned)):
         tokens, differing, largest = differences(ours, theirs, np.ones(2, bool), TOLERANCE)
         assert (tokens, differing) == (2, 1)
-        assert np.isfinite(largest)
-        assert largest > 1e30
+        assert largest == np.inf

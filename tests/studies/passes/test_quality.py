@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from moeprof.analysis.derive import derive
-from moeprof.analysis.quality import chrf
+from moeprof.analysis.quality import chrf, score_rows
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.models.build import Model, build_model
+from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC
+from moeprof.records.run.raw_tables import SCORES
 from moeprof.records.run.run import Run
+from moeprof.reporters.sections.quality import perplexity_cell
 from moeprof.studies.passes.quality import measure_quality, num_bytes, texts
 from moeprof.studies.services import Services
 from moeprof.studies.train.checkpoint import origin_of, write_checkpoint
@@ -23,6 +27,7 @@ from moeprof.studies.train.study import train
 from moeprof.workloads.episodes import DecodeEpisode, Episode
 from moeprof.workloads.registry import make_workload
 from moeprof.workloads.tokenizers import BOS, EOS, FIRST_BYTE, PAD, ByteTokenizer, WordTokenizer, make_tokenizer
+from tests.records.run.runs import labelled, raw_run
 
 from ..runs import services_of, spoil, studied, values
 from ..train.lessons import Quiet, brief
@@ -218,3 +223,19 @@ def test_a_contender_whose_outputs_are_no_numbers_has_no_quality_and_the_run_can
     run = studied(micro("lm"), tmp_path / "run", checkpoint, passes=[measure_quality])
     assert [reason.partition(":")[0] for reason in run.record.reasons] == ["score", "decode"]
     assert set(values(run, "perplexity", "variant", phase="score")) == {("static",)}
+
+
+@pytest.mark.parametrize(
+    ("nats_per_token", "perplexity", "text"), [(2.0, math.exp(2), "7.39"), (709.0, math.exp(709), ""), (750.0, None, "> 1e308")]
+)
+def test_a_perplexity_above_1e308_is_written_so_and_its_cross_entropy_stays_a_number(
+    tmp_path: Path, nats_per_token: float, perplexity: float | None, text: str
+) -> None:
+    scores = {"phase": "score", "variant": "static", "domain": "prose", "tokens": 30, "bytes": 60, "nats": 30 * nats_per_token}
+    found = raw_run(tmp_path / "run", {SCORES: [scores]}, variants=labelled(STATIC))
+    rows = [RecordedRow(RowKey(*row.address), "", "routed", row.value) for row, _ in score_rows(found)]
+    metrics = RunMetrics.from_rows(found.record, rows)
+    here = metrics.at(phase="score", variant="static")
+    assert here.value("bits_per_byte") == pytest.approx(nats_per_token / math.log(2) / 2)
+    assert here.or_none("perplexity") == (perplexity and pytest.approx(perplexity))
+    assert text in perplexity_cell(here)
