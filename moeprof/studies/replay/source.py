@@ -257,6 +257,9 @@ def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[s
         notes += [
             f"no {name} steps in the trace: all results are of {present} alone" for name in PHASES if name not in chosen.traces
         ]
+    if chosen.run and not chosen.path.is_dir() and (ranks := chosen.run.record.ran.parallel.ranks) > 1:
+        rank = next(iter(chosen.traces.values()))[0].header.rank
+        notes.append(f"the file holds the choices of rank {rank} alone, of {ranks} ranks of the run")
     if chosen.file.experts_guessed:
         notes.append(
             f"number of experts not stated in the trace: taken as {trace.num_experts} from its highest id (set --experts N)"

@@ -236,6 +236,8 @@ def test_every_rank_of_a_run_has_one_trace(tmp_path: Path) -> None:
     run = run_of_two_ranks(tmp_path / "run")
     assert [one.header.rank for one in read_source(run).selection.traces["decode"]] == [0, 1]
     file = run / "routing" / "decode-static-rank1.parquet"
+    assert "the file holds the choices of rank 1 alone, of 2 ranks of the run" in read_source(file).notes
+    assert not any("alone, of" in note for note in read_source(run).notes)
     copy = file.with_name("decode-static-rank1 (copy).parquet")
     copy.write_bytes(file.read_bytes())
     assert "decode, static: ranks 0, 1, 1; each of 0 to 1 is needed once" in fault(lambda: read_source(run))
