@@ -13,6 +13,9 @@ from moeprof.models.shard import held, present
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights that can be read, as safetensors names them."""
+
 
 def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
     """Fills the model with its rank's weights; UsageError if the file is missing, damaged or of another shape.
@@ -26,10 +29,12 @@ def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
 
 
 def check_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
-    """UsageError if the file is missing, damaged or has other shapes than the model, which may be on the meta device."""
+    """UsageError if the file is missing or damaged, or has other shapes than the model (meta device or not) or no real numbers."""
     wanted = {part.name: part.whole for part in held(model, group)}
     with opened(path) as file:
         check_fits(wanted, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
+        for name in wanted:
+            check_type(name, file.get_slice(name).get_dtype(), path)
 
 
 @contextmanager
@@ -44,6 +49,15 @@ def opened(path: Path) -> Iterator[Any]:
         raise UsageError(
             f"checkpoint {path}: truncated, or not a safetensors file: {error}", "Fetch or train the checkpoint again."
         ) from error
+
+
+def check_type(name: str, found: str, path: Path) -> None:
+    """UsageError if a tensor's type, as safetensors names it, is not one of FLOATS."""
+    if found not in FLOATS:
+        raise UsageError(
+            f"checkpoint {path}: {name} is of type {found}; weights are {', '.join(FLOATS)}",
+            "Save the weights as float32, float16 or bfloat16; quantized weights must be dequantized first.",
+        )
 
 
 def check_fits(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], path: Path) -> None:

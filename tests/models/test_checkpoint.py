@@ -174,6 +174,26 @@ def test_a_model_is_never_built_from_a_checkpoint_that_does_not_fit(tmp_path: Pa
     assert "the recipe's model has" in refusal(lambda: build_model(small("lm", checkpoint=str(path), **shape)))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.int64, "I64"), (torch.int8, "I8"), (torch.bool, "BOOL"), (torch.complex64, "C64")]
+)
+def test_weights_that_are_not_real_numbers_are_refused(tmp_path: Path, dtype: torch.dtype, name: str) -> None:
+    path = saved(tmp_path)
+    tensors = load_file(path)
+    save_file(tensors | {"norm.weight": tensors["norm.weight"].to(dtype)}, path)
+    for call in (lambda: check_checkpoint(make_model(small("lm")), path), lambda: built_from(path)):
+        assert refusal(call) == f"checkpoint {path}: norm.weight is of type {name}; weights are F64, F32, F16, BF16"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_every_other_precision_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = saved(tmp_path)
+    tensors = {name: weights.to(dtype) for name, weights in load_file(path).items()}
+    save_file(tensors, path)
+    for name, weights in parameters(built_from(path)).items():
+        assert torch.equal(weights, tensors[name].to(weights.dtype))
+
+
 def test_a_tensor_that_could_be_stretched_to_the_shape_does_not_fit(tmp_path: Path) -> None:
     """One bias for all experts is not the same as one for each."""
     path = saved(tmp_path)

@@ -273,6 +273,8 @@ class Recipe(Section):
             raise ValueError(f"model.experts {model.experts} is not a multiple of parallel.ranks {self.parallel.ranks}")
         if not (model.encoder_moe_layers or model.decoder_moe_layers):
             raise ValueError(f"model.moe_every {model.moe_every} leaves no MoE layer")
+        if not self.phases or len(set(self.phases)) < len(self.phases):
+            raise ValueError(f"load.phases must name at least one phase, each once: {', '.join(PHASES[self.workload])}")
         if foreign := [phase for phase in self.phases if phase not in PHASES[self.workload]]:
             raise ValueError(f"load.phases has {foreign[0]!r}; {self.workload} has {', '.join(PHASES[self.workload])}")
         if self.workload == "lm" and "decode" in self.phases and load.prompt_length > load.sequence_length:

@@ -104,6 +104,11 @@ def test_the_memory_budget_is_a_number_or_a_size(written: str | int, size_bytes:
         ({"model__family": "decoder"}, "Value error, unknown family 'decoder', known are decoder-only, encoder-decoder"),
         ({"model__family": "encoder-decoder"}, "Value error, model.family 'encoder-decoder' runs workload 'mt', not 'lm'"),
         ({"workload": "mt"}, "Value error, model.encoder_layers must be at least 1 for workload 'mt'"),
+        ({"load__phases": []}, "Value error, load.phases must name at least one phase, each once: score, decode"),
+        (
+            {"load__phases": ["score", "score"]},
+            "Value error, load.phases must name at least one phase, each once: score, decode",
+        ),
         ({"load__phases": ["encode"]}, "Value error, load.phases has 'encode'; lm has score, decode"),
         ({"load__prompt_length": 513}, "Value error, load.prompt_length 513 is longer than load.sequence_length 512"),
     ],
