@@ -44,7 +44,7 @@ def option_of(option: Option) -> Callable[[F], F]:
 @run_options
 @optimization_options
 @click.option("--all", "everything", is_flag=True, help="Apply all optimizations; the default if none is named.")
-@click.option("--alone", is_flag=True, help="Apply each optimization by itself, not on top of the ones before.")
+@click.option("--alone", is_flag=True, help="Apply each optimization with only those it needs, not on top of the ones before.")
 @click.option(
     "--against",
     multiple=True,
@@ -70,8 +70,8 @@ def command(
 ) -> None:
     """Run the workload of RECIPE as deployed and optimized, in interleaved rounds, and compare speed, memory and outputs.
 
-    Each optimization is applied on top of the ones before, in the order below. Two speed-ups are reported: at equal batch, and
-    with each variant at its best batch within the recipe's memory budget. A speed-up is reported only if the outputs agree.
+    Each optimization is applied on top of the ones before, in the order of the options below. Two speed-ups are reported: at equal batch,
+    and with each variant at its best batch within the recipe's memory budget. A speed-up is reported only if the outputs agree.
 
     RECIPE is a built-in name (see `moeprof recipes list`) or the path of a .toml file. Without one, lm-tiny and mt-tiny run.
     """

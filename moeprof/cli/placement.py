@@ -53,7 +53,7 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable.")
 @AS_JSON
 def check(file: Path, recipe: str, ranks: int | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check that RECIPE can run with FILE.
+    """Check that the recipe of --recipe can run with FILE.
 
     The weights, layers, experts and number of ranks must match.
     """

@@ -47,7 +47,11 @@ OWN = {
     metavar="TIME",
     help="Compute time per layer and step that expert copies can overlap with.",
 )
-@click.option("--balance", is_flag=True, help="Replay placements: made from the first half of the steps, judged on the second.")
+@click.option(
+    "--balance",
+    is_flag=True,
+    help="Replay placements: compute them from the first half of the steps and test them on the second half.",
+)
 @click.option(
     "--balancer",
     "balancers",

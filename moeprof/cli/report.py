@@ -14,7 +14,7 @@ from moeprof.reporters.formats.registry import FORMATS
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Output format.  [default: terminal; markdown if piped]")
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
-@click.option("--recompute", is_flag=True, help="Derive the metrics again from the raw files of each run first.")
+@click.option("--recompute", is_flag=True, help="Before rendering, derive the metrics of each run again from its raw files.")
 def command(runs: tuple[Path, ...], form: str | None, as_json: bool, recompute: bool) -> None:
     """Render each RUN, a run directory that moeprof wrote.
 

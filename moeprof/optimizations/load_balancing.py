@@ -76,7 +76,7 @@ LOAD_BALANCING = Optimization(
             help=f"Placement algorithm; default: {PLAIN}, with --replicas {COPYING}.",
         ),
         Option(name="replicas", metavar="N", help="Extra slots per layer and rank for copies of hot experts; default: 0."),
-        Option(name="placement", metavar="FILE", help="Deploy the placement in FILE instead of making one."),
+        Option(name="placement", metavar="FILE", help="Deploy the placement in FILE instead of computing one."),
     ),
     needs=("dynamic-gating",),
     why_not_applicable=why_not_applicable,

@@ -65,9 +65,9 @@ def interval(gain: Gain) -> str:
 
 def threshold(gain: Gain, before: float, floor: float | None, unit: str = "device") -> str:
     """The busiest-device share that decides, or how many steps would decide; `before` is the share under contiguous placement."""
-    if gain.verdict != "too little evidence":
-        limit = before * (1 - WORTH)
-        out_of_reach = floor is not None and floor > limit
+    limit = before * (1 - WORTH)
+    out_of_reach = floor is not None and floor > limit
+    if out_of_reach or gain.verdict != "too little evidence":
         remark = "; no placement without copies reaches it" if out_of_reach else ""
         return f"Threshold: busiest-{unit} share below {percent(limit)} ({WORTH:.0%} better than contiguous){remark}."
     needed = gain.steps_needed

@@ -31,9 +31,16 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
 
 
 def with_warnings(run: Run, lines: Sequence[str]) -> list[str]:
-    """The first lines and all warnings, MAX_LINES together."""
+    """The first lines and all warnings, MAX_LINES together; a line says how many were left out."""
     warnings = list(warning_lines(run))
-    return [*lines[: MAX_LINES - len(warnings)], *warnings]
+    room = MAX_LINES - len(warnings)
+    if len(lines) > room:
+        kept = max(room - 1, 0)
+        lines = [
+            *lines[:kept],
+            f"Not shown here: {len(lines) - kept} further statements; the sections below have their numbers.",
+        ]
+    return [*lines, *warnings]
 
 
 def model_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:

@@ -75,7 +75,7 @@ def cost_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> Tabl
         "load time": ("load_time", duration, phase),
         "load time that can overlap": ("hideable_time", duration, phase),
         "stall": ("stall_time", duration, phase),
-        "overlapped share of it": ("hidden_fraction", percent, phase),
+        "overlapped share of load time": ("hidden_fraction", percent, phase),
         "load bandwidth": ("load_bandwidth", lambda value: f"{format_bytes(value)}/s", phase),
     }
     cells = [
@@ -85,7 +85,8 @@ def cost_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> Tabl
     known = [row for row in cells if any(text != MISSING for text in row[1:])]
     caption = (
         "Misses and bytes of all recorded batches, from a cold start. Times per step: medians over timed rounds, means over ranks. Load "
-        "time can overlap with other work of the layer after its experts are known; the overlapped share caused no stall."
+        "time can overlap with other work of the layer after its experts are known; the overlapped share is the "
+        "part of that time that caused no stall."
     )
     return Table(["", *variants], known, caption=caption)
 

@@ -122,7 +122,8 @@ def curve_table(results: RunMetrics, phase: str) -> Table:
 def device_maps(results: RunMetrics, phase: str, devices: int) -> Iterator[Block]:
     """Mean load of every device in each layer, under contiguous placement and under the best one without copies."""
     best = balance_results.best(results, phase, devices, copies=False)
-    layers = balance_results.layers(results, phase)[:LAYERS]
+    known = balance_results.layers(results, phase)
+    layers, first = known[:LAYERS], f", first {LAYERS} of {len(known)} layers" if len(known) > LAYERS else ""
     for name in [CONTIGUOUS.name, *([best[0]] if best else [])]:
         here = results.at(phase=phase, point=balancer_point(name, devices))
         values = [
@@ -131,7 +132,7 @@ def device_maps(results: RunMetrics, phase: str, devices: int) -> Iterator[Block
         top = max((max(line) for line in values), default=0.0)
         if top:
             yield HeatMap(
-                f"Load of {devices} devices under {name}, {phase}",
+                f"Load of {devices} devices under {name}, {phase}{first}",
                 [f"layer {layer}" for layer in layers],
                 values,
                 top,

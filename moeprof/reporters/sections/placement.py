@@ -89,7 +89,9 @@ def payoff(metrics: RunMetrics, phase: str, variant: Variant) -> str:
         return "Steps are not shorter, so the move has no payback time."
     here = metrics.at(phase=phase, variant=variant.label, category=variant.unplaced.label)
     low = here.or_none("speedup_equal_batch_low")
-    if low is None or low <= 1:
+    if low is None:
+        return "The speed-up has no interval (fewer than 6 rounds), so no payback time is given."
+    if low <= 1:
         return "No measurable speed-up, so the move has no payback time."
     number = max(1, round(steps))
     return f"The move pays off after {number:,} {plural(number, 'step', 'steps')}."

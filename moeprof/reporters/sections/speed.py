@@ -1,6 +1,6 @@
 """Speed of the model and its dense twin, and the time of a step by region."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.bottleneck import IDLE_GAPS, bottleneck, includes_idle_gaps
@@ -89,16 +89,18 @@ def region_table(metrics: RunMetrics, phase: str, regions: list[str], variants: 
             row.append(cell(region_time(metrics, phase, variant, region), format_duration))
             row.append(cell(metrics.or_none("region_share", phase=phase, variant=variant, region=region), percent))
         rows.append(row)
-    overhead = metrics.or_none("overhead", phase=phase, variant=next(iter(variants)), category="breakdown")
+    overheads = (metrics.or_none("overhead", phase=phase, variant=variant, category="breakdown") for variant in variants)
+    known = [overhead for overhead in overheads if overhead is not None]
     columns = ["region", *(column for name in variants.values() for column in (name, "share"))]
-    return Table(columns, rows, caption=f"Time per step, summed over layers.{overhead_sentence(overhead)}")
+    return Table(columns, rows, caption=f"Time per step, summed over layers.{overhead_sentence(known)}")
 
 
-def overhead_sentence(overhead: float | None) -> str:
-    """The cost of the region timers, given the ratio of step times with and without them."""
-    if overhead is None:
+def overhead_sentence(overheads: Sequence[float]) -> str:
+    """The cost of the region timers, given the ratio of step times with and without them for every variant."""
+    if not overheads:
         return ""
-    return f" Instrumentation overhead: {f'{overhead - 1:+.1%} per step' if overhead > 1 else 'not measurable'}."
+    most, bound = max(overheads), " at most" if len(overheads) > 1 else ""
+    return f" Instrumentation overhead: {f'{most - 1:+.1%} per step{bound}' if most > 1 else 'not measurable'}."
 
 
 def layer_table(metrics: RunMetrics, phase: str, regions: list[str]) -> Table:

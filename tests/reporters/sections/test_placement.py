@@ -96,6 +96,12 @@ def test_without_a_measurable_speed_up_a_move_has_no_payback_time(tmp_path: Path
     assert found.endswith("No measurable speed-up, so the move has no payback time.")
 
 
+def test_without_an_interval_of_the_speed_up_no_payback_time_is_given(tmp_path: Path) -> None:
+    rows = [row for row in speed(1.1, 1.3) if not row.metric.endswith("_low")]
+    found = sentence(written(tmp_path / "run", [*rows_of(2), *rows]))
+    assert found.endswith("The speed-up has no interval (fewer than 6 rounds), so no payback time is given.")
+
+
 def test_without_shorter_steps_a_move_has_no_payback_time(tmp_path: Path) -> None:
     found = sentence(written(tmp_path / "run", rows_of(2)))
     assert found.endswith("18 experts changed rank, 3 MiB in 2 ms. Steps are not shorter, so the move has no payback time.")
