@@ -134,7 +134,7 @@ def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda _, subject, number: subject["numbers"].append(number), "subjects.0: value error, a metric is recorded twice"),
+        (lambda _, subject, number: subject["numbers"].append(number), "subjects.0: a metric is recorded twice"),
         (lambda _, subject, number: number.update(value=float("nan")), "subjects.0.numbers.0.value: must be a finite"),
         (lambda _, subject, number: number.update(value=10**400), "subjects.0.numbers.0.value: "),
         (lambda _, subject, number: number.update(value=None), "subjects.0.numbers.0.value: "),

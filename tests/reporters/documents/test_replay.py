@@ -24,7 +24,7 @@ SCAN = [[0, 1, 2], [1, 2, 3], [4, 5, 6], [0, 1, 2], [7, 1, 2]] * 20
 
 def replayed(tmp_path: Path, asked: CacheOptions | None = None, **log: bool) -> Run:
     """A small replay of two layers with eight experts."""
-    path = route_log(tmp_path / "talk.route.csv", SCAN, prefill=[[0, 1]], layers=2, experts=8, **log)
+    path = route_log(tmp_path / "talk.route.csv", SCAN, prefill=[[0, 1, 2]], layers=2, experts=8, **log)
     return replay_caches(read_source(path), asked or CacheOptions(), tmp_path / "run")
 
 
