@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from moeprof.records.errors import UsageError
+from moeprof.records.limits import MAX_COUNT, MAX_RANKS
 from moeprof.records.recipe.files import load_recipe, validated
 from moeprof.records.recipe.recipe import Recipe
 
@@ -29,8 +30,12 @@ def run_options(function: F) -> F:
                 metavar="NAME=PATH",
                 help="Use your own text (translation: NAME=SOURCE,TARGET); repeatable.",
             ),
-            click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Read at most N tokens of each text."),
-            click.option("--ranks", type=click.IntRange(min=1), metavar="N", help="Run expert-parallel over N processes."),
+            click.option(
+                "--max-tokens", type=click.IntRange(1, MAX_COUNT), metavar="N", help="Read at most N tokens of each text."
+            ),
+            click.option(
+                "--ranks", type=click.IntRange(1, MAX_RANKS), metavar="N", help="Run expert-parallel over N processes."
+            ),
             click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device that runs the model."),
             click.option(
                 "--out",

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from moeprof.records.errors import UsageError
+from moeprof.records.limits import MAX_EXPERTS, MAX_RANKS, MAX_SIZE
 from moeprof.records.units import parse_bandwidth, parse_bytes, parse_duration
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ OWN = {
 )
 @click.option(
     "--nodes",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_RANKS),
     default=1,
     show_default=True,
     metavar="N",
@@ -68,7 +69,7 @@ OWN = {
 )
 @click.option(
     "--replicas",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_EXPERTS),
     default=1,
     show_default=True,
     metavar="N",
@@ -97,7 +98,7 @@ OWN = {
 @click.option("--bandwidth", default="12GB/s", show_default=True, metavar="RATE", help="Link bandwidth of a device.")
 @click.option("--expert-bytes", metavar="SIZE", help="Size of one expert, if the trace lacks it.")
 @click.option(
-    "--experts", type=click.IntRange(1, 65536), metavar="N", help="Experts of a layer, if the trace does not state it."
+    "--experts", type=click.IntRange(1, MAX_EXPERTS), metavar="N", help="Experts of a layer, if the trace does not state it."
 )
 @click.option("--variant", metavar="NAME", help="Variant of the run whose trace is replayed.  [default: static]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.")
@@ -204,6 +205,8 @@ def positive(text: str) -> int:
         raise ValueError("not a whole number")
     if int(text) < 1:
         raise ValueError("must be at least 1")
+    if int(text) > MAX_EXPERTS:
+        raise ValueError(f"must be at most {MAX_EXPERTS}")
     return int(text)
 
 
@@ -222,6 +225,9 @@ def one(option: str, text: str, parse: Callable[[str], Parsed]) -> Parsed:
     try:
         if not text.strip():
             raise ValueError("empty value")
-        return parse(text.strip())
+        value = parse(text.strip())
+        if isinstance(value, int) and value > MAX_SIZE:
+            raise ValueError("too large")
+        return value
     except ValueError as error:
         raise UsageError(f"{option} {text}: {error}", "See `moeprof replay --help`.") from error

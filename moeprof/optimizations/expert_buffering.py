@@ -44,7 +44,7 @@ def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
         return min(found, most)
     if slots is None:
         return (most + 1) // 2
-    if not str(slots).isdecimal() or not 1 <= int(str(slots)) <= most:
+    if not str(slots).isdecimal() or len(str(slots)) > 9 or not 1 <= int(str(slots)) <= most:
         raise UsageError(
             f"--slots {slots}: a layer of {recipe.name} has {most} experts per rank", f"Give a number from 1 to {most}."
         )

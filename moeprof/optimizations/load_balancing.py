@@ -5,6 +5,7 @@ from pathlib import Path
 
 from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.records.errors import UsageError
+from moeprof.records.limits import MAX_EXPERTS
 from moeprof.records.placement import Placement
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
@@ -28,8 +29,8 @@ def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
 def number(replicas: str | bool | None) -> int:
     """The number of replicas; UsageError if the text is not a number."""
     text = str(replicas or 0)
-    if not text.isdecimal():
-        raise UsageError(f"--replicas {text}: not a number of slots", "Give a number of at least 0.")
+    if not text.isdecimal() or len(text) > len(str(MAX_EXPERTS)) or int(text) > MAX_EXPERTS:
+        raise UsageError(f"--replicas {text}: not a number of slots", f"Give a number from 0 to {MAX_EXPERTS}.")
     return int(text)
 
 

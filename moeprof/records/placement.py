@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, replacing
+from moeprof.records.limits import ExpertCount
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import weights_hash
 
@@ -24,7 +25,7 @@ class PlacementFile(BaseModel):
 
     schema_version: int
     model_hash: str
-    num_experts: int
+    num_experts: ExpertCount
     layers: dict[str, list[list[int]]]
 
 

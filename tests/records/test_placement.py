@@ -26,6 +26,11 @@ def fault(path: Path) -> str:
     return caught.value.what
 
 
+@pytest.mark.parametrize("number", [0, -1, 100_000_000, 10**30])
+def test_a_number_of_experts_out_of_range_is_refused(tmp_path: Path, number: int) -> None:
+    assert "num_experts: must be" in fault(write_document(tmp_path / "p.json", num_experts=number, layers={}))
+
+
 def test_contiguous_gives_each_rank_its_share_in_order() -> None:
     placement = Placement.contiguous(["1", "3"], 8, 4)
     assert placement.layers == {"1": ((0, 1), (2, 3), (4, 5), (6, 7)), "3": ((0, 1), (2, 3), (4, 5), (6, 7))}

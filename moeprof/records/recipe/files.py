@@ -68,7 +68,7 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe {path}: {reason(error)}", "Give a built-in name or a readable .toml file.") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
         raise UsageError(f"recipe {path}: not valid TOML: {error}", "Fix that line.") from error
     document.setdefault("name", name_from(path.stem, "recipe"))
     anchor_paths(document, path.parent)
@@ -121,7 +121,7 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise UsageError(f"--set {override}: not of the form SECTION.KEY=VALUE", "Example: --set gating.top_k=1")
     value: Any = text
-    with suppress(tomllib.TOMLDecodeError, RecursionError):
+    with suppress(ValueError, RecursionError):
         read = tomllib.loads(f"value = {text}")
         value = read["value"] if len(read) == 1 else text
     section = document

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from moeprof.records.ffn.form import FFNForm
 from moeprof.records.ffn.registry import FFN_FORMS, known_form
+from moeprof.records.limits import MAX_COUNT, MAX_LAYERS, MAX_RANKS, ExpertCount, NonNegative, Positive, Size
 from moeprof.records.name import Name
 from moeprof.records.recipe.family import FAMILIES, Family, default_family, known_family
 from moeprof.records.recipe.routing_source import parse_routing_source
@@ -14,9 +15,9 @@ from moeprof.records.units import parse_bytes
 
 SCHEMA = 1
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-MemorySize = Annotated[int, Field(ge=1), BeforeValidator(lambda size: parse_bytes(size) if isinstance(size, str) else size)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Width = Annotated[int, Field(ge=1, le=2**20)]
+MemorySize = Annotated[Size, BeforeValidator(lambda size: parse_bytes(size) if isinstance(size, str) else size)]
 Phase = Literal["score", "encode", "decode"]
 
 PHASES: dict[str, tuple[Phase, ...]] = {"lm": ("score", "decode"), "mt": ("encode", "decode")}
@@ -36,19 +37,19 @@ class ModelSection(Section):
 
     family: Annotated[str, AfterValidator(known_family)] | None = None
     """Architecture: `decoder-only` or `encoder-decoder`; that of the workload when absent."""
-    encoder_layers: NonNegative = 0
+    encoder_layers: Annotated[int, Field(ge=0, le=MAX_LAYERS)] = 0
     """Transformer layers of the encoder; 0 for a decoder-only language model."""
-    decoder_layers: Positive
+    decoder_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
     """Transformer layers of the decoder."""
-    dim: Positive
+    dim: Width
     """Width D of a token."""
-    ffn_dim: Positive
+    ffn_dim: Width
     """Hidden width F of every FFN, dense or expert."""
-    heads: Positive
+    heads: Width
     """Attention heads."""
-    vocab_size: Annotated[int, Field(ge=260)]
+    vocab_size: Annotated[int, Field(ge=260, le=2**24)]
     """Entries of the (shared, tied) embedding; at least the 256 bytes and four special tokens."""
-    experts: Positive
+    experts: ExpertCount
     """Experts E of every MoE layer."""
     moe_every: Positive
     """Layer i (from 0) is an MoE layer if i + 1 is a multiple of this."""
@@ -147,7 +148,7 @@ class LoadSection(Section):
 
     batch_size: Positive
     """Sequences per batch."""
-    sequence_length: Annotated[int, Field(ge=2)]
+    sequence_length: Annotated[int, Field(ge=2, le=MAX_COUNT)]
     """Tokens per sequence (LM), or the longest source sentence (MT)."""
     batches: Positive = 8
     """Batches of each domain whose routing is recorded."""
@@ -162,9 +163,9 @@ class LoadSection(Section):
 class ParallelSection(Section):
     """Expert parallelism over several processes."""
 
-    ranks: Positive = 1
+    ranks: Annotated[int, Field(ge=1, le=MAX_RANKS)] = 1
     """Number of processes that share the experts."""
-    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    timeout_s: Annotated[float, Field(gt=0, le=1e6)] = 300.0
     """Timeout of a collective operation, after which the run fails."""
 
 
@@ -187,7 +188,7 @@ class MeasureSection(Section):
     """Untimed rounds before the timed ones."""
     rounds: Positive = 10
     """Number of timed rounds."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of random weights and of the order of batches."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device that runs the model."""
@@ -207,7 +208,7 @@ class TrainSection(Section):
     """Number of updates of the weights."""
     batch_size: Positive = 16
     """Sequences (LM) or sentence pairs (MT) per update, with all domains mixed."""
-    sequence_length: Annotated[int, Field(ge=2)] = 256
+    sequence_length: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 256
     """LM: tokens of a sequence, including BOS. MT: length of the longest source or target to train on."""
     corpus_size: Positive = 1_000_000
     """Characters (LM) or sentence pairs (MT) per domain; an upper limit for files."""
@@ -233,7 +234,7 @@ class TrainSection(Section):
     """Threads of torch; the weights depend on it, because it changes the order of sums."""
     cpu_minutes: Annotated[float, Field(gt=0, le=45)] = 45.0
     """Limit on CPU time; interrupted and resumed training counts as a whole."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the order of the text; [measure] seed is that of the initial weights."""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from moeprof.records.recipe.recipe import Positive
+from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, ExpertCount, Positive, Size
 
 PhaseChoice = Literal["all", "prefill", "decode"]
 
@@ -26,14 +26,14 @@ class TraceSource(Strict):
     name: str
     path: str
     workload: str
-    num_experts: Positive
+    num_experts: ExpertCount
     top_k: Positive
     layers: list[str]
     """Layers in order of execution."""
     decisions: dict[str, str]
     """SHA-256 of the routing decisions, by recorded phase and variant."""
     forced: bool = False
-    expert_bytes: dict[str, Positive] = {}
+    expert_bytes: dict[str, Size] = {}
     """Size of one expert in each layer; empty if unknown."""
     weight_bytes: int | None = None
     """Size of all weights of the model; None if its shape is unknown."""
@@ -41,7 +41,7 @@ class TraceSource(Strict):
     """The part of `weight_bytes` in routed experts, including layers that were not replayed."""
     step_ns: dict[str, float] = {}
     """Duration of a step by replayed phase, if the run that recorded the trace was timed."""
-    token_bytes: Positive | None = None
+    token_bytes: Size | None = None
     """Size of one token that is sent to an expert; None if unknown."""
     weights_hash: str = ""
     """Hash of the recorded model's weights; empty if unknown."""
@@ -56,12 +56,12 @@ class BalanceRequest(Strict):
     """Numbers of devices in ascending order."""
     nodes: Positive = 1
     """Number of nodes that the devices are spread over, in blocks of equal size."""
-    replicas: Annotated[int, Field(ge=0)] = 1
+    replicas: Annotated[int, Field(ge=0, le=MAX_EXPERTS)] = 1
     """Extra slots per layer and device for copies of experts, for balancers that replicate."""
     phase: PhaseChoice
-    bandwidth: Positive
+    bandwidth: Size
     """Bandwidth of a device to others of its node, bytes per second."""
-    node_bandwidth: Positive
+    node_bandwidth: Size
     """Bandwidth of a device to other nodes, bytes per second."""
 
     @property
@@ -77,15 +77,15 @@ class ReplayRequest(Strict):
     policies: list[str]
     slots: list[Positive] = []
     """Cache slots per layer and device; empty if `budgets` is not."""
-    budgets: list[Positive] = []
+    budgets: list[Size] = []
     """Cache bytes per device for all layers together; empty if `slots` is not."""
     access: Literal["sequential", "batch"]
     phase: PhaseChoice
     devices: Positive = 1
     """Number of devices that the experts of a layer are spread over, in contiguous blocks of equal size."""
-    bandwidth: Positive
+    bandwidth: Size
     """Bandwidth at which a device loads experts, bytes per second."""
-    overlap_ns: Annotated[int, Field(ge=0)] = 0
+    overlap_ns: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
     """Compute time per layer and step that expert copies can overlap with."""
 
     @model_validator(mode="after")

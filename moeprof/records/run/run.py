@@ -175,7 +175,7 @@ class Run:
                 f"run {path}: {reason(error)}: run.json",
                 "Pass a run directory, as written by `moeprof characterize`.",
             ) from error
-        except (ValidationError, ValueError) as error:
+        except (ValidationError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"run {path}: run.json is damaged: {reason(error)}",
                 "Repeat the run.",

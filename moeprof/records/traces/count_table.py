@@ -3,11 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
+from moeprof.records.limits import MAX_COUNT, MAX_EXPERTS, MAX_LAYERS
 from moeprof.records.name import Name
 
 MAX_BYTES = 64 * 2**20
@@ -20,8 +22,8 @@ class CountTable(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     model: str = ""
-    top_k: int = Field(ge=1)
-    layers: list[int] = Field(min_length=1)
+    top_k: int = Field(ge=1, le=MAX_EXPERTS)
+    layers: list[Annotated[int, Field(ge=0, le=MAX_COUNT)]] = Field(min_length=1, max_length=MAX_LAYERS)
     counts: dict[Name, list[list[int]]] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -29,6 +31,10 @@ class CountTable(BaseModel):
         widths = {len(row) for rows in self.counts.values() for row in rows}
         if len(widths) != 1 or not min(widths):
             raise ValueError("layers have different numbers of experts")
+        if not max(widths) <= MAX_EXPERTS:
+            raise ValueError(f"{max(widths)} experts are more than {MAX_EXPERTS:,}")
+        if self.top_k > max(widths):
+            raise ValueError(f"top_k is {self.top_k}, but there are {max(widths)} experts")
         if len(set(self.layers)) < len(self.layers):
             raise ValueError("a layer occurs twice")
         for domain, rows in self.counts.items():
@@ -36,12 +42,28 @@ class CountTable(BaseModel):
                 raise ValueError(f"{domain} has {len(rows)} layers, not {len(self.layers)}")
             if any(not 0 <= count < 2**53 for row in rows for count in row):
                 raise ValueError(f"{domain} has a count that is negative or above 2^53")
+            if not any(map(any, rows)):
+                raise ValueError(f"{domain} has no choices")
         return self
 
     @property
     def num_experts(self) -> int:
         """The number of experts of every layer."""
         return len(next(iter(self.counts.values()))[0])
+
+    @property
+    def unequal_layers(self) -> list[str]:
+        """A remark for each domain whose layers have different totals; layers without choices do not count."""
+        remarks = []
+        for domain, rows in self.counts.items():
+            totals = {layer: sum(row) for layer, row in zip(self.layers, rows, strict=True) if any(row)}
+            least, most = (pick(totals, key=lambda layer: totals[layer]) for pick in (min, max))
+            if totals[least] < totals[most]:
+                remarks.append(
+                    f"{domain} has {totals[least]:,} choices in layer {least}, but {totals[most]:,} in layer {most}; "
+                    "every layer should have the same number"
+                )
+        return remarks
 
     @property
     def digest(self) -> str:

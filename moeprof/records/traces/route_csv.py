@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from moeprof.records.errors import UsageError
+from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, whole_number
 from moeprof.records.name import name_from
 from moeprof.records.traces.columns import with_columns
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
@@ -78,10 +79,11 @@ def read_expert_bytes(path: Path) -> dict[str, int]:
     """Bytes of one expert in each layer, from the preamble; {} if it does not state them."""
     try:
         preamble, _ = split_preamble(path)
+        pairs = re.findall(r"^#\s*layer=(\d+)\s+expert_bytes=(\S+)", preamble, re.MULTILINE)
+        sizes = {str(int(layer)): whole_number("expert_bytes", size, MAX_SIZE) for layer, size in pairs}
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise unusable(path, error) from error
-    pairs = re.findall(r"^#\s*layer=(\d+)\s+expert_bytes=(\d+)", preamble, re.MULTILINE)
-    return {str(int(layer)): int(size) for layer, size in pairs}
+    return sizes
 
 
 def unusable(path: Path, error: Exception) -> UsageError:
@@ -109,7 +111,7 @@ def split_preamble(path: Path) -> tuple[str, bytes]:
 def preamble_experts(preamble: str) -> int | None:
     """The number of experts E, or None if the preamble does not state it."""
     match = re.search(r"\bn_expert=(\d+)", preamble)
-    return int(match[1]) if match else None
+    return whole_number("n_expert", match[1], MAX_EXPERTS) if match else None
 
 
 def choices(text: bytes) -> pa.Table:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason
+from moeprof.records.limits import MAX_RANKS, ExpertCount
 from moeprof.records.name import Name, checked_name
 from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_columns, write_with_header
 
@@ -45,9 +46,9 @@ class TraceHeader(BaseModel):
     workload: Name
     phase: Name
     variant: Name
-    rank: int = Field(default=0, ge=0)
-    num_experts: int = Field(ge=1)
-    top_k: int = Field(ge=1)
+    rank: int = Field(default=0, ge=0, lt=MAX_RANKS)
+    num_experts: ExpertCount
+    top_k: ExpertCount
     layers: list[Name]
     forced: bool = False
 
@@ -140,7 +141,7 @@ class RoutingTrace:
             for domain in trace.names("domain"):
                 checked_name(domain)
             return trace
-        except (OSError, pa.ArrowException, ValidationError, ValueError) as error:
+        except (OSError, pa.ArrowException, ValidationError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"routing trace {path}: {reason(error)}",
                 "Give a run directory, or a file of its routing/ folder, from this version of moeprof or an older one.",

@@ -112,7 +112,8 @@ def loads_of_counts(path: Path, phase: PhaseChoice, experts: int | None = None) 
             f"count table {path}: one domain cannot both place and validate", "Give counts of two domains, or a routing trace."
         )
     empty = [str(layer) for layer in table.layers if str(layer) not in layers]
-    return ReplayLoads(trace, inputs, [f"no choices counted in layer {', '.join(empty)}, so it is not placed"] if empty else [])
+    notes = [f"no choices counted in layer {', '.join(empty)}, so it is not placed"] if empty else []
+    return ReplayLoads(trace, inputs, notes + table.unequal_layers)
 
 
 def counts_of(file: TraceFile) -> CountTable:

@@ -119,6 +119,30 @@ def test_a_path_is_taken_as_it_is(valid: Path, monkeypatch: pytest.MonkeyPatch) 
     assert load_recipe("./own.toml").gating.capacity_fraction == 0.5
 
 
+# Bounds
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("model.decoder_layers=2000000000", "model.decoder_layers"),
+        ("model.experts=100000000", "model.experts"),
+        ("model.dim=1000000000000", "model.dim"),
+        pytest.param("gating.top_k=1" + "0" * 30, "gating.top_k", id="top_k"),
+        ("parallel.ranks=1000000000000", "parallel.ranks"),
+        ("load.batch_size=1" + "0" * 12, "load.batch_size"),
+        ("budget.memory=99999999999999999999TiB", "budget.memory"),
+        pytest.param("load.batches=" + "9" * 5000, "load.batches", id="digits"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_built(valid: Path, override: str, key: str) -> None:
+    assert f"{key}: " in fault(valid, override)[0]
+
+
+def test_an_integer_of_thousands_of_digits_in_the_file_is_refused(valid: Path) -> None:
+    assert "not valid TOML" in fault(written(valid, "dim = 64\nffn", "dim = " + "9" * 5000 + "\nffn"))[0]
+
+
 # Names
 
 

@@ -34,6 +34,12 @@ def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Pa
         ({"counts": {}}, "counts"),
         ({"layers": [7, 7]}, "a layer occurs twice"),
         ({"top_k": 0}, "top_k"),
+        ({"top_k": 3}, "top_k is 3, but there are 2 experts"),
+        ({"top_k": 10**30}, "top_k"),
+        ({"layers": [0, 2**31]}, "layers.1"),
+        ({"layers": [0, -1]}, "layers.1"),
+        ({"counts": {"a": [[3, 1], [2, 2]], "b": [[0, 0], [0, 0]]}}, "b has no choices"),
+        ({"counts": {"a": [[1] * 65_537] * 2}}, "65537 experts are more than 65,536"),
         ({"counts": {"": [[3, 1], [2, 2]]}}, "'' is not a valid name"),
         ({"counts": {"a\n::warning::": [[3, 1], [2, 2]]}}, r"'a\n::warning::' is not a valid name"),
     ],
@@ -41,6 +47,16 @@ def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Pa
 def test_what_is_no_table_is_refused(tmp_path: Path, changes: dict[str, object], why: str) -> None:
     path = written(tmp_path / "c.json", **changes)
     assert why in fault(lambda: CountTable.read(path))
+
+
+def test_layers_with_different_totals_are_a_remark(tmp_path: Path) -> None:
+    assert CountTable.read(written(tmp_path / "c.json")).unequal_layers == []
+    cut = written(
+        tmp_path / "c.json", layers=[0, 7, 9], counts={"a": [[3, 1], [2, 100_001], [0, 0]], "b": [[1, 3], [4, 0], [2, 2]]}
+    )
+    assert CountTable.read(cut).unequal_layers == [
+        "a has 4 choices in layer 0, but 100,003 in layer 7; every layer should have the same number"
+    ]
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:

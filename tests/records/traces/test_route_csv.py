@@ -141,6 +141,18 @@ def test_a_truncated_archive_a_folder_and_a_missing_file_are_two_lines_too(tmp_p
             assert len(str(caught.value).splitlines()) == 2
 
 
+@pytest.mark.parametrize("number", ["0", str(10**12), "9" * 5000])
+def test_a_number_of_experts_out_of_range_is_refused(tmp_path: Path, number: str) -> None:
+    with pytest.raises(UsageError, match=r"n_expert=\d+ is not a whole number from 1 to 65536"):
+        read_trace_file(log(tmp_path, PREAMBLE.replace("n_expert=8", f"n_expert={number}") + HEADER + ROWS))
+
+
+@pytest.mark.parametrize("size", ["1e25", str(10**25), "0", "-1"])
+def test_an_expert_size_that_is_no_size_is_refused(tmp_path: Path, size: str) -> None:
+    with pytest.raises(UsageError, match=r"expert_bytes=\S+ is not a whole number"):
+        read_expert_bytes(log(tmp_path, PREAMBLE.replace("expert_bytes=20", f"expert_bytes={size}") + HEADER + ROWS))
+
+
 def test_gemmas_log_has_the_stated_shape(shared_data: Path) -> None:
     path = shared_data / "traces" / "gemma.route.csv"
     prefill, decode = read_route_csv(path)
