@@ -98,7 +98,7 @@ def test_the_recommendation_names_the_lower_bound_the_worst_layer_and_the_range_
     assert lines[0].startswith("Recommendation: ")
     assert "MIN, which needs future accesses: " in lines[0]
     assert "worst, layer " in lines[0]
-    assert lines[1] == "Why 3: it is the knee of the miss-rate curve. Half (1): 100.0% misses; double (6): 33.7% misses."
+    assert lines[1] == "Why 3: it is the knee of the miss-rate curve. Half (1): 100.0% misses; double (6): 33.3% misses."
     assert lines[2].startswith("Policy: lfu is best ")
 
 
