@@ -92,7 +92,7 @@ def test_the_longer_scan_misses_as_the_paper_computes(tmp_path: Path) -> None:
 
 
 def test_all_slots_leave_first_uses_only(tmp_path: Path) -> None:
-    log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 2]], prefill=[[1], [3]], layers=2)
+    log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 2]], prefill=[[1, 3]], layers=2)
     stream, replay = streamed(read_source(log), CacheOptions(slots=[4]))
     first_LP = first_uses(stream).sum(axis=2)
     assert first_LP.tolist() == [[2, 2], [2, 2]]  # experts 1 and 3 in prefill, 0 and 2 in decode, in both layers
