@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from moeprof.records.metrics.registry import Address, MetricRow, Samples
+from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.metrics.row import Address
 from moeprof.records.run.raw_tables import SCORES, TRANSLATIONS
 from moeprof.records.run.run import Run
 

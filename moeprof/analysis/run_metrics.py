@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import Literal, Unpack
 
 from moeprof.records.errors import UsageError
-from moeprof.records.metrics.registry import Address
-from moeprof.records.metrics.row import RecordedRow, RowKey, row_key
+from moeprof.records.metrics.row import Address, RecordedRow, RowKey, row_key
 from moeprof.records.run.run import Run, RunRecord
 
 Column = Literal["phase", "domain", "variant", "point", "rank", "layer", "region", "category"]

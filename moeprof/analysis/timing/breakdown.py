@@ -6,7 +6,8 @@ from statistics import median
 
 from moeprof.analysis.timing import timing
 from moeprof.analysis.timing.timing import Timing, timings_of
-from moeprof.records.metrics.registry import Address, MetricRow, Samples
+from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.metrics.row import Address
 from moeprof.records.regions import REGIONS, RegionKey
 from moeprof.records.run.raw_tables import BREAKDOWN, OBSERVED
 from moeprof.records.run.raw_tables import REGIONS as REGION_TIMES
@@ -106,7 +107,7 @@ def shares(times: Mapping[str, float]) -> dict[str, float]:
 def breakdown_rows(workload: str, phase: str, breakdowns: Sequence[Breakdown]) -> Iterator[Samples]:
     """`region_time` per layer and over layers, each beside its values per round, and `region_share`."""
     for breakdown in [*breakdowns, *summed(breakdowns)]:
-        address: Address = {"workload": workload, "phase": phase, "domain": breakdown.domain, "variant": breakdown.variant}
+        address = Address(workload=workload, phase=phase, domain=breakdown.domain, variant=breakdown.variant)
         for region, layer in breakdown.keys:
             if layer:
                 times_ns = breakdown.layer_ns((region, layer))

@@ -9,7 +9,8 @@ from moeprof.analysis.comparison.output_agreement import variants_without_speedu
 from moeprof.analysis.timing.stalls import all_domains, rows_of, stalls_of
 from moeprof.analysis.timing.timing import Timing, speedup_rows, summed, throughput_rows, timings_of
 from moeprof.records.metrics.point import format_point, parse_point
-from moeprof.records.metrics.registry import Address, MetricRow, Samples
+from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.metrics.row import Address
 from moeprof.records.run.raw_tables import BATCHES, BEST, ENERGY, SLOTS, SWEEP
 from moeprof.records.run.run import Run
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from moeprof.analysis.comparison.output_agreement import variants_without_speedup
 from moeprof.analysis.timing.intervals import median_interval
-from moeprof.records.metrics.registry import Address, MetricRow, Samples
+from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.metrics.row import Address
 from moeprof.records.run.raw_tables import ROUNDS, TIME
 from moeprof.records.run.run import Run
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict
 
 from moeprof.records.files import replacing
 from moeprof.records.metrics.buffering import buffer_metrics
@@ -273,20 +272,6 @@ METRICS = {
     )
 }
 """Every metric by name."""
-
-
-class Address(TypedDict, total=False):
-    """Key cells by name, as keyword arguments of rows and lookups."""
-
-    workload: str
-    phase: str
-    domain: str
-    variant: str
-    point: str
-    rank: str
-    layer: str
-    region: str
-    category: str
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 from moeprof.records.metrics.point import parse_point
+
+
+class Address(TypedDict, total=False):
+    """Key cells by name, as keyword arguments of rows and lookups."""
+
+    workload: str
+    phase: str
+    domain: str
+    variant: str
+    point: str
+    rank: str
+    layer: str
+    region: str
+    category: str
 
 
 class RowKey(NamedTuple):
@@ -23,21 +37,12 @@ class RowKey(NamedTuple):
     metric: str
 
 
-def row_key(
-    metric: str,
-    *,
-    workload: str = "",
-    phase: str = "",
-    domain: str = "",
-    variant: str = "",
-    point: str = "",
-    rank: str = "",
-    layer: str = "",
-    region: str = "",
-    category: str = "",
-) -> RowKey:
+EMPTY = RowKey(*[""] * len(RowKey._fields))
+
+
+def row_key(metric: str, **cells: Unpack[Address]) -> RowKey:
     """The key with these cells; those that are not named are empty."""
-    return RowKey(workload, phase, domain, variant, point, rank, layer, region, category, metric)
+    return EMPTY._replace(**cells, metric=metric)
 
 
 @dataclass(frozen=True)

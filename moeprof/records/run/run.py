@@ -1,6 +1,7 @@
 """The run directory, the only truth about a run: written once, read by every report and comparison."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -219,29 +220,12 @@ class Run:
     @cached_property
     def samples(self) -> "pd.DataFrame":
         """`samples.parquet`: raw timings, one row per round."""
-        import pandas as pd
-        import pyarrow as pa
-
-        file = self.path / "samples.parquet"
-        if not file.exists():
-            return pd.DataFrame(columns=list(SAMPLE_COLUMNS))
-        try:
-            return pd.read_parquet(file)[list(SAMPLE_COLUMNS)]
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise UsageError(f"run {self.path}: samples.parquet is damaged: {reason(error)}", "Repeat the run.") from error
+        return read_frame(self.path, "samples.parquet", SAMPLE_COLUMNS)
 
     @cached_property
     def memory(self) -> "pd.DataFrame":
         """`memory.parquet`: live bytes by category, at every change of region and at the peak inside it."""
-        import pandas as pd
-
-        file = self.path / "memory.parquet"
-        if not file.exists():
-            return pd.DataFrame(columns=list(MEMORY_SCHEMA.names))
-        try:
-            return pd.read_parquet(file)[list(MEMORY_SCHEMA.names)]
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise UsageError(f"run {self.path}: memory.parquet is damaged: {reason(error)}", "Repeat the run.") from error
+        return read_frame(self.path, "memory.parquet", MEMORY_SCHEMA.names)
 
     @cached_property
     def links(self) -> Links | None:
@@ -289,6 +273,19 @@ class Run:
             return Placement.read(file)
         recipe = self.record.ran
         return Placement.contiguous(recipe.model.moe_layers_of("all"), recipe.model.experts, recipe.parallel.ranks)
+
+
+def read_frame(folder: Path, file_name: str, columns: Sequence[str]) -> "pd.DataFrame":
+    """These columns of a Parquet file of a run directory, without rows if there is no such file; UsageError if it is damaged."""
+    import pandas as pd
+
+    file = folder / file_name
+    if not file.exists():
+        return pd.DataFrame(columns=list(columns))
+    try:
+        return pd.read_parquet(file)[list(columns)]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise UsageError(f"run {folder}: {file_name} is damaged: {reason(error)}", "Repeat the run.") from error
 
 
 def read_raw(folder: Path, table: RawTable) -> pa.Table:

@@ -68,22 +68,23 @@ class RunWriter:
         """Replaces a file by what was recorded so far and `rows`."""
         import pyarrow.parquet as pq
 
-        parts = self.tables.setdefault(file_name, [])
-        parts.append(rows)
+        parts = self.recorded(file_name, rows)
         with replacing(self.path / file_name) as partial:
             pq.write_table(pa.concat_tables(parts), partial, compression="zstd")
 
+    def recorded(self, file_name: str, rows: pa.Table) -> list[pa.Table]:
+        """All that was recorded for a file so far, `rows` included."""
+        parts = self.tables.setdefault(file_name, [])
+        parts.append(rows)
+        return parts
+
     def add_traffic(self, traffic: Traffic) -> None:
         """Adds collectives to `traffic.parquet`, whose file is whole after every call."""
-        parts = self.tables.setdefault("traffic.parquet", [])
-        parts.append(traffic.table)
-        joined(parts).write(self.path / "traffic.parquet")
+        joined(self.recorded("traffic.parquet", traffic.table)).write(self.path / "traffic.parquet")
 
     def add_loads(self, found: ExpertLoads) -> None:
         """Adds uses of experts to `loads.parquet`, whose file is whole after every call."""
-        parts = self.tables.setdefault("loads.parquet", [])
-        parts.append(found.table)
-        loads.joined(parts).write(self.path / "loads.parquet")
+        loads.joined(self.recorded("loads.parquet", found.table)).write(self.path / "loads.parquet")
 
     def add_metrics(self, rows: Iterable[MetricRow]) -> None:
         """Adds rows to `metrics.csv`."""

@@ -8,6 +8,8 @@ its own. A new chat in the same log restarts `step` and raises `turn`. `dropped`
 import gzip
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +50,11 @@ def is_route_csv(head: bytes, path: Path) -> bool:
 
 def read_route_file(path: Path) -> TraceFile:
     """The traces of both phases, and the experts' number and sizes from the preamble."""
-    traces, sizes = read_route_csv(path), read_expert_bytes(path)
-    guessed = preamble_experts(split_preamble(path)[0]) is None
-    return TraceFile(domain_of(path), traces, expert_bytes=sizes, experts_guessed=guessed, as_logged=True)
+    with reported(path):
+        preamble, text = split_preamble(path)
+        known, domain = preamble_experts(preamble), domain_of(path)
+        traces, sizes = traces_of(text, known, domain), expert_bytes_of(preamble)
+    return TraceFile(domain, traces, expert_bytes=sizes, experts_guessed=known is None, as_logged=True)
 
 
 ROUTE_CSV = TraceFormat(
@@ -64,35 +68,43 @@ def read_route_csv(path: Path, num_experts: int | None = None) -> list[RoutingTr
     `num_experts` defaults to the number in the preamble, or else to one more than the highest expert in the file. UsageError if the
     file cannot be read, lacks a column, or has ids out of range.
     """
-    try:
+    with reported(path):
         preamble, text = split_preamble(path)
-        table = choices(text)
-        known = num_experts or preamble_experts(preamble) or int(np.max(table["expert"])) + 1
-        check(table, known)
-        table = numbered(table)
-        return [trace_of(table, code, known, domain_of(path)) for code in PHASES if code in table["phase"].to_numpy()]
-    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
-        raise unusable(path, error) from error
+        return traces_of(text, num_experts or preamble_experts(preamble), domain_of(path))
 
 
 def read_expert_bytes(path: Path) -> dict[str, int]:
     """Bytes of one expert in each layer, from the preamble; {} if it does not state them."""
+    with reported(path):
+        return expert_bytes_of(split_preamble(path)[0])
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turns the error of a file that cannot be read into a UsageError, with its cause in one line."""
     try:
-        preamble, _ = split_preamble(path)
-        pairs = re.findall(r"^#\s*layer=(\d+)\s+expert_bytes=(\S+)", preamble, re.MULTILINE)
-        sizes = {str(int(layer)): whole_number("expert_bytes", size, MAX_SIZE) for layer, size in pairs}
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise unusable(path, error) from error
-    return sizes
+        yield
+    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+        raise UsageError(
+            f"route log {path}: {reason[:1].lower()}{reason[1:]}",
+            f"Give a complete *.route.csv, plain or gzipped, with the columns {', '.join(NEEDED)}.",
+        ) from error
 
 
-def unusable(path: Path, error: Exception) -> UsageError:
-    """The error of a file that cannot be read, with its cause in one line."""
-    reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
-    return UsageError(
-        f"route log {path}: {reason[:1].lower()}{reason[1:]}",
-        f"Give a complete *.route.csv, plain or gzipped, with the columns {', '.join(NEEDED)}.",
-    )
+def traces_of(text: bytes, num_experts: int | None, domain: str) -> list[RoutingTrace]:
+    """One trace per phase that has rows; without a number of experts it is one more than the highest expert."""
+    table = choices(text)
+    known = num_experts or int(np.max(table["expert"])) + 1
+    check(table, known)
+    table = numbered(table)
+    return [trace_of(table, code, known, domain) for code in PHASES if code in table["phase"].to_numpy()]
+
+
+def expert_bytes_of(preamble: str) -> dict[str, int]:
+    """Bytes of one expert in each layer that the preamble lists."""
+    pairs = re.findall(r"^#\s*layer=(\d+)\s+expert_bytes=(\S+)", preamble, re.MULTILINE)
+    return {str(int(layer)): whole_number("expert_bytes", size, MAX_SIZE) for layer, size in pairs}
 
 
 def domain_of(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.records.metrics.registry import Address
+from moeprof.records.metrics.row import Address
 from moeprof.records.units import format_significant
 from moeprof.reporters.cells import MISSING, Write, cell, percent
 from moeprof.reporters.documents.document import Table

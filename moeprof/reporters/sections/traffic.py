@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.communication import bytes_by_pair
-from moeprof.records.metrics.registry import Address
+from moeprof.records.metrics.row import Address
 from moeprof.records.regions import REGIONS
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_duration, format_significant

@@ -21,7 +21,8 @@ from moeprof.analysis.timing.timing import (
     timing_rows,
     timings_of,
 )
-from moeprof.records.metrics.registry import METRICS, Address, MetricRow
+from moeprof.records.metrics.registry import METRICS, MetricRow
+from moeprof.records.metrics.row import Address
 from moeprof.records.run.raw_tables import ROUNDS, TIME, TRAFFIC
 from moeprof.records.run.run import Run
 from tests.records.run.runs import raw_run

@@ -11,7 +11,8 @@ import pytest
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
-from moeprof.records.metrics.registry import Address, MetricRow
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.metrics.row import Address
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import RawTable
