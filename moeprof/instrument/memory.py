@@ -127,6 +127,8 @@ class OverLimitError(Exception):
 class MemoryTracker(Probe):
     """Tracks every storage on the device of `model` that is allocated while `observing`."""
 
+    fixed_order = True
+
     def __init__(
         self, model: nn.Module, clock: Clock = wall_clock, limit_bytes: int | None = None, static: Static | None = None
     ) -> None:

@@ -14,6 +14,9 @@ UNOBSERVED: AbstractContextManager[None] = nullcontext()
 class Probe:
     """The base of all instruments, which override what they observe."""
 
+    fixed_order = False
+    """Whether the order of the work in a step must depend on the routing only, not on when loads arrive."""
+
     def region(self, name: str, layer: str) -> AbstractContextManager[None]:
         """Entered and left around a region; regions never nest."""
         return UNOBSERVED
@@ -48,6 +51,11 @@ def collective_probe() -> Probe | None:
 def expert_load_probe() -> Probe | None:
     """The active probe if it overrides `visited`, for the same reason."""
     return None if _active is None or type(_active).visited is Probe.visited else _active
+
+
+def order_is_fixed() -> bool:
+    """Whether the active probe needs an order of the work that does not depend on timing."""
+    return _active is not None and _active.fixed_order
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from moeprof.instrument.probe import expert_load_probe, region
+from moeprof.instrument.probe import expert_load_probe, order_is_fixed, region
 from moeprof.instrument.regions import Mark, stopwatch
 from moeprof.policies.cache import Access, Cache
 from moeprof.policies.eviction.eviction import Eviction
@@ -41,6 +41,13 @@ class Plan:
     """By expert that must be computed first, the one that is then loaded into its slot."""
     waits: list[tuple[Mark, Mark]] = field(default_factory=list)
     """Stalls of the layer; empty without an expert-load probe."""
+
+    def is_next(self, wave: int) -> bool:
+        """Whether the next loaded expert is computed before the next group: if it has arrived.
+
+        If a probe needs an order that does not depend on timing: in every wave but the second, as with a fast tier.
+        """
+        return wave != 1 if order_is_fixed() else self.loads[self.arriving[0]].done
 
     def groups(self) -> deque[list[int]]:
         """Cached experts in as many groups as experts are loaded, those whose slots are needed first at the front.
@@ -157,17 +164,18 @@ class BufferedStore:
         plan.arriving.append(expert)
 
     def waves(self) -> Iterator[Wave]:
-        """Cached experts in groups, and between them each loaded expert as soon as it has arrived."""
+        """Cached experts in groups, and between them the loaded ones in the order of their loads."""
         plan = self.plan
         if plan is None or (self.all_fit and not plan.loads):
             yield Wave(None, self.weights)
         else:
-            groups = plan.groups()
+            groups, wave = plan.groups(), 0
             while groups or plan.arriving:
-                ready = plan.arriving and plan.loads[plan.arriving[0]].done
+                ready = plan.arriving and plan.is_next(wave)
                 group = [self.arrived(plan)] if ready or not groups else groups.popleft()
                 yield Wave(self.places(plan, group), self.weights)
                 self.release(plan, group)
+                wave += 1
         if plan is not None:
             self.plan = None
             self.report(plan)

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -43,6 +44,12 @@ class Book(Probe):
 
     def visited(self, layer: str, visit: LayerLoads) -> None:
         self.visits.append(visit)
+
+
+class Ordered(Probe):
+    """Needs an order of the work that does not depend on timing."""
+
+    fixed_order = True
 
 
 def rows_of(loads: list[int], seed: int = 0) -> ExpertRows:
@@ -240,6 +247,29 @@ def test_those_whose_slots_are_wanted_have_their_turn_first() -> None:
     assert list(buffered.plan.groups()) == [[3, 0], [1, 2]]
     first = next(iter(buffered.waves()))
     assert [expert for expert in first.experts or () if expert >= 0] == [0, 3]
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), num_experts=st.integers(2, 8), data=st.data())
+def test_a_probe_that_needs_a_fixed_order_sees_the_same_waves_from_a_slow_tier_and_from_a_fast_one(
+    seed: int, num_experts: int, data: st.DataObject
+) -> None:
+    slots = data.draw(st.integers(1, num_experts))
+    slow = store(Watched(in_memory(num_experts), dawdle=lambda: time.sleep(1e-3)), num_experts, slots)
+    fast = store(in_memory(num_experts), num_experts, slots)
+    for loads in steps(seed, num_experts, 3):
+        assert ordered_waves(slow, loads, lambda: None) == ordered_waves(fast, loads, lambda: time.sleep(1e-4))
+
+
+def ordered_waves(buffered: BufferedStore, loads: list[int], compute: Callable[[], object]) -> list[tuple[int, ...] | None]:
+    """The experts of every wave of a step under a probe that needs a fixed order."""
+    found = []
+    with observed_by(Ordered()):
+        buffered.expect(rows_of(loads).offsets)
+        for wave in buffered.waves():
+            found.append(None if wave.experts is None else tuple(wave.experts))
+            compute()
+    return found
 
 
 @pytest.mark.parametrize("slots", [0, 5])
