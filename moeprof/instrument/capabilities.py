@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 
 from moeprof.instrument.allocator import keep_freed_memory
-from moeprof.instrument.machine import available_memory, cpu_name, driver_version, git_commit, num_cores
+from moeprof.instrument.machine import cpu_name, driver_version, git_commit, keep_within_quota
 from moeprof.records.disk import why_no_slow_tier
 from moeprof.records.files import cache_folder
+from moeprof.records.resources import free_memory, num_cores, total_memory
 from moeprof.records.units import format_bytes
 
 OPTIONAL = {"numba": "fast replay"}
@@ -43,8 +44,10 @@ def software() -> Iterator[Capability]:
 
 def processor() -> Iterator[Capability]:
     """Checks cores, memory and the allocator."""
-    yield Capability("CPU timing", True, f"{cpu_name()}, {num_cores()} cores, torch uses {torch.get_num_threads()} threads")
-    yield Capability("memory", True, f"{format_bytes(available_memory('cpu'))} available")
+    keep_within_quota()
+    cores, threads = num_cores(), torch.get_num_threads()
+    yield Capability("CPU timing", True, f"{cpu_name()}, cores: {cores}, threads of torch: {threads}")
+    yield Capability("memory", True, f"{format_bytes(free_memory())} of {format_bytes(total_memory())} are free")
     kept = keep_freed_memory()
     reason = (
         "glibc keeps freed memory for later tensors" if kept else "not glibc: large tensors cause page faults in every step"

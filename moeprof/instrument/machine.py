@@ -1,4 +1,4 @@
-"""The machine and the software that a run records, and the memory that is available to it."""
+"""The machine and the software that a run records, and the memory that is available on a device."""
 
 import os
 import platform
@@ -8,11 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 import moeprof
+from moeprof.records.resources import free_memory, num_cores, total_memory
 from moeprof.records.run.run import Environment
 
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "safetensors", "triton")
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-CGROUP_USES = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
 
 def environment(device: str) -> Environment:
@@ -38,7 +37,7 @@ def host() -> Environment:
         git_commit=git_commit(),
         cpu=cpu_name(),
         cores=num_cores(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=total_memory(),
     )
 
 
@@ -74,9 +73,12 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def num_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def keep_within_quota() -> None:
+    """Takes away those of torch's threads for which a CPU quota leaves no core, unless OMP_NUM_THREADS asks for them."""
+    import torch
+
+    if num_cores() < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_cores())
 
 
 def driver_version() -> tuple[str, str]:
@@ -99,42 +101,4 @@ def available_memory(device: str) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info()[0])
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"), meminfo_available(), cgroup_available()]
-    return min(limit for limit in [max(limits[0], limits[1]), limits[2], process_limit()] if limit)
-
-
-def meminfo_available() -> int:
-    """Available bytes as Linux estimates them, including reclaimable caches; 0 if unknown."""
-    return proc_bytes("/proc/meminfo", "MemAvailable:")
-
-
-def proc_bytes(file: str, key: str) -> int:
-    """The bytes behind `key`, which Linux gives in KiB; 0 if there is none."""
-    try:
-        lines = Path(file).read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
-
-
-def cgroup_available() -> int:
-    """Available bytes within the container's limit; 0 if it sets none."""
-    for limit_file, use_file in zip(CGROUP_LIMITS, CGROUP_USES, strict=True):
-        try:
-            limit, use = Path(limit_file).read_text().strip(), Path(use_file).read_text().strip()
-        except OSError:
-            continue
-        return max(int(limit) - int(use), 1) if limit != "max" and int(limit) < 2**60 else 0
-    return 0
-
-
-def process_limit() -> int:
-    """Available bytes within `ulimit -v` and `-d`; 0 if there is no limit."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    kinds = ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:"))
-    limits = ((resource.getrlimit(kind)[0], used) for kind, used in kinds)
-    left = (max(limit - proc_bytes("/proc/self/status", used), 1) for limit, used in limits if limit != resource.RLIM_INFINITY)
-    return min(left, default=0)
+    return free_memory()

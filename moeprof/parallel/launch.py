@@ -15,6 +15,7 @@ from pathlib import Path
 
 from moeprof.parallel.failure import Failure, cause, read_failure
 from moeprof.records.errors import MoeprofError
+from moeprof.records.resources import num_cores
 
 FOLDERS = "MOEPROF_RUN_FOLDERS"
 """Environment variable of launched ranks: the output folders as JSON, one per recipe."""
@@ -104,8 +105,7 @@ def signals_kept() -> Iterator[None]:
 @contextmanager
 def environment_of_ranks(num_ranks: int, folders: Sequence[Path]) -> Iterator[None]:
     """Sets the environment that ranks started inside inherit: their share of the cores, and the loopback interface."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = {"OMP_NUM_THREADS": str(max(cores // num_ranks, 1)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    wanted = {"OMP_NUM_THREADS": str(max(num_cores() // num_ranks, 1)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     wanted |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform.startswith("linux") else {}
     before = dict(os.environ)
     os.environ.update(wanted | before | {FOLDERS: json.dumps([str(folder.absolute()) for folder in folders])})

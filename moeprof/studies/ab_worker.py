@@ -18,7 +18,7 @@ import moeprof
 from moeprof.analysis.comparison.measurement import machine_of, settings_of
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
-from moeprof.instrument.machine import available_memory, environment
+from moeprof.instrument.machine import available_memory, environment, keep_within_quota
 from moeprof.instrument.timing import collector_paused
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import ALONE
@@ -60,6 +60,7 @@ def answers_to(requests: TextIO) -> Iterator[dict[str, Any]]:
     check_memory(recipe, available_memory(recipe.measure.device))
     if recipe.measure.device == "cpu":
         keep_freed_memory()
+    keep_within_quota()
     workload = make_workload(recipe)
     cases = cases_of(
         recipe, workload, [timed_variants()[name] for name in first["variants"]], synchronized(recipe.measure.device)

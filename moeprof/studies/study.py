@@ -12,7 +12,7 @@ from moeprof.analysis.derive import derive, salvage
 from moeprof.analysis.timing.timing import noisy_rounds
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
-from moeprof.instrument.machine import environment
+from moeprof.instrument.machine import environment, keep_within_quota
 from moeprof.moe.kernels.auto import auto
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.recipe import Recipe
@@ -65,6 +65,7 @@ class Study:
         """
         check_ranks(recipe, group)
         self.check(recipe, group)
+        keep_within_quota()
         workload = make_workload(recipe, group)
         record = self.record(recipe, workload, argv)
         record.notes += [*self.notes, *agree(group, record)]

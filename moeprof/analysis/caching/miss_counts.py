@@ -3,7 +3,6 @@
 Shape suffixes: N accesses in order, G groups that accesses are counted in, C cache sizes, B blocks.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
 from moeprof.records.arrays import Flags, Ints
+from moeprof.records.resources import num_cores
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def misses_in_bytes(
     accesses, sizes_B = renumbered(accesses, sizes_B)
     if eviction.by_insertion or len(np.unique(sizes_B)) != 1:
         replayed = engine(accesses, eviction, sizes_B, access)
-        with ThreadPoolExecutor(os.cpu_count()) as cores:
+        with ThreadPoolExecutor(num_cores()) as cores:
             return np.stack(list(cores.map(lambda budget: accesses.count(replayed(budget) == 0), budgets)))
     if eviction == EVICTION["lru"]:
         depth_N = recency_depths(accesses.blocks_N, accesses.starts_K, len(sizes_B), access == "batch")
