@@ -1,6 +1,6 @@
 """The pass `sweep`: how throughput and memory grow with the batch, and every variant at its best batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from moeprof.instrument.machine import available_memory
 from moeprof.instrument.memory import OverLimitError
 from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.moe.layer import use_variant
-from moeprof.parallel.collectives import anyone, largest, total
+from moeprof.parallel.collectives import anyone, barrier, largest, total
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError
 from moeprof.records.metrics.point import format_point
@@ -159,15 +159,11 @@ def ready(services: Services, variant: Variant, episode: Episode) -> Round:
     return play
 
 
-def prepared(services: Services, variant: Variant, episode: Episode) -> PreparedRound:
-    """The same as a round that selects its variant."""
-    return PreparedRound(ready(services, variant, episode), partial(services.runner.select_and_sync, variant))
-
-
 def timed(services: Services, phase: str, variant: Variant, episode: Episode, batch: int) -> float:
     """Records short rounds of one variant at one batch; tokens per second of the median round, over ranks."""
     label = variant.label
-    rounds = {label: prepared(services, variant, episode)}
+    play = ready(services, variant, episode)
+    rounds = {label: PreparedRound(play, partial(services.runner.select_and_sync, variant))}
     samples = interleaved(rounds, rounds=ROUNDS_OF_POINT, warmup=WARMUP, clock=services.clock)
     services.record(ROUNDS, round_rows(SWEEP, phase, episode, samples, format_point({"batch": batch})))
     tokens = total(services.group, [num_tokens(episode)])[0]
@@ -181,12 +177,11 @@ def measure_best(
     best = {variant: one.best.batch for variant, one in found.items() if one.best is not None}
     if not best:
         return
-    services.progress.stage(f"{phase}: best batches", 1)
+    services.progress.stage(f"{phase}: best batches", services.recipe.measure.rounds)
     episodes = {variant: beginning(mixture(batch)) for variant, batch in best.items()}
-    samples = unless_out_of_memory(lambda: timed_together(services, episodes), services.group)
-    services.progress.advance()
+    samples = unless_out_of_memory(lambda: timed_in_turn(services, episodes), services.group)
     if samples is None:
-        yield f"{phase}: out of memory with all best batches side by side, no speed-up at them"
+        yield f"{phase}: out of memory while the best batches were timed again, no speed-up at them"
         return
     for variant, episode in episodes.items():
         point = format_point({"batch": best[variant]})
@@ -194,10 +189,39 @@ def measure_best(
         services.record(ROUNDS, round_rows(BEST, phase, episode, mine, point))
 
 
-def timed_together(services: Services, episodes: dict[Variant, Episode]) -> dict[str, list[int]]:
+def timed_in_turn(services: Services, episodes: Mapping[Variant, Episode]) -> dict[str, list[int]]:
     """Nanoseconds of interleaved rounds of all variants, each on an episode of its own, by label."""
-    plays = {variant.label: prepared(services, variant, episode) for variant, episode in episodes.items()}
-    return interleaved(plays, rounds=services.recipe.measure.rounds, warmup=WARMUP, clock=services.clock)
+    turn = Turn(services)
+    return interleaved(
+        {one.label: PreparedRound(turn.run, partial(turn.begin, one, episode)) for one, episode in episodes.items()},
+        rounds=services.recipe.measure.rounds,
+        warmup=0,
+        clock=services.clock,
+        between=services.progress.advance,
+    )
+
+
+class Turn:
+    """The variant whose turn it is, and no other, has its batch in memory: the best batches need not fit side by side."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.play: Round | None = None
+        self.variant: Variant | None = None
+
+    def begin(self, variant: Variant, episode: Episode) -> None:
+        """Frees another variant's batch, prepares this one, and plays it once, so that the timed round finds allocated memory."""
+        if variant != self.variant:
+            self.play = None
+            give_back(self.services.recipe.measure.device)
+            self.play, self.variant = ready(self.services, variant, episode), variant
+            self.play()
+        barrier(self.services.group)
+
+    def run(self) -> None:
+        """Plays the round that was begun."""
+        assert self.play is not None
+        self.play()
 
 
 def remarks(found: dict[Variant, Search], budget: int, episodes: Sequence[Episode]) -> Iterator[str]:

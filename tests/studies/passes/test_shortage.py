@@ -1,20 +1,26 @@
 """Sweeps where memory runs out: it is said, and the rest of the run stands."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from moeprof.analysis.timing.batch_search import Point, Search
+from moeprof.instrument.clock import wall_clock
+from moeprof.instrument.memory import Allocations, MemoryTracker
 from moeprof.moe.dispatch import FUNCTIONS, Dispatched, dispatch_function
 from moeprof.moe.exchange import LOCAL, Exchange
 from moeprof.moe.routing import Routing
+from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC
 from moeprof.records.run.run import Run
-from moeprof.studies.passes.sweep import out_of_memory
+from moeprof.studies.passes.sweep import measure_best, out_of_memory
 from moeprof.studies.progress import Silent
+from moeprof.workloads.registry import make_workload
 
-from ..runs import DYNAMIC, Micro, values
+from ..runs import DYNAMIC, Micro, services_of, values
 from .sweeps import BUDGET, SCORE, curve, only, swept, weigh
 
 
@@ -81,11 +87,9 @@ def test_memory_that_runs_out_in_the_middle_is_a_point_and_a_remark(
     assert ("dynamic+loop", "static") in values(run, "speedup_max_throughput", "variant", "category", phase="score")
 
 
-def test_best_batches_that_do_not_fit_side_by_side_cost_their_speed_up_and_nothing_else(
+def test_memory_that_runs_out_at_the_best_batches_costs_their_speed_up_and_nothing_else(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each contender fits alone, but in the last rounds all of them hold their caches at once."""
-
     class Watch(Silent):
         def stage(self, title: str, total: int) -> None:
             if title == "score: best batches":
@@ -95,7 +99,46 @@ def test_best_batches_that_do_not_fit_side_by_side_cost_their_speed_up_and_nothi
     assert run.record.valid
     assert only(run, "best_batch", variant=DYNAMIC) > 0
     assert not values(run, "speedup_max_throughput", "variant", "category", phase="score")
-    assert any("out of memory" in note for note in run.record.notes)
+    assert "score: out of memory while the best batches were timed again, no speed-up at them" in run.record.notes
+
+
+class PeakClock:
+    """Reads of a tracker how much was live at most between two readings: in each timed round."""
+
+    def __init__(self, tracker: MemoryTracker) -> None:
+        self.tracker, self.peaks, self.readings = tracker, list[int](), 0
+
+    def __call__(self) -> int:
+        if self.readings % 2:
+            self.tracker.bytes.leave()
+            self.peaks.append(self.tracker.static_bytes + self.tracker.bytes.peak.total)
+        self.tracker.bytes.restart()
+        self.tracker.bytes.touched = True
+        self.readings += 1
+        return self.readings
+
+
+@pytest.mark.parametrize(("name", "phase"), [("lm", "score"), ("lm", "decode"), ("mt", "encode"), ("mt", "decode")])
+def test_best_batches_are_in_memory_one_at_a_time_in_interleaved_rounds(
+    micro: Micro, tmp_path: Path, name: str, phase: str
+) -> None:
+    """In every round as much is live as its variant needs alone: caches of the other's batch are gone, the weights are shared."""
+    path, best = micro(name), {STATIC: 5, DYNAMIC: 9}
+    static, dynamic = (weigh(path, phase, one, tmp_path / one.label)(batch) for one, batch in best.items())
+    services = services_of(load_recipe(str(path)), tmp_path / "run", (STATIC, DYNAMIC))
+    tracker = services.runner.tracker(STATIC, wall_clock)
+    workload = make_workload(services.recipe)
+    found = {variant: Search((Point(batch, 1.0),), "memory") for variant, batch in best.items()}
+    with torch.inference_mode():
+        episodes = workload.episodes(phase)
+        for episode in episodes:
+            episode.settle(services.runner.select(STATIC))
+        mixtures = {batch: workload.mixture(phase, episodes, batch) for batch in best.values()}
+        clock = PeakClock(tracker)
+        with Allocations(tracker.saw):
+            assert not list(measure_best(replace(services, clock=clock), phase, found, mixtures.__getitem__))
+    assert clock.peaks == [static, dynamic, dynamic, static, static, dynamic, dynamic, static, static, dynamic]
+    assert tracker.bytes.total == 0
 
 
 def test_another_error_is_not_taken_for_want_of_memory(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
