@@ -53,6 +53,12 @@ class LazyGroup(click.Group):
     "--debug", is_flag=True, expose_value=False, help="Show tracebacks and debug messages; allowed after any command."
 )
 @click.option(
+    "--max-bytes",
+    metavar="SIZE",
+    expose_value=False,
+    help="Read at most SIZE of an input file, decompressed; allowed after any command.  [default: a share of the free memory]",
+)
+@click.option(
     "--quiet", is_flag=True, expose_value=False, help="Show no progress and no remarks on stderr; allowed after any command."
 )
 def group() -> None:
@@ -75,7 +81,9 @@ def run(arguments: list[str]) -> int:
     start_logging(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
     rest = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
     try:
-        result: Any = group.main(rest, prog_name="moeprof", standalone_mode=False, obj={"quiet": quiet, "arguments": arguments})
+        result: Any = group.main(
+            without_limit(rest), prog_name="moeprof", standalone_mode=False, obj={"quiet": quiet, "arguments": arguments}
+        )
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -92,6 +100,20 @@ def run(arguments: list[str]) -> int:
         click.echo(f"Error: {reported.what}\n{reported.remedy}", err=True)
         return reported.exit_code
     return result if isinstance(result, int) else 0
+
+
+def without_limit(arguments: list[str]) -> list[str]:
+    """The other arguments; the SIZE behind `--max-bytes` holds for this process and those that it starts."""
+    rest, others = iter(arguments), []
+    for argument in rest:
+        name, equals, size = argument.partition("=")
+        if name == "--max-bytes":
+            from moeprof.records.inputs import limit_inputs
+
+            limit_inputs(size if equals else next(rest, ""))
+        else:
+            others.append(argument)
+    return others
 
 
 def start_logging(level: int) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from moeprof.records.arrays import Floats, Ints
-from moeprof.records.errors import UsageError
-from moeprof.records.files import cache_folder, reason, replacing
+from moeprof.records.files import cache_folder, replacing
+from moeprof.records.inputs import InputFile, reported
 
 SCHEMA = 1
 WITHIN, BETWEEN = "within a machine", "between machines"
@@ -113,10 +113,8 @@ class Links:
     @classmethod
     def read(cls, path: Path) -> "Links":
         """UsageError if the file is missing or damaged."""
-        try:
-            document = LinksFile.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise UsageError(f"links {path}: {reason(error)}", "Repeat the run.") from error
+        with reported(f"links {path}", "Repeat the run."):
+            document = LinksFile.model_validate_json(InputFile(path).text())
         return cls(document.hosts, document.by_kind)
 
     def floors_ns(self, bytes_CNN: Ints) -> Floats:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, replacing
+from moeprof.records.files import replacing
+from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import ExpertCount
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import weights_hash
@@ -142,14 +143,12 @@ class Placement:
     @classmethod
     def read(cls, path: Path) -> "Placement":
         """UsageError if the file is missing or not a valid placement."""
-        try:
-            document = PlacementFile.model_validate_json(path.read_bytes())
+        with reported(
+            f"placement {path}",
+            "Save a new placement, or fix the file: each layer must have every expert on at least one rank, and on no rank twice.",
+        ):
+            document = PlacementFile.model_validate_json(InputFile(path).text())
             if document.schema_version > SCHEMA:
                 raise ValueError(f"schema {document.schema_version} is newer than {SCHEMA}")
             layers = {layer: tuple(tuple(rank) for rank in ranks) for layer, ranks in document.layers.items()}
             return cls(document.num_experts, layers, document.model_hash)
-        except (OSError, ValidationError, ValueError) as error:
-            raise UsageError(
-                f"placement {path}: {reason(error)}",
-                "Save a new placement, or fix the file: each layer must have every expert on at least one rank, and on no rank twice.",
-            ) from error

@@ -14,6 +14,7 @@ import moeprof
 from moeprof.analysis.run_metrics import RunMetrics, missing_wholes
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, refuse_newer, replacing
+from moeprof.records.inputs import InputFile, reported
 from moeprof.records.metrics.metric import Kind
 from moeprof.records.metrics.registry import KEYS
 from moeprof.records.metrics.row import RecordedRow, RowKey
@@ -22,9 +23,6 @@ from moeprof.records.run.run import Environment, Run, RunRecord
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 SCHEMA = 1
-MAX_BYTES = 8 * 2**20
-"""The size limit of a baseline file."""
-
 MACHINE = ("cpu", "cores", "threads", "gpu", "driver")
 """Properties of a machine that timings depend on; differing packages are reported as remarks."""
 
@@ -243,7 +241,7 @@ def decisions_hash(trace: RoutingTrace) -> str:
 
 def read_measurements(path: Path) -> list[Measurement]:
     """Measurements in a baseline file, a run, or a folder of runs; runs of one recipe and command are processes of one."""
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return read_baseline(path).subjects
     if (path / "run.json").is_file():
         return [measurement_of([Run.open(path)])]
@@ -258,16 +256,11 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 def read_baseline(path: Path) -> Baseline:
     """A baseline file; UsageError if it is damaged, not a valid baseline, or from a newer moeprof."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES:,} bytes")
-        document = json.loads(path.read_text(encoding="utf-8"))
+    with reported(f"baseline {path}", "Create it again with `moeprof baseline save`; do not edit it."):
+        document = json.loads(InputFile(path).text())
         refuse_newer(f"baseline {path}", document, SCHEMA)
         json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be escaped but not printed
         return Baseline.model_validate(document)
-    except (OSError, ValidationError, ValueError, RecursionError) as error:
-        remedy = "Create it again with `moeprof baseline save`; do not edit it."
-        raise UsageError(f"baseline {path}: {reason(error)}", remedy) from error
 
 
 def write_baseline(path: Path, subjects: Iterable[Measurement]) -> None:

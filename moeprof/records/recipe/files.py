@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 import moeprof
 from moeprof.records.errors import UsageError, suggestion
-from moeprof.records.files import reason
+from moeprof.records.inputs import InputFile, reported
 from moeprof.records.name import name_from, one_line
 from moeprof.records.recipe.recipe import Recipe
 
@@ -46,7 +46,7 @@ def builtin_names() -> list[str]:
 def find_recipe(reference: str) -> Path:
     """The file behind a built-in name or a path."""
     path = Path(reference)
-    if path.suffix == ".toml" or os.sep in reference:
+    if path.suffix.lower() == ".toml" or os.sep in reference:
         return path
     folder = recipe_folder()
     if (builtin := folder / f"{reference}.toml").is_file():
@@ -64,10 +64,10 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
     Paths become absolute: in the file relative to its folder, in overrides relative to the working directory.
     """
     path = find_recipe(reference)
+    with reported(f"recipe {path}", "Give a built-in name or a readable .toml file."):
+        text = InputFile(path).text()
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path}: {reason(error)}", "Give a built-in name or a readable .toml file.") from error
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
         raise UsageError(f"recipe {path}: not valid TOML: {error}", "Fix that line.") from error
     document.setdefault("name", name_from(path.stem, "recipe"))

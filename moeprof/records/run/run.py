@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 import moeprof
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, refuse_newer
+from moeprof.records.inputs import InputFile
 from moeprof.records.link import Links
 from moeprof.records.metrics.registry import COLUMNS, KEYS
 from moeprof.records.metrics.row import RecordedRow, RowKey
@@ -23,7 +25,7 @@ from moeprof.records.run.raw_tables import RAW_TABLES, RawTable
 from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces import routing_trace
-from moeprof.records.traces.columns import with_columns
+from moeprof.records.traces.columns import read_table, with_columns
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
 from moeprof.records.traces.traffic import Traffic, joined
@@ -168,7 +170,7 @@ class Run:
         """UsageError if the folder has no run, a damaged one, or one of a newer moeprof."""
         file = path / "run.json"
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
+            document = json.loads(InputFile(file).text())
             refuse_newer(f"run {path}", document, SCHEMA)
             return cls(path, RunRecord.model_validate(document))
         except OSError as error:
@@ -192,7 +194,7 @@ class Run:
             return pd.DataFrame(columns=list(COLUMNS)).astype({"value": float})
         try:
             table = pd.read_csv(
-                file,
+                StringIO(InputFile(file).text()),
                 dtype=str,  # the values too: pandas' own reader of floats is not exact in every version
                 keep_default_na=False,
             )
@@ -283,20 +285,18 @@ def read_frame(folder: Path, file_name: str, columns: Sequence[str]) -> "pd.Data
     if not file.exists():
         return pd.DataFrame(columns=list(columns))
     try:
-        return pd.read_parquet(file)[list(columns)]
-    except (OSError, pa.ArrowException, KeyError) as error:
+        frame: pd.DataFrame = read_table(file).to_pandas()[list(columns)]
+        return frame
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise UsageError(f"run {folder}: {file_name} is damaged: {reason(error)}", "Repeat the run.") from error
 
 
 def read_raw(folder: Path, table: RawTable) -> pa.Table:
     """The rows of one raw table of a run directory; UsageError if the file is damaged."""
-    import pyarrow.parquet as pq
-
     file = folder / table.file_name
     if not file.exists():
         return table.schema.empty_table()
     try:
-        with file.open("rb") as opened:
-            return with_columns(pq.read_table(opened), table.schema)
+        return with_columns(read_table(file), table.schema)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UsageError(f"run {folder}: {table.file_name} is damaged: {reason(error)}", "Repeat the run.") from error

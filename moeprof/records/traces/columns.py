@@ -10,9 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moeprof.records.files import replacing
+from moeprof.records.inputs import InputFile, check_memory
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
 """The Arrow type of a column of names."""
+
+CELL_BYTES = 8
+"""The most bytes of a cell in memory: a number, or the code of a name."""
 
 
 def codes(table: pa.Table, name: str) -> tuple[npt.NDArray[np.int32], list[str]]:
@@ -39,10 +43,9 @@ def write_with_header(path: Path, table: pa.Table, header: str) -> None:
         pq.write_table(table.replace_schema_metadata({b"moeprof": header.encode()}), partial, compression="zstd")
 
 
-def read_with_header(path: Path, schema_version: int) -> tuple[pa.Table, dict[str, Any]]:
+def read_with_header(file: Path | InputFile, schema_version: int) -> tuple[pa.Table, dict[str, Any]]:
     """Table and header; ValueError if there is no header, or one with a version above `schema_version`."""
-    with path.open("rb") as file:
-        table = pq.read_table(file)
+    table = read_table(file)
     header = json.loads((table.schema.metadata or {}).get(b"moeprof", b"null"))
     if not isinstance(header, dict):
         raise ValueError("no header of moeprof in it")
@@ -50,6 +53,16 @@ def read_with_header(path: Path, schema_version: int) -> tuple[pa.Table, dict[st
     if isinstance(version, int) and version > schema_version:
         raise ValueError(f"schema {version} is newer than {schema_version}")
     return table, header
+
+
+def read_table(file: Path | InputFile) -> pa.Table:
+    """The rows of a Parquet file; ValueError, before any is read, if they do not fit in the free memory."""
+    with InputFile.of(file).opened() as opened:
+        parquet = pq.ParquetFile(opened)
+        stated = parquet.metadata
+        pages = sum(stated.row_group(number).total_byte_size for number in range(stated.num_row_groups))
+        check_memory(pages + stated.num_rows * stated.num_columns * CELL_BYTES)
+        return parquet.read()
 
 
 def packed(table: pa.Table) -> bytes:

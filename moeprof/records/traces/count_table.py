@@ -5,15 +5,11 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
+from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import MAX_COUNT, MAX_EXPERTS, MAX_LAYERS
 from moeprof.records.name import Name
-
-MAX_BYTES = 64 * 2**20
-"""The largest file that is read."""
 
 
 class CountTable(BaseModel):
@@ -71,14 +67,11 @@ class CountTable(BaseModel):
         return hashlib.sha256(json.dumps(self.counts).encode()).hexdigest()
 
     @classmethod
-    def read(cls, path: Path) -> "CountTable":
+    def read(cls, file: Path | InputFile) -> "CountTable":
         """UsageError if the file is missing, too large, or holds no counts."""
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ValueError(f"larger than {MAX_BYTES} bytes")
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError, ValueError) as error:
-            raise UsageError(
-                f"count table {path}: {reason(error)}",
-                "Give a JSON file with top_k, layers and counts: {domain: a row per layer, a column per expert}.",
-            ) from error
+        source = InputFile.of(file)
+        with reported(
+            f"count table {source.path}",
+            "Give a JSON file with top_k, layers and counts: {domain: a row per layer, a column per expert}.",
+        ):
+            return cls.model_validate_json(source.text())

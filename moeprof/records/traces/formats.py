@@ -7,14 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
+from moeprof.records.inputs import InputFile, reported
 from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
 from moeprof.records.traces.route_csv import ROUTE_CSV
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
-
-HEAD_BYTES = 2**16
-"""How much of a file is read to recognise its format."""
 
 FORMATS: dict[str, TraceFormat] = {}
 """By name; the first one that recognises a file reads it, the latest registered first."""
@@ -31,17 +28,13 @@ for known in (RUN_TRACE, ROUTE_CSV, COUNT_TABLE):
     register(known)
 
 
-def format_of(path: Path) -> TraceFormat:
+def format_of(file: InputFile) -> TraceFormat:
     """The format of a file; UsageError if the file cannot be read, or no format recognises it."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError as error:
-        raise UsageError(f"trace {path}: {reason(error)}", remedy()) from error
-    for entry in reversed(FORMATS.values()):
-        if entry.recognise(head, path):
-            return entry
-    raise UsageError(f"trace {path}: unknown format", remedy())
+    with reported(f"trace {file.path}", remedy()):
+        for entry in reversed(FORMATS.values()):
+            if entry.recognise(file):
+                return entry
+        raise ValueError("unknown format")
 
 
 def read_trace_file(path: Path, *, loads_only: bool = False) -> TraceFile:
@@ -49,10 +42,11 @@ def read_trace_file(path: Path, *, loads_only: bool = False) -> TraceFile:
 
     With `loads_only` a file that holds loads and no choices is accepted too; otherwise it is a UsageError.
     """
-    entry = format_of(path)
+    source = InputFile(path)
+    entry = format_of(source)
     if entry.loads_only and not loads_only:
         raise UsageError(f"trace {path}: a {entry.name} holds loads, and not the choices of tokens", remedy())
-    file = entry.read(path)
+    file = entry.read(source)
     check_tokens(file.traces, path)
     return file
 

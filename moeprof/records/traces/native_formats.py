@@ -1,20 +1,21 @@
 """The two formats that moeprof defines itself: the routing traces of a run, and tables of expert counts."""
 
-from pathlib import Path
+from codecs import BOM_UTF8
 
+from moeprof.records.inputs import InputFile
 from moeprof.records.traces.count_table import CountTable
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 
-def is_parquet(head: bytes, path: Path) -> bool:
+def is_parquet(file: InputFile) -> bool:
     """Whether the file starts as a Parquet file does, or is named as one."""
-    return head.startswith(b"PAR1") or path.suffix == ".parquet"
+    return file.head.startswith(b"PAR1") or file.path.suffix.lower() == ".parquet"
 
 
-def read_run_file(path: Path) -> TraceFile:
+def read_run_file(file: InputFile) -> TraceFile:
     """The one trace of the file, named by the file's stem."""
-    return TraceFile(path.stem, [RoutingTrace.read(path)])
+    return TraceFile(file.path.stem, [RoutingTrace.read(file)])
 
 
 RUN_TRACE = TraceFormat(
@@ -26,14 +27,15 @@ RUN_TRACE = TraceFormat(
 )
 
 
-def is_count_table(head: bytes, path: Path) -> bool:
+def is_count_table(file: InputFile) -> bool:
     """Whether the file is a JSON object with counts in it, or at least named as JSON."""
-    return path.suffix == ".json" or (head.lstrip().startswith(b"{") and b'"counts"' in head)
+    begins = file.head.removeprefix(BOM_UTF8).lstrip()[:1]
+    return file.path.suffix.lower() == ".json" or (begins == b"{" and b'"counts"' in file.head)
 
 
-def read_count_file(path: Path) -> TraceFile:
+def read_count_file(file: InputFile) -> TraceFile:
     """The table, named by the file's stem."""
-    return TraceFile(path.stem, counts=CountTable.read(path))
+    return TraceFile(file.path.stem, counts=CountTable.read(file))
 
 
 COUNT_TABLE = TraceFormat(

@@ -1,26 +1,21 @@
 """The format `*.route.csv`: the routing log of BigMoeOnEdge, plain or gzipped.
 
-Lines with `#` come first: `n_expert=E`, and `layer=L expert_bytes=B` for every layer. Then one line per choice, columns by
+Lines with `#` state `n_expert=E`, and `layer=L expert_bytes=B` for every layer. The others are one line per choice, columns by
 name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so every token of a chat has a step of
 its own. A new chat in the same log restarts `step` and raises `turn`. `dropped` is 1 for an expert that was skipped, and never read.
 """
 
-import gzip
 import re
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
-from moeprof.records.errors import UsageError
+from moeprof.records.inputs import InputFile, decoded, reported
 from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, whole_number
 from moeprof.records.name import name_from
 from moeprof.records.traces.columns import with_columns
+from moeprof.records.traces.csv_table import comments_of, header_of, line_of, table_of
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
@@ -33,28 +28,30 @@ OPTIONAL = {
     "dropped": pa.int8(),
     "residency": pa.int8(),
 }
-GZIP = b"\x1f\x8b"
+NAME = re.compile(r"(\.route)?(\.csv)?(\.gz)?$", re.IGNORECASE)
+"""The end of the file's name."""
 
 
-def is_route_csv(head: bytes, path: Path) -> bool:
-    """Whether the name or the header line is that of a route log; a gzipped file is recognised by the text inside."""
-    if path.name.endswith((".route.csv", ".route.csv.gz")):
-        return True
-    try:
-        text = zlib.decompressobj(wbits=31).decompress(head) if head.startswith(GZIP) else head
-    except zlib.error:
-        return False
-    header = re.sub(rb"\A(?:#[^\n]*\n)*", b"", text).split(b"\n", 1)[0].strip().split(b",")
-    return {name.encode() for name in NEEDED} <= set(header)
+def is_route_csv(file: InputFile) -> bool:
+    """Whether the name or the header line is that of a route log."""
+    ending = NAME.search(file.path.name)
+    named = ending is not None and ending[1] and ending[2]
+    return bool(named) or {*NEEDED} <= {*header_of(decoded(file.head, cut=True))}
 
 
-def read_route_file(path: Path) -> TraceFile:
-    """The traces of both phases, and the experts' number and sizes from the preamble."""
-    with reported(path):
-        preamble, text = split_preamble(path)
-        known, domain = preamble_experts(preamble), domain_of(path)
-        traces, sizes = traces_of(text, known, domain), expert_bytes_of(preamble)
-    return TraceFile(domain, traces, expert_bytes=sizes, experts_guessed=known is None, as_logged=True)
+def read_route_file(file: InputFile) -> TraceFile:
+    """One trace per phase that has rows, and the experts' sizes; the domain is the file's stem, and rows keep their order."""
+    with reported(
+        f"route log {file.path}",
+        f"Give a complete *.route.csv, plain or gzipped, with the columns {', '.join(NEEDED)}.",
+        pa.ArrowException,
+    ):
+        text, domain = file.text(), name_from(NAME.sub("", file.path.name), "trace")
+        comments = comments_of(text)
+        known, sizes = stated_experts(comments), expert_bytes_of(comments)
+        return TraceFile(
+            domain, traces_of(text, known, domain), expert_bytes=sizes, experts_guessed=known is None, as_logged=True
+        )
 
 
 ROUTE_CSV = TraceFormat(
@@ -62,89 +59,31 @@ ROUTE_CSV = TraceFormat(
 )
 
 
-def read_route_csv(path: Path, num_experts: int | None = None) -> list[RoutingTrace]:
-    """One trace per phase that has rows; the domain is the file's stem, and rows keep their order.
-
-    `num_experts` defaults to the number in the preamble, or else to one more than the highest expert in the file. UsageError if the
-    file cannot be read, lacks a column, or has ids out of range.
-    """
-    with reported(path):
-        preamble, text = split_preamble(path)
-        return traces_of(text, num_experts or preamble_experts(preamble), domain_of(path))
-
-
-def read_expert_bytes(path: Path) -> dict[str, int]:
-    """Bytes of one expert in each layer, from the preamble; {} if it does not state them."""
-    with reported(path):
-        return expert_bytes_of(split_preamble(path)[0])
-
-
-@contextmanager
-def reported(path: Path) -> Iterator[None]:
-    """Turns the error of a file that cannot be read into a UsageError, with its cause in one line."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
-        raise UsageError(
-            f"route log {path}: {reason[:1].lower()}{reason[1:]}",
-            f"Give a complete *.route.csv, plain or gzipped, with the columns {', '.join(NEEDED)}.",
-        ) from error
-
-
-def traces_of(text: bytes, num_experts: int | None, domain: str) -> list[RoutingTrace]:
+def traces_of(text: str, num_experts: int | None, domain: str) -> list[RoutingTrace]:
     """One trace per phase that has rows; without a number of experts it is one more than the highest expert."""
-    table = choices(text)
+    table = table_of(text, NEEDED, OPTIONAL)
+    if not table.num_rows:
+        raise ValueError("no choices in it")
     known = num_experts or int(np.max(table["expert"])) + 1
-    check(table, known)
+    check(table, known, text)
     table = numbered(table)
     return [trace_of(table, code, known, domain) for code in PHASES if code in table["phase"].to_numpy()]
 
 
-def expert_bytes_of(preamble: str) -> dict[str, int]:
-    """Bytes of one expert in each layer that the preamble lists."""
-    pairs = re.findall(r"^#\s*layer=(\d+)\s+expert_bytes=(\S+)", preamble, re.MULTILINE)
+def expert_bytes_of(comments: str) -> dict[str, int]:
+    """Bytes of one expert in each layer that the lines with `#` list."""
+    pairs = re.findall(r"^\s*#\s*layer=(\d+)\s+expert_bytes=(\S+)", comments, re.MULTILINE)
     return {str(int(layer)): whole_number("expert_bytes", size, MAX_SIZE) for layer, size in pairs}
 
 
-def domain_of(path: Path) -> str:
-    """The file's name without `.route.csv` or `.gz`, as a name."""
-    return name_from(re.sub(r"(\.route)?(\.csv)?(\.gz)?$", "", path.name), "trace")
-
-
-def split_preamble(path: Path) -> tuple[str, bytes]:
-    """The lines with `#` at the start of the file, and the table after them."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    end = re.match(rb"(?:#[^\n]*(?:\n|\Z))*", data)
-    preamble = end[0] if end else b""
-    return preamble.decode("utf-8"), data[len(preamble) :]
-
-
-def preamble_experts(preamble: str) -> int | None:
-    """The number of experts E, or None if the preamble does not state it."""
-    match = re.search(r"\bn_expert=(\d+)", preamble)
+def stated_experts(comments: str) -> int | None:
+    """The number of experts E, or None if no line with `#` states it."""
+    match = re.search(r"\bn_expert=(\d+)", comments)
     return whole_number("n_expert", match[1], MAX_EXPERTS) if match else None
 
 
-def choices(text: bytes) -> pa.Table:
-    """The needed columns and the optional ones that are present; ValueError if one is missing or there are no rows."""
-    header = text.split(b"\n", 1)[0].decode("utf-8").strip().split(",")
-    if missing := [name for name in NEEDED if name not in header]:
-        raise ValueError(f"column {missing[0]!r} is missing")
-    kinds = {name: kind for name, kind in (NEEDED | OPTIONAL).items() if name in header}
-    options = pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[])
-    try:
-        table = pa.csv.read_csv(pa.BufferReader(text), convert_options=options)
-    except pa.ArrowInvalid as error:
-        named = re.sub(r"^In CSV column #(\d+)", lambda match: f"column {header[int(match[1])]!r}", str(error))
-        raise ValueError(named) from error
-    if not table.num_rows:
-        raise ValueError("no choices in it")
-    return table
-
-
-def check(table: pa.Table, num_experts: int) -> None:
-    """ValueError for a value out of range."""
+def check(table: pa.Table, num_experts: int, text: str) -> None:
+    """ValueError, with its line in the text, for a value out of range."""
     limits = {
         "phase": len(PHASES),
         "expert": num_experts,
@@ -158,9 +97,9 @@ def check(table: pa.Table, num_experts: int) -> None:
     for name, limit in limits.items():
         if name in table.column_names:
             values = table[name].to_numpy()
-            wrong = values[(values < 0) | (values >= (limit or np.inf))]
-            if len(wrong):
-                raise ValueError(f"{name} {wrong[0]} is {'negative' if wrong[0] < 0 else f'not below {limit}'}")
+            if len(wrong := np.flatnonzero((values < 0) | (values >= (limit or np.inf)))):
+                why = "negative" if values[wrong[0]] < 0 else f"not below {limit}"
+                raise ValueError(f"line {line_of(text, int(wrong[0]))}: {name} {values[wrong[0]]} is {why}")
 
 
 def numbered(table: pa.Table) -> pa.Table:

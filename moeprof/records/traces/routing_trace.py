@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
+from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import MAX_RANKS, ExpertCount
 from moeprof.records.name import Name, checked_name
 from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_columns, write_with_header
@@ -133,19 +132,19 @@ class RoutingTrace:
         write_with_header(path, self.table.cast(COLUMNS), self.header.model_dump_json())
 
     @classmethod
-    def read(cls, path: Path) -> "RoutingTrace":
-        """UsageError if the file is missing, damaged, inconsistent, or written by a newer moeprof."""
-        try:
-            table, header = read_with_header(path, SCHEMA)
+    def read(cls, file: Path | InputFile) -> "RoutingTrace":
+        """UsageError if the file is missing, damaged, inconsistent, too large, or written by a newer moeprof."""
+        source = InputFile.of(file)
+        with reported(
+            f"routing trace {source.path}",
+            "Give a run directory, or a file of its routing/ folder, from this version of moeprof or an older one.",
+            pa.ArrowException,
+        ):
+            table, header = read_with_header(source, SCHEMA)
             trace = cls(TraceHeader.model_validate(header), with_columns(table, COLUMNS)).validate()
             for domain in trace.names("domain"):
                 checked_name(domain)
             return trace
-        except (OSError, pa.ArrowException, ValidationError, ValueError, RecursionError) as error:
-            raise UsageError(
-                f"routing trace {path}: {reason(error)}",
-                "Give a run directory, or a file of its routing/ folder, from this version of moeprof or an older one.",
-            ) from error
 
 
 def joined(header: TraceHeader, parts: Iterable[pa.Table]) -> RoutingTrace:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moeprof.records.inputs import InputFile
 from moeprof.records.traces.count_table import CountTable
 from moeprof.records.traces.routing_trace import RoutingTrace
 
@@ -32,9 +33,9 @@ class TraceFormat:
     name: str
     title: str
     """For the list of accepted formats in an error, such as `route log (*.route.csv)`."""
-    recognise: Callable[[bytes, Path], bool]
-    """Whether a file has this format, from its first bytes (at most HEAD_BYTES) and its path."""
-    read: Callable[[Path], TraceFile]
+    recognise: Callable[[InputFile], bool]
+    """Whether a file has this format, from its first bytes, decompressed (`head`), and its path."""
+    read: Callable[[InputFile], TraceFile]
     """The content of a file; UsageError if it is damaged. The choices of tokens are checked afterwards, for all formats alike."""
     write: Callable[[RoutingTrace, Path], None] | None = None
     """Writes one trace; None if moeprof only reads this format."""

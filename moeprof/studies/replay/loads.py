@@ -11,10 +11,8 @@ from moeprof.analysis.routing.load_matrix import layer_matrices, rank_of_rows
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import ALL, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.traces.count_table import CountTable
-from moeprof.records.traces.formats import format_of, read_trace_file
 from moeprof.records.traces.routing_trace import RoutingTrace, joined
-from moeprof.records.traces.trace_format import TraceFile
-from moeprof.studies.replay.source import Selection, read_source
+from moeprof.studies.replay.source import ReplaySource, Selection, read, selected, source_of
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,19 @@ def read_loads(
     """The loads in `path`; UsageError if it cannot be read or lacks the phase."""
     if token_bytes is not None and token_bytes < 1:
         raise UsageError(f"--token-bytes {token_bytes}: must be at least 1", "Give the bytes of one token's hidden state.")
+    file, run = read(path, loads_only=True)
     loads = (
-        loads_of_counts(path, phase, experts)
-        if is_count_table(path)
-        else loads_of_trace(path, phase, variant, expert_bytes, experts)
+        loads_of_trace(source_of(selected(file, run, path, phase, variant, experts), phase, expert_bytes))
+        if file.counts is None
+        else loads_of_counts(file.counts, file.name, path, phase, experts)
     )
     if token_bytes is None:
         return loads
     return replace(loads, trace=loads.trace.model_copy(update={"token_bytes": token_bytes}))
 
 
-def is_count_table(path: Path) -> bool:
-    """Whether the file holds loads and no choices; UsageError if its format is unknown."""
-    return not path.is_dir() and format_of(path).loads_only
-
-
-def loads_of_trace(
-    path: Path, phase: PhaseChoice, variant: str | None, expert_bytes: int | None, experts: int | None
-) -> ReplayLoads:
+def loads_of_trace(source: ReplaySource) -> ReplayLoads:
     """Loads of a routing trace."""
-    source = read_source(path, phase, variant, expert_bytes, experts)
     notes = [note for note in source.notes if "--expert-bytes" not in note]
     return ReplayLoads(source.trace, inputs_of_trace(source.selection), notes, source.selection.reasons)
 
@@ -88,18 +79,16 @@ def together(traces: list[RoutingTrace]) -> RoutingTrace:
     return joined(traces[0].header.model_copy(update={"layers": layers}), [trace.table for trace in traces])
 
 
-def loads_of_counts(path: Path, phase: PhaseChoice, experts: int | None = None) -> ReplayLoads:
-    """Loads of a count table; every domain is one step of the phase `all`."""
+def loads_of_counts(table: CountTable, name: str, path: Path, phase: PhaseChoice, experts: int | None) -> ReplayLoads:
+    """Loads of a count table that has been read from `path`; every domain is one step of the phase `all`."""
     if phase != ALL:
         raise UsageError(f"--phase {phase}: a count table has no phases", "Remove --phase.")
-    file = read_trace_file(path, loads_only=True)
-    table = counts_of(file)
     if experts not in (None, table.num_experts):
         raise UsageError(f"--experts {experts}: the count table {path} has {table.num_experts} experts", "Remove --experts.")
     inputs = inputs_of_counts(table)
     layers = [matrices[0].layer for matrices in inputs.layers[ALL]]
     trace = TraceSource(
-        name=file.name,
+        name=name,
         path=str(path),
         workload="lm",
         num_experts=table.num_experts,
@@ -114,12 +103,6 @@ def loads_of_counts(path: Path, phase: PhaseChoice, experts: int | None = None) 
     empty = [str(layer) for layer in table.layers if str(layer) not in layers]
     notes = [f"no choices counted in layer {', '.join(empty)}, so it is not placed"] if empty else []
     return ReplayLoads(trace, inputs, notes + table.unequal_layers)
-
-
-def counts_of(file: TraceFile) -> CountTable:
-    """The table of a file whose format holds loads only."""
-    assert file.counts is not None, "a format with loads_only reads a count table"
-    return file.counts
 
 
 def digest_of(table: CountTable) -> dict[str, str]:

@@ -6,9 +6,8 @@ from moeprof.analysis.caching.replay_rows import CacheInputs
 from moeprof.analysis.placement.balance_rows import BalanceInputs
 from moeprof.records.errors import UsageError
 from moeprof.records.run.run import Run
-from moeprof.records.traces.formats import read_trace_file
-from moeprof.studies.replay.loads import counts_of, digest_of, inputs_of_counts, inputs_of_trace, is_count_table
-from moeprof.studies.replay.source import select
+from moeprof.studies.replay.loads import digest_of, inputs_of_counts, inputs_of_trace
+from moeprof.studies.replay.source import read, select, selected
 
 
 def recompute_inputs(run: Run) -> CacheInputs | BalanceInputs:
@@ -17,9 +16,9 @@ def recompute_inputs(run: Run) -> CacheInputs | BalanceInputs:
     UsageError if the source is missing or its decisions differ from the recorded ones.
     """
     path = Path(run.record.trace.path)
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():
         raise UsageError(
-            f"run {run.path}: the replayed trace {path} is missing",
+            f"run {run.path}: the replayed trace {path} is {'a pipe' if path.exists() else 'missing'}",
             "Put it back, or run the command in the folder in which the replay ran.",
         )
     decisions, inputs = balance_inputs(run, path) if run.record.balance else cache_inputs(run, path)
@@ -39,10 +38,10 @@ def cache_inputs(run: Run, path: Path) -> tuple[dict[str, str], CacheInputs]:
 
 def balance_inputs(run: Run, path: Path) -> tuple[dict[str, str], BalanceInputs]:
     """Decisions and loads of the recorded phase and variant."""
-    if is_count_table(path):
-        table = counts_of(read_trace_file(path, loads_only=True))
-        return digest_of(table), inputs_of_counts(table)
-    chosen = select(path, run.record.balanced.phase, recorded_variant(run), run.record.trace.num_experts)
+    file, owner = read(path, loads_only=True)
+    if file.counts is not None:
+        return digest_of(file.counts), inputs_of_counts(file.counts)
+    chosen = selected(file, owner, path, run.record.balanced.phase, recorded_variant(run), run.record.trace.num_experts)
     return chosen.decisions, inputs_of_trace(chosen)
 
 

@@ -82,15 +82,25 @@ def read_source(
     `expert_bytes` replaces the size of an expert that the run's recipe or the file states; `experts` is the number of experts of a
     file that does not state it.
     """
-    chosen = select(path, phase, variant, experts)
-    notes = reproductions(chosen.run, path) if chosen.run else []
+    return source_of(select(path, phase, variant, experts), phase, expert_bytes)
+
+
+def source_of(chosen: Selection, phase: PhaseChoice, expert_bytes: int | None) -> ReplaySource:
+    """A selection with its description and remarks; arguments and UsageError as in `read_source`."""
+    notes = reproductions(chosen.run, chosen.path) if chosen.run else []
     trace = described(chosen, expert_bytes)
     return ReplaySource(trace, chosen, [*notes, *remarks(chosen, trace, phase)])
 
 
 def select(path: Path, phase: PhaseChoice = "all", variant: str | None = None, experts: int | None = None) -> Selection:
     """The traces of one variant in `path`, by phase; UsageError as in `read_source`."""
-    file, run = read(path)
+    return selected(*read(path), path, phase, variant, experts)
+
+
+def selected(
+    file: TraceFile, run: Run | None, path: Path, phase: PhaseChoice, variant: str | None, experts: int | None
+) -> Selection:
+    """The traces of one variant of a file that has been read from `path`."""
     if experts is not None:
         file = with_experts(file, experts, path)
     traces, label = of_variant(file.traces, variant, path)
@@ -111,12 +121,15 @@ def with_experts(file: TraceFile, experts: int, path: Path) -> TraceFile:
     return replace(file, traces=traces, experts_guessed=False)
 
 
-def read(path: Path) -> tuple[TraceFile, Run | None]:
-    """The traces of a run directory or of a file, and the run that recorded them if it is known."""
+def read(path: Path, *, loads_only: bool = False) -> tuple[TraceFile, Run | None]:
+    """The traces of a run directory or of a file, and the run that recorded them if it is known; it is read once.
+
+    With `loads_only` a file that holds loads and no choices is accepted too.
+    """
     run = owner_of(path)
     if path.is_dir() and (run is None or run.record.recipe is None):
         raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
-    file = read_traces_of(run) if run and path.is_dir() else read_trace_file(path)
+    file = read_traces_of(run) if run and path.is_dir() else read_trace_file(path, loads_only=loads_only)
     if run is None or run.record.recipe is None:
         return file, None
     check_shapes(file.traces, run.record.recipe, path)

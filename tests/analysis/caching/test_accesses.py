@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from moeprof.analysis.caching.accesses import AccessStream, stream_of
-from moeprof.records.traces.route_csv import read_expert_bytes, read_route_csv
+from moeprof.records.traces.formats import read_trace_file
 from moeprof.records.traces.routing_trace import RoutingTrace
 from tests.analysis.traces import Row, drawn_rows, trace_of
 
@@ -98,11 +98,11 @@ def test_batches_hold_the_distinct_experts_of_every_step_and_layer(rows: list[Ro
 
 def test_gemmas_log_has_one_prefill_batch_per_layer(shared_data: Path) -> None:
     path = shared_data / "traces" / "gemma.route.csv"
-    traces = {trace.header.phase: [trace] for trace in read_route_csv(path)}
+    traces = {trace.header.phase: [trace] for trace in read_trace_file(path).traces}
     stream = stream_of(traces, [str(layer) for layer in range(30)], as_logged=True)
     assert stream.steps_P.tolist() == [1, 128]
     assert stream.counted()[:, 1].sum() == 30 * 128 * 6
     # gemma-curve.csv: a cache in which everything misses reads 92,362.0 MiB
-    sizes = read_expert_bytes(path)
+    sizes = read_trace_file(path).expert_bytes
     read = sum(sizes[layer] * int(count) for layer, count in zip(stream.layers, stream.counted().sum(axis=(1, 2)), strict=True))
     assert round(read / 2**20, 1) == 92362.0

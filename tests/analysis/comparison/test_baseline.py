@@ -9,7 +9,6 @@ import pytest
 
 import moeprof
 from moeprof.analysis.comparison.measurement import (
-    MAX_BYTES,
     Measurement,
     Number,
     measurement_of,
@@ -18,6 +17,7 @@ from moeprof.analysis.comparison.measurement import (
     settings_of,
     write_baseline,
 )
+from moeprof.records.inputs import MAX_BYTES
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
 from moeprof.records.recipe.files import load_recipe
@@ -171,10 +171,17 @@ def test_a_newer_schema_asks_for_a_newer_moeprof(saved: Path) -> None:
     )
 
 
-def test_a_file_that_is_too_large_is_not_even_read(saved: Path) -> None:
-    with saved.open("ab") as file:
-        file.truncate(MAX_BYTES + 1)
-    assert fault(lambda: read_measurements(saved)) == f"baseline {saved}: larger than {MAX_BYTES:,} bytes"
+def test_a_file_that_is_too_large_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MAX_BYTES, str(saved.stat().st_size))
+    assert len(read_measurements(saved)) == 1
+    monkeypatch.setenv(MAX_BYTES, "1KiB")
+    assert fault(lambda: read_measurements(saved)) == f"baseline {saved}: more than 1 KiB"
+
+
+def test_a_file_with_a_byte_order_mark_and_windows_line_ends_is_the_same(saved: Path) -> None:
+    expected = read_baseline(saved)
+    saved.write_bytes(b"\xef\xbb\xbf" + saved.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_baseline(saved) == expected
 
 
 def test_a_value_edited_by_hand_that_is_still_a_number_is_read(saved: Path) -> None:

@@ -21,7 +21,7 @@ from moeprof.analysis.routing.locality import (
     reuses,
     shared,
 )
-from moeprof.records.traces.route_csv import read_route_csv
+from moeprof.records.traces.formats import read_trace_file
 from tests.analysis.traces import Row, drawn_rows, steps_of, trace_of
 
 
@@ -110,7 +110,7 @@ def distances_by_hand(active: list[set[int]]) -> Counter[int]:
 
 def test_consecutive_decode_steps_of_gemma_overlap_as_others_measured(shared_data: Path) -> None:
     reference = json.loads((shared_data / "reference" / "prefetch.json").read_text())["gemma"]
-    _, decode = read_route_csv(shared_data / "traces" / "gemma.route.csv")
+    _, decode = read_trace_file(shared_data / "traces" / "gemma.route.csv").traces
     whole = {row.metric: row.value for row in locality_rows(decode) if row.layer == row.domain == ""}
     assert 100 * whole["active_overlap"] == pytest.approx(reference["temporal_prev_token"], abs=0.2)
     assert 100 * whole["active_overlap_by_chance"] == pytest.approx(reference["random"], abs=0.05)

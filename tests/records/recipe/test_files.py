@@ -331,8 +331,15 @@ def test_an_empty_recipe_lacks_its_first_section(valid: Path) -> None:
 
 
 def test_a_recipe_that_is_not_utf8_is_refused(valid: Path) -> None:
-    valid.write_bytes(VALID.encode("utf-16"))
-    assert fault(valid)[0].startswith(f"recipe {valid}: not UTF-8")
+    valid.write_bytes(f"# caf\u00e9\n{VALID}".encode("latin-1"))
+    assert fault(valid)[0] == f"recipe {valid}: line 1, column 6: byte 0xe9 is not UTF-8"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_recipe_with_a_byte_order_mark_and_windows_line_ends_is_the_same(valid: Path, encoding: str) -> None:
+    expected = load_recipe(str(valid))
+    valid.write_bytes(VALID.replace("\n", "\r\n").encode(encoding))
+    assert load_recipe(str(valid.rename(valid.with_name("own.TOML")))) == expected
 
 
 def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from moeprof.instrument.step import Step
 from moeprof.moe.forced import make_forced_routing
+from moeprof.records.inputs import InputFile
 from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
 from moeprof.records.traces.native_formats import RUN_TRACE
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
@@ -27,20 +28,20 @@ CHOICES = [(0, 3), (1, 2), (2, 3), (0, 1)]
 """The experts of four tokens, first choice first."""
 
 
-def read_made_up(path: Path) -> TraceFile:
+def read_made_up(file: InputFile) -> TraceFile:
     """Lines such as `0 3`: one token's experts, each token a step of a top-2 decode phase with four experts of 100 bytes."""
     rows = [
         Row(step, int(expert), slot, position=step, layer="0")
-        for step, line in enumerate(path.read_text().splitlines()[1:])
+        for step, line in enumerate(file.text().splitlines()[1:])
         for slot, expert in enumerate(line.split())
     ]
-    return TraceFile(path.stem, [trace_of(rows, layers=("0",))], expert_bytes={"0": 100})
+    return TraceFile(file.path.stem, [trace_of(rows, layers=("0",))], expert_bytes={"0": 100})
 
 
 MADE_UP = TraceFormat(
     "made-up",
     "a made-up log (*.made)",
-    recognise=lambda head, path: head.startswith(b"made-up\n"),
+    recognise=lambda file: file.head.startswith(b"made-up\n"),
     read=read_made_up,
 )
 
@@ -91,7 +92,7 @@ def test_every_format_is_recognised_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "packed.bin").write_bytes(gzip.compress(log.read_bytes()))
     (tmp_path / "counts.txt").write_text(json.dumps(COUNTS))
     trace_of([Row(0, 1)]).write(tmp_path / "trace.bin")
-    names = {path.name: format_of(path).name for path in tmp_path.iterdir()}
+    names = {path.name: format_of(InputFile(path)).name for path in tmp_path.iterdir()}
     assert names == {"log.txt": "route log", "packed.bin": "route log", "counts.txt": "count table", "trace.bin": "run trace"}
 
 

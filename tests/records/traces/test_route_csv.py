@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.errors import UsageError
+from moeprof.records.inputs import InputFile
 from moeprof.records.traces.formats import read_trace_file
-from moeprof.records.traces.route_csv import read_expert_bytes, read_route_csv
+from moeprof.records.traces.route_csv import ROUTE_CSV
+from moeprof.records.traces.routing_trace import RoutingTrace
 
 PREAMBLE = (
     "# route_trace v1\n# model=m n_layer=2 n_expert=8 n_expert_used=2\n# layer=0 expert_bytes=10\n# layer=1 expert_bytes=20\n"
@@ -23,10 +25,15 @@ ROWS = """\
 """
 
 
-def log(folder: Path, text: str = PREAMBLE + HEADER + ROWS) -> Path:
-    path = folder / "talk.route.csv"
-    path.write_text(text)
+def log(folder: Path, content: str | bytes = PREAMBLE + HEADER + ROWS, name: str = "talk.route.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def read_route_csv(path: Path) -> list[RoutingTrace]:
+    """The traces, whose tokens may be incomplete."""
+    return ROUTE_CSV.read(InputFile(path)).traces
 
 
 def test_every_phase_is_a_trace_of_the_files_domain(tmp_path: Path) -> None:
@@ -48,8 +55,7 @@ def test_an_unknown_weight_stays_unknown(tmp_path: Path) -> None:
     assert math.isnan(weights[1])
 
 
-def test_the_number_of_experts_is_the_callers_or_the_preambles_or_that_seen(tmp_path: Path) -> None:
-    assert read_route_csv(log(tmp_path), num_experts=16)[0].header.num_experts == 16
+def test_the_number_of_experts_is_that_stated_or_that_seen(tmp_path: Path) -> None:
     assert read_route_csv(log(tmp_path))[0].header.num_experts == 8
     assert read_route_csv(log(tmp_path, HEADER + ROWS))[0].header.num_experts == 6
 
@@ -89,7 +95,7 @@ def test_a_gzipped_log_is_the_same_log(tmp_path: Path) -> None:
     for one, other in zip(read_route_csv(packed), read_route_csv(log(tmp_path)), strict=True):
         assert one.header == other.header
         assert one.table.drop_columns("weight").equals(other.table.drop_columns("weight"))
-    assert read_expert_bytes(packed) == {"0": 10, "1": 20}
+    assert ROUTE_CSV.read(InputFile(packed)).expert_bytes == {"0": 10, "1": 20}
 
 
 def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
@@ -101,17 +107,24 @@ def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "column 'phase' is missing"),
-        (PREAMBLE, "column 'phase' is missing"),
+        ("", "no header line in it"),
+        (PREAMBLE, "no header line in it"),
         (PREAMBLE + HEADER, "no choices"),
-        (HEADER.replace("expert,", "exprt,") + ROWS, "column 'expert' is missing"),
-        (HEADER + ROWS + "0,1,1,1,0,4\n", "Expected 9 columns, got 6"),
-        (HEADER + ROWS + "0,1,1,1,0,four,0.5,0,0\n", "column 'expert': CSV conversion error"),
-        (HEADER + ROWS + "0,1,1,1,0,,0.5,0,0\n", "column 'expert': CSV conversion error"),
-        (HEADER + ROWS + "0,1,1,1,0,99999999999,0.5,0,0\n", "column 'expert': CSV conversion error"),
-        (HEADER + ROWS + "0,1,1,1,0,-1,0.5,0,0\n", "expert -1 is negative"),
-        (PREAMBLE + HEADER + ROWS + "0,1,1,1,0,8,0.5,0,0\n", "expert 8 is not below 8"),
-        (HEADER + ROWS + "0,2,1,1,0,4,0.5,0,0\n", "phase 2 is not below 2"),
+        (
+            HEADER.replace("expert,", "exprt,") + ROWS,
+            "line 1: column 'expert' is not in the header 'turn,phase,step,layer,slot,exprt,",
+        ),
+        (PREAMBLE + HEADER.replace("weight", "expert") + ROWS, "line 5: column 'expert' is twice in the header"),
+        (ROWS, "line 1: column 'phase' is not in the header '0,0,0,0,0,3,0.75,0,10'"),
+        (HEADER + ROWS + "0,1,1,1,0,4\n", "line 7: Expected 9 columns, got 6"),
+        (HEADER + ROWS + "0,1,1,1,0,four,0.5,0,0\n", "line 7, column 'expert': invalid value 'four'"),
+        (HEADER + "\n# a note\n" + ROWS + "\n0,1,1,1,0,,0.5,0,0\n", "line 10, column 'expert': invalid value ''"),
+        (HEADER + ROWS + "0,1,1,1,0,99999999999,0.5,0,0\n", "line 7, column 'expert': invalid value '99999999999'"),
+        (HEADER + ROWS + "0,1,1,1,0,-1,0.5,0,0\n", "line 7: expert -1 is negative"),
+        (PREAMBLE + HEADER + "# a note\n" + ROWS + "\n0,1,1,1,0,8,0.5,0,0\n", "line 13: expert 8 is not below 8"),
+        (HEADER + ROWS + "0,2,1,1,0,4,0.5,0,0\n", "line 7: phase 2 is not below 2"),
+        (HEADER + "0,1,1,1,0,\xff,0.5,0,0\n", "line 2, column 11: byte 0xff is not UTF-8"),
+        (HEADER + "0,1,1,1,0,\0,0.5,0,0\n", "line 2, column 11: a NUL character"),
         (HEADER + ROWS + "0,1,1,1,0,4,0.5,3,0\n", "residency 3"),
         (HEADER + ROWS + "0,0,0,1,1,1,0.5,0,0\n", "expert 1 occurs twice among a token's choices in step 0 of layer 1"),
         (HEADER + ROWS + "0,0,0,1,1,4,0.5,0,20\n0,1,1,0,0,4,0.5,0,0\n", "slot 0 occurs twice in step 1 of layer 0"),
@@ -120,7 +133,7 @@ def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
 )
 def test_a_damaged_log_is_two_lines_for_the_user(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        read_trace_file(log(tmp_path, text))
+        read_trace_file(log(tmp_path, text.encode("latin-1")))
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert reason in lines[0]
@@ -130,15 +143,44 @@ def test_a_damaged_log_is_two_lines_for_the_user(tmp_path: Path, text: str, reas
 def test_a_truncated_archive_a_folder_and_a_missing_file_are_two_lines_too(tmp_path: Path) -> None:
     packed = tmp_path / "cut.route.csv.gz"
     packed.write_bytes(gzip.compress((HEADER + ROWS * 50).encode())[:-20])
-    plain = tmp_path / "plain.route.csv.gz"
-    plain.write_text(HEADER + ROWS)
-    (tmp_path / "utf16.route.csv").write_bytes(HEADER.encode("utf-16"))
-    unreadable = [packed, plain, tmp_path, tmp_path / "absent.route.csv"]
-    for read, paths in ((read_route_csv, [*unreadable, tmp_path / "utf16.route.csv"]), (read_expert_bytes, unreadable)):
-        for path in paths:
-            with pytest.raises(UsageError) as caught:
-                read(path)
-            assert len(str(caught.value).splitlines()) == 2
+    damaged = tmp_path / "damaged.route.csv.gz"
+    damaged.write_bytes(gzip.compress(b"")[:10] + b"\xff" * 20)
+    causes = {
+        packed: "truncated gzip file",
+        damaged: "damaged gzip file: ",
+        tmp_path: "is a directory",
+        tmp_path / "absent.route.csv": "no such file",
+    }
+    for path, cause in causes.items():
+        with pytest.raises(UsageError, match=cause) as caught:
+            read_trace_file(path)
+        assert len(str(caught.value).splitlines()) == 2
+
+
+SPELLINGS = {
+    "plain": lambda text: text,
+    "byte-order mark": lambda text: "\ufeff" + text,
+    "CR LF": lambda text: text.replace("\n", "\r\n"),
+    "CR": lambda text: text.replace("\n", "\r"),
+    "blank lines": lambda text: "\n \n" + text.replace("turn", "\n\t\nturn") + "\n\n  \n",
+    "comments": lambda text: "  # first\n" + text.replace("\n0,1", "\n # decoding, from here\n0,1", 1) + "# end",
+    "quoted header": lambda text: text.replace(HEADER, '"' + HEADER.strip().replace(",", '", "') + '"\n'),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("name", ["talk.route.csv", "talk.ROUTE.CSV", "talk.csv", "talk.route.csv.gz", "talk.Gz", "talk"])
+def test_a_log_is_the_same_however_it_is_spelled_named_and_packed(tmp_path: Path, spelling: str, name: str) -> None:
+    complete = PREAMBLE + HEADER + ROWS + "0,0,0,1,1,2,0.5,0,20\n"
+    expected = read_trace_file(log(tmp_path, complete, "expected.route.csv"))
+    text = SPELLINGS[spelling](complete)
+    for content in (text.encode(), gzip.compress(text.encode()), ("\ufeff" + text.lstrip("\ufeff")).encode("utf-16-le")):
+        file = read_trace_file(log(tmp_path, content, name))
+        assert (file.name, file.expert_bytes, file.experts_guessed) == ("talk", {"0": 10, "1": 20}, False)
+        for found, wanted in zip(file.traces, expected.traces, strict=True):
+            assert found.header == wanted.header
+            assert found.column("expert").tolist() == wanted.column("expert").tolist()
+            assert found.column("step").tolist() == wanted.column("step").tolist()
 
 
 @pytest.mark.parametrize("number", ["0", str(10**12), "9" * 5000])
@@ -150,7 +192,7 @@ def test_a_number_of_experts_out_of_range_is_refused(tmp_path: Path, number: str
 @pytest.mark.parametrize("size", ["1e25", str(10**25), "0", "-1"])
 def test_an_expert_size_that_is_no_size_is_refused(tmp_path: Path, size: str) -> None:
     with pytest.raises(UsageError, match=r"expert_bytes=\S+ is not a whole number"):
-        read_expert_bytes(log(tmp_path, PREAMBLE.replace("expert_bytes=20", f"expert_bytes={size}") + HEADER + ROWS))
+        read_trace_file(log(tmp_path, PREAMBLE.replace("expert_bytes=20", f"expert_bytes={size}") + HEADER + ROWS))
 
 
 def test_gemmas_log_has_the_stated_shape(shared_data: Path) -> None:
@@ -159,4 +201,4 @@ def test_gemmas_log_has_the_stated_shape(shared_data: Path) -> None:
     assert (decode.header.num_experts, decode.header.top_k, len(decode.header.layers)) == (128, 6, 30)
     assert len(decode) == 128 * 30 * 6
     assert len(prefill) == 29 * 30 * 6
-    assert read_expert_bytes(path)["0"] == 4336640
+    assert read_trace_file(path).expert_bytes["0"] == 4336640

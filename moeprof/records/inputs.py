@@ -1,0 +1,173 @@
+"""Files from outside: where their bytes become text, within a bound, whatever their compression, encoding and kind."""
+
+import codecs
+import gzip
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from io import BufferedIOBase, BufferedReader, BytesIO
+from pathlib import Path
+
+from moeprof.records.errors import UsageError
+from moeprof.records.files import reason
+from moeprof.records.resources import free_memory
+from moeprof.records.units import format_bytes, parse_bytes
+
+HEAD_BYTES = 2**16
+"""How much of a file is read to recognise its format."""
+
+BLOCK_BYTES = 2**20
+GZIP = b"\x1f\x8b"
+MAX_BYTES = "MOEPROF_MAX_BYTES"
+"""Environment variable behind `--max-bytes`, which ranks and worker processes inherit."""
+
+SHARE = 32
+"""Without `--max-bytes`, an input may take this part of the free memory: lists of numbers take up to 30 times the bytes of their JSON."""
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+"""Byte-order marks; that of UTF-32-LE begins with that of UTF-16-LE."""
+
+
+class TooLargeError(ValueError):
+    """An input has more bytes than may be read."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read: a regular one is opened at every use, a pipe is read once and kept.
+
+    Its methods raise OSError if the file cannot be read, and ValueError if its content is damaged or too large.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, file: "Path | InputFile") -> "InputFile":
+        """The file at a path, or the file itself, so that what it has read of a pipe stays."""
+        return cls(file) if isinstance(file, Path) else file
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first HEAD_BYTES bytes, decompressed."""
+        with self.opened() as file, legible():
+            return file.read(HEAD_BYTES)
+
+    def read(self) -> bytes:
+        """All bytes of the file, decompressed."""
+        return b"".join(self.blocks())
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes of the file, decompressed, in blocks."""
+        with self.opened() as file:
+            yield from bounded(file)
+
+    def text(self) -> str:
+        """The whole file as text; ValueError, with line and column, if it is not text."""
+        text = decoded(self.read())
+        if (at := text.find("\0")) >= 0:
+            raise ValueError(f"{place(text[:at])}: a NUL character, so this is not text")
+        return text
+
+    @contextmanager
+    def opened(self) -> Iterator[BufferedIOBase]:
+        """The file for reading, decompressed if its first bytes are those of a gzip archive."""
+        with self.path.open("rb") if self.piped is None else BufferedReader(BytesIO(self.piped)) as file:
+            if file.peek(len(GZIP))[: len(GZIP)] != GZIP:
+                yield file
+                return
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield unpacked
+
+    @cached_property
+    def piped(self) -> bytes | None:
+        """What a pipe or terminal holds; None for a regular file, ValueError for a device that never ends."""
+        mode = self.path.stat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return None
+        with self.path.open("rb") as file:
+            if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not file.isatty():
+                raise ValueError("a device, not a file")
+            return b"".join(bounded(file))
+
+
+def decoded(data: bytes, *, cut: bool = False) -> str:
+    """Bytes as text without byte-order mark, each line end a line feed; UTF-8 if no mark names another encoding.
+
+    ValueError names the line and column of a byte that cannot be decoded; of data that is `cut` such bytes are omitted.
+    """
+    mark, encoding = next(((mark, name) for mark, name in MARKS if data.startswith(mark)), (b"", "utf-8"))
+    try:
+        text = data[len(mark) :].decode(encoding, "ignore" if cut else "strict")
+    except UnicodeDecodeError as error:
+        before = data[len(mark) :][: error.start].decode(encoding)
+        raise ValueError(f"{place(before)}: byte 0x{error.object[error.start]:02x} is not {encoding.upper()}") from error
+    return re.sub("\r\n?", "\n", text) if "\r" in text else text
+
+
+def place(before: str) -> str:
+    """The line and column behind a text."""
+    return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+
+
+def bounded(file: BufferedIOBase) -> Iterator[bytes]:
+    """Blocks to the end of the file; ValueError if the archive is damaged, or there are more bytes than allowed."""
+    left = most = max_bytes()
+    with legible():
+        while block := file.read(BLOCK_BYTES):
+            if (left := left - len(block)) < 0:
+                raise TooLargeError(f"more than {format_bytes(most)}")
+            yield block
+
+
+def check_memory(needed_bytes: int) -> None:
+    """ValueError if the content of a file does not fit in the free memory."""
+    if needed_bytes > (free := free_memory()):
+        raise ValueError(f"its content takes {format_bytes(needed_bytes)}, but {format_bytes(free)} of memory are free")
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """Turns every fault of an archive into a ValueError in plain words."""
+    try:
+        yield
+    except EOFError as error:
+        raise ValueError("truncated gzip file") from error
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"damaged gzip file: {error}") from error
+
+
+def limit_inputs(size: str) -> None:
+    """Sets the most bytes of one input, such as `2GiB`, for this process and those that it starts."""
+    try:
+        os.environ[MAX_BYTES] = str(parse_bytes(size))
+    except ValueError as error:
+        raise UsageError(f"--max-bytes {size}: {error}", "Example: --max-bytes 2GiB") from error
+
+
+def max_bytes() -> int:
+    """The most bytes of one input, decompressed: as set, or a share of the memory that is free."""
+    given = os.environ.get(MAX_BYTES)
+    return parse_bytes(given) if given else free_memory() // SHARE
+
+
+@contextmanager
+def reported(what: str, remedy: str, *faults: type[Exception]) -> Iterator[None]:
+    """Turns what is wrong with an input into a UsageError of two lines: OSError, ValueError (pydantic's too), and more kinds."""
+    kinds: tuple[type[Exception], ...] = (OSError, ValueError, RecursionError, *faults)
+    try:
+        yield
+    except TooLargeError as error:
+        raise UsageError(f"{what}: {error}", "Set --max-bytes SIZE to read more, if the memory suffices.") from error
+    except kinds as error:
+        raise UsageError(f"{what}: {reason(error)}", remedy) from error
