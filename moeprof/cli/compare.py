@@ -8,6 +8,7 @@ import click
 
 from moeprof.cli.interleaved import measure_sides, measuring_options, wants_measurement
 from moeprof.records.errors import UsageError, suggestion
+from moeprof.records.files import write_text
 
 
 @click.command(name="compare")
@@ -70,10 +71,7 @@ def command(
         before, after = ((str(side), read_measurements(side)) for side in sides if side is not None)
     comparison = compare(*before, *after, rules)
     for name, path in targets:
-        try:
-            path.write_text(render(comparison, name), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--write {name}={path}: {error.strerror}", "Give a writable path.") from error
+        write_text(path, render(comparison, name))
     click.echo(render(comparison, chosen), nl=False)
     return comparison.exit_code(strict=strict)
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import moeprof
-from moeprof.records.errors import described
+from moeprof.records.causes import described
 
 INTERRUPTED = 130
 BUG = "This is a bug in moeprof; rerun with --debug for a traceback."

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from moeprof.records.files import write_text
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.document import Document
 from moeprof.reporters.formats.registry import render
@@ -43,4 +44,4 @@ def show(runs: Sequence[Run], form: str) -> None:
 def write_reports(run: Run) -> None:
     """Writes `report.md` and `report.html` to the run directory."""
     for name, form in (("report.md", "markdown"), ("report.html", "html")):
-        (run.path / name).write_text(render(run, form), encoding="utf-8")
+        write_text(run.path / name, render(run, form))

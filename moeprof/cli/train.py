@@ -10,6 +10,7 @@ import click
 from moeprof.cli.options import with_options
 from moeprof.cli.progress import Bar
 from moeprof.records.errors import UsageError
+from moeprof.records.files import write_text
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 
@@ -113,11 +114,9 @@ def write_card(recipe: Recipe, out: Path, cpu_seconds: float | None) -> "ModelCa
     """Measures the checkpoint and writes its model card, `FILE.md`."""
     from moeprof.reporters.documents.model_card import render
     from moeprof.studies.train.appraisal import appraise
-    from moeprof.studies.train.checkpoint import writing
 
     card = appraise(recipe, out, cpu_seconds=cpu_seconds)
-    with writing(out.with_suffix(".md")) as partial:
-        partial.write_text(render(card, recipe.name), encoding="utf-8")
+    write_text(out.with_suffix(".md"), render(card, recipe.name))
     return card
 
 

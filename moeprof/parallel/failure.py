@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moeprof.records.errors import MoeprofError, described
+from moeprof.records.causes import described
+from moeprof.records.errors import MoeprofError
+from moeprof.records.files import write_text
 
 FILE = "failure.json"
 REMEDY = "This is a bug in moeprof; the log of the rank has a traceback."
@@ -54,7 +56,7 @@ def failure_of(error: BaseException) -> Failure:
 def write_failure(failure: Failure, folder: Path) -> None:
     """Writes the report into the folder that the launcher reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps(asdict(failure)), encoding="utf-8")
+    write_text(folder / FILE, json.dumps(asdict(failure)))
 
 
 def read_failure(folder: Path) -> Failure | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from moeprof.parallel.failure import Failure, cause, read_failure
 from moeprof.records.errors import MoeprofError
+from moeprof.records.files import replacing
 from moeprof.records.resources import num_cores
 
 FOLDERS = "MOEPROF_RUN_FOLDERS"
@@ -139,4 +140,5 @@ def keep_logs(scratch: Path, num_ranks: int, folders: Sequence[Path]) -> None:
             source = folder_of_rank(scratch, rank) or scratch
             said = [(source / name).read_bytes() for name in LOG_FILES if (source / name).is_file()]
             trace = failures[rank].trace.encode() if rank in failures else b""
-            (folder / "logs" / f"rank{rank}.log").write_bytes(b"".join([*said, trace]))
+            with replacing(folder / "logs" / f"rank{rank}.log") as partial:
+                partial.write_bytes(b"".join([*said, trace]))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moeprof.parallel.collectives import all_gather_json, rank_errors
 from moeprof.parallel.group import Group
+from moeprof.records.errors import MoeprofError
 from moeprof.records.link import BETWEEN, WITHIN, Link, Links, link_file
 
 ReadClock = Callable[[], int]
@@ -78,7 +79,7 @@ def keep(found: Link) -> None:
     """Keeps a measurement for later runs; if the folder cannot be written, every run measures again."""
     try:
         found.write(link_file(found.about))
-    except OSError:
+    except (OSError, MoeprofError):
         return
 
 

@@ -1,4 +1,4 @@
-"""Atomic replacement of files, and one-line descriptions of what is wrong with one."""
+"""Replacement of files in one step, which is how every file is written, and one-line descriptions of what is wrong with one."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import moeprof
+from moeprof.records.causes import refused, system_reason
 from moeprof.records.errors import UsageError
 from moeprof.records.name import one_line
 
@@ -23,13 +24,36 @@ def cache_folder() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which replaces `path` only if the block succeeds."""
+    """A temporary path to write to, which replaces `path` only if the block succeeds; a link is followed, a device written itself.
+
+    MoeprofError with the cause if the system refuses; a file that was there is unchanged then.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            yield path
+        else:
+            with replacing_file(Path(os.path.realpath(path))) as partial:
+                yield partial
+    except OSError as error:
+        kept = "The file there is unchanged." if os.access(path, os.F_OK) else "Nothing was written."
+        raise refused(f"{path}: cannot be written", error, kept) from error
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A path beside a file, or beside none, which takes its place only if the block succeeds."""
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file in one step; errors as in `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def refuse_newer(what: str, document: object, schema: int) -> None:
@@ -54,5 +78,5 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start}"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        return system_reason(error)
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from moeprof.records.arrays import Floats, Ints
-from moeprof.records.files import cache_folder, replacing
+from moeprof.records.files import cache_folder, write_text
 from moeprof.records.inputs import InputFile, reported
 
 SCHEMA = 1
@@ -68,8 +68,7 @@ class Link(BaseModel):
     def write(self, path: Path) -> None:
         """Writes the link to a JSON file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def kept(cls, about: Mapping[str, str]) -> "Link | None":
@@ -107,8 +106,7 @@ class Links:
     def write(self, path: Path) -> None:
         """Writes the JSON file of a run directory."""
         document = {"hosts": list(self.hosts), "by_kind": {kind: link.model_dump() for kind, link in self.by_kind.items()}}
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(document, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Links":

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import replacing
+from moeprof.records.files import write_text
 from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import ExpertCount
 from moeprof.records.recipe.recipe import Recipe
@@ -137,8 +137,7 @@ class Placement:
             f"  {json.dumps(layer)}: [\n" + ",\n".join(f"   {[int(expert) for expert in rank]}" for rank in ranks) + "\n  ]"
             for layer, ranks in self.layers.items()
         )
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(head, indent=1)[:-2] + ',\n "layers": {\n' + layers + "\n }\n}\n")
+        write_text(path, json.dumps(head, indent=1)[:-2] + ',\n "layers": {\n' + layers + "\n }\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> "Placement":

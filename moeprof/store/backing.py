@@ -25,7 +25,7 @@ from torch import Tensor
 
 from moeprof.records.disk import DIRECT, RAM, file_system
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.files import PAGE, cache_folder, reason, replacing
+from moeprof.records.files import PAGE, cache_folder, reason, replacing_file
 from moeprof.records.units import format_bytes
 from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights
@@ -134,7 +134,7 @@ def write(path: Path, contents: Contents, fill: Fill) -> None:
     """Writes all entries and then the header; MoeprofError if the disk is full. An incomplete file never gets this name."""
     what = f"expert file {path} of {format_bytes(contents.file_bytes)}"
     try:
-        with replacing(path) as partial:
+        with replacing_file(path) as partial:
             partial.unlink(missing_ok=True)  # left by a process that was killed
             if (free := shutil.disk_usage(path.parent).free) < contents.file_bytes:
                 raise MoeprofError(f"{what}: only {format_bytes(free)} are free on its disk", ROOM)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.clock import Clock, wall_clock
+from moeprof.records.causes import out_of_memory
 from moeprof.records.errors import MoeprofError
 from moeprof.records.files import reason
 from moeprof.store.tier import Tier
@@ -126,8 +127,8 @@ def failure(load: Load, error: BaseException) -> MoeprofError:
 
 def remedy(error: BaseException) -> str:
     """What a user can do about the cause of a failed load."""
+    if out_of_memory(error):
+        return "Free memory, or use fewer slots with --slots."
     if isinstance(error, OSError):
         return "Run it again; if it fails again, check the disk."
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in str(error):
-        return "Free memory, or use fewer slots with --slots."
     return "Run it again with --debug for a traceback."

@@ -214,3 +214,15 @@ def test_a_timeline_is_recorded_only_when_asked_for(moeprof: Call, micro: Micro,
     assert not (tmp_path / "without" / "timeline").exists()
     assert moeprof("characterize", micro("lm"), "--out", tmp_path / "with", "--timeline")[0] == 0
     assert len(list((tmp_path / "with" / "timeline").glob("*.pt.trace.json.gz"))) == 4
+
+
+# Disks
+
+
+def test_a_full_disk_behind_stdout_is_no_bug() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "moeprof", "recipes", "list"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[0] == "Error: output: no space left on device"
+    assert len(ended.stderr.splitlines()) == 2

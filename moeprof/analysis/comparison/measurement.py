@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import moeprof
 from moeprof.analysis.run_metrics import RunMetrics, missing_wholes
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, refuse_newer, replacing
+from moeprof.records.files import reason, refuse_newer, write_text
 from moeprof.records.inputs import InputFile, reported
 from moeprof.records.metrics.metric import Kind
 from moeprof.records.metrics.registry import KEYS
@@ -265,8 +265,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def write_baseline(path: Path, subjects: Iterable[Measurement]) -> None:
     """Writes one line per number, so that a diff shows what changed."""
-    with replacing(path) as partial:
-        partial.write_text(baseline_text(Baseline(subjects=list(subjects))), encoding="utf-8")
+    write_text(path, baseline_text(Baseline(subjects=list(subjects))))
 
 
 def baseline_text(baseline: Baseline) -> str:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from moeprof.records.causes import known
 from moeprof.records.errors import UsageError
-from moeprof.records.files import PARTIAL, reason, replacing
+from moeprof.records.files import PARTIAL, reason, replacing, write_text
 from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable, Samples
 from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.run import CONTENTS, SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
@@ -103,13 +104,18 @@ class RunWriter:
             self.stop("interrupted")
             raise
         except Exception as error:
-            self.stop(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            found = known(error)
+            self.stop(f"failed: {found.what if found else reason(error)}")
             raise
 
     def stop(self, why: str) -> None:
-        """Ends a run early with what can be derived of it."""
+        """Ends a run early with what can be derived of it; on a full disk it stays `not finished`, which is as invalid."""
         self.derive = self.salvage
-        self.finish(why)
+        try:
+            self.finish(why)
+        except Exception:
+            with suppress(Exception):
+                write_record(self.path, self.record)
 
     def finish(self, *reasons: str) -> Run:
         """Derives the rows of `metrics.csv` and writes them; the run is valid if no reason is given."""
@@ -141,8 +147,7 @@ def write_samples(path: Path, samples: Sequence[dict[str, Any]]) -> None:
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Replaces `run.json` in one step, so that it is never half written."""
-    with replacing(path / "run.json") as partial:
-        partial.write_text(record.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+    write_text(path / "run.json", record.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 class UnwrittenRun(RunWriter):

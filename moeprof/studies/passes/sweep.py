@@ -15,6 +15,7 @@ from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.collectives import anyone, barrier, largest, total
 from moeprof.parallel.group import Group
+from moeprof.records.causes import out_of_memory
 from moeprof.records.errors import MoeprofError
 from moeprof.records.metrics.point import format_point
 from moeprof.records.recipe.variant import Variant
@@ -133,13 +134,6 @@ def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:
         if not group.alone:
             raise MoeprofError("out of memory", "Use --no-sweep, or a smaller [budget] memory.") from error
     return None
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out; torch has no class of its own for that on a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
 
 
 def give_back(device: str) -> None:

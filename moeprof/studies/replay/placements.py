@@ -14,7 +14,7 @@ from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.loads import ReplayLoads
-from moeprof.studies.replay.saving import placement_of, write
+from moeprof.studies.replay.saving import placement_of
 
 MOST_DEFAULT = 64
 """The largest default number of devices."""
@@ -60,7 +60,7 @@ def replay_placements(
         shown.stage("placements", len(phases) * len(pairs))
         writer.add_metrics(balance_rows(record, loads.inputs, shown.advance))
         if saved and options.save:
-            write(saved, options.save)
+            saved.write(options.save)
     return writer.finish(*loads.reasons)
 
 

@@ -10,7 +10,6 @@ from moeprof.policies.balancing.balancer import History
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import placed
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
 from moeprof.records.placement import Placement
 
 
@@ -54,11 +53,3 @@ def the_only(possible: Sequence[tuple[str, int]], path: Path) -> tuple[str, int]
         what = f"--save-placement {path}: ambiguous, {len(pairs)} placements are replayed"
         raise UsageError(what, "Give one --balancer and one number of --devices.")
     return pairs[0]
-
-
-def write(placement: Placement, path: Path) -> None:
-    """Writes the placement; UsageError if the file cannot be written."""
-    try:
-        placement.write(path)
-    except OSError as error:
-        raise UsageError(f"--save-placement {path}: {reason(error)}", "Give a path that can be written.") from error

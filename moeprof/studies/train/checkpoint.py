@@ -1,8 +1,6 @@
 """Checkpoint files: parameters, most of them in bfloat16, and their origin."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from safetensors.torch import save
 
 from moeprof.models.build import Model
 from moeprof.moe.router import Router
-from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, replacing
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint, Origin
@@ -30,7 +28,7 @@ def write_checkpoint(path: Path, model: Model, origin: Origin) -> None:
         name: parameter.detach().to(torch.float32 if name in exact or parameter.dim() == 1 else torch.bfloat16).contiguous()
         for name, parameter in model.named_parameters()
     }
-    with writing(path) as partial:
+    with replacing(path) as partial:
         partial.write_bytes(save(tensors, {KEY: json.dumps(asdict(origin), sort_keys=True)}))
 
 
@@ -73,16 +71,3 @@ def made_by(origin: Origin, recipe: Recipe) -> bool:
         if isinstance(section, dict)
         for key, value in section.items()
     )
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """A path to write to, which replaces `path` at the end; MoeprofError if the disk is full or not writable."""
-    try:
-        with replacing(path) as partial:
-            yield partial
-    except OSError as error:
-        raise MoeprofError(
-            f"{path}: cannot be written: {reason(error)}",
-            "Free some space there, or give another --out; an existing file is unchanged.",
-        ) from error

@@ -11,10 +11,10 @@ from safetensors.torch import save
 
 from moeprof.models.build import Model
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
+from moeprof.records.files import reason, replacing
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint
-from moeprof.studies.train.checkpoint import decisive, writing
+from moeprof.studies.train.checkpoint import decisive
 from moeprof.studies.train.optimizer import moments, restore_moments
 
 WEIGHT = "weight/"
@@ -48,7 +48,7 @@ def save_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, cours
     """Replaces the state file atomically."""
     weights = {WEIGHT + name: parameter.detach() for name, parameter in model.named_parameters()}
     header = {"fingerprint": mark, "course": json.dumps(asdict(course))}
-    with writing(path) as partial:
+    with replacing(path) as partial:
         partial.write_bytes(save(weights | moments(model, optimizer), header))
 
 

@@ -16,7 +16,7 @@ from moeprof.moe.routing import Routing
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC
 from moeprof.records.run.run import Run
-from moeprof.studies.passes.sweep import measure_best, out_of_memory
+from moeprof.studies.passes.sweep import measure_best
 from moeprof.studies.progress import Silent
 from moeprof.workloads.registry import make_workload
 
@@ -148,9 +148,3 @@ def test_another_error_is_not_taken_for_want_of_memory(micro: Micro, tmp_path: P
     left = Run.open(tmp_path / "run")
     assert left.record.reasons == ["failed: shapes do not match"]
     assert curve(left, "fits", "score", STATIC)  # what was found before is kept
-
-
-def test_only_want_of_memory_is_known_as_such() -> None:
-    assert out_of_memory(torchs_own())
-    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not out_of_memory(ValueError("no"))
