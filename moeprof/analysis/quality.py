@@ -1,7 +1,8 @@
 """From recorded cross-entropies and translations to perplexity, bits per byte and chrF."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.metrics.row import Address
@@ -10,6 +11,9 @@ from moeprof.records.run.run import Run
 
 Pair = tuple[str, str]
 """A translation and its reference."""
+
+TranslationRow = Mapping[str, Any]
+"""A row of the raw table `translations`."""
 
 MAX_NATS = math.log(1e308)
 """Largest mean cross-entropy whose perplexity is a number."""
@@ -35,12 +39,23 @@ def score_rows(run: Run) -> Iterator[Samples]:
 
 def translation_rows(run: Run) -> Iterator[Samples]:
     """`chrf` of every variant and language, and over all languages."""
-    found: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+    found: dict[tuple[str, str], dict[str, list[TranslationRow]]] = {}
     for row in run.raw(TRANSLATIONS).to_pylist():
         domains = found.setdefault((row["phase"], row["variant"]), {})
-        domains.setdefault(row["domain"], []).append((row["translation"], row["reference"]))
+        domains.setdefault(row["domain"], []).append(row)
     for (phase, variant), languages in found.items():
-        yield from chrf_rows(run, phase, variant, languages)
+        yield from chrf_rows(run, phase, variant, {language: whole_sentences(rows) for language, rows in languages.items()})
+
+
+def whole_sentences(rows: Iterable[TranslationRow]) -> list[Pair]:
+    """Each sentence of one language, with the translations of its pieces joined in order."""
+    sentences: dict[int, list[TranslationRow]] = {}
+    for number, row in enumerate(rows):
+        whole = row["sentence"] is None  # in runs of older versions
+        sentences.setdefault(-1 - number if whole else row["sentence"], []).append(row)
+    for pieces in sentences.values():
+        pieces.sort(key=lambda row: row["sequence"] or 0)
+    return [(" ".join(row["translation"] for row in pieces), pieces[0]["reference"]) for pieces in sentences.values()]
 
 
 def chrf_rows(run: Run, phase: str, variant: str, languages: Mapping[str, Sequence[Pair]]) -> Iterator[Samples]:

@@ -15,6 +15,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_RECIPES = ("lm-tiny", "mt-tiny")
 
+SETTINGS = {"max_tokens": "data", "too_long": "data", "ranks": "parallel", "device": "measure"}
+"""Options that set a recipe's key of the same name, and its section."""
+
 
 def run_options(function: F) -> F:
     """Adds the RECIPE arguments and the options that change a recipe, its text and the output folder."""
@@ -27,11 +30,16 @@ def run_options(function: F) -> F:
             click.option(
                 "--data",
                 multiple=True,
-                metavar="NAME=PATH",
-                help="Use your own text (translation: NAME=SOURCE,TARGET); repeatable.",
+                metavar="[NAME=]PATH",
+                help="Use your own text (translation: [NAME=]SOURCE,TARGET); without NAME it is named after the file; repeatable.",
             ),
             click.option(
                 "--max-tokens", type=click.IntRange(1, MAX_COUNT), metavar="N", help="Read at most N tokens of each text."
+            ),
+            click.option(
+                "--too-long",
+                type=click.Choice(["split", "refuse"]),
+                help="Translation: split sources that are too long at sentence or word boundaries (default), or refuse them.",
             ),
             click.option(
                 "--ranks", type=click.IntRange(1, MAX_RANKS), metavar="N", help="Run expert-parallel over N processes."
@@ -52,12 +60,7 @@ def run_options(function: F) -> F:
 
 
 def resolved_recipes(
-    recipes: Iterable[str],
-    overrides: Iterable[str],
-    data: Iterable[str],
-    max_tokens: int | None,
-    ranks: int | None,
-    device: str | None,
+    recipes: Iterable[str], overrides: Iterable[str], data: Iterable[str], **settings: int | str | None
 ) -> list[Recipe]:
     """The recipes with every option applied; UsageError if options contradict each other."""
     names = list(recipes) or list(DEFAULT_RECIPES)
@@ -66,11 +69,11 @@ def resolved_recipes(
         raise UsageError(f"recipe {repeated[0]}: given twice", "Give each recipe once.")
     if data and len({recipe.workload for recipe in resolved}) > 1:
         raise UsageError("--data: the recipes have different workloads", "Give one recipe, such as lm-tiny or mt-tiny.")
-    return [with_options(recipe, list(data), max_tokens, ranks, device) for recipe in resolved]
+    return [with_options(recipe, list(data), **settings) for recipe in resolved]
 
 
-def with_options(recipe: Recipe, data: list[str], max_tokens: int | None, ranks: int | None, device: str | None) -> Recipe:
-    """The recipe with the options applied, validated again."""
+def with_options(recipe: Recipe, data: list[str], **settings: int | str | None) -> Recipe:
+    """The recipe with the options applied, of which those that are None change nothing, validated again."""
     from moeprof.parallel.group import started_as
     from moeprof.workloads.text import parse_data_option
 
@@ -83,13 +86,9 @@ def with_options(recipe: Recipe, data: list[str], max_tokens: int | None, ranks:
         files[name] = [str(Path(path).absolute()) for path in paths] if isinstance(paths, list) else str(Path(paths).absolute())
     if files:
         document["data"]["files"] = files
-    if ranks is None and document["parallel"]["ranks"] == 1:
-        ranks = started_as().size
-    for section, key, value in (
-        ("data", "max_tokens", max_tokens),
-        ("parallel", "ranks", ranks),
-        ("measure", "device", device),
-    ):
+    if settings.get("ranks") is None and document["parallel"]["ranks"] == 1:
+        settings["ranks"] = started_as().size
+    for key, value in settings.items():
         if value is not None:
-            document[section][key] = value
+            document[SETTINGS[key]][key] = value
     return validated(document, recipe.name)

@@ -63,7 +63,7 @@ def command(
     After an interruption the same command continues and ends with the same weights. If FILE-twin.safetensors (made with
     --twin) exists beside FILE, the card compares the checkpoint with it.
     """
-    resolved = with_options(load_recipe(recipe, overrides), list(data), None, 1, None)
+    resolved = with_options(load_recipe(recipe, overrides), list(data), ranks=1)
     check_output(out, twin=twin, card_only=card_only, force=force)
     seconds = None if card_only else train_one(resolved, out, twin=twin, quiet=settings["quiet"])
     if not twin:

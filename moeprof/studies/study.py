@@ -94,6 +94,7 @@ class Study:
             speedup_baselines=[variant.label for variant in self.speedup_baselines],
             environment=environment(recipe.measure.device),
             text_hashes=workload.text_hashes,
+            fitted=workload.fitted,
             weights_hash=weights_hash(recipe),
         )
 

@@ -6,12 +6,15 @@ B sequences, L positions.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, zip_longest
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from moeprof.parallel.group import ALONE, Group
 from moeprof.workloads.tokenizers import PAD
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +47,18 @@ def make_batches(
     Ranks take batches in turn. Those of one step have one shape, and a rank for which no batch is left takes one of nothing but
     padding, so that all ranks do as many steps.
     """
-    whole = len(sequences) // batch_size * batch_size
-    kept = sequences[: whole or None][: max_batches * group.size * batch_size]
+    kept = whole_batches(sequences, batch_size)[: max_batches * group.size * batch_size]
     groups = [kept[start : start + batch_size] for start in range(0, len(kept), batch_size)]
     steps = [groups[start : start + group.size] for start in range(0, len(groups), group.size)]
     return [
         pad_alike(domain, index, step, fixed_length, (index * group.size + group.rank) * batch_size, group.rank)
         for index, step in enumerate(steps, first_batch)
     ]
+
+
+def whole_batches(sequences: Sequence[S], batch_size: int) -> Sequence[S]:
+    """The first sequences that fill batches, or all if they are too few for one."""
+    return sequences[: len(sequences) // batch_size * batch_size or None]
 
 
 def pad_alike(

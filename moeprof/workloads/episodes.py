@@ -14,6 +14,7 @@ from moeprof.instrument.step import Step, make_step
 from moeprof.parallel.collectives import anyone, largest
 from moeprof.parallel.group import ALONE, Group
 from moeprof.workloads.batches import Batch
+from moeprof.workloads.sources import Source
 from moeprof.workloads.tokenizers import PAD
 
 Round = Callable[[], Tensor]
@@ -113,8 +114,8 @@ class DecodeEpisode:
     begin: Callable[[Any], Generation]
     group: Group = ALONE
     """Ranks that decode together, with the same number of steps."""
-    references: tuple[str, ...] = ()
-    """Reference translation of each sequence; empty if there are none."""
+    sources: tuple[Source, ...] = ()
+    """What each sequence translates; empty if there are no references."""
     tokens_NB: list[Tensor] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     phase: str = "decode"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, w
 from moeprof.workloads.text import Text, hash_of, read_documents
 from moeprof.workloads.tokenizers import BOS, EOS, Tokenizer, make_tokenizer
 
+if TYPE_CHECKING:
+    from moeprof.records.run.run import FittedText
+
 CHARS_PER_TOKEN = {"bytes": 1, "words": 8, "hashed": 8}
 """Characters per token to read in a first attempt."""
 
@@ -29,6 +33,7 @@ class LanguageModelling:
         self.recipe, self.group = recipe, group
         self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
         self.text_hashes: dict[str, str] = {}
+        self.fitted: dict[str, FittedText] = {}
         self.batches: list[Batch] = []
         load = recipe.load
         for domain in recipe.data.files or default_domains(recipe):

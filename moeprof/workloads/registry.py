@@ -5,6 +5,7 @@ from typing import Protocol
 
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.run import FittedText
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.language_modelling import LanguageModelling
 from moeprof.workloads.translation import Translation
@@ -15,6 +16,8 @@ class Workload(Protocol):
 
     text_hashes: dict[str, str]
     """SHA-256 of every domain's text."""
+    fitted: dict[str, FittedText]
+    """By domain, how many sentences were split, if the workload splits sentences."""
 
     def episodes(self, phase: str) -> list[Episode]:
         """The episodes of a phase in order, domain by domain."""

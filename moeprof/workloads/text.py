@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import UsageError
-from moeprof.records.name import RULE, one_line, valid_name
+from moeprof.records.name import RULE, name_from, one_line, valid_name
 
 BLOCK_BYTES = 1 << 18
 FIX_LINE = "Fix or remove that line; nothing was read."
 LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
 MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
-FORMS = {"lm": "NAME=PATH", "mt": "NAME=SOURCE,TARGET (or NAME=FILE.jsonl)"}
+FORMS = {"lm": "[NAME=]PATH", "mt": "[NAME=]SOURCE,TARGET (or [NAME=]FILE.jsonl)"}
 EXAMPLES = {"lm": "wikipedia=wiki.txt.gz", "mt": "ne-en=devtest.ne,devtest.en"}
 
 log = logging.getLogger(__name__)
@@ -142,6 +142,12 @@ def kind(path: Path) -> str:
     return inner.suffix.lower()
 
 
+def stem(path: Path) -> str:
+    """The name of a file without its suffix, and without `.gz`; that of the folder for `.` and `..`."""
+    full = Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links)
+    return (full.with_suffix("") if full.suffix.lower() == ".gz" else full).stem
+
+
 def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
     """The documents of a file or a folder, in order, up to `max_chars` characters, without blank ones."""
     digest = hashlib.sha256()
@@ -245,11 +251,15 @@ def translations(source: TextFile) -> Iterator[tuple[str, str]]:
 
 
 def parse_data_option(text: str, workload: str) -> tuple[str, str | list[str]]:
-    """The name and the path, or the two paths, of `--data NAME=PATH` (lm) or `--data NAME=SOURCE,TARGET` (mt)."""
-    name, equals, path = text.partition("=")
+    """The name and the path, or the two paths, of `--data [NAME=]PATH` (lm) or `--data [NAME=]SOURCE,TARGET` (mt).
+
+    Without NAME it is the stem of the file, or of the source's file.
+    """
+    given, equals, path = text.partition("=") if "=" in text else ("", "", text)
     paths = path.split(",") if workload == "mt" else [path]
-    if not equals or not all(paths) or len(paths) > 2:
+    if not all(paths) or len(paths) > 2:
         raise UsageError(f"--data {text}: not of the form {FORMS[workload]}", f"Example: --data {EXAMPLES[workload]}")
+    name = given if equals else name_from(stem(Path(paths[0])), "text")
     if not valid_name(name):
         raise UsageError(f"--data {one_line(text)}: {name!r} is not a valid name", RULE)
     return name, paths if len(paths) == 2 else path

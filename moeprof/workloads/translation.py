@@ -1,6 +1,7 @@
 """The MT workload: sentences encoded in one pass, and translations generated token by token."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,8 +14,12 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import MT_LANGUAGES, mt_pairs
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, with_settled_tokens
+from moeprof.workloads.sources import Source, fitted_sources
 from moeprof.workloads.text import ParallelText, hash_of, read_pairs
 from moeprof.workloads.tokenizers import EOS, make_tokenizer
+
+if TYPE_CHECKING:
+    from moeprof.records.run.run import FittedText
 
 
 class Translation:
@@ -25,15 +30,17 @@ class Translation:
         self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
         self.text_hashes: dict[str, str] = {}
         self.batches: list[Batch] = []
-        self.references: dict[int, tuple[str, ...]] = {}
-        """Reference sentences by index of the batch; empty for padding."""
+        self.sources: dict[int, tuple[Source, ...]] = {}
+        """What the sequences of a batch are, by its index."""
+        self.fitted: dict[str, FittedText] = {}
         load = recipe.load
         for domain in recipe.data.files or default_languages(recipe):
             text = self.read(domain)
             self.text_hashes[domain] = text.sha256
+            sources = self.read_sources(text)
             batches = make_batches(
                 domain,
-                self.sources(text),
+                [source.tokens for source in sources],
                 load.batch_size,
                 max_batches=load.batches,
                 fixed_length=load.sequence_length if recipe.gating.padding == "fixed" else None,
@@ -41,31 +48,33 @@ class Translation:
                 group=group,
             )
             before = len(self.batches) * load.batch_size * group.size
-            self.references |= {batch.index: targets(batch, text, before) for batch in batches}
+            self.sources |= {batch.index: sources_of(batch, sources, before) for batch in batches}
             self.batches += batches
+
+    @property
+    def max_sources(self) -> int:
+        """Sources of a domain that the batches of all ranks hold."""
+        load = self.recipe.load
+        return self.group.size * load.batches * load.batch_size
 
     def read(self, domain: str) -> ParallelText:
         """The user's sentences if the recipe names files, else the default ones."""
         load = self.recipe.load
-        num_pairs = self.group.size * load.batches * load.batch_size * (load.sequence_length if self.recipe.data.fill else 1)
+        num_pairs = self.max_sources * (load.sequence_length if self.recipe.data.fill else 1)
         if self.recipe.data.files:
             return read_pairs(domain, self.recipe.data.files[domain], num_pairs)
         pairs = mt_pairs(domain, "heldout", num_pairs)
         return ParallelText(domain, pairs, hash_of(side for pair in pairs for side in pair))
 
-    def sources(self, text: ParallelText) -> list[list[int]]:
-        """Sources with EOS, cut to the recipe's length; at least one, up to [data] max_tokens in total."""
-        length, left = self.recipe.load.sequence_length, self.recipe.data.max_tokens
-        sentences: Iterable[list[int]] = (self.tokenizer.encode(source) for source, _ in text.pairs)
-        encoded: list[list[int]] = []
-        for tokens in joined(sentences, length - 1) if self.recipe.data.fill else sentences:
-            sentence = [*tokens[: length - 1], EOS]
-            if left is not None:
-                if encoded and len(sentence) > left:
-                    break
-                left -= len(sentence)
-            encoded.append(sentence)
-        return encoded
+    def read_sources(self, text: ParallelText) -> list[Source]:
+        """Sources with EOS, none longer than the recipe's length; at least one, up to [data] max_tokens in total."""
+        if not self.recipe.data.fill:
+            sources, self.fitted[text.name] = fitted_sources(text, self.tokenizer, self.recipe, self.max_sources)
+            return sources
+        length, max_tokens = self.recipe.load.sequence_length, self.recipe.data.max_tokens
+        filled = joined((self.tokenizer.encode(source) for source, _ in text.pairs), length - 1)
+        sources = [Source([*tokens[: length - 1], EOS]) for tokens in filled]
+        return sources if max_tokens is None else sources[: max(max_tokens // length, 1)]
 
     def episodes(self, phase: str) -> list[Episode]:
         """One episode per batch, in order."""
@@ -94,14 +103,14 @@ class Translation:
             device=device,
             group=self.group,
             begin=lambda model: TranslationGeneration(model, batch, tags_B, load.decode_steps),
-            references=self.references[batch.index] if batch.domain and not self.recipe.data.fill else (),
+            sources=self.sources[batch.index] if batch.domain and not self.recipe.data.fill else (),
         )
 
 
-def targets(batch: Batch, text: ParallelText, before: int) -> tuple[str, ...]:
-    """References of a batch's sentences; `before` is the number of sequences of earlier domains."""
+def sources_of(batch: Batch, sources: Sequence[Source], before: int) -> tuple[Source, ...]:
+    """The source of each sequence of a batch; `before` is the number of sequences of earlier domains."""
     rows = zip(batch.sequence_B, batch.real_BL, strict=True)
-    return tuple(text.pairs[number - before][1] if real_L.any() else "" for number, real_L in rows)
+    return tuple(sources[number - before] if real_L.any() else Source(()) for number, real_L in rows)
 
 
 def joined(sentences: Iterable[list[int]], length: int) -> Iterator[list[int]]:

@@ -135,6 +135,20 @@ def test_files_with_unequal_line_counts_are_refused(moeprof: Call, tmp_path: Pat
     assert "1" in stderr
 
 
+def test_long_sentences_are_split_and_counted_or_refused(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    (tmp_path / "news.ne-en.ne").write_text("one. two three four five six\nseven\n")
+    (tmp_path / "news.ne-en.en").write_text("1 2 3 4 5 6\n7\n")
+    data = ("--data", f"{tmp_path / 'news.ne-en.ne'},{tmp_path / 'news.ne-en.en'}", "--set", "load.batch_size=1")
+    code, stdout, _ = moeprof("characterize", micro("mt"), *data, "--set", "load.batches=9", "--out", tmp_path / "run")
+    assert code == 0
+    assert "- Text: 1 of 2 sentences have more than 9 tokens and were split at sentence or word boundaries.\n" in stdout
+    assert set(Run.open(tmp_path / "run").metrics["domain"]) == {"", "news.ne-en"}
+    code, _, stderr = moeprof("characterize", micro("mt"), *data, "--too-long", "refuse", "--out", tmp_path / "refused")
+    assert code == 2
+    assert stderr.startswith("Error: data news.ne-en: 1 of 2 sources have more than 9 tokens; the longest has 13\n")
+    assert not (tmp_path / "refused").exists()
+
+
 def test_an_output_folder_that_cannot_be_written_is_refused(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, _, stderr = moeprof("characterize", micro("lm"), "--out", tmp_path / "file" / "run")

@@ -111,7 +111,7 @@ def test_a_joined_source_has_no_reference_to_be_held_against(micro: Micro) -> No
         workload = workload_of(str(micro("mt")), f"data.fill={fill}")
         for episode in workload.episodes("decode"):
             assert isinstance(episode, DecodeEpisode)
-            assert len(episode.references) == references
+            assert len(episode.sources) == references
 
 
 def test_a_bound_on_tokens_holds_for_joined_sources_too(micro: Micro, tmp_path: Path) -> None:

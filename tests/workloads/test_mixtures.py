@@ -115,7 +115,7 @@ def test_a_mixture_is_fed_what_its_sequences_were_fed(settled: Callable[..., Cas
     assert isinstance(mixture, DecodeEpisode)
     for number, column, length in zip(numbers(mixture), columns(mixture), lengths(mixture), strict=True):
         assert column[:length] == known[number]
-    assert mixture.references == ()
+    assert mixture.sources == ()
 
 
 def test_a_mixture_of_decoding_has_only_sequences_that_have_a_prompt(settled: Callable[..., Case], tmp_path: Path) -> None:

@@ -362,16 +362,42 @@ def test_the_data_option_names_two_paths_or_one_for_translation() -> None:
     assert parse_data_option("ne-en=a.jsonl", "mt") == ("ne-en", "a.jsonl")
 
 
-@pytest.mark.parametrize("text", ["a.txt", "", "wiki=", "="])
-def test_a_data_option_without_name_or_path_shows_the_form(text: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("wiki.txt", "wiki"),
+        ("../texts/wiki.txt.gz", "wiki"),
+        ("wiki.en.jsonl", "wiki.en"),
+        ("wiki.GZ", "wiki"),
+        ("texts/", "texts"),
+        ("texts/.", "texts"),
+        (".hidden", "_hidden"),
+        ("/", "text"),
+        ("a\x1bb.txt", "a_b"),
+        ("a" * 70 + ".txt", "a" * 64),
+    ],
+)
+def test_a_data_option_without_a_name_takes_the_stem_of_the_file(path: str, name: str) -> None:
+    assert parse_data_option(path, "lm") == (name, path)
+
+
+def test_a_pair_of_files_is_named_after_the_source() -> None:
+    assert parse_data_option("d/devtest.ne-en.ne,d/devtest.ne-en.en", "mt")[0] == "devtest.ne-en"
+    assert parse_data_option("d/ne-en.jsonl.gz", "mt") == ("ne-en", "d/ne-en.jsonl.gz")
+
+
+@pytest.mark.parametrize("text", ["", "wiki=", "="])
+def test_a_data_option_without_path_shows_the_form(text: str) -> None:
     what, remedy = fault(parse_data_option, text, "lm")
-    assert what == f"--data {text}: not of the form NAME=PATH"
+    assert what == f"--data {text}: not of the form [NAME=]PATH"
     assert remedy == "Example: --data wikipedia=wiki.txt.gz"
 
 
-@pytest.mark.parametrize("text", ["x=a,", "x=,b", "x=a,b,c", "x=,", "x="])
+@pytest.mark.parametrize("text", ["x=a,", "x=,b", "x=a,b,c", "x=,", "x=", "a,", "a,b,c"])
 def test_a_data_option_for_translation_has_one_or_two_paths(text: str) -> None:
-    assert fault(parse_data_option, text, "mt")[0] == f"--data {text}: not of the form NAME=SOURCE,TARGET (or NAME=FILE.jsonl)"
+    assert (
+        fault(parse_data_option, text, "mt")[0] == f"--data {text}: not of the form [NAME=]SOURCE,TARGET (or [NAME=]FILE.jsonl)"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "../x", "..", ".hidden", "-x", "a/b", "a\\b", "a\x1b[31m", "a\u2028b", "a" * 65])

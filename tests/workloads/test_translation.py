@@ -68,9 +68,9 @@ def test_a_sentence_ends_with_eos_and_shorter_ones_are_padded(micro: Micro, tmp_
     assert batch.real_BL.sum(axis=1).tolist() == [4, 2, 3]
 
 
-def test_a_long_sentence_is_cut_and_still_ends_with_eos(micro: Micro, tmp_path: Path) -> None:
-    (batch,) = workload_of(micro, BYTES, pair_of_files(tmp_path, "a-b", ["x" * 50, "y" * 9, "z" * 10])).batches
-    assert batch.tokens_BL.tolist() == [[*letters(letter * 9), EOS] for letter in "xyz"]
+def test_a_long_sentence_is_split_and_every_piece_ends_with_eos(micro: Micro, tmp_path: Path) -> None:
+    (batch,) = workload_of(micro, BYTES, pair_of_files(tmp_path, "a-b", ["xxxx xxxx yyyyyyyyy", "z" * 9])).batches
+    assert batch.tokens_BL.tolist() == [[*letters(piece), EOS] for piece in ("xxxx xxxx", "y" * 9, "z" * 9)]
 
 
 @pytest.mark.parametrize(("padding", "length"), [("longest", 4), ("fixed", 10)])

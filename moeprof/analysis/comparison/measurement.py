@@ -216,8 +216,10 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe without file names and descriptions."""
     document: dict[str, Any] = json.loads(recipe.model_dump_json(by_alias=True))
     document.pop("description", None)
-    for key in ("checkpoint", *recipe.unset_later_keys):
-        document["model"].pop(key)
+    document["model"].pop("checkpoint")
+    for section, keys in recipe.unset_later_keys.items():
+        for key in keys:
+            document[section].pop(key)
     document["data"]["files"] = sorted(document["data"]["files"])
     if document["routing"]["source"].startswith("trace:"):
         document["routing"]["source"] = "trace"  # the hash of the decisions identifies the trace

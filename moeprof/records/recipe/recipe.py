@@ -1,6 +1,6 @@
 """A recipe: everything that decides what a run does, as validated sections of a TOML file."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -141,6 +141,8 @@ class DataSection(Section):
     """Maximum number of tokens to read of each domain."""
     fill: bool = False
     """MT: join consecutive sentences to sources of exactly [load] sequence_length tokens, so that there is no padding."""
+    too_long: Literal["split", "refuse"] = "split"
+    """MT: split sources longer than [load] sequence_length at sentence or word boundaries, or refuse the text."""
 
 
 class LoadSection(Section):
@@ -295,13 +297,19 @@ class Recipe(Section):
         return FAMILIES[self.family_name]
 
     @property
-    def unset_later_keys(self) -> set[str]:
-        """Keys of [model] that came after the first recipes of schema 1 and have their default.
+    def unset_later_keys(self) -> dict[str, set[str]]:
+        """Keys of each section that came after the first recipes of schema 1 and have their default.
 
         Hashes and settings omit them, so that those of older runs still agree.
         """
-        defaults = {"ffn": "mlp", "ffn_bias": True, "family": default_family(self.workload)}
-        return {key for key, default in defaults.items() if getattr(self.model, key) in (None, default)}
+        defaults: dict[str, dict[str, Any]] = {
+            "model": {"ffn": "mlp", "ffn_bias": True, "family": default_family(self.workload)},
+            "data": {"too_long": "split"},
+        }
+        return {
+            section: {key for key, default in keys.items() if getattr(getattr(self, section), key) in (None, default)}
+            for section, keys in defaults.items()
+        }
 
     @property
     def phases(self) -> list[Phase]:

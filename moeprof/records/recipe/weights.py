@@ -10,7 +10,7 @@ def weights_hash(recipe: Recipe) -> str:
     """SHA-256 of the checkpoint, or of what random weights follow from."""
     if recipe.model.checkpoint:
         return file_hash(Path(recipe.model.checkpoint))
-    shape = recipe.model.model_dump_json(exclude=recipe.unset_later_keys)
+    shape = recipe.model.model_dump_json(exclude=recipe.unset_later_keys["model"])
     return hashlib.sha256(f"{shape} {recipe.measure.seed}".encode()).hexdigest()
 
 

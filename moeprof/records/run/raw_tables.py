@@ -79,8 +79,14 @@ FOOTPRINTS = RawTable("footprints", ("phase", "variant", "measure", "name"), ("r
 SCORES = RawTable("scores", ("phase", "variant", "domain"), ("rank", "tokens", "bytes"), ("nats",))
 """Cross-entropy of the predicted tokens, summed per domain, beside their number and their bytes of UTF-8."""
 
-TRANSLATIONS = RawTable("translations", ("phase", "variant", "domain", "translation", "reference"), ("rank",))
-"""Greedy translations beside their references."""
+TRANSLATIONS = RawTable(
+    "translations",
+    ("phase", "variant", "domain", "translation", "reference"),
+    ("rank", "sentence", "sequence"),
+    optional=("sentence", "sequence"),
+)
+"""Greedy translations of sentences or of their pieces, beside the references of the whole sentences: `sentence` is the number of the
+sentence in its domain, `sequence` orders its pieces over all ranks; both are null in runs of older versions, which had no pieces."""
 
 MOVES = RawTable("moves", ("phase", "variant"), ("rank", "received_bytes", "time_ns"))
 """Deployment of a placement: expert weights that a rank received from others, and the time until it had them."""

@@ -15,6 +15,7 @@ import moeprof
 from moeprof.records.errors import UsageError
 from moeprof.records.files import reason, refuse_newer
 from moeprof.records.inputs import InputFile
+from moeprof.records.limits import NonNegative
 from moeprof.records.link import Links
 from moeprof.records.metrics.registry import COLUMNS, KEYS
 from moeprof.records.metrics.row import RecordedRow, RowKey
@@ -70,6 +71,23 @@ class Environment(BaseModel):
     driver: str = ""
 
 
+class FittedText(BaseModel):
+    """How the sentences of a translation domain were fitted to the length of a source, as numbers of sentences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sentences: NonNegative
+    """Sentences of which the batches have at least a piece."""
+    split: NonNegative
+    """Those that are longer than a source, and were split."""
+    unfinished: NonNegative
+    """Split sentences whose last pieces found no place in the batches; they are not compared with their references."""
+    left_out: NonNegative
+    """Further sentences, left out because a word is longer than a source."""
+    longest_word: NonNegative
+    """Tokens of the longest word of those."""
+
+
 class RunRecord(BaseModel):
     """`run.json`: what was run, on which machine, and whether its numbers are valid."""
 
@@ -92,6 +110,8 @@ class RunRecord(BaseModel):
     """Labels of the variants that speed-ups are computed against."""
     environment: Environment = Environment()
     text_hashes: dict[str, str] = {}
+    fitted: dict[str, FittedText] = {}
+    """By domain; empty for language modelling, for joined sentences, and in runs of older versions."""
     weights_hash: str = ""
     valid: bool = False
     reasons: list[str] = [UNFINISHED]

@@ -154,8 +154,29 @@ def traffic_line(run: Run, metrics: RunMetrics, phases: Sequence[str], variant: 
         yield f"Communication between {run.record.ran.parallel.ranks} ranks: {'; '.join(parts)}."
 
 
+def text_lines(run: Run) -> Iterator[str]:
+    """How many sentences were split, and how many were left out, because they are too long."""
+    limit, domains = run.record.ran.load.sequence_length - 1, run.record.fitted.values()
+    sentences, split, unfinished, left_out = (
+        sum(getattr(domain, name) for domain in domains) for name in ("sentences", "split", "unfinished", "left_out")
+    )
+    if split:
+        rest = f" {unfinished} of them did not fit whole into the batches and {plural(unfinished, 'has', 'have')} no chrF."
+        yield (
+            f"Text: {split} of {sentences} sentences have more than {limit} tokens and were split at sentence or word boundaries."
+            f"{rest if unfinished else ''}"
+        )
+    if left_out:
+        longest = max(domain.longest_word for domain in domains)
+        yield (
+            f"Text: {left_out} of {sentences + left_out} sentences were left out, because a word has more than {limit} tokens; "
+            f"--set load.sequence_length={longest + 1} keeps them."
+        )
+
+
 def warning_lines(run: Run) -> Iterator[str]:
     """Reasons to distrust the numbers."""
+    yield from text_lines(run)
     if run.record.ran.forced:
         yield f"Routing was forced ({run.record.ran.routing.source}): loads and drops are not those of this model."
     if number := len(run.record.noisy):

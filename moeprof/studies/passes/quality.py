@@ -137,7 +137,7 @@ def byte_remarks(recipe: Recipe, episodes: Sequence[Episode]) -> Iterator[str]:
 
 def measure_translations(services: Services, episodes: Sequence[Episode], tokenizer: Tokenizer) -> None:
     """Records every MoE variant's own greedy translations, if the workload has references."""
-    translating = [episode for episode in episodes if isinstance(episode, DecodeEpisode) and episode.references]
+    translating = [episode for episode in episodes if isinstance(episode, DecodeEpisode) and episode.sources]
     for variant in services.runner.routed if translating else ():
         model = services.runner.select(variant)
         services.progress.stage(f"decode: quality of {variant.label}", len(translating))
@@ -145,8 +145,7 @@ def measure_translations(services: Services, episodes: Sequence[Episode], tokeni
         for episode in translating:
             done = episode if variant == services.runner.baseline else decoded_by(model, episode)
             cells = {"phase": "decode", "variant": variant.label, "domain": episode.domain}
-            pairs = zip(texts(done, tokenizer), episode.references, strict=True)
-            rows += [cells | {"translation": translation, "reference": reference} for translation, reference in pairs]
+            rows += [cells | row for row in translated(done, tokenizer)]
             services.progress.advance()
         services.record(TRANSLATIONS, rows)
 
@@ -156,6 +155,15 @@ def decoded_by(model: Model, episode: DecodeEpisode) -> DecodeEpisode:
     fresh = replace(episode, tokens_NB=[], steps=[])
     fresh.settle(model)
     return fresh
+
+
+def translated(episode: DecodeEpisode, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """The translation of each source of a settled episode that belongs to a sentence with a reference."""
+    for text, source, sequence in zip(
+        texts(episode, tokenizer), episode.sources, episode.batch.sequence_B.tolist(), strict=True
+    ):
+        if source.reference:
+            yield {"translation": text, "reference": source.reference, "sentence": source.sentence, "sequence": sequence}
 
 
 def texts(episode: DecodeEpisode, tokenizer: Tokenizer) -> list[str]:

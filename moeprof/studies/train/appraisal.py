@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from moeprof.analysis.quality import chrf
+from moeprof.analysis.quality import TranslationRow, chrf, whole_sentences
 from moeprof.models.build import Model, build_model, make_model, num_parameters
 from moeprof.models.checkpoint import check_checkpoint, load_checkpoint
 from moeprof.moe.layer import use_variant
@@ -12,7 +12,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import file_hash
 from moeprof.records.run.model_card import LayerUse, ModelCard, Origin, Twin
-from moeprof.studies.passes.quality import texts
+from moeprof.studies.passes.quality import translated
 from moeprof.studies.train.changes import answers
 from moeprof.studies.train.checkpoint import made_by, read_origin
 from moeprof.studies.train.corpus import Corpus, make_corpus
@@ -81,11 +81,11 @@ def observed_work(model: Model, recipe: Recipe) -> tuple[list[LayerUse], dict[st
     episodes: dict[str, list[Episode]] = {phase: workload.episodes(phase) for phase in recipe.phases}
     uses = layer_uses(model, recipe, episodes)
     tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
-    pairs: dict[str, list[tuple[str, str]]] = {}
+    rows: dict[str, list[TranslationRow]] = {}
     for episode in episodes.get("decode", []):
-        if isinstance(episode, DecodeEpisode) and episode.references:
-            pairs.setdefault(episode.domain, []).extend(zip(texts(episode, tokenizer), episode.references, strict=True))
-    return uses, {language: chrf(found) for language, found in pairs.items()}
+        if isinstance(episode, DecodeEpisode) and episode.sources:
+            rows.setdefault(episode.domain, []).extend(translated(episode, tokenizer))
+    return uses, {language: chrf(whole_sentences(found)) for language, found in rows.items() if found}
 
 
 def twin_path(checkpoint: Path) -> Path:

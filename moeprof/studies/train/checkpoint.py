@@ -57,7 +57,7 @@ def decisive(recipe: Recipe) -> dict[str, Any]:
     document: dict[str, Any] = recipe.model_dump(
         mode="json",
         include={"workload": True, "model": True, "gating": {"top_k"}, "train": True, "measure": {"seed"}},
-        exclude={"model": {"checkpoint", "dtype"} | recipe.unset_later_keys},
+        exclude={"model": {"checkpoint", "dtype"} | recipe.unset_later_keys["model"]},
     )
     return document
 

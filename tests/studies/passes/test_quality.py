@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from moeprof.analysis.derive import derive
-from moeprof.analysis.quality import chrf, score_rows
+from moeprof.analysis.quality import chrf, score_rows, translation_rows
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.models.build import Model, build_model
 from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC
-from moeprof.records.run.raw_tables import SCORES
+from moeprof.records.run.raw_tables import SCORES, TRANSLATIONS
 from moeprof.records.run.run import Run
 from moeprof.reporters.sections.quality import perplexity_cell
 from moeprof.studies.passes.quality import measure_quality, num_bytes, texts
@@ -147,14 +147,18 @@ def test_chrf_is_that_of_the_paper() -> None:
     assert chrf([(reference, reference) for _, reference in pairs]) == pytest.approx(100)
 
 
+def references(episode: DecodeEpisode) -> list[str]:
+    return [source.reference for source in episode.sources]
+
+
 def test_chrf_by_language_is_that_of_the_greedy_translations(trained: Callable[..., Recipe], tmp_path: Path) -> None:
-    recipe = trained("mt")
+    recipe = trained("mt", "load.sequence_length=32")
     tokenizer = make_tokenizer("words", recipe.model.vocab_size)
 
     def half_right(episode: Episode) -> None:
         """As if the model had begun every other sentence well."""
         assert isinstance(episode, DecodeEpisode)
-        rows = [tokenizer.encode(line)[:3] if row % 2 else [] for row, line in enumerate(episode.references)]
+        rows = [tokenizer.encode(line)[:3] if row % 2 else [] for row, line in enumerate(references(episode))]
         padded = [[FIRST_BYTE, *row, *[PAD] * (3 - len(row))] for row in rows]
         episode.tokens_NB = list(torch.tensor(padded).t())
 
@@ -166,7 +170,7 @@ def test_chrf_by_language_is_that_of_the_greedy_translations(trained: Callable[.
         for episode in episodes:
             assert isinstance(episode, DecodeEpisode)
             if episode.domain == language:
-                pairs += list(zip(texts(episode, tokenizer), episode.references, strict=True))
+                pairs += list(zip(texts(episode, tokenizer), references(episode), strict=True))
         assert len(pairs) == 6
         assert values["chrf", language] == pytest.approx(plain_chrf(pairs), abs=1e-6)
         everything += pairs
@@ -174,14 +178,52 @@ def test_chrf_by_language_is_that_of_the_greedy_translations(trained: Callable[.
     assert values["chrf", ""] == pytest.approx(plain_chrf(everything), abs=1e-6)
 
 
+def test_translations_of_pieces_are_joined_before_they_are_compared(tmp_path: Path) -> None:
+    """Of two ranks, which record the pieces of one sentence in different batches; the last row is of an older version."""
+    rows = [
+        {"rank": 0, "sequence": 0, "sentence": 0, "translation": "tu mal", "reference": "tu mal musti lar"},
+        {"rank": 0, "sequence": 3, "sentence": 1, "translation": "kukok", "reference": "dukor trek ulm va"},
+        {"rank": 1, "sequence": 1, "sentence": 0, "translation": "musti", "reference": "tu mal musti lar"},
+        {"rank": 1, "sequence": 2, "sentence": 1, "translation": "dukor trek", "reference": "dukor trek ulm va"},
+        {"rank": 0, "sequence": None, "sentence": None, "translation": "nayo ane", "reference": "nayo ane ye"},
+    ]
+    cells = {"phase": "decode", "variant": "static", "domain": "ne-en"}
+    run = raw_run(tmp_path / "run", {TRANSLATIONS: [cells | row for row in rows]}, variants=labelled(STATIC))
+    whole = [
+        ("tu mal musti", "tu mal musti lar"),
+        ("dukor trek kukok", "dukor trek ulm va"),
+        ("nayo ane", "nayo ane ye"),
+    ]
+    found = {row.domain: row.value for row, _ in translation_rows(run)}
+    assert found == {"ne-en": pytest.approx(plain_chrf(whole)), "": pytest.approx(plain_chrf(whole))}
+    assert plain_chrf(whole) > plain_chrf([(row["translation"], row["reference"]) for row in rows]) + 5  # type: ignore[misc]
+
+
+def test_the_translation_of_a_split_sentence_is_compared_with_its_whole_reference(
+    trained: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_text("the river. the sea\nthe river the sea the river the sea the river\nthe sea\n")
+    (tmp_path / "target").write_text("tu mal musti lar\ndukor trek ulm va\nnayo ane ye lenya\n")
+    files = f'data.files={{a-b=["{tmp_path / "source"}", "{tmp_path / "target"}"]}}'
+    done = measured(trained("mt", files, "load.batch_size=1", "load.batches=20"), tmp_path / "run", "decode")
+    sentences = Run(done.services.writer.path, done.services.writer.record).raw(TRANSLATIONS).to_pylist()
+    tokenizer, whole = make_tokenizer("words", done.services.recipe.model.vocab_size), {}
+    for episode in done.episodes:
+        assert isinstance(episode, DecodeEpisode)
+        (translation,), (source,) = texts(episode, tokenizer), episode.sources
+        whole[source.reference] = f"{whole.get(source.reference, '')} {translation}"
+    assert len(sentences) == len(done.episodes) > len(whole) == 3
+    assert done.values["chrf", "a-b"] == pytest.approx(plain_chrf([(mine, given) for given, mine in whole.items()]), abs=1e-6)
+
+
 def test_references_are_the_targets_of_the_sources(micro: Micro) -> None:
     from moeprof.workloads.corpora import mt_pairs
     from moeprof.workloads.translation import Translation
 
-    workload = make_workload(load_recipe(str(micro("mt"))))
+    workload = make_workload(load_recipe(str(micro("mt")), ["load.sequence_length=32"]))
     assert isinstance(workload, Translation)
-    references = [line for batch in workload.batches if batch.domain == "imbari" for line in workload.references[batch.index]]
-    assert references == [target for _, target in mt_pairs("imbari", "heldout", 6)]
+    found = [one.reference for batch in workload.batches if batch.domain == "imbari" for one in workload.sources[batch.index]]
+    assert found == [target for _, target in mt_pairs("imbari", "heldout", 6)]
 
 
 def test_a_model_without_checkpoint_has_no_quality(micro: Micro, tmp_path: Path) -> None:
@@ -209,7 +251,7 @@ def test_sentences_that_must_be_spelled_are_out_of_distribution(trained: Callabl
     for name, line in (("source", "नेपाल एक देश हो"), ("target", "Nepal is a country")):
         (tmp_path / name).write_text(f"{line}\n" * 3, encoding="utf-8")
     files = f'data.files={{ne-en=["{tmp_path / "source"}", "{tmp_path / "target"}"]}}'
-    assert measured(trained("mt", files), tmp_path / "foreign", "encode").notes == [
+    assert measured(trained("mt", files, "load.sequence_length=20"), tmp_path / "foreign", "encode").notes == [
         '"ne-en" is out of distribution (100% of its source tokens are bytes, not words): its routing may not be representative'
     ]
     assert measured(trained("mt"), tmp_path / "own", "encode").notes == []

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from moeprof.analysis.quality import chrf
+from moeprof.analysis.quality import chrf, whole_sentences
 from moeprof.models.build import build_model
 from moeprof.moe.layer import use_variant
 from moeprof.records.recipe.files import load_recipe, recipe_folder
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import file_hash
 from moeprof.records.run.model_card import LayerUse
-from moeprof.studies.passes.quality import score, texts
+from moeprof.studies.passes.quality import score, translated
 from moeprof.studies.train.checkpoint import made_by, read_origin
 from moeprof.studies.train.usage import layer_uses
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
@@ -64,7 +64,7 @@ def test_translations_are_nearly_right_in_every_language() -> None:
     tokenizer = make_tokenizer("words", recipe.model.vocab_size)
     for episode in episodes["decode"]:
         assert isinstance(episode, DecodeEpisode)
-        assert chrf(list(zip(texts(episode, tokenizer), episode.references, strict=True))) >= 90
+        assert chrf(whole_sentences(translated(episode, tokenizer))) >= 90
 
 
 def test_the_language_model_predicts_every_domain_as_its_card_says() -> None:
