@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export KINETO_LOG_LEVEL ?= 6
 
-.PHONY: characterize install install-dev test test-slow test-cuda lint gate gate-runs gate-baseline format benchmark wheel clean
+.PHONY: characterize install install-dev test test-slow test-cuda fuzz lint gate gate-runs gate-baseline format benchmark wheel clean
 
 characterize: install
 	$(BIN)/moeprof characterize
@@ -40,7 +40,13 @@ test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'slow and not cuda'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'slow and not cuda and not fuzz'
+
+# Random inputs, FUZZ_EXAMPLES of each kind, and signals at random points.
+FUZZ_EXAMPLES ?= 1000
+
+fuzz: install-dev
+	OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest $(PARALLEL) -m 'not cuda' tests/fuzz
 
 test-cuda: install-dev
 	$(BIN)/python -m pytest -m cuda

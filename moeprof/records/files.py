@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 import moeprof
 from moeprof.records.causes import refused, system_reason
-from moeprof.records.errors import UsageError
-from moeprof.records.name import one_line
+from moeprof.records.errors import UsageError, escaped
 
 PARTIAL = ".partial"
 PAGE = 4096
@@ -71,7 +70,7 @@ def reason(error: Exception) -> str:
     """The cause of an error in one line, without the path of the file."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        where = ".".join(one_line(str(part)) for part in first["loc"] if part != "[key]")
+        where = ".".join(escaped(str(part)) for part in first["loc"] if part != "[key]")
         message = first["msg"].lower().replace("input should be", "must be")
         own = first["ctx"]["error"] if first["type"] == "value_error" else message
         return ": ".join(filter(None, (where, str(own))))

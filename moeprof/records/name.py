@@ -32,8 +32,3 @@ def name_from(text: str, default: str) -> str:
     """The name nearest to a text such as the stem of a file: other characters become `_`, the end is cut."""
     plain = "".join(character if character.isprintable() and character not in "/\\" else "_" for character in text)[:MAX_LENGTH]
     return plain if valid_name(plain) else f"_{plain[1:]}" if plain else default
-
-
-def one_line(text: str) -> str:
-    """The text, with control characters and line ends as escapes such as `\\n`."""
-    return text if text.isprintable() else repr(text)

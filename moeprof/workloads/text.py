@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import UsageError
-from moeprof.records.name import RULE, name_from, one_line, valid_name
+from moeprof.records.name import RULE, name_from, valid_name
 
 BLOCK_BYTES = 1 << 18
 FIX_LINE = "Fix or remove that line; nothing was read."
@@ -261,5 +261,5 @@ def parse_data_option(text: str, workload: str) -> tuple[str, str | list[str]]:
         raise UsageError(f"--data {text}: not of the form {FORMS[workload]}", f"Example: --data {EXAMPLES[workload]}")
     name = given if equals else name_from(stem(Path(paths[0])), "text")
     if not valid_name(name):
-        raise UsageError(f"--data {one_line(text)}: {name!r} is not a valid name", RULE)
+        raise UsageError(f"--data {text}: {name!r} is not a valid name", RULE)
     return name, paths if len(paths) == 2 else path

@@ -18,3 +18,9 @@ def test_a_failed_run_exits_with_1_and_a_wrong_command_with_2(kind: type[Moeprof
 
 def test_catching_moeproferror_catches_usageerror() -> None:
     assert issubclass(UsageError, MoeprofError)
+
+
+def test_an_error_has_two_lines_whatever_it_quotes() -> None:
+    error = UsageError("--slots a\nb\x1b[31m\u202e\udcff: not a whole number", "Give a number.")
+    assert str(error).splitlines() == [r"--slots a\nb\x1b[31m\u202e\udcff: not a whole number", "Give a number."]
+    assert len(UsageError("9" * 5000, "Give fewer digits.").what) < 2100

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moeprof.records.name import checked_name, name_from, one_line
+from moeprof.records.name import checked_name, name_from
 
 VALID = ["lm-tiny", "a", "_a", "8x7b", "a vs b", "ne-en", "x.y+z", "\u0928\u0947", "a" * 64]
 INVALID = [
@@ -39,8 +39,3 @@ def test_a_name_from_a_file_keeps_what_can_be_kept() -> None:
     assert name_from("", "trace") == "trace"
     assert name_from("../x\n", "trace") == "_._x_"
     assert name_from("b" * 70, "trace") == "b" * 64
-
-
-def test_controls_are_shown_as_escapes() -> None:
-    assert one_line("a b") == "a b"
-    assert one_line("a\nb") == "'a\\nb'"

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 import moeprof
-from moeprof.records.errors import UsageError, suggestion
+from moeprof.records.errors import UsageError, escaped, suggestion
 from moeprof.records.inputs import InputFile, reported
-from moeprof.records.name import name_from, one_line
+from moeprof.records.name import name_from
 from moeprof.records.recipe.recipe import Recipe
 
 PACKAGE = Path(moeprof.__file__).parent
@@ -84,7 +84,7 @@ def validated(document: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        location = [one_line(str(part)) for part in first["loc"] if part not in UNION_MEMBERS]
+        location = [escaped(str(part)) for part in first["loc"] if part not in UNION_MEMBERS]
         key = ".".join(location) or "recipe"
         if first["type"] == "extra_forbidden":
             known = known_keys(location[:-1])

@@ -3,6 +3,7 @@
 import math
 
 from moeprof.analysis.comparison.verdicts import Finding
+from moeprof.records.errors import escaped
 from moeprof.records.units import format_bytes, format_duration, format_significant
 from moeprof.reporters.cells import MISSING, percent, times
 
@@ -12,8 +13,7 @@ SMALLEST, LARGEST = 1e-6, 1e15
 
 def one_line(text: str, width: int = 0) -> str:
     """Text without line breaks, terminal sequences and CI commands; truncated to `width` if it is not 0."""
-    shown = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
-    safe = shown.replace("##", r"#\x23")  # CI runners obey ##[...], ##vso[...] and ##teamcity[...] anywhere in a line of a log
+    safe = escaped(text).replace("##", r"#\x23")  # CI runners obey ##[...], ##vso[...] and ##teamcity[...] anywhere in a line of a log
     return f"{safe[: width - 1]}…" if 0 < width < len(safe) else safe
 
 
