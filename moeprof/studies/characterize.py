@@ -4,14 +4,12 @@ from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.quality import measure_quality
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.passes.timeline import trace_timeline
 from moeprof.studies.passes.traffic import measure_traffic
 from moeprof.studies.study import Pass, Study
 
 PASSES: tuple[Pass, ...] = (
-    record_routing,
     measure_quality,
     measure_time,
     measure_breakdown,

@@ -14,7 +14,6 @@ from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.quality import measure_quality
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.slots import sweep_slots
 from moeprof.studies.passes.sweep import measure_sweep
 from moeprof.studies.passes.time import measure_time
@@ -24,7 +23,6 @@ from moeprof.studies.study import Pass, Study
 from moeprof.workloads.registry import Workload
 
 PASSES: tuple[Pass, ...] = (
-    record_routing,
     check_outputs,
     measure_quality,
     measure_time,

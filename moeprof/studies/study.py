@@ -22,6 +22,8 @@ from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter, UnwrittenRun
 from moeprof.studies.agreement import agree
 from moeprof.studies.feasibility import check_device, check_gpus, check_memory, check_ranks, check_weights, memory_for_a_rank
+from moeprof.studies.passes.placement import place_experts
+from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.selection import judged
 from moeprof.studies.services import Findings, Services, VariantRunner, buffers_for, calibrate, load_models
@@ -30,6 +32,9 @@ from moeprof.workloads.registry import Workload, make_workload
 
 Pass = Callable[[Services, str, Sequence[Episode]], Findings]
 """Runs one phase's episodes, records what it measures, and returns what else it found."""
+
+RECORDING: tuple[Pass, ...] = (record_routing, place_experts)
+"""Every study begins with these, on all episodes: they settle the tokens and the placements that the other passes work with."""
 
 MIN_ROUNDS = 5
 """Fewer rounds say too little about their spread."""
@@ -42,7 +47,7 @@ class Study:
     command: str
     variants: Sequence[Variant]
     passes: Callable[[Workload], Sequence[Pass]]
-    """In order, for every phase; the first one settles the tokens, and places experts by them if a variant wants that."""
+    """In order, for every phase, after those in RECORDING; they run the episodes that variants are compared on."""
     speedup_baselines: Sequence[Variant] = ()
     """Variants that speed-ups are computed against."""
     notes: Sequence[str] = ()
@@ -119,9 +124,9 @@ class Study:
             if not episodes:
                 record.notes.append(f"phase {phase}: no sequence is long enough for it")
                 continue
-            settle, *others = self.passes(workload)
-            record.notes += settle(services, phase, episodes).notes
-            for run_pass in others:
+            for recording_pass in RECORDING:
+                record.notes += recording_pass(services, phase, episodes).notes
+            for run_pass in self.passes(workload):
                 found = run_pass(services, phase, judged(services.runner.variants, episodes))
                 record.notes += found.notes
                 record.counters |= {phase: dict(found.counters)} if found.counters else {}

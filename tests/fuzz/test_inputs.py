@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.cli import group
+from moeprof.models.build import build_model
+from moeprof.records.recipe.files import load_recipe
 from tests.conftest import MICRO
+from tests.models.checkpoints import save_checkpoint
 
 from .check import assert_survives, examples, new_folder
 from .mutations import NAMES, NUMBERS, SMALL_NUMBERS, damaged, with_other_words
@@ -33,11 +36,15 @@ FLAGS = ["--slots", "--devices", "--experts", "--budget", "--overlap", "--bandwi
 TO_OUT = ("--quiet", "--force", "--out")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe, its run, a replay with its placement, and a baseline of the run."""
+    """A folder with a recipe, its run, a replay with its placement, and a baseline of the run.
+
+    Commands of the tests then find everything imported, and take no longer than their input makes them.
+    """
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "micro.toml").write_bytes(RECIPE)
+    save_checkpoint(build_model(load_recipe(str(folder / "micro.toml"))), folder / "micro.safetensors")
     assert group.run(["characterize", str(folder / "micro.toml"), *TO_OUT, str(folder / "run")]) == 0
     placing = [
         "--balance",
@@ -158,3 +165,14 @@ def test_damaged_text(content: bytes, name: str) -> None:
         (folder / "text.txt").write_bytes(content)
         text = ["--data", f"{name}={folder / 'text.txt'}"]
         assert_survives(folder, "characterize", folder / "recipe.toml", *text, *TO_OUT, folder / "out")
+
+
+@settings(**examples(6))
+@given(data=st.data())
+def test_a_damaged_checkpoint(recorded: Path, data: st.DataObject) -> None:
+    with new_folder() as folder:
+        (folder / "recipe.toml").write_bytes(RECIPE)
+        content = data.draw(damaged((recorded / "micro.safetensors").read_bytes()), label="content")
+        (folder / "micro.safetensors").write_bytes(content)
+        weights = ["--set", f"model.checkpoint={folder / 'micro.safetensors'}"]
+        assert_survives(folder, "characterize", folder / "recipe.toml", *weights, *TO_OUT, folder / "out")

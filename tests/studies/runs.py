@@ -23,7 +23,6 @@ from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.studies.passes.outputs import check_outputs
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.progress import Silent
 from moeprof.studies.services import Services, VariantRunner, load_models
 from moeprof.studies.study import Pass, Study
@@ -47,7 +46,7 @@ def studied(
     clock: Callable[[], int] | None = None,
 ) -> Run:
     """A run of routing, the check of outputs, and these passes."""
-    study = Study("optimize", variants, lambda workload: (record_routing, check_outputs, *passes), against)
+    study = Study("optimize", variants, lambda workload: (check_outputs, *passes), against)
     return study.run(load_recipe(str(recipe), overrides), out, clock=clock)
 
 

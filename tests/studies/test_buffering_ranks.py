@@ -15,7 +15,6 @@ from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.run import Run
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.outputs import check_outputs
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.slots import sweep_slots
 from moeprof.studies.replay.source import read_source
 from moeprof.studies.study import Study
@@ -31,7 +30,7 @@ COPIED = replace(BUFFERED, placement="eplb-distinct", replicas=1)
 
 def study(group: Group, recipe: str, out: Path) -> tuple[bool, list[str]]:
     """One rank's part."""
-    passes = (record_routing, check_outputs, measure_loads, sweep_slots)
+    passes = (check_outputs, measure_loads, sweep_slots)
     made = Study("optimize", (DYNAMIC, BUFFERED, GREEDY, COPIED), lambda _: passes, (DYNAMIC,))
     overrides = ["model.experts=8", "parallel.ranks=2", "load.batches=4", "measure.rounds=5", "data.domains=['imbari']"]
     run = made.run(load_recipe(recipe, overrides), out, group=group)

@@ -20,7 +20,6 @@ from moeprof.reporters.formats.registry import render
 from moeprof.studies.optimize import optimization
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
@@ -36,7 +35,7 @@ DOMAINS = {"lm": "data.domains=['prose', 'code']", "mt": "data.domains=['imbari'
 LOAD = ("model.experts=8", "load.batches=4", "routing.source=zipf:1.2,sorted", "measure.warmup=0")
 NOTHING = {"kernel": "loop", "balancer": None, "replicas": None, "placement": None}
 EXPERTS, RANKS = 8, 2
-PASSES = (record_routing, check_outputs, measure_time, measure_memory)
+PASSES = (check_outputs, measure_time, measure_memory)
 """Without those that only look closer, which take most of the time."""
 
 
@@ -305,7 +304,7 @@ def test_passes_after_the_first_see_only_what_no_placement_has_seen(
         return Findings()
 
     variants = dict.fromkeys([STATIC, Variant("dynamic", "loop"), Variant("dynamic", "loop", placement=placement)])
-    study = Study("optimize", list(variants), lambda workload: (record_routing, look))
+    study = Study("optimize", list(variants), lambda workload: (look,))
     run = study.run(recipe_of(micro("lm"), "load.batches=4"), tmp_path / "run", group=ALONE)
     assert found == seen
     assert {trace.header.phase for trace in run.traces} == {"score"}
@@ -323,7 +322,7 @@ def test_weights_that_are_held_twice_are_asked_for_before_anything_is_allocated(
 
 def test_a_single_batch_places_nothing_and_a_remark_says_so(micro: Micro, tmp_path: Path) -> None:
     variants = (STATIC, Variant("dynamic", "loop", placement="greedy"))
-    study = Study("optimize", variants, lambda workload: (record_routing,))
+    study = Study("optimize", variants, lambda workload: ())
     run = study.run(recipe_of(micro("lm"), "load.batches=1"), tmp_path / "run")
     assert [note for note in run.record.notes if "no domain has two batches" in note]
     layers = Placement.read(run.path / "placements" / "score-dynamic+loop+greedy.json").layers

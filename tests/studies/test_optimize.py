@@ -20,7 +20,6 @@ from moeprof.studies import optimize
 from moeprof.studies.optimize import PASSES, optimization
 from moeprof.studies.passes import sweep
 from moeprof.studies.passes.outputs import check_outputs
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.time import measure_time
 
 from .runs import Micro, values, with_weights
@@ -86,7 +85,6 @@ def test_with_the_dense_twin_as_only_baseline_outputs_are_still_checked(micro: M
 
 
 def test_outputs_are_checked_before_anything_is_timed() -> None:
-    assert PASSES[0] is record_routing
     assert PASSES.index(check_outputs) < PASSES.index(measure_time)
 
 
@@ -212,7 +210,7 @@ def test_a_pass_that_is_interrupted_leaves_what_came_before(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    passes: Sequence[object] = (record_routing, interrupt)
+    passes: Sequence[object] = (interrupt,)
     monkeypatch.setattr(optimize, "PASSES", passes)
     with pytest.raises(KeyboardInterrupt):
         run(micro("mt"), tmp_path / "run")

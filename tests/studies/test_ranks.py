@@ -15,7 +15,6 @@ from moeprof.records.run.run import Run
 from moeprof.studies.passes.memory import measure_memory
 from moeprof.studies.passes.outputs import check_outputs
 from moeprof.studies.passes.quality import measure_quality
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.sweep import measure_sweep
 from moeprof.studies.study import Study
 from moeprof.workloads.registry import Workload
@@ -23,7 +22,7 @@ from tests.records.run.runs import value_of
 
 from .runs import DYNAMIC, Micro, early_ends, values, with_weights
 
-PASSES = (record_routing, check_outputs, measure_quality, measure_memory)
+PASSES = (check_outputs, measure_quality, measure_memory)
 ALIKE = ("waste_factor", "dropped_fraction", "dropped_tokens", "load_max_over_mean", "load_cv", "dead_experts", "gate_entropy")
 """What depends on all tokens together, however they are spread over steps and ranks."""
 

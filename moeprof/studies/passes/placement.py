@@ -12,23 +12,40 @@ from moeprof.parallel.collectives import all_gather_json, barrier
 from moeprof.records.placement import Placement
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import MOVES
+from moeprof.records.run.run import Run
 from moeprof.records.traces.routing_trace import RoutingTrace
-from moeprof.studies.services import Services
+from moeprof.studies.passes.routing import record_variant
+from moeprof.studies.selection import first_steps, judged
+from moeprof.studies.services import Findings, Services
+from moeprof.workloads.episodes import Episode
 
 Layers = Mapping[str, Sequence[Sequence[int]]]
 """By layer, the experts of every rank."""
 
 
-def place_experts(
-    services: Services, phase: str, variant: Variant, starts: Mapping[str, int], traces: Sequence[RoutingTrace]
-) -> list[str]:
+def place_experts(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
+    """Places experts by the decisions recorded so far, and records those under the placements.
+
+    The result has notes on layers that could not be placed.
+    """
+    variants = [variant for variant in services.runner.routed if variant.placed]
+    starts, notes = first_steps(judged(services.runner.variants, episodes)), list[str]()
+    for variant in variants:
+        services.progress.stage(f"{phase}: placement, {variant.label}", len(episodes))
+        notes += deploy(services, phase, variant, starts)
+        record_variant(services, phase, variant, episodes)
+    return Findings(notes)
+
+
+def deploy(services: Services, phase: str, variant: Variant, starts: Mapping[str, int]) -> list[str]:
     """Moves the experts of a phase's layers to the ranks that the variant assigns; records the placement and the move.
 
-    `starts` is each domain's first judged step; `traces` are those of the same variant without a placement, on the first rank.
-    The result is notes on layers that could not be placed.
+    `starts` is each domain's first judged step. The result is notes on layers that could not be placed.
     """
     notes: list[str] = []
-    mine = layers_of(services, phase, variant, trial_over_ranks(traces, starts), notes) if services.group.first else {}
+    mine: Layers = {}
+    if services.group.first:
+        mine = layers_of(services, phase, variant, trial_over_ranks(traces_before(services, phase, variant), starts), notes)
     placement = with_layers(services, variant, all_gather_json(services.group, mine)[0])
     services.runner.placements[variant] = placement
     received_bytes, time_ns = deployed(services, phase, variant, placement)
@@ -39,6 +56,14 @@ def place_experts(
         folder.mkdir(exist_ok=True)
         placement.write(folder / f"{phase}-{variant.label}.json")
     return notes
+
+
+def traces_before(services: Services, phase: str, variant: Variant) -> list[RoutingTrace]:
+    """All ranks' traces of the same variant without a placement, or of the baseline if that is not among the variants."""
+    unplaced = variant.unplaced if variant.unplaced in services.runner.routed else services.runner.baseline
+    traces = Run(services.writer.path, services.writer.record).traces
+    found = [trace for trace in traces if (trace.header.phase, trace.header.variant) == (phase, unplaced.label)]
+    return sorted(found, key=lambda trace: trace.header.rank)
 
 
 def layers_of(services: Services, phase: str, variant: Variant, trial: Trial, notes: list[str]) -> Layers:

@@ -1,4 +1,4 @@
-"""The pass `routing`: every batch once under every variant that routes, every decision kept; experts are placed by it."""
+"""The pass `routing`: every batch once under every variant that routes, every decision kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,32 +18,34 @@ from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.traces.expert_loads import joined
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
 from moeprof.studies.passes.finite import FiniteCheck
-from moeprof.studies.passes.placement import place_experts
 from moeprof.studies.selection import first_steps, judged
 from moeprof.studies.services import Findings, Services
 from moeprof.workloads.episodes import Episode
 
 
 def record_routing(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
-    """Records each variant's decisions, steps and gate entropies, and where its outputs are not finite.
+    """Records what the routers decide under every variant whose experts are not placed.
 
     Settles the tokens that every later pass works on.
     """
-    runner, notes = services.runner, list[str]()
-    services.progress.stage(f"{phase}: routing", len(episodes) * len(runner.routed))
+    runner = services.runner
     for episode in episodes:
         episode.settle(runner.select(runner.baseline))
-    starts = first_steps(judged(runner.variants, episodes))
-    known: dict[Variant, list[RoutingTrace]] = {}
-    for variant in runner.routed:
-        if variant.placed:
-            notes += place_experts(services, phase, variant, starts, known.get(variant.unplaced, known[runner.baseline]))
-        recorder, check = recorded(services, variant, episodes)
-        services.record(NOT_FINITE, check.rows(phase, variant.label))
-        known[variant] = record_decisions(services, phase, variant, recorder)
-        services.record(STEPS, step_rows(phase, variant.label, recorder, starts))
-        services.record(GATE_ENTROPIES, entropy_rows(phase, variant.label, recorder))
-    return Findings(notes)
+    variants = [variant for variant in runner.routed if not variant.placed]
+    services.progress.stage(f"{phase}: routing", len(episodes) * len(variants))
+    for variant in variants:
+        record_variant(services, phase, variant, episodes)
+    return Findings()
+
+
+def record_variant(services: Services, phase: str, variant: Variant, episodes: Sequence[Episode]) -> None:
+    """Records a variant's decisions, steps and gate entropies, and where its outputs are not finite."""
+    recorder, check = recorded(services, variant, episodes)
+    starts = first_steps(judged(services.runner.variants, episodes))
+    services.record(NOT_FINITE, check.rows(phase, variant.label))
+    record_decisions(services, phase, variant, recorder)
+    services.record(STEPS, step_rows(phase, variant.label, recorder, starts))
+    services.record(GATE_ENTROPIES, entropy_rows(phase, variant.label, recorder))
 
 
 def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) -> tuple[RoutingRecorder, FiniteCheck]:
@@ -61,20 +63,16 @@ def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) 
     return recorder, check
 
 
-def record_decisions(services: Services, phase: str, variant: Variant, recorder: RoutingRecorder) -> list[RoutingTrace]:
-    """Writes the traces of all ranks, and the hits and misses of buffered layers; the traces on the first rank, [] elsewhere."""
+def record_decisions(services: Services, phase: str, variant: Variant, recorder: RoutingRecorder) -> None:
+    """Writes the traces of all ranks, and the hits and misses of buffered layers."""
     trace = recorder.trace(trace_header(services.recipe, phase, variant))
     mine = loads_table(services.group.rank, phase, variant.label, "", recorder.visits)
     loads = joined(unpacked(payload) for payload in gathered(services.group, packed(mine)))
-    traces = [
-        RoutingTrace(trace.header.model_copy(update={"rank": rank}), unpacked(payload))
-        for rank, payload in enumerate(gathered(services.group, packed(trace.table)))
-    ]
-    for one in traces:
-        services.writer.add_trace(with_residency(one, loads))
+    for rank, payload in enumerate(gathered(services.group, packed(trace.table))):
+        header = trace.header.model_copy(update={"rank": rank})
+        services.writer.add_trace(with_residency(RoutingTrace(header, unpacked(payload)), loads))
     if len(loads):
         services.writer.add_loads(loads)
-    return traces
 
 
 def step_rows(phase: str, label: str, recorder: RoutingRecorder, starts: Mapping[str, int]) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,6 @@ from moeprof.reporters.formats.registry import FORMATS, render
 from moeprof.reporters.formats.terminal import render_document as terminal
 from moeprof.reporters.shading import SHADES, folded, letters, segments, shade
 from moeprof.studies.characterize import characterization
-from moeprof.studies.passes.routing import record_routing
 
 Micro = Callable[[str], Path]
 
@@ -115,7 +114,7 @@ def test_shares_never_round_to_nothing_or_to_everything() -> None:
 def test_a_run_without_a_pass_says_which_and_every_format_still_renders(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moeprof.studies.characterize.PASSES", (record_routing,))
+    monkeypatch.setattr("moeprof.studies.characterize.PASSES", ())
     run = characterization().run(load_recipe(str(micro("lm"))), tmp_path / "run")
     text = render(run, "markdown")
     assert text.count("this run has no breakdown pass") == 2

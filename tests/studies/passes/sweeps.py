@@ -12,7 +12,6 @@ from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.records.run.run import Run
 from moeprof.studies.passes.memory import footprint
 from moeprof.studies.passes.outputs import check_outputs
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.sweep import measure_sweep, ready
 from moeprof.studies.progress import Progress
 from moeprof.studies.selection import beginning
@@ -34,9 +33,7 @@ def swept(
     progress: Progress | None = None,
 ) -> Run:
     """A run of little but the sweep, told against static gating."""
-    study = Study(
-        "optimize", variants, lambda workload: (record_routing, check_outputs, partial(measure_sweep, workload)), (STATIC,)
-    )
+    study = Study("optimize", variants, lambda workload: (check_outputs, partial(measure_sweep, workload)), (STATIC,))
     return study.run(load_recipe(str(recipe), overrides), out, clock=clock, progress=progress)
 
 

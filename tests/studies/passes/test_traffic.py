@@ -11,7 +11,6 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.records.run.run import Run
 from moeprof.studies.passes.memory import measure_memory
-from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.passes.traffic import measure_traffic
 from moeprof.studies.study import Study
 from tests.conftest import MICRO
@@ -28,7 +27,7 @@ OVERRIDES = ("load.batches=1", "load.batch_size=4", "measure.rounds=5", "gating.
 
 def study(group: Group, recipe: Path, out: Path) -> None:
     """One rank's part."""
-    over = Study("characterize", (STATIC, DYNAMIC, DENSE), lambda _: (record_routing, measure_memory, measure_traffic))
+    over = Study("characterize", (STATIC, DYNAMIC, DENSE), lambda _: (measure_memory, measure_traffic))
     over.run(load_recipe(str(recipe), [*OVERRIDES, f"parallel.ranks={group.size}"]), out, group=group)
 
 
