@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 MAX_SHOWN = 2000
 """Characters of a line of an error; input that is quoted in it may be longer."""
 
