@@ -109,21 +109,20 @@ def measure_sides(
     from moeprof.analysis.comparison.measurement import write_baseline
     from moeprof.cli.options import DEFAULT_RECIPES
     from moeprof.cli.progress import Bar
-    from moeprof.records.run.writer import default_folder
+    from moeprof.records.run.folder import alone_in, output_folder
     from moeprof.studies.ab_test import measure_interleaved, sides_of
 
     names = list(recipes) or list(DEFAULT_RECIPES)
-    folder = out or default_folder(Path(names[0]).stem, "compare")
-    paths = [folder / "a.json", folder / "b.json"]
-    if not force and (older := [path for path in paths if path.exists()]):
-        raise UsageError(f"{older[0]}: the file already exists", "Give another --out, or --force to replace it.")
     pairs = []
-    for recipe in names:
-        sides = sides_of(recipe, shared, a, b, variants or ("static", "dynamic"), checkout)
-        with Bar(Path(recipe).stem, quiet=quiet) as bar:
-            pairs.append(measure_interleaved(sides, processes, bar))
-    folder.mkdir(parents=True, exist_ok=True)
-    before, after = (list(side) for side in zip(*pairs, strict=True))
-    for path, side in zip(paths, (before, after), strict=True):
-        write_baseline(path, side)
+    with output_folder(Path(names[0]).stem, "compare", out) as folder, alone_in(folder):
+        paths = [folder / "a.json", folder / "b.json"]
+        if not force and (older := [path for path in paths if path.exists()]):
+            raise UsageError(f"{older[0]}: the file already exists", "Give another --out, or --force to replace it.")
+        for recipe in names:
+            sides = sides_of(recipe, shared, a, b, variants or ("static", "dynamic"), checkout)
+            with Bar(Path(recipe).stem, quiet=quiet) as bar:
+                pairs.append(measure_interleaved(sides, processes, bar))
+        before, after = (list(side) for side in zip(*pairs, strict=True))
+        for path, side in zip(paths, (before, after), strict=True):
+            write_baseline(path, side)
     return (sides[0].name, before), (sides[1].name, after)

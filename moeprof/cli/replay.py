@@ -129,12 +129,12 @@ def command(
     refuse_options_of(context, "balance" if cache else "cache")
     from moeprof.cli.output import default_format, show
     from moeprof.cli.running import reported
-    from moeprof.records.run.writer import default_folder
+    from moeprof.records.run.folder import output_folder
 
     source, replay = (prepare_caches if cache else prepare_placements)(trace, given)
-    folder = out or default_folder(source.name, "replay")
     argv = ["moeprof", *sys.argv[1:]]
-    run = reported(source.name, folder, lambda bar: replay(folder, force, argv, bar), quiet=context.obj["quiet"])
+    with output_folder(source.name, "replay", out) as folder:
+        run = reported(source.name, folder, lambda bar: replay(folder, force, argv, bar), quiet=context.obj["quiet"])
     show([run], "json" if as_json else default_format())
 
 

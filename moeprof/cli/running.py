@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from moeprof.parallel.group import ALONE, Group, joined, started_as
 from moeprof.parallel.launch import end_with_launcher, folder_for_failures, launch, launched_folders
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.folder import emptied, output_folder
 from moeprof.records.run.run import Run
-from moeprof.records.run.writer import claim, default_folder, end_in_its_place
+from moeprof.records.run.writer import end_in_its_place
 
 if TYPE_CHECKING:
     from moeprof.studies.study import Study
@@ -43,15 +44,15 @@ def run_all(
         return
     device, timeout_s = recipes[0].measure.device, max(recipe.parallel.timeout_s for recipe in recipes)
     with ended_at_once(group), joined(group, device, timeout_s):
-        folders = launched_folders() or [folder_for(recipe, one.command, recipes, out) for recipe, one in planned]
-        run_here(planned, folders, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
+        run_here(planned, out, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
 
 
-def run_here(planned: Planned, folders: Sequence[Path], group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
+def run_here(planned: Planned, out: Path | None, group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
     """Runs all recipes on this rank; the first rank shows each run when it is done, or as JSON all of them at the end."""
     runs = []
-    for (recipe, study), folder in zip(planned, folders, strict=True):
-        runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet))
+    for (recipe, study), new in zip(planned, output_folders(planned, out), strict=True):
+        with made_by_first(new, group) as folder:
+            runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet))
         if group.first and not as_json:
             show(runs[-1:], default_format())
     if group.first and as_json:
@@ -86,10 +87,17 @@ def reported(title: str, folder: Path, produce: Callable[[Bar], Run], group: Gro
 
 def launch_all(planned: Planned, out: Path | None, num_ranks: int, *, force: bool, arguments: Sequence[str]) -> None:
     """Runs the same command on every rank; if that fails, the partial run records the reason."""
-    recipes = [recipe for recipe, _ in planned]
     for recipe, study in planned:
         study.check(recipe, Group(0, num_ranks, num_ranks))
-    folders = [reserved(recipe, study.command, recipes, out, force=force) for recipe, study in planned]
+    with ExitStack() as folders_made:
+        folders = [folders_made.enter_context(new) for new in output_folders(planned, out)]
+        for folder in folders:
+            emptied(folder, force=force)
+        launch_in(folders, num_ranks, arguments)
+
+
+def launch_in(folders: Sequence[Path], num_ranks: int, arguments: Sequence[str]) -> None:
+    """Runs the same command on every rank, and settles its runs."""
     why = "interrupted"
     try:
         launch(arguments, num_ranks, folders)
@@ -104,12 +112,9 @@ def launch_all(planned: Planned, out: Path | None, num_ranks: int, *, force: boo
 
 
 def settle(folder: Path, why: str) -> None:
-    """Records in an unfinished run why its ranks stopped; removes the folder if no run was begun."""
+    """Records in an unfinished run why its ranks stopped."""
     run = end_in_its_place(folder, why)
-    if run is None:
-        with suppress(OSError):
-            folder.rmdir()
-    elif run.record.reasons == [why]:
+    if run is not None and run.record.reasons == [why]:
         report_partial(run)
 
 
@@ -131,26 +136,23 @@ def common_ranks(recipes: Sequence[Recipe]) -> int:
     return first.parallel.ranks
 
 
-def folder_for(recipe: Recipe, command: str, recipes: Sequence[Recipe], out: Path | None) -> Path:
-    """The run directory of a recipe."""
-    if out is None:
-        return default_folder(recipe.name, command)
-    return out / recipe.name if len(recipes) > 1 else out
+def output_folders(planned: Planned, out: Path | None) -> list[AbstractContextManager[Path]]:
+    """The run directories of all recipes, each made when its block begins: the launcher's choice, parts of `out`, or new ones."""
+    if chosen := launched_folders():
+        return [nullcontext(folder) for folder in chosen]
+    several = len(planned) > 1
+    return [
+        output_folder(recipe.name, study.command, out / recipe.name if out and several else out) for recipe, study in planned
+    ]
 
 
-def reserved(recipe: Recipe, command: str, recipes: Sequence[Recipe], out: Path | None, *, force: bool) -> Path:
-    """The run directory of a recipe, created now so that no other launcher takes it."""
-    while True:
-        folder = folder_for(recipe, command, recipes, out)
-        if out is not None:
-            claim(folder, force=force)
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue  # another launcher took it: try the next name
-        return folder
+@contextmanager
+def made_by_first(new: AbstractContextManager[Path], group: Group) -> Iterator[Path]:
+    """The run directory that the first rank makes, on all ranks."""
+    from moeprof.parallel.collectives import all_gather_json
+
+    with new if group.first else nullcontext(Path()) as mine:
+        yield Path(all_gather_json(group, str(mine))[0])
 
 
 @contextmanager

@@ -1,21 +1,20 @@
 """Fills a run directory, whose files are whole at every moment; a run that ends early says why."""
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from moeprof.records.causes import known
-from moeprof.records.errors import UsageError
-from moeprof.records.files import PARTIAL, reason, replacing, write_text
+from moeprof.records.files import reason, replacing, write_text
+from moeprof.records.lock import held_elsewhere
 from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable, Samples
+from moeprof.records.run.folder import claim
 from moeprof.records.run.raw_tables import RawTable
-from moeprof.records.run.run import CONTENTS, SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
+from moeprof.records.run.run import SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -47,7 +46,7 @@ class RunWriter:
         self.samples: list[dict[str, Any]] = []
         self.tables: dict[str, list[pa.Table]] = {}
         """What was recorded so far, by file name."""
-        claim(path, force=force)
+        self.lock = claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
         write_record(self.path, self.record)
@@ -176,8 +175,11 @@ class UnwrittenRun(RunWriter):
 
 
 def end_in_its_place(path: Path, why: str) -> Run | None:
-    """The run at `path`, with the reason why it was not finished if its own process could not write it; None if there is no run."""
-    if not (path / "run.json").is_file():
+    """The run at `path`, with the reason why it was not finished if its own process could not write it.
+
+    None if there is no run, or another process is writing one.
+    """
+    if not (path / "run.json").is_file() or held_elsewhere(path):
         return None
     run = Run.open(path)
     if run.record.finished and not any(said.startswith(("failed", "interrupted")) for said in run.record.reasons):
@@ -186,42 +188,6 @@ def end_in_its_place(path: Path, why: str) -> Run | None:
     run.record.finished = run.record.finished or now()
     write_record(path, run.record)
     return run
-
-
-def claim(path: Path, *, force: bool) -> None:
-    """Makes an empty folder for a run; with `force` an older run there is removed, but never anything that is not a run."""
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            if not force:
-                raise UsageError(f"output folder {path}: it exists already", "Use another --out, or --force to replace it.")
-            if why := not_a_run(path):
-                raise UsageError(f"output folder {path}: {why}", "Use another --out; --force replaces only runs.")
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".run.json"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"output folder {path}: {reason(error)}",
-            "Use an --out folder that can be written.",
-        ) from error
-
-
-def not_a_run(path: Path) -> str:
-    """Why `path` must not be replaced by a run; empty if it holds a run and nothing else."""
-    file = path / "run.json"
-    if not file.is_file() or b'"moeprof_version"' not in file.read_bytes():
-        return "it exists and is not a run"
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name.removesuffix(PARTIAL) not in CONTENTS)
-    return f"it contains {foreign[0]!r}, which is not part of a run" if foreign else ""
-
-
-def default_folder(recipe_name: str, command: str) -> Path:
-    """`reports/<recipe>-<command>-<UTC time>`, with a number appended if that name is taken."""
-    first = Path("reports") / f"{recipe_name}-{command}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    names = chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
-    return next(path for path in names if not path.exists())
 
 
 def now() -> str:

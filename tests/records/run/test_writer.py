@@ -1,6 +1,5 @@
 """A run directory is claimed once, never overwritten by accident, and invalid until it is finished."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.raw_tables import MOVES
 from moeprof.records.run.run import Run
-from moeprof.records.run.writer import RunWriter, UnwrittenRun, default_folder, end_in_its_place
+from moeprof.records.run.writer import RunWriter, UnwrittenRun, end_in_its_place
 from tests.records.run.runs import empty_trace, fault, finished, record, value_of
 from tests.records.traces.traffics import rows_of, traffic_of
 
@@ -65,10 +64,6 @@ def test_samples_of_numpy_are_kept_with_their_address(tmp_path: Path) -> None:
     samples = writer.finish().samples
     assert samples["value"].tolist() == [3.0, 4.0]
     assert set(samples["phase"]) == {"decode"}
-
-
-def test_a_folder_by_default_is_named_by_recipe_command_and_time() -> None:
-    assert default_folder("lm-tiny", "characterize").match("reports/lm-tiny-characterize-20[0-9][0-9]*T*Z")
 
 
 @pytest.mark.parametrize("step", ["append", "add_trace", "add_traffic", "finish"])
@@ -157,85 +152,6 @@ def test_a_raw_table_that_is_damaged_is_named(tmp_path: Path) -> None:
     file = tmp_path / "run" / "moves.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     assert fault(lambda: Run.open(tmp_path / "run").raw(MOVES)).startswith(f"run {tmp_path}/run: moves.parquet is damaged: ")
-
-
-# Claiming
-
-
-def test_a_new_or_an_empty_folder_is_claimed_with_its_parents(tmp_path: Path) -> None:
-    RunWriter(tmp_path / "a" / "b" / "run", record())
-    (tmp_path / "empty").mkdir()
-    RunWriter(tmp_path / "empty", record())
-    assert not Run.open(tmp_path / "empty").record.valid
-
-
-def test_an_older_run_is_kept_unless_forced(tmp_path: Path) -> None:
-    path = finished(tmp_path / "run")
-    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    assert fault(lambda: RunWriter(path, record())) == f"output folder {path}: it exists already"
-    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
-
-
-def test_force_replaces_an_older_run_wholly(tmp_path: Path) -> None:
-    path = finished(tmp_path / "run")
-    RunWriter(path, record(), force=True)
-    assert [file.name for file in path.rglob("*")] == ["run.json"]
-    assert not Run.open(path).record.valid
-
-
-def test_force_replaces_an_interrupted_run_and_one_with_reports(tmp_path: Path) -> None:
-    RunWriter(tmp_path / "run", record())
-    (tmp_path / "run" / "report.md").write_text("# report")
-    RunWriter(tmp_path / "run", record(), force=True)
-    assert [file.name for file in (tmp_path / "run").iterdir()] == ["run.json"]
-
-
-def test_force_never_removes_a_folder_that_holds_no_run(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    for force in (False, True):
-        fault(lambda force=force: RunWriter(tmp_path, record(), force=force))
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
-def test_force_never_removes_a_folder_with_the_run_file_of_another_tool(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"scripts": {"start": "node run.js"}}')
-    (tmp_path / "thesis.txt").write_text("years of work")
-    fault(lambda: RunWriter(tmp_path, record(), force=True))
-    assert (tmp_path / "thesis.txt").exists()
-
-
-def test_force_never_removes_what_lies_in_a_run_but_is_not_of_it(tmp_path: Path) -> None:
-    path = finished(tmp_path / "run")
-    (path / "thesis.txt").write_text("years of work")
-    fault(lambda: RunWriter(path, record(), force=True))
-    assert (path / "thesis.txt").exists()
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_a_file_is_no_output_folder(tmp_path: Path, force: bool) -> None:
-    (tmp_path / "file").write_text("x")
-    assert fault(lambda: RunWriter(tmp_path / "file", record(), force=force)).startswith(f"output folder {tmp_path}/file: ")
-    assert (tmp_path / "file").read_text() == "x"
-
-
-def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    what = fault(lambda: RunWriter(tmp_path / "file" / "run", record()))
-    assert what == f"output folder {tmp_path}/file/run: not a directory"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
-    what = fault(lambda: RunWriter(tmp_path / "locked" / "run", record()))
-    assert what == f"output folder {tmp_path}/locked/run: permission denied"
-
-
-def test_a_link_to_a_run_is_not_followed_by_force(tmp_path: Path) -> None:
-    finished(tmp_path / "run")
-    (tmp_path / "link").symlink_to(tmp_path / "run")
-    fault(lambda: RunWriter(tmp_path / "link", record(), force=True))
-    assert Run.open(tmp_path / "run").record.valid
 
 
 # Ranks
