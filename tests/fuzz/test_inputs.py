@@ -33,6 +33,18 @@ COUNTS = json.dumps(
 ).encode()
 TEXT = ("The experts of a layer are few; those that a token uses are fewer. Ähnlich ist es hier.\n" * 12).encode()
 FLAGS = ["--slots", "--devices", "--experts", "--budget", "--overlap", "--bandwidth", "--phase", "--policy", "--replicas"]
+COMMANDS = [
+    ("replay", "--cache"),
+    ("replay", "--balance", "--devices", "2"),
+    ("report",),
+    ("report", "--recompute"),
+    ("placement show",),
+    ("placement check", "--recipe", "lm-tiny"),
+    ("baseline show",),
+    ("recipes show",),
+    ("recipes validate",),
+    ("compare --strict", "lm-tiny"),
+]
 TO_OUT = ("--quiet", "--force", "--out")
 
 
@@ -176,3 +188,16 @@ def test_a_damaged_checkpoint(recorded: Path, data: st.DataObject) -> None:
         (folder / "micro.safetensors").write_bytes(content)
         weights = ["--set", f"model.checkpoint={folder / 'micro.safetensors'}"]
         assert_survives(folder, "characterize", folder / "recipe.toml", *weights, *TO_OUT, folder / "out")
+
+
+@settings(**examples(20))
+@given(data=st.data())
+def test_a_file_of_another_kind(recorded: Path, data: st.DataObject) -> None:
+    with new_folder() as folder:
+        shutil.copytree(recorded, folder / "out")
+        (folder / "out" / "trace.route.csv").write_bytes(ROUTE)
+        (folder / "out" / "counts.json").write_bytes(COUNTS)
+        path = data.draw(st.sampled_from(sorted((folder / "out").rglob("*"))), label="path")
+        command, *options = data.draw(st.sampled_from(COMMANDS), label="command")
+        out = [*TO_OUT, folder / "out" / "new"] if "replay" in command else []
+        assert_survives(folder, *command.split(), path, *options, *out)
