@@ -3,10 +3,9 @@
 import codecs
 import gzip
 import os
-import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,9 @@ BLOCK_BYTES = 2**20
 GZIP = b"\x1f\x8b"
 MAX_BYTES = "MOEPROF_MAX_BYTES"
 """Environment variable behind `--max-bytes`, which ranks and worker processes inherit."""
+
+RANKS = "WORLD_SIZE"
+"""Environment variable with the number of ranks that torch's launcher has started, each of which reads the inputs."""
 
 SHARE = 32
 """Without `--max-bytes`, an input may take this part of the free memory: lists of numbers take up to 30 times the bytes of their JSON."""
@@ -73,11 +75,16 @@ class InputFile:
             yield from bounded(file)
 
     def text(self) -> str:
-        """The whole file as text; ValueError, with line and column, if it is not text."""
-        text = decoded(self.read())
-        if (at := text.find("\0")) >= 0:
-            raise ValueError(f"{place(text[:at])}: a NUL character, so this is not text")
+        """The whole file as text, each line end a line feed; ValueError, with line and column, if it is not text."""
+        text = "".join(texts_of(self.blocks())).replace("\r", "\n")
+        if (null := text.find("\0")) >= 0:
+            raise fault((1, 1), text[:null], "a NUL character, so this is not text")
         return text
+
+    @property
+    def head_text(self) -> str:
+        """The first bytes as text, as far as they are text."""
+        return self.head.decode(encoding_of(self.head), "ignore").removeprefix("\ufeff").replace("\r", "\n")
 
     @contextmanager
     def opened(self) -> Iterator[BufferedIOBase]:
@@ -95,29 +102,68 @@ class InputFile:
         mode = self.path.stat().st_mode
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
             return None
+        if int(os.environ.get(RANKS, "1")) > 1:
+            raise ValueError("a pipe, which several ranks cannot each read")
         with self.path.open("rb") as file:
             if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not file.isatty():
                 raise ValueError("a device, not a file")
             return b"".join(bounded(file))
 
 
-def decoded(data: bytes, *, cut: bool = False) -> str:
-    """Bytes as text without byte-order mark, each line end a line feed; UTF-8 if no mark names another encoding.
+def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Bytes as pieces of text, without byte-order mark and with CR LF read as LF; UTF-8 if no mark names another encoding.
 
-    ValueError names the line and column of a byte that cannot be decoded; of data that is `cut` such bytes are omitted.
+    ValueError names the line and the column of what is not text.
     """
-    mark, encoding = next(((mark, name) for mark, name in MARKS if data.startswith(mark)), (b"", "utf-8"))
-    try:
-        text = data[len(mark) :].decode(encoding, "ignore" if cut else "strict")
-    except UnicodeDecodeError as error:
-        before = data[len(mark) :][: error.start].decode(encoding)
-        raise ValueError(f"{place(before)}: byte 0x{error.object[error.start]:02x} is not {encoding.upper()}") from error
-    return re.sub("\r\n?", "\n", text) if "\r" in text else text
+    source, held, at = iter(blocks), "", (1, 1)
+    block = next(source, b"")
+    encoding = encoding_of(block)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    while True:
+        try:
+            piece = held + decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            before = held + error.object[: error.start].decode(encoding)
+            raise fault(at, before, f"byte 0x{error.object[error.start]:02x} is not {encoding.upper()}") from error
+        piece = piece.removeprefix("\ufeff") if at == (1, 1) else piece
+        held = "\r" if block and piece.endswith("\r") else ""
+        piece = piece.removesuffix(held)
+        at = behind(at, piece)
+        yield piece.replace("\r\n", "\n")
+        if not block:
+            return
+        block = next(source, b"")
 
 
-def place(before: str) -> str:
-    """The line and column behind a text."""
-    return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+def lines_of(texts: Iterable[str]) -> Iterator[str]:
+    """Lines without their ends, of pieces of text; only LF ends a line."""
+    rest: list[str] = []
+    for piece in texts:
+        head, *others = piece.split("\n")
+        rest.append(head)
+        if others:
+            yield "".join(rest)
+            yield from others[:-1]
+            rest = [others[-1]]
+    if last := "".join(rest):
+        yield last
+
+
+def encoding_of(data: bytes) -> str:
+    """The encoding that the byte-order mark names, or UTF-8."""
+    return next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+
+
+def fault(at: tuple[int, int], before: str, what: str) -> ValueError:
+    """An error, not yet raised, behind some text that begins at a line and column."""
+    line, column = behind(at, before.removeprefix("\ufeff"))
+    return ValueError(f"line {line}, column {column}: {what}")
+
+
+def behind(at: tuple[int, int], text: str) -> tuple[int, int]:
+    """The line and column behind a text that begins at a line and column."""
+    lines = text.count("\n")
+    return at[0] + lines, len(text) - text.rfind("\n") if lines else at[1] + len(text)
 
 
 def bounded(file: BufferedIOBase) -> Iterator[bytes]:

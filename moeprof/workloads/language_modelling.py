@@ -12,6 +12,7 @@ from moeprof.instrument.step import Step, make_step
 from moeprof.models.language_model import LanguageModel
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
+from moeprof.records.inputs import InputFile
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import LM_DOMAINS, lm_text
@@ -58,19 +59,24 @@ class LanguageModelling:
 
     def read(self, domain: str) -> Text:
         """A domain's text up to `max_tokens` tokens, or all of it."""
+        source = self.source(domain)
         max_chars = self.max_tokens * CHARS_PER_TOKEN[self.recipe.model.tokenizer]
-        text = self.beginning(domain, max_chars)
+        text = self.beginning(domain, source, max_chars)
         while len(stream(text, self.tokenizer)) < self.max_tokens:
             max_chars *= 4
-            text, shorter = self.beginning(domain, max_chars), text
+            text, shorter = self.beginning(domain, source, max_chars), text
             if text == shorter:
                 break
         return text
 
-    def beginning(self, domain: str, max_chars: int) -> Text:
-        """The user's text if the recipe names files, else the default text."""
-        if self.recipe.data.files:
-            return read_documents(domain, Path(str(self.recipe.data.files[domain])), max_chars)
+    def source(self, domain: str) -> InputFile | None:
+        """The user's text, which is read from one object so that a pipe is read once; None for the default text."""
+        return InputFile(Path(str(self.recipe.data.files[domain]))) if self.recipe.data.files else None
+
+    def beginning(self, domain: str, source: InputFile | None, max_chars: int) -> Text:
+        """The first characters of the user's text or, without one, of the default text."""
+        if source:
+            return read_documents(domain, source, max_chars)
         text = lm_text(domain, "heldout", max_chars)
         return Text(domain, [text], hash_of([text]))
 

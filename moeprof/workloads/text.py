@@ -1,12 +1,9 @@
 """Reads the user's text: documents for language modelling, sentence pairs for translation; everything read is data."""
 
-import codecs
-import gzip
 import hashlib
 import json
 import logging
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import UsageError
+from moeprof.records.inputs import InputFile, lines_of, reported, texts_of
 from moeprof.records.name import RULE, name_from, valid_name
 
-BLOCK_BYTES = 1 << 18
+JSON_LINES = (".jsonl", ".json")
 FIX_LINE = "Fix or remove that line; nothing was read."
+READABLE = "Give a file that exists and is complete, as text in UTF-8 (iconv -t UTF-8 converts it)."
 LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
 MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
 FORMS = {"lm": "[NAME=]PATH", "mt": "[NAME=]SOURCE,TARGET (or [NAME=]FILE.jsonl)"}
@@ -53,57 +52,52 @@ class TextFile:
     """A file read in blocks; its faults are UsageErrors that name the text and the file."""
 
     name: str
-    path: Path
+    file: InputFile
     seen: Callable[[bytes], object] = len
     """Called with every block of decompressed bytes."""
 
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return self.file.path
+
+    @property
+    def whose(self) -> str:
+        """The beginning of an error: the text and the file."""
+        return f"data {self.name}: {self.path}"
+
     def fault(self, what: str, remedy: str) -> UsageError:
         """A UsageError about this file, not yet raised."""
-        return UsageError(f"data {self.name}: {self.path}: {what}", remedy)
+        return UsageError(f"{self.whose}: {what}", remedy)
 
     def blocks(self) -> Iterator[bytes]:
-        """Blocks of decompressed bytes; UsageError if the file cannot be read."""
-        try:
-            with gzip.open(self.path) if self.path.suffix.lower() == ".gz" else self.path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    self.seen(block)
-                    yield block
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            what = "truncated gzip file" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
-            raise self.fault(what.lower(), "Give a file that exists, is complete and readable.") from error
+        """Blocks of decompressed bytes."""
+        for block in self.file.blocks():
+            self.seen(block)
+            yield block
 
     def texts(self) -> Iterator[str]:
-        """Decoded pieces of text, without byte-order mark and with CR LF read as LF."""
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        blocks, position, held, first = self.blocks(), 0, "", True
-        while True:
-            block = next(blocks, b"")
-            pending = len(decoder.getstate()[0])
-            try:
-                piece = held + decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                offset = position - pending + error.start
-                raise self.fault(f"not UTF-8 at byte {offset}", "Convert it, as with iconv -t UTF-8.") from error
-            position += len(block)
-            if first and piece:
-                piece, first = piece.removeprefix("\ufeff"), False
-            held = "\r" if block and piece.endswith("\r") else ""
-            yield piece.removesuffix(held).replace("\r\n", "\n")
-            if not block:
-                return
+        """Decoded pieces of text; UsageError if the file cannot be read, or is not text."""
+        with reported(self.whose, READABLE):
+            yield from texts_of(self.blocks())
 
     def lines(self) -> Iterator[str]:
         """Lines without their ends; only LF and CR LF end a line, as `wc -l` and the corpora's own tools count."""
-        rest: list[str] = []
-        for piece in self.texts():
-            head, *others = piece.split("\n")
-            rest.append(head)
-            if others:
-                yield "".join(rest)
-                yield from others[:-1]
-                rest = [others[-1]]
-        if last := "".join(rest):
-            yield last
+        return lines_of(self.texts())
+
+    def is_json_lines(self, key: str) -> bool:
+        """Whether every line is a JSON object, by the file's name, or by its first line if it is a pipe without a name."""
+        if kind(self.path) in JSON_LINES:
+            return True
+        if self.path.suffix or os.path.isfile(self.path):  # noqa: PTH113 (Path.is_file raises for a name that is too long)
+            return False
+        with reported(self.whose, READABLE):
+            line = self.file.head_text.partition("\n")[0]
+        try:
+            first = json.loads(line)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(first, dict) and key in first
 
     def objects(self, key: str) -> Iterator[tuple[int, Any]]:
         """The line number and the value under `key` of every line of JSON that is not blank."""
@@ -114,14 +108,15 @@ class TextFile:
                 item = json.loads(line)
             except (ValueError, RecursionError) as error:
                 what = getattr(error, "msg", None) or str(error)
-                raise self.fault(f"line {number}: not valid JSON: {what}", FIX_LINE) from error
+                remedy = FIX_LINE if kind(self.path) == ".jsonl" else "Give JSON Lines: a JSON object per line."
+                raise self.fault(f"line {number}: not valid JSON: {what}", remedy) from error
             if not isinstance(item, dict) or key not in item:
                 raise self.fault(f"line {number}: no field {key!r}", f"Every line is an object with a field {key!r}.")
             yield number, item[key]
 
     def documents(self, limit: int | None) -> Iterator[str]:
         """One document per line of JSON, or the whole file as one; reading stops after `limit` characters."""
-        if kind(self.path) == ".jsonl":
+        if self.is_json_lines("text"):
             for number, text in self.objects("text"):
                 if not isinstance(text, str):
                     raise self.fault(f"line {number}: field 'text' is not a string", FIX_LINE)
@@ -148,13 +143,13 @@ def stem(path: Path) -> str:
     return (full.with_suffix("") if full.suffix.lower() == ".gz" else full).stem
 
 
-def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
+def read_documents(name: str, text: Path | InputFile, max_chars: int | None = None) -> Text:
     """The documents of a file or a folder, in order, up to `max_chars` characters, without blank ones."""
-    digest = hashlib.sha256()
-    sources = [TextFile(name, file, digest.update) for file in text_files(name, path)]
+    digest, source = hashlib.sha256(), InputFile.of(text)
+    sources = [TextFile(name, file, digest.update) for file in text_files(name, source)]
     documents: list[str] = []
     left, cut = max_chars, False
-    for document in chain.from_iterable(source.documents(max_chars) for source in sources):
+    for document in chain.from_iterable(file.documents(max_chars) for file in sources):
         cut = left is not None and len(document) > left
         documents.append(document[:left])
         if cut:
@@ -162,7 +157,7 @@ def read_documents(name: str, path: Path, max_chars: int | None = None) -> Text:
         left = None if left is None else left - len(document)
     documents = [document for document in documents if document.strip()]
     if not documents:
-        raise TextFile(name, path).fault("holds no text, or only white space", LM_REMEDY)
+        raise TextFile(name, source).fault("holds no text, or only white space", LM_REMEDY)
     return Text(name, documents, hash_of(documents) if cut else digest.hexdigest())
 
 
@@ -174,10 +169,11 @@ def hash_of(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def text_files(name: str, path: Path) -> list[Path]:
+def text_files(name: str, source: InputFile) -> list[InputFile]:
     """The file itself, or the readable text files below a folder by relative path, without links that leave the folder."""
+    path = source.path
     if not os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
-        return [path]
+        return [source]
     root = path.resolve()
     files = [
         file
@@ -189,8 +185,8 @@ def text_files(name: str, path: Path) -> list[Path]:
         and file.resolve().is_relative_to(root)
     ]
     if not files:
-        raise TextFile(name, path).fault("the folder holds no .txt, .jsonl or .gz file that can be read", LM_REMEDY)
-    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+        raise TextFile(name, source).fault("the folder holds no .txt, .jsonl or .gz file that can be read", LM_REMEDY)
+    return [InputFile(file) for file in sorted(files, key=lambda file: file.relative_to(path).as_posix())]
 
 
 def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = None) -> ParallelText:
@@ -198,12 +194,12 @@ def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = No
 
     Pairs with an empty side are omitted. Line counts of both files are compared to the end, whatever the limit.
     """
-    sources = [TextFile(name, Path(path)) for path in ([paths] if isinstance(paths, str) else paths)]
+    sources = [TextFile(name, InputFile(Path(path))) for path in ([paths] if isinstance(paths, str) else paths)]
     if len(sources) == 2:
         sides = aligned_lines(*sources)
         pairs = list(islice(filled(name, sides), max_pairs))
         deque(sides, maxlen=0)  # lines beyond the limit are only counted
-    elif len(sources) == 1 and kind(sources[0].path) == ".jsonl":
+    elif len(sources) == 1 and sources[0].is_json_lines("translation"):
         pairs = list(islice(filled(name, translations(sources[0])), max_pairs))
     else:
         raise UsageError(f"data {name}: {', '.join(str(s.path) for s in sources)}: not a pair of languages", MT_REMEDY)

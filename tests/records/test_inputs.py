@@ -3,8 +3,7 @@
 import gzip
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,7 @@ import pytest
 from moeprof.records.errors import UsageError
 from moeprof.records.inputs import MAX_BYTES, SHARE, InputFile, limit_inputs, max_bytes, reported
 from moeprof.records.resources import free_memory
-
-
-@contextmanager
-def fed(pipe: Path, content: bytes) -> Iterator[Path]:
-    """A named pipe into which the content is written once."""
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_bytes(content))
-    writer.start()
-    yield pipe
-    writer.join(timeout=5)
-    assert not writer.is_alive()
+from tests.records.pipes import fed
 
 
 @pytest.fixture(autouse=True)

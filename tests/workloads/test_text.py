@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
-from moeprof.workloads.text import BLOCK_BYTES, TextFile, parse_data_option, read_documents, read_pairs
+from moeprof.records.inputs import BLOCK_BYTES, MAX_BYTES, InputFile
+from moeprof.workloads.text import TextFile, parse_data_option, read_documents, read_pairs
+from tests.records.pipes import fed
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -55,7 +58,7 @@ def test_a_named_file_that_is_no_jsonl_is_plain_text(tmp_path: Path, name: str) 
     assert (text.documents, text.sha256) == (['{"text": 1}'], sha('{"text": 1}'))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.JSON.GZ"])
 def test_a_jsonl_file_has_a_document_per_line(tmp_path: Path, name: str) -> None:
     content = jsonl({"text": "one"}, {"text": "  "}, {"text": "two\nlines", "id": 7}) + "\n   \n"
     text = read_documents("x", write(tmp_path / name, content))
@@ -122,8 +125,45 @@ def test_a_bound_that_cuts_nothing_changes_nothing(tmp_path: Path, bound: int | 
     assert (text.documents, text.sha256) == (["12345", "67890"], sha("1234567890"))
 
 
-def test_a_bounded_read_stops_early_in_a_file_that_never_ends(tmp_path: Path) -> None:
-    assert read_documents("x", Path("/dev/zero"), max_chars=9).documents == ["\0" * 9]
+def test_a_bounded_read_stops_early_in_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MAX_BYTES, str(2 * BLOCK_BYTES))
+    path = write(tmp_path / "a", "text" * BLOCK_BYTES)
+    assert read_documents("x", path, max_chars=9).documents == ["texttextt"]
+    what, remedy = fault(read_documents, "x", path)
+    assert what == f"data x: {path}: more than 2 MiB"
+    assert remedy.startswith("Set --max-bytes")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_line_without_an_end_is_refused_at_the_bound(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MAX_BYTES, str(2 * BLOCK_BYTES))
+    path = write(tmp_path / name, '{"text": "' + "x" * (2 * BLOCK_BYTES))
+    assert fault(read_documents, "x", path)[0] == f"data x: {path}: more than 2 MiB"
+
+
+def test_a_device_is_no_text() -> None:
+    assert fault(read_documents, "x", Path("/dev/zero"), 9)[0] == "data x: /dev/zero: a device, not a file"
+
+
+def test_a_pipe_is_read_once_for_every_attempt(tmp_path: Path) -> None:
+    with fed(tmp_path / "pipe", b"one text\r\n") as pipe:
+        file = InputFile(pipe)
+        assert [read_documents("x", file, bound).documents for bound in (3, 8, 99)] == [["one"], ["one text"], ["one text\n"]]
+
+
+def test_lines_of_json_are_recognised_in_a_pipe_without_a_name(tmp_path: Path) -> None:
+    with fed(tmp_path / "pipe", jsonl({"text": "one"}, {"text": "two"}).encode()) as pipe:
+        assert read_documents("x", InputFile(pipe)).documents == ["one", "two"]
+    with fed(tmp_path / "other", jsonl({"translation": {"en": "one", "ne": "eka"}}).encode()) as pipe:
+        assert read_pairs("x", str(pipe)).pairs == [("one", "eka")]
+    with fed(tmp_path / "plain", b"[1]\n") as pipe:
+        assert read_documents("x", InputFile(pipe)).documents == ["[1]\n"]
+
+
+def test_several_ranks_do_not_share_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    os.mkfifo(tmp_path / "pipe")
+    assert fault(read_documents, "x", tmp_path / "pipe")[0].endswith("a pipe, which several ranks cannot each read")
 
 
 def test_a_bounded_read_does_not_see_what_is_wrong_behind_the_bound(tmp_path: Path) -> None:
@@ -162,7 +202,7 @@ def test_the_shared_text_is_read_whole(shared_data: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     what, remedy = fault(read_documents, "wiki", tmp_path / "no.txt")
     assert what == f"data wiki: {tmp_path}/no.txt: no such file or directory"
-    assert remedy == "Give a file that exists, is complete and readable."
+    assert remedy == "Give a file that exists and is complete, as text in UTF-8 (iconv -t UTF-8 converts it)."
 
 
 @pytest.mark.parametrize("name", ["a\0b.txt", "a" * 300 + ".txt"])
@@ -182,16 +222,28 @@ def test_an_empty_file_with_the_name_of_a_gzip_file_holds_no_text(tmp_path: Path
     assert fault(read_documents, "x", tmp_path / "a.txt.gz")[0].endswith("holds no text, or only white space")
 
 
+def test_the_line_and_column_of_a_wrong_byte_count_over_blocks(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "\ufeff".encode() + b"x" * BLOCK_BYTES + "\r\n\u00e9y".encode() + b"\xff")
+    assert fault(read_documents, "x", path)[0] == f"data x: {path}: line 2, column 3: byte 0xff is not UTF-8"
+
+
 @pytest.mark.parametrize("padding", [0, 5, BLOCK_BYTES - 2, BLOCK_BYTES, 3 * BLOCK_BYTES + 1])
 @pytest.mark.parametrize("wrong", [b"\xff", b"\xc3(", b"\xe2\x82", b"\xed\xa0\x80", b"\xf0\x9f\x98"])
 def test_the_byte_that_is_not_utf8_is_named(tmp_path: Path, padding: int, wrong: bytes) -> None:
     what, remedy = fault(read_documents, "x", write(tmp_path / "a.txt", b"x" * padding + wrong))
-    assert what == f"data x: {tmp_path}/a.txt: not UTF-8 at byte {padding}"
+    assert what == f"data x: {tmp_path}/a.txt: line 1, column {padding + 1}: byte 0x{wrong[0]:02x} is not UTF-8"
     assert "iconv" in remedy
 
 
-def test_text_in_utf16_is_not_utf8(tmp_path: Path) -> None:
-    assert fault(read_documents, "x", write(tmp_path / "a.txt", "text".encode("utf-16")))[0].endswith("not UTF-8 at byte 0")
+def test_text_with_a_mark_of_utf16_is_read(tmp_path: Path) -> None:
+    assert read_documents("x", write(tmp_path / "a.txt", "text\r\n".encode("utf-16"))).documents == ["text\n"]
+
+
+def test_an_archive_is_recognised_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "packed.txt").write_bytes(gzip.compress(b"text"))
+    (tmp_path / "plain.txt.gz").write_bytes(b"text")
+    for path in (tmp_path / "packed.txt", tmp_path / "plain.txt.gz"):
+        assert read_documents("x", path).documents == ["text"]
 
 
 def test_a_truncated_gzip_file_is_refused(tmp_path: Path) -> None:
@@ -200,10 +252,9 @@ def test_a_truncated_gzip_file_is_refused(tmp_path: Path) -> None:
     assert fault(read_documents, "x", tmp_path / "a.txt.gz")[0] == f"data x: {tmp_path}/a.txt.gz: truncated gzip file"
 
 
-@pytest.mark.parametrize("content", [b"no gzip at all", gzip.compress(b"text " * 99, mtime=0)[:20] + b"\xff" * 40])
-def test_a_file_that_is_not_the_gzip_file_it_claims_to_be_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.txt.gz").write_bytes(content)
-    fault(read_documents, "x", tmp_path / "a.txt.gz")
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text", mtime=0)[:-8] + bytes(8))
+    assert "damaged gzip file" in fault(read_documents, "x", tmp_path / "a.txt.gz")[0]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +284,7 @@ def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
 def test_the_file_of_a_folder_that_is_wrong_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "fine")
     write(tmp_path / "b.txt", b"\xff")
-    assert fault(read_documents, "x", tmp_path)[0] == f"data x: {tmp_path}/b.txt: not UTF-8 at byte 0"
+    assert fault(read_documents, "x", tmp_path)[0] == f"data x: {tmp_path}/b.txt: line 1, column 1: byte 0xff is not UTF-8"
 
 
 # Lines
@@ -244,16 +295,20 @@ def test_the_file_of_a_folder_that_is_wrong_is_named(tmp_path: Path) -> None:
 def test_lines_end_at_line_feeds_only(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     lines = [line.replace("\ufeff", "") for line in lines]
     path = write(tmp_path_factory.mktemp("lines") / "a", "".join(line + "\r\n" for line in lines))
-    assert list(TextFile("x", path).lines()) == lines
+    assert list(TextFile("x", InputFile(path)).lines()) == lines
 
 
 def test_the_last_line_needs_no_end(tmp_path: Path) -> None:
-    assert list(TextFile("x", write(tmp_path / "a", "one\u2028still one\n\ntwo")).lines()) == ["one\u2028still one", "", "two"]
+    assert list(TextFile("x", InputFile(write(tmp_path / "a", "one\u2028still one\n\ntwo"))).lines()) == [
+        "one\u2028still one",
+        "",
+        "two",
+    ]
 
 
 def test_a_line_longer_than_many_blocks_is_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a", "x" * (4 * BLOCK_BYTES + 1) + "\ny\n")
-    assert [len(line) for line in TextFile("x", path).lines()] == [4 * BLOCK_BYTES + 1, 1]
+    assert [len(line) for line in TextFile("x", InputFile(path)).lines()] == [4 * BLOCK_BYTES + 1, 1]
 
 
 # Pairs

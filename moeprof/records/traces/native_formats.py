@@ -1,7 +1,5 @@
 """The two formats that moeprof defines itself: the routing traces of a run, and tables of expert counts."""
 
-from codecs import BOM_UTF8
-
 from moeprof.records.inputs import InputFile
 from moeprof.records.traces.count_table import CountTable
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -29,8 +27,8 @@ RUN_TRACE = TraceFormat(
 
 def is_count_table(file: InputFile) -> bool:
     """Whether the file is a JSON object with counts in it, or at least named as JSON."""
-    begins = file.head.removeprefix(BOM_UTF8).lstrip()[:1]
-    return file.path.suffix.lower() == ".json" or (begins == b"{" and b'"counts"' in file.head)
+    text = file.head_text
+    return file.path.suffix.lower() == ".json" or (text.lstrip().startswith("{") and '"counts"' in text)
 
 
 def read_count_file(file: InputFile) -> TraceFile:

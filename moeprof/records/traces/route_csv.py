@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moeprof.records.inputs import InputFile, decoded, reported
+from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, whole_number
 from moeprof.records.name import name_from
 from moeprof.records.traces.columns import with_columns
@@ -36,7 +36,7 @@ def is_route_csv(file: InputFile) -> bool:
     """Whether the name or the header line is that of a route log."""
     ending = NAME.search(file.path.name)
     named = ending is not None and ending[1] and ending[2]
-    return bool(named) or {*NEEDED} <= {*header_of(decoded(file.head, cut=True))}
+    return bool(named) or {*NEEDED} <= {*header_of(file.head_text)}
 
 
 def read_route_file(file: InputFile) -> TraceFile:
