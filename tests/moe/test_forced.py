@@ -348,7 +348,7 @@ def test_a_trace_whose_token_chose_one_expert_twice_is_refused() -> None:
 
 
 def test_a_folder_without_a_trace_and_a_missing_file_are_usage_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no routing trace in it"):
+    with pytest.raises(UsageError, match=r"a folder without run\.json"):
         make_forced_routing(make_recipe(experts=3, source=f"trace:{tmp_path}"))
     with pytest.raises(UsageError, match="no such file"):
         make_forced_routing(make_recipe(experts=3, source=f"trace:{tmp_path / 'absent.parquet'}"))

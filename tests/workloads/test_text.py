@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from moeprof.records.errors import UsageError
+from moeprof.records.errors import UsageError, escaped
 from moeprof.records.inputs import BLOCK_BYTES, MAX_BYTES, InputFile
 from moeprof.workloads.text import TextFile, parse_data_option, read_documents, read_pairs
 from tests.records.pipes import fed
@@ -207,7 +207,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a\0b.txt", "a" * 300 + ".txt"])
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
-    assert fault(read_documents, "x", tmp_path / name)[0].startswith(f"data x: {tmp_path}/{name}: ")
+    assert fault(read_documents, "x", tmp_path / name)[0].startswith(f"data x: {escaped(str(tmp_path / name))}: ")
 
 
 @pytest.mark.parametrize("content", ["", " \n\t\r\n", "\ufeff", "\ufeff \n"])

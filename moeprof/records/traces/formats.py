@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moeprof.records.errors import UsageError
 from moeprof.records.inputs import InputFile, reported
+from moeprof.records.traces.foreign import kind_of_file, kind_of_folder
 from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
 from moeprof.records.traces.route_csv import ROUTE_CSV
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
@@ -34,7 +35,7 @@ def format_of(file: InputFile) -> TraceFormat:
         for entry in reversed(FORMATS.values()):
             if entry.recognise(file):
                 return entry
-        raise ValueError("unknown format")
+        raise ValueError(kind_of_file(file))
 
 
 def read_trace_file(path: Path, *, loads_only: bool = False) -> TraceFile:
@@ -45,7 +46,10 @@ def read_trace_file(path: Path, *, loads_only: bool = False) -> TraceFile:
     source = InputFile(path)
     entry = format_of(source)
     if entry.loads_only and not loads_only:
-        raise UsageError(f"trace {path}: a {entry.name} holds loads, and not the choices of tokens", remedy())
+        raise UsageError(
+            f"trace {path}: a {entry.name} holds loads, and not the choices of tokens",
+            f"Replay it with --balance. --cache and forced routing need choices: {', '.join(accepted(loads_only=False))}.",
+        )
     file = entry.read(source)
     check_tokens(file.traces, path)
     return file
@@ -70,9 +74,23 @@ def read_routing(path: Path) -> list[RoutingTrace]:
     if traces := list(read_traces(path / "routing")):
         check_tokens(traces, path)
         return traces
+    check_folder(path)
     raise UsageError(f"run {path}: no routing trace in it", remedy())
+
+
+def check_folder(path: Path) -> None:
+    """UsageError that says what a folder is if it is no run directory."""
+    if not (path / "run.json").is_file():
+        raise UsageError(f"trace {path}: {kind_of_folder(path)}", remedy())
 
 
 def remedy() -> str:
     """Which traces are accepted, as the second line of an error."""
-    return f"Accepted: {', '.join(['a run directory', *(entry.title for entry in FORMATS.values())])}."
+    more = ", ".join(accepted(loads_only=True))
+    return f"Accepted: {', '.join(accepted(loads_only=False))}; with moeprof replay --balance also {more}."
+
+
+def accepted(*, loads_only: bool) -> list[str]:
+    """What holds loads only, or what holds choices."""
+    titles = [entry.title for entry in FORMATS.values() if entry.loads_only == loads_only]
+    return titles if loads_only else ["a run directory", *titles]

@@ -26,9 +26,9 @@ RUN_TRACE = TraceFormat(
 
 
 def is_count_table(file: InputFile) -> bool:
-    """Whether the file is a JSON object with counts in it, or at least named as JSON."""
+    """Whether the file is a JSON object with counts in it."""
     text = file.head_text
-    return file.path.suffix.lower() == ".json" or (text.lstrip().startswith("{") and '"counts"' in text)
+    return text.lstrip().startswith("{") and '"counts"' in text
 
 
 def read_count_file(file: InputFile) -> TraceFile:
@@ -38,7 +38,7 @@ def read_count_file(file: InputFile) -> TraceFile:
 
 COUNT_TABLE = TraceFormat(
     "count table",
-    "a count table (*.json, for --balance only)",
+    "a count table (*.json)",
     recognise=is_count_table,
     read=read_count_file,
     loads_only=True,

@@ -16,7 +16,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.name import name_from
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
-from moeprof.records.traces.formats import check_tokens, read_trace_file, remedy
+from moeprof.records.traces.formats import check_folder, check_tokens, read_trace_file, remedy
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
 from moeprof.studies.replay.checks import check_ranks, check_shapes
@@ -149,6 +149,7 @@ def read_traces_of(run: Run) -> TraceFile:
 def owner_of(path: Path) -> Run | None:
     """The run in a directory, or the run whose `routing/` folder holds a file."""
     if path.is_dir():
+        check_folder(path)
         return Run.open(path)
     folder = path.absolute().parent
     in_run = folder.name == "routing" and (folder.parent / "run.json").is_file()

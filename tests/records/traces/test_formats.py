@@ -10,6 +10,7 @@ import pytest
 
 from moeprof.instrument.step import Step
 from moeprof.moe.forced import make_forced_routing
+from moeprof.records.errors import UsageError
 from moeprof.records.inputs import InputFile
 from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
 from moeprof.records.traces.native_formats import RUN_TRACE
@@ -100,13 +101,13 @@ def test_an_unknown_file_is_answered_with_the_accepted_formats(tmp_path: Path, m
     path = tmp_path / "notes.txt"
     path.write_text("nothing of the kind\n")
     for read in (read_trace_file, read_routing, read_source, read_loads):
-        with pytest.raises(Exception, match="unknown format") as caught:
+        with pytest.raises(UsageError) as caught:
             read(path)
         what, accepted = str(caught.value).splitlines()
-        assert what == f"trace {path}: unknown format"
+        assert what == f"trace {path}: text that begins with 'nothing of the kind'"
         assert accepted == (
             "Accepted: a run directory, a file of its routing/ folder (*.parquet), a route log (*.route.csv, plain or gzipped), "
-            "a count table (*.json, for --balance only), a made-up log (*.made)."
+            "a made-up log (*.made); with moeprof replay --balance also a count table (*.json)."
         )
 
 
