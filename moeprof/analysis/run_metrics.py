@@ -40,16 +40,13 @@ class RunMetrics:
 
     @classmethod
     def of(cls, run: Run) -> "RunMetrics":
-        """The numbers of a run directory, whichever version wrote it; UsageError if two rows have one key."""
+        """The numbers of a run directory, whichever version wrote it; UsageError if the table is damaged."""
         return cls.from_rows(run.record, run.rows, str(run.path))
 
     @classmethod
     def from_rows(cls, record: RunRecord, rows: Sequence[RecordedRow], source: str = "") -> "RunMetrics":
         """Rows by metric and key, with the rows over all domains that older versions left out."""
         by_key = {row.key: row for row in rows}
-        if len(by_key) < len(rows):
-            repeated = next(row.key.metric for row in rows if by_key[row.key] is not row)
-            raise UsageError(f"run {source}: {repeated} is recorded twice at one address", "Repeat the run.")
         for whole, part in missing_wholes(by_key).items():
             by_key[whole] = replace(by_key[part], key=whole)
         by_metric: dict[str, list[RecordedRow]] = defaultdict(list)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from moeprof.analysis.derive import DERIVATIONS, derive, missing_files
+from moeprof.analysis.derive import DERIVATIONS, derive, missing_files, salvage
 from moeprof.records.metrics.registry import KEYS, Samples, write_cells
 from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.run.run import Run
@@ -29,11 +29,13 @@ def recompute(run: Run) -> Recomputed:
     UsageError if a raw file is damaged, or if the trace of a replay is missing or another one.
     """
     missing = {one.name: files for one in DERIVATIONS if (files := missing_files(run, one))} if run.record.recipe else {}
-    derived = list(derive(run) if run.record.recipe else replayed_rows(run))
+    derive_rows = derive if run.record.complete else salvage
+    derived = list(derive_rows(run) if run.record.recipe else replayed_rows(run))
+    recorded = run.rows if (run.path / "metrics.csv").exists() else []
     fresh = {row.address: row.cells() for row, _ in derived}
     signatures = set(map(signature, fresh))
-    kept = {row.key: cells_of(row) for row in run.rows if missing and signature(row.key) not in signatures}
-    lines = {row.key: fresh.get(row.key) or kept[row.key] for row in run.rows if row.key in fresh or row.key in kept} | fresh
+    kept = {row.key: cells_of(row) for row in recorded if missing and signature(row.key) not in signatures}
+    lines = {row.key: fresh.get(row.key) or kept[row.key] for row in recorded if row.key in fresh or row.key in kept} | fresh
     write_samples(run.path, [*kept_samples(run, fresh), *(line for one in derived for line in sample_rows(*one))])
     write_cells(run.path / "metrics.csv", lines.values())
     return Recomputed(Run.open(run.path), len(fresh), len(kept), missing)

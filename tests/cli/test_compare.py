@@ -121,6 +121,26 @@ def test_a_name_that_leads_out_is_refused(moeprof: Call, run: Path) -> None:
     assert moeprof("baseline", "save", ".x", run)[0] == 2
 
 
+@pytest.mark.parametrize("damage", ["missing", "a row twice"])
+@pytest.mark.parametrize(
+    "command", [("report",), ("report", "--format", "csv"), ("compare", "{run}"), ("baseline", "save", "{folder}/b.json")]
+)
+def test_a_table_that_is_missing_or_has_a_row_twice_is_refused_everywhere(
+    moeprof: Call, run: Path, tmp_path: Path, damage: str, command: tuple[str, ...]
+) -> None:
+    damaged = shutil.copytree(run, tmp_path / "damaged") / "metrics.csv"
+    table = damaged.read_text()
+    damaged.unlink()
+    if damage == "a row twice":
+        damaged.write_text(table + table.splitlines(keepends=True)[-1])
+    words = [word.format(run=run, folder=tmp_path) for word in command]
+    code, out, err = moeprof(*words, damaged.parent)
+    assert (code, out) == (2, "")
+    first, second = err.splitlines()
+    assert first.startswith(f"Error: run {damaged.parent}: ")
+    assert second.endswith(f"`moeprof report {damaged.parent} --recompute`.")
+
+
 def test_an_unfinished_run_is_not_compared(moeprof: Call, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "unfinished"
     shutil.copytree(run, copy)

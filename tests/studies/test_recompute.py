@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from moeprof.records.errors import UsageError
@@ -13,6 +14,7 @@ from moeprof.records.metrics.registry import COLUMNS
 from moeprof.records.run.run import Run
 from moeprof.studies.characterize import characterization
 from moeprof.studies.recompute import recompute
+from tests.records.run.runs import edited
 
 Micro = Callable[[str], Path]
 
@@ -48,6 +50,25 @@ def test_a_run_of_this_version_is_derived_completely_and_equals_itself(run: Run)
     assert lines(run) == before
     assert (done.num_derived, done.num_kept) == (len(before), 0)
     assert done.run.samples.equals(samples)
+
+
+def test_a_table_that_is_missing_is_derived_as_it_was(run: Run) -> None:
+    before = lines(run)
+    (run.path / "metrics.csv").unlink()
+    assert recompute(Run.open(run.path)).num_kept == 0
+    assert lines(run) == before
+
+
+def test_what_a_stopped_run_recorded_is_derived_and_what_it_recorded_in_part_is_left_out(run: Run) -> None:
+    before = lines(run)
+    edited(run.path, valid=False, reasons=["interrupted"])
+    steps = run.path / "steps.parquet"
+    pq.write_table(pq.read_table(steps).slice(0, 1), steps)
+    for name in ("metrics.csv", "rounds.parquet"):
+        (run.path / name).unlink()
+    recompute(Run.open(run.path))
+    assert 0 < len(lines(run)) < len(before)
+    assert "throughput" not in map(metric_of, lines(run))
 
 
 def test_a_value_that_an_old_formula_got_wrong_is_corrected(run: Run) -> None:

@@ -129,6 +129,11 @@ class RunRecord(BaseModel):
         return self
 
     @property
+    def complete(self) -> bool:
+        """Whether the run came to its end, valid or not: it was not stopped, and its process did not end before."""
+        return bool(self.finished) and not any(said.startswith(("failed", "interrupted")) for said in self.reasons)
+
+    @property
     def name(self) -> str:
         """The name of the recipe, or of the replayed trace."""
         return self.recipe.name if self.recipe else self.trace.name
@@ -210,6 +215,9 @@ class Run:
         import pandas as pd
 
         file = self.path / "metrics.csv"
+        again = f"again with `moeprof report {self.path} --recompute`."
+        if not file.exists() and self.record.complete:
+            raise UsageError(f"run {self.path}: it has no metrics.csv", f"Derive it {again}")
         if not file.exists():
             return pd.DataFrame(columns=list(COLUMNS)).astype({"value": float})
         try:
@@ -229,9 +237,13 @@ class Run:
                 raise ValueError("a value is not a finite number")
             if foreign := set(table.columns) - set(COLUMNS):
                 raise ValueError(f"unknown column {min(foreign)!r}")
-            return table.assign(**{name: "" for name in COLUMNS if name not in table.columns})[list(COLUMNS)]
+            whole = table.assign(**{name: "" for name in COLUMNS if name not in table.columns})[list(COLUMNS)]
+            if len(repeated := whole[whole.duplicated(list(KEYS))]):
+                raise ValueError(f"{repeated['metric'].iloc[0]} is recorded twice at one address")
+            return whole
         except (OSError, ValueError) as error:
-            raise UsageError(f"run {self.path}: metrics.csv is damaged: {reason(error)}", "Repeat the run.") from error
+            what = f"run {self.path}: metrics.csv is damaged: {reason(error)}"
+            raise UsageError(what, f"Remove it, and derive it {again}") from error
 
     @cached_property
     def rows(self) -> list[RecordedRow]:

@@ -182,7 +182,7 @@ def end_in_its_place(path: Path, why: str) -> Run | None:
     if not (path / "run.json").is_file() or held_elsewhere(path):
         return None
     run = Run.open(path)
-    if run.record.finished and not any(said.startswith(("failed", "interrupted")) for said in run.record.reasons):
+    if run.record.complete:
         return run
     run.record.valid, run.record.reasons = False, [why]
     run.record.finished = run.record.finished or now()

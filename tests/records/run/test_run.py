@@ -101,6 +101,30 @@ def test_an_older_table_without_a_column_has_it_empty(tmp_path: Path) -> None:
     assert value_of(run, "waste_factor", layer="1") == 12.8
 
 
+def test_a_complete_run_without_its_table_names_the_command_that_derives_it(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    (path / "metrics.csv").unlink()
+    with pytest.raises(UsageError) as caught:
+        _ = Run.open(path).metrics
+    assert caught.value.what == f"run {path}: it has no metrics.csv"
+    assert caught.value.remedy == f"Derive it again with `moeprof report {path} --recompute`."
+
+
+@pytest.mark.parametrize("reasons", [["interrupted"], ["failed: rank 1 was killed by SIGKILL"]])
+def test_a_run_that_was_stopped_may_have_no_table(tmp_path: Path, reasons: list[str]) -> None:
+    path = edited(finished(tmp_path / "run"), valid=False, reasons=reasons)
+    (path / "metrics.csv").unlink()
+    assert len(Run.open(path).metrics) == 0
+
+
+def test_two_rows_at_one_address_are_damage(tmp_path: Path) -> None:
+    path = finished(tmp_path / "run")
+    with (path / "metrics.csv").open("a") as file:
+        file.write("lm,,,,,,1,,,waste_factor,ratio,routed,12.8\n")
+    what = fault(lambda: Run.open(path).metrics)
+    assert what == f"run {path}: metrics.csv is damaged: waste_factor is recorded twice at one address"
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
