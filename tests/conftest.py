@@ -1,11 +1,13 @@
 """Fixtures that several packages share."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from moeprof.cli import group
+from moeprof.records.signals import ENDINGS, asked, raise_ended
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -90,6 +92,18 @@ def micro(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Signals raise `Ended`, as in a command, while the test runs."""
+    before = {number: signal.getsignal(number) for number in ENDINGS}
+    for number in ENDINGS:
+        signal.signal(number, raise_ended)
+    yield
+    asked.clear()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import click
 
 import moeprof
 from moeprof.records.causes import described
+from moeprof.records.signals import exit_code, ignore_signals, raise_on_signals, why
 
-INTERRUPTED = 130
 BUG = "This is a bug in moeprof; rerun with --debug for a traceback."
 
 COMMANDS = {
@@ -70,9 +70,12 @@ def group() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """The entry point; exits with a documented exit code."""
+    raise_on_signals()
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch 2.13 otherwise writes `USDT:` lines to stderr
     arguments = sys.argv[1:] if argv is None else argv
-    sys.exit(run(arguments))
+    code = run(arguments)
+    ignore_signals()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -87,9 +90,10 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("moeprof: interrupted", err=True)
-        return INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as error:
+        ending = error.__cause__ or error  # click puts Abort in the place of KeyboardInterrupt
+        click.echo(f"moeprof: {why(ending)}", err=True)
+        return exit_code(ending)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -110,6 +110,7 @@ def measure_sides(
     from moeprof.cli.options import DEFAULT_RECIPES
     from moeprof.cli.progress import Bar
     from moeprof.records.run.folder import alone_in, output_folder
+    from moeprof.records.signals import delayed
     from moeprof.studies.ab_test import measure_interleaved, sides_of
 
     names = list(recipes) or list(DEFAULT_RECIPES)
@@ -123,6 +124,7 @@ def measure_sides(
             with Bar(Path(recipe).stem, quiet=quiet) as bar:
                 pairs.append(measure_interleaved(sides, processes, bar))
         before, after = (list(side) for side in zip(*pairs, strict=True))
-        for path, side in zip(paths, (before, after), strict=True):
-            write_baseline(path, side)
+        with delayed():  # both files or none
+            for path, side in zip(paths, (before, after), strict=True):
+                write_baseline(path, side)
     return (sides[0].name, before), (sides[1].name, after)

@@ -8,6 +8,7 @@ import click
 
 from moeprof.records.files import write_text
 from moeprof.records.run.run import Run
+from moeprof.records.signals import too_late
 from moeprof.reporters.documents.document import Document
 from moeprof.reporters.formats.registry import render
 
@@ -32,13 +33,23 @@ def show_document(document: Document) -> None:
 
 
 def show(runs: Sequence[Run], form: str) -> None:
-    """Prints every run in one format; several runs as JSON become one list."""
-    if form == "json":
-        documents = [json.loads(render(run, "json")) for run in runs]
-        click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
-        return
-    for run in runs:
-        click.echo(render(run, form), nl=False)
+    """Prints every run in one format."""
+    click.echo(rendered(runs, form), nl=False)
+
+
+def show_complete(runs: Sequence[Run], form: str) -> None:
+    """Prints runs that have just been completed, also if a signal comes that is too late to stop them."""
+    with too_late():
+        text = rendered(runs, form)
+    click.echo(text, nl=False)  # not delayed, because whoever reads the output may have stopped reading
+
+
+def rendered(runs: Sequence[Run], form: str) -> str:
+    """Every run in one format; several runs as JSON become one list."""
+    if form != "json":
+        return "".join(render(run, form) for run in runs)
+    documents = [json.loads(render(run, "json")) for run in runs]
+    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1) + "\n"
 
 
 def write_reports(run: Run) -> None:

@@ -127,7 +127,7 @@ def command(
         remedy = "Give --cache to replay expert caches, or --balance to replay placements."
         raise UsageError(f"replay {trace}: {problem}", remedy)
     refuse_options_of(context, "balance" if cache else "cache")
-    from moeprof.cli.output import default_format, show
+    from moeprof.cli.output import default_format, show_complete
     from moeprof.cli.running import reported
     from moeprof.records.run.folder import output_folder
 
@@ -135,7 +135,7 @@ def command(
     argv = ["moeprof", *sys.argv[1:]]
     with output_folder(source.name, "replay", out) as folder:
         run = reported(source.name, folder, lambda bar: replay(folder, force, argv, bar), quiet=context.obj["quiet"])
-    show([run], "json" if as_json else default_format())
+    show_complete([run], "json" if as_json else default_format())
 
 
 Prepared = tuple["TraceSource", "Callable[[Path, bool, Sequence[str], Bar], Run]"]

@@ -1,6 +1,5 @@
 """Runs a study on every recipe, on one rank or several, and shows the results."""
 
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprof.cli.output import default_format, show, write_reports
+from moeprof.cli.output import default_format, show_complete, write_reports
 from moeprof.cli.progress import Bar
 from moeprof.parallel.failure import REMEDY, Failure, RankError, end_now, failure_of, write_failure
 from moeprof.parallel.group import ALONE, Group, joined, started_as
@@ -19,6 +18,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.folder import emptied, output_folder
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import end_in_its_place
+from moeprof.records.signals import INTERRUPTED, raise_if_asked, too_late, why
 
 if TYPE_CHECKING:
     from moeprof.studies.study import Study
@@ -38,25 +38,27 @@ def run_all(
     settings: dict[str, Any],
 ) -> None:
     """Makes one run per recipe, on the number of ranks that the recipes ask for."""
-    group, planned, num_ranks = started_as(), [(recipe, study(recipe)) for recipe in recipes], common_ranks(recipes)
-    if group.alone and num_ranks > 1:
-        launch_all(planned, out, num_ranks, force=force, arguments=settings["arguments"])
-        return
-    device, timeout_s = recipes[0].measure.device, max(recipe.parallel.timeout_s for recipe in recipes)
-    with ended_at_once(group), joined(group, device, timeout_s):
-        run_here(planned, out, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
+    group, num_ranks = started_as(), common_ranks(recipes)
+    with ended_at_once(group):
+        planned = [(recipe, study(recipe)) for recipe in recipes]
+        if group.alone and num_ranks > 1:
+            launch_all(planned, out, num_ranks, force=force, arguments=settings["arguments"])
+            return
+        with joined(group, recipes[0].measure.device, max(recipe.parallel.timeout_s for recipe in recipes)):
+            run_here(planned, out, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
 
 
 def run_here(planned: Planned, out: Path | None, group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
     """Runs all recipes on this rank; the first rank shows each run when it is done, or as JSON all of them at the end."""
     runs = []
     for (recipe, study), new in zip(planned, output_folders(planned, out), strict=True):
+        raise_if_asked()
         with made_by_first(new, group) as folder:
             runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet))
         if group.first and not as_json:
-            show(runs[-1:], default_format())
+            show_complete(runs[-1:], default_format())
     if group.first and as_json:
-        show(runs, "json")
+        show_complete(runs, "json")
 
 
 def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force: bool, quiet: bool) -> Run:
@@ -72,49 +74,70 @@ def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force
 
 
 def reported(title: str, folder: Path, produce: Callable[[Bar], Run], group: Group = ALONE, *, quiet: bool) -> Run:
-    """The run that `produce` writes to the folder, with its reports; a partial run gets them too."""
+    """The run that `produce` writes to the folder, with its reports; a partial run gets them too.
+
+    A signal that comes when the run is complete does not prevent its reports.
+    """
+    before = version(folder)
     try:
         with Bar(title, quiet=quiet) as bar:
             run = produce(bar)
-    except KeyboardInterrupt:
-        if group.first and not launched_folders() and (folder / "run.json").is_file():
-            report_partial(Run.open(folder))
-        raise
+    except KeyboardInterrupt as error:
+        begun = group.first and version(folder) != before
+        if not begun or not (run := Run.open(folder)).record.complete:
+            if begun and not launched_folders():
+                settle(folder, why(error))
+            raise
     if group.first:
-        write_reports(run)
+        with too_late():
+            write_reports(run)
     return run
+
+
+def version(folder: Path) -> tuple[int, int] | None:
+    """What changes if another run is written to the folder; None without a run."""
+    try:
+        found = (folder / "run.json").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def launch_all(planned: Planned, out: Path | None, num_ranks: int, *, force: bool, arguments: Sequence[str]) -> None:
     """Runs the same command on every rank; if that fails, the partial run records the reason."""
     for recipe, study in planned:
         study.check(recipe, Group(0, num_ranks, num_ranks))
+    timeout_s = max(recipe.parallel.timeout_s for recipe, _ in planned)
     with ExitStack() as folders_made:
         folders = [folders_made.enter_context(new) for new in output_folders(planned, out)]
         for folder in folders:
             emptied(folder, force=force)
-        launch_in(folders, num_ranks, arguments)
+        launch_in(folders, num_ranks, arguments, timeout_s)
 
 
-def launch_in(folders: Sequence[Path], num_ranks: int, arguments: Sequence[str]) -> None:
+def launch_in(folders: Sequence[Path], num_ranks: int, arguments: Sequence[str], timeout_s: float) -> None:
     """Runs the same command on every rank, and settles its runs."""
-    why = "interrupted"
+    cause = INTERRUPTED
     try:
-        launch(arguments, num_ranks, folders)
+        launch(arguments, num_ranks, folders, timeout_s)
+    except KeyboardInterrupt as error:
+        cause = why(error)
+        raise
     except MoeprofError as error:
-        why = f"failed: {error.what}"
+        cause = f"failed: {error.what}"
         if isinstance(error, RankError) and not any((folder / "run.json").is_file() for folder in folders):
             click.echo(error.trace, err=True, nl=False)  # there is no run directory for a log
         raise
     finally:
-        for folder in folders:
-            settle(folder, why)
+        with too_late():
+            for folder in folders:
+                settle(folder, cause)
 
 
-def settle(folder: Path, why: str) -> None:
-    """Records in an unfinished run why its ranks stopped."""
-    run = end_in_its_place(folder, why)
-    if run is not None and run.record.reasons == [why]:
+def settle(folder: Path, cause: str) -> None:
+    """Records in an unfinished run why it stopped."""
+    run = end_in_its_place(folder, cause)
+    if run is not None and run.record.reasons == [cause]:
         report_partial(run)
 
 
@@ -162,7 +185,6 @@ def ended_at_once(group: Group) -> Iterator[None]:
         yield
         return
     end_with_launcher()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how the launcher ends a rank: the run is kept
     try:
         yield
     except BaseException as error:

@@ -1,6 +1,8 @@
 """`moeprof train`: trains the small checkpoints that ship with the package."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.files import write_text
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.signals import why
 
 if TYPE_CHECKING:
     from moeprof.records.run.model_card import ModelCard
@@ -65,13 +68,28 @@ def command(
     """
     resolved = with_options(load_recipe(recipe, overrides), list(data), ranks=1)
     check_output(out, twin=twin, card_only=card_only, force=force)
-    seconds = None if card_only else train_one(resolved, out, twin=twin, quiet=settings["quiet"])
-    if not twin:
-        show(write_card(resolved, out, seconds), resolved.name, as_json=as_json)
-    if not card_only:
-        from moeprof.studies.train.state import state_path
+    if card_only:
+        show(write_card(resolved, out, None), resolved.name, as_json=as_json)
+        return
+    with state_announced(out) as state:
+        seconds = train_one(resolved, out, twin=twin, quiet=settings["quiet"])
+        if not twin:
+            show(write_card(resolved, out, seconds), resolved.name, as_json=as_json)
+        state.unlink(missing_ok=True)
 
-        state_path(out).unlink(missing_ok=True)
+
+@contextmanager
+def state_announced(out: Path) -> Iterator[Path]:
+    """The file of the training's state; a signal that ends the block reports where it is."""
+    from moeprof.studies.train.state import state_path
+
+    try:
+        yield state_path(out)
+    except KeyboardInterrupt as error:
+        if state_path(out).exists():
+            where = f"the state is in {state_path(out)}, and the same command continues from it"
+            click.echo(f"moeprof: {why(error)}; {where}", err=True)
+        raise
 
 
 def check_output(out: Path, *, twin: bool, card_only: bool, force: bool) -> None:
@@ -96,18 +114,10 @@ def check_output(out: Path, *, twin: bool, card_only: bool, force: bool) -> None
 
 def train_one(recipe: Recipe, out: Path, *, twin: bool, quiet: bool) -> float:
     """Trains and returns the CPU seconds, including those before an interruption."""
-    from moeprof.studies.train.state import state_path
     from moeprof.studies.train.study import train
 
-    try:
-        with TrainingBar(recipe.name, quiet=quiet) as bar:
-            return train(recipe, out, bar, twin=twin).cpu_seconds
-    except KeyboardInterrupt:
-        if state_path(out).exists():
-            click.echo(
-                f"moeprof: interrupted; the state is in {state_path(out)}, and the same command continues from it", err=True
-            )
-        raise
+    with TrainingBar(recipe.name, quiet=quiet) as bar:
+        return train(recipe, out, bar, twin=twin).cpu_seconds
 
 
 def write_card(recipe: Recipe, out: Path, cpu_seconds: float | None) -> "ModelCard":

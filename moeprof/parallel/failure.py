@@ -6,12 +6,14 @@ import signal
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moeprof.records.causes import described
 from moeprof.records.errors import MoeprofError
 from moeprof.records.files import write_text
+from moeprof.records.signals import exit_code
 
 FILE = "failure.json"
 REMEDY = "This is a bug in moeprof; the log of the rank has a traceback."
@@ -50,7 +52,8 @@ def failure_of(error: BaseException) -> Failure:
     """The report of the error that ends a rank."""
     trace = "".join(traceback.format_exception(error))
     found = described(error, REMEDY)
-    return Failure(found.what, found.remedy, found.exit_code, isinstance(error, LostRankError), time.time_ns(), trace)
+    code = exit_code(error) if isinstance(error, KeyboardInterrupt) else found.exit_code
+    return Failure(found.what, found.remedy, code, isinstance(error, LostRankError), time.time_ns(), trace)
 
 
 def write_failure(failure: Failure, folder: Path) -> None:
@@ -70,21 +73,27 @@ def read_failure(folder: Path) -> Failure | None:
 def cause(failures: Mapping[int, Failure], exit_codes: Mapping[int, int]) -> RankError:
     """The error that ended a run: the earliest failure that no other rank caused, else a killed rank, else any failure.
 
-    `exit_codes` are those of the ranks that failed; negative if a signal ended the rank.
+    `exit_codes` are those of the ranks that failed.
     """
     own = {rank: failure for rank, failure in failures.items() if not failure.follows}
     if own:
         rank, failure = min(own.items(), key=lambda item: item[1].time_ns)
         trace = failure.trace if failure.remedy == REMEDY else ""
         return RankError(f"rank {rank}: {failure.what}", failure.remedy, failure.exit_code, trace)
-    killed = {rank: -code for rank, code in exit_codes.items() if code < 0}
-    for rank, number in sorted(killed.items(), key=lambda item: item[1] == signal.SIGTERM):
-        name = signal.Signals(number).name
+    killed = {rank: name for rank, code in exit_codes.items() if (name := name_of_signal(code))}
+    for rank, name in sorted(killed.items(), key=lambda item: item[1] == "SIGTERM"):
         return RankError(f"rank {rank} was killed by {name}", "Find out what killed it, for example a lack of memory.", 1)
     for rank, failure in failures.items():
         return RankError(f"rank {rank}: {failure.what}", failure.remedy, failure.exit_code)
     rank, code = next(iter(exit_codes.items()), (0, 1))
     return RankError(f"rank {rank} ended with exit code {code}", "See its log.", code)
+
+
+def name_of_signal(exit_code: int) -> str:
+    """The signal that ended a process: its number is negated, or 128 is added by a handler; empty for another exit code."""
+    with suppress(ValueError):
+        return signal.Signals(-exit_code if exit_code < 0 else exit_code - 128).name
+    return ""
 
 
 def end_now(exit_code: int) -> None:

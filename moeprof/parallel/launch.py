@@ -1,33 +1,37 @@
-"""Starts the ranks of one machine through torch's elastic launcher: each is a `moeprof` process that joins the group."""
+"""Starts the ranks of one machine: each is a `moeprof` process that joins the group. Watches and ends them."""
 
 import ctypes
 import json
-import logging
 import os
-import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from moeprof.parallel.failure import Failure, cause, read_failure
-from moeprof.records.errors import MoeprofError
+from moeprof.parallel.failure import Failure, RankError, cause, read_failure
 from moeprof.records.files import replacing
 from moeprof.records.resources import num_cores
+from moeprof.records.signals import delayed
 
 FOLDERS = "MOEPROF_RUN_FOLDERS"
 """Environment variable of launched ranks: the output folders as JSON, one per recipe."""
 
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""Environment variable that torch's launcher sets for every rank; the report of a failure goes into the same folder."""
+REPORTS = "MOEPROF_RANK_FOLDER"
+"""Environment variable of a launched rank: the folder for its log and the report of its failure."""
 
 PR_SET_PDEATHSIG = 1
 HOST = "127.0.0.1"
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-LOG_FILES = ("stdout.log", "stderr.log")
+LOG = "output.log"
+POLL_S = 0.1
+GRACE_S = 30.0
+"""Time in which a rank that is asked to end can keep what it recorded; then it is killed."""
+
+Processes = Sequence["subprocess.Popen[bytes]"]
+"""The processes of all ranks, in order."""
 
 
 def launched_folders() -> list[Path]:
@@ -43,102 +47,117 @@ def end_with_launcher() -> None:
 
 def folder_for_failures() -> Path:
     """The folder for the failure report of this launched rank."""
-    return Path(os.environ[ERROR_FILE]).parent
+    return Path(os.environ[REPORTS])
 
 
-def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path]) -> None:
+def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path], timeout_s: float) -> None:
     """Runs `moeprof` with `arguments` on `num_ranks` ranks, and keeps their logs in the `logs/` folder of each run.
 
-    RankError if a rank fails, KeyboardInterrupt on Ctrl-C; all ranks have ended then.
+    RankError if a rank fails or is stopped for `timeout_s`, KeyboardInterrupt if a signal ends this process; all ranks have ended
+    then. If rank 0 has completed all runs, neither is raised.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    silence_launcher()
-    scratch = Path(tempfile.mkdtemp(prefix="moeprof-"))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=num_ranks,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"{HOST}:0",  # any free port
-        local_addr=HOST,
-        max_restarts=0,
-        monitor_interval=0.1,
-        logs_specs=DefaultLogsSpecs(str(scratch), redirects=dict.fromkeys(range(1, num_ranks), Std.ALL)),
-    )
+    store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # where ranks find each other, on any free port
+    ranks: list[subprocess.Popen[bytes]] = []
     try:
-        with signals_kept(), environment_of_ranks(num_ranks, folders):
-            elastic_launch(config, sys.executable)("-m", "moeprof", *arguments)
-    except ChildFailedError as error:
-        exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        raise cause(failures_in(scratch, num_ranks), exit_codes) from None
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise MoeprofError(f"ended by {error.sigval.name}", "Run it again.") from None
-    finally:
-        keep_logs(scratch, num_ranks, folders)
-        shutil.rmtree(scratch, ignore_errors=True)
+        with ExitStack() as cleanup:
+            with delayed():  # every process that starts is also ended
+                scratch = Path(
+                    cleanup.enter_context(tempfile.TemporaryDirectory(prefix="moeprof-", ignore_cleanup_errors=True))
+                )
+                cleanup.callback(keep_logs, scratch, num_ranks, folders)
+                cleanup.callback(end, ranks)
+                ranks.extend(started(arguments, one) for one in environments(num_ranks, store.port, folders, scratch))
+            stopped = wait(ranks, timeout_s)
+            failed = end(ranks)
+            if ranks[0].returncode:
+                raise stopped or cause(failures_in(scratch, num_ranks), failed)
+    except KeyboardInterrupt:
+        if not ranks or ranks[0].returncode:
+            raise
 
 
-def silence_launcher() -> None:
-    """Suppresses the failure messages of torch's launcher; each of its loggers has its own level."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def signals_kept() -> Iterator[None]:
-    """Restores the signal handlers that the launcher replaces."""
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDINGS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def environment_of_ranks(num_ranks: int, folders: Sequence[Path]) -> Iterator[None]:
-    """Sets the environment that ranks started inside inherit: their share of the cores, and the loopback interface."""
+def environments(num_ranks: int, port: int, folders: Sequence[Path], scratch: Path) -> list[Mapping[str, str]]:
+    """The environment of each rank: torchrun's variables, its share of the cores, the loopback interface and its folders."""
     wanted = {"OMP_NUM_THREADS": str(max(num_cores() // num_ranks, 1)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     wanted |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform.startswith("linux") else {}
-    before = dict(os.environ)
-    os.environ.update(wanted | before | {FOLDERS: json.dumps([str(folder.absolute()) for folder in folders])})
+    shared = wanted | os.environ | {"MASTER_ADDR": HOST, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {name: str(num_ranks) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+    shared |= {FOLDERS: json.dumps([str(folder.absolute()) for folder in folders])}
+    own = [{"RANK": str(rank), "LOCAL_RANK": str(rank), REPORTS: str(scratch / str(rank))} for rank in range(num_ranks)]
+    return [shared | one for one in own]
+
+
+def started(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Starts a rank; all but the first write their output to a log."""
+    folder = Path(environment[REPORTS])
+    folder.mkdir()
+    command = [sys.executable, "-m", "moeprof", *arguments]
+    if environment["RANK"] == "0":
+        return subprocess.Popen(command, env=environment)  # noqa: S603  the arguments are our own
+    with (folder / LOG).open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603
+
+
+def wait(ranks: Processes, timeout_s: float) -> RankError | None:
+    """Returns when all ranks have ended, or one has failed; the error if one is stopped, as by SIGSTOP, for `timeout_s`."""
+    stopped_at: dict[int, float] = {}
+    while None in (codes := [rank.poll() for rank in ranks]) and not any(codes):
+        now = time.monotonic()
+        stopped_at = {rank: stopped_at.get(rank, now) for rank, process in enumerate(ranks) if is_stopped(process)}
+        for rank, since in stopped_at.items():
+            if now - since >= timeout_s:
+                return RankError(
+                    f"rank {rank} was stopped by a signal for {timeout_s:g} s",
+                    "Continue a stopped process (SIGCONT) earlier, or raise [parallel] timeout_s.",
+                    1,
+                )
+        time.sleep(POLL_S)
+    return None
+
+
+def is_stopped(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a child process is stopped and not ended; unknown, and False, on a system without waitid."""
+    if process.returncode is not None or not hasattr(os, "waitid"):
+        return False
     try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # it has just ended
+        return False
 
 
-def folder_of_rank(scratch: Path, rank: int) -> Path | None:
-    """The folder in which torch's launcher keeps the output of a rank: <scratch>/<run>/attempt_0/<rank>."""
-    return next(iter(sorted(scratch.glob(f"*/attempt_0/{rank}"))), None)
+def end(ranks: Processes) -> dict[int, int]:
+    """Ends all ranks, also stopped ones; returns the exit codes of those that had failed before, negative for a signal."""
+    running = [rank for rank in ranks if rank.poll() is None]
+    for rank in running:
+        rank.send_signal(signal.SIGTERM)
+        rank.send_signal(signal.SIGCONT)
+    deadline = time.monotonic() + GRACE_S
+    for rank in running:
+        try:
+            rank.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            rank.wait()
+    return {number: rank.returncode for number, rank in enumerate(ranks) if rank.returncode and rank not in running}
 
 
 def failures_in(scratch: Path, num_ranks: int) -> dict[int, Failure]:
     """The failure reports of the ranks that wrote one, by rank."""
-    folders = {rank: folder_of_rank(scratch, rank) for rank in range(num_ranks)}
-    found = {rank: read_failure(folder) for rank, folder in folders.items() if folder is not None}
+    found = {rank: read_failure(scratch / str(rank)) for rank in range(num_ranks)}
     return {rank: failure for rank, failure in found.items() if failure is not None}
 
 
 def keep_logs(scratch: Path, num_ranks: int, folders: Sequence[Path]) -> None:
-    """Writes `logs/rank<N>.log` in every run that has begun: the output of each rank (rank 0 prints it too) and its traceback."""
+    """Writes `logs/rank<N>.log` in every run that has begun: the output of each rank but the first, and its traceback."""
     failures = failures_in(scratch, num_ranks)
     for folder in folders:
         if not (folder / "run.json").is_file():
             continue
         (folder / "logs").mkdir(exist_ok=True)
         for rank in range(num_ranks):
-            source = folder_of_rank(scratch, rank) or scratch
-            said = [(source / name).read_bytes() for name in LOG_FILES if (source / name).is_file()]
+            log = scratch / str(rank) / LOG
             trace = failures[rank].trace.encode() if rank in failures else b""
             with replacing(folder / "logs" / f"rank{rank}.log") as partial:
-                partial.write_bytes(b"".join([*said, trace]))
+                partial.write_bytes((log.read_bytes() if log.is_file() else b"") + trace)

@@ -23,6 +23,7 @@ from moeprof.analysis.comparison.measurement import GATED, Measurement, Number
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
+from moeprof.records.signals import delayed
 from moeprof.studies.progress import Progress
 
 COMMAND = "turns"
@@ -78,7 +79,8 @@ def measure_interleaved(sides: tuple[Side, Side], pairs: int, progress: Progress
     collected: list[SideSamples] = []
     for pair in range(pairs):
         with ExitStack() as stack:
-            workers = [stack.enter_context(WorkerProcess(side)) for side in sides]
+            with delayed():  # every process that starts is also ended
+                workers = [stack.enter_context(WorkerProcess(side)) for side in sides]
             handshakes = [worker.handshake() for worker in workers]
             collected = collected or [SideSamples(handshake) for handshake in handshakes]
             run_cases(workers, collected, first=pair % 2)

@@ -8,6 +8,7 @@ from moeprof.records.metrics.registry import KEYS, Samples, write_cells
 from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import sample_rows, write_samples
+from moeprof.records.signals import delayed
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ def recompute(run: Run) -> Recomputed:
     signatures = set(map(signature, fresh))
     kept = {row.key: cells_of(row) for row in recorded if missing and signature(row.key) not in signatures}
     lines = {row.key: fresh.get(row.key) or kept[row.key] for row in recorded if row.key in fresh or row.key in kept} | fresh
-    write_samples(run.path, [*kept_samples(run, fresh), *(line for one in derived for line in sample_rows(*one))])
-    write_cells(run.path / "metrics.csv", lines.values())
+    samples = [*kept_samples(run, fresh), *(line for one in derived for line in sample_rows(*one))]
+    with delayed():
+        write_samples(run.path, samples)
+        write_cells(run.path / "metrics.csv", lines.values())
     return Recomputed(Run.open(run.path), len(fresh), len(kept), missing)
 
 

@@ -80,7 +80,7 @@ class Study:
         clock, progress = clock or synchronized(recipe.measure.device), progress or Silent()
         with writer.guarded():
             self.fill(writer, workload, clock, progress, group)
-        return finished(writer) if group.first else writer.finish()
+            return finished(writer) if group.first else writer.finish()
 
     def check(self, recipe: Recipe, group: Group) -> None:
         """MoeprofError if this machine cannot run its ranks of the recipe; nothing is allocated."""

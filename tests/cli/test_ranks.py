@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,8 +47,14 @@ class Started:
 
     @property
     def broke_at(self) -> float:
-        """When a rank was broken, s."""
+        """When a rank was broken, or a signal was sent, s."""
         return float((self.folder / "told").read_text())
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the launcher and all ranks, as a terminal does, and notes when."""
+        (self.folder / "told").write_text(str(time.time()))
+        for process in processes_of(self.folder):
+            os.kill(process, number)
 
     def watch(self) -> None:
         """Waits for the end, and looks around at once."""
@@ -65,7 +72,7 @@ class Ended:
     stdout: str
     stderr: str
     broke_at: float
-    """When a rank was broken, s."""
+    """When a rank was broken, or a signal was sent, s."""
     out: Path
     left: list[int]
     """Processes that are still there."""
@@ -101,8 +108,10 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-def start(folder: Path, *arguments: str, launcher: tuple[str, ...] = (), broken: str = "") -> Started:
-    """`moeprof characterize` on the micro recipe, one rank broken as asked."""
+def start(
+    folder: Path, *arguments: str, launcher: tuple[str, ...] = (), broken: str = "", ignored: int | None = None
+) -> Started:
+    """`moeprof characterize` on the micro recipe, one rank broken as asked, with a signal ignored as by `nohup`."""
     folder.mkdir()
     (folder / "lm-micro.toml").write_text(MICRO["lm"])
     environment = dict(os.environ) | {"BREAK": broken, "BREAK_TOLD": str(folder / "told")}
@@ -115,9 +124,16 @@ def start(folder: Path, *arguments: str, launcher: tuple[str, ...] = (), broken:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: handle(ignored),
     )
     return Started(folder, process)
+
+
+def handle(ignored: int | None) -> None:
+    """Signals as in a terminal, although the tests may run in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if ignored is not None:
+        signal.signal(ignored, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +154,21 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], E
     )
     started = {
         "hangs": start(folder / "hangs", *two, *patience, broken="hang:gate:1"),
-        "stopped": start(folder / "stopped", *two, broken="hang:experts:1"),
+        "frozen": start(folder / "frozen", *two, *patience, broken="stop:gate:1"),
+        "interrupted": start(folder / "interrupted", *two, broken="hang:experts:1"),
+        "terminated": start(folder / "terminated", *two, broken="hang:experts:1"),
         "killed": start(folder / "killed", *two, broken="kill:a2a_dispatch:1"),
         "raises": start(folder / "raises", *two, broken="raise:combine:1"),
-        "whole": start(folder / "whole", *two, "--json"),
+        "whole": start(folder / "whole", *two, "--json", ignored=signal.SIGHUP),
         "apart": start(folder / "apart", launcher=(*torchrun, APART, "bash")),
     }
     try:
-        interrupt(started["stopped"])
+        await_file(started["whole"].out / "run.json")
+        started["whole"].signal(signal.SIGHUP)
+        await_file(started["interrupted"].folder / "told")
+        started["interrupted"].signal(signal.SIGINT)
+        await_file(started["terminated"].folder / "told")
+        started["terminated"].signal(signal.SIGTERM)
         yield lambda name: started[name].ending.result(PATIENCE_S)
     finally:
         for one in started.values():
@@ -156,15 +179,16 @@ APART = f'exec {sys.executable} "$@" --set load.batch_size=$((RANK + 2))'
 """What bash runs on every rank under torchrun; what follows are its arguments."""
 
 
-def interrupt(started: Started) -> None:
-    """Ctrl-C when the ranks are at work."""
-    patience = time.monotonic() + PATIENCE_S
-    while not (started.folder / "told").exists() and time.monotonic() < patience:
+def await_file(path: Path) -> None:
+    """Waits until the ranks are at work."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    started.process.send_signal(signal.SIGINT)
 
 
-def test_two_ranks_make_one_run_of_which_the_first_reports(ends: Callable[[str], Ended]) -> None:
+def test_two_ranks_make_one_run_of_which_the_first_reports_although_an_ignored_signal_comes(
+    ends: Callable[[str], Ended],
+) -> None:
     ended = ends("whole")
     assert (ended.code, ended.stderr, ended.left) == (0, "", [])
     assert json.loads(ended.stdout)["run"]["valid"]
@@ -224,11 +248,25 @@ def test_a_rank_that_hangs_ends_the_run_when_the_others_have_waited_long_enough(
     assert ended.left == []
 
 
-def test_ctrl_c_ends_all_ranks_and_keeps_the_partial_run(ends: Callable[[str], Ended]) -> None:
-    ended = ends("stopped")
-    assert ended.code == 130
-    assert ended.stderr.splitlines()[-1] == "moeprof: interrupted"
-    assert ended.run.record.reasons == ["interrupted"]
+def test_a_rank_that_is_stopped_ends_the_run_when_the_timeout_has_passed(ends: Callable[[str], Ended]) -> None:
+    ended = ends("frozen")
+    (reason,) = ended.run.record.reasons
+    assert re.match(r"failed: rank (1 was stopped by a signal for 10 s|0: another rank did not answer in time \()", reason)
+    assert ended.failed_with(reason.removeprefix("failed: "))
+    assert TIMEOUT_S <= ended.since_s < TIMEOUT_S + 20  # a stopped rank is not given the time that others have to end
+    assert ended.left == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "code"), [("interrupted", "interrupted", 130), ("terminated", "ended by SIGTERM", 143)]
+)
+def test_a_signal_ends_all_ranks_and_keeps_the_partial_run(
+    ends: Callable[[str], Ended], name: str, reason: str, code: int
+) -> None:
+    ended = ends(name)
+    assert ended.code == code
+    assert ended.stderr.splitlines()[-1] == f"moeprof: {reason}"
+    assert ended.run.record.reasons == [reason]
     assert not ended.run.record.valid
     assert ended.since_s < 20
     assert ended.left == []

@@ -32,6 +32,8 @@ KILLED, ENDED = -signal.SIGKILL, -signal.SIGTERM
         ({0: LOST}, {0: 1, 1: ENDED, 2: KILLED}, "rank 2 was killed by SIGKILL", 1),
         ({0: LATE}, {0: 1, 1: KILLED}, "rank 0: too late", 1),
         ({}, {1: ENDED}, "rank 1 was killed by SIGTERM", 1),
+        ({0: LOST}, {0: 1, 1: 143}, "rank 1 was killed by SIGTERM", 1),
+        ({0: LOST}, {0: 1, 1: 143, 2: KILLED}, "rank 2 was killed by SIGKILL", 1),
         ({1: LOST}, {1: 1}, "rank 1: another rank has ended", 1),
         ({}, {1: 3}, "rank 1 ended with exit code 3", 3),
     ],

@@ -11,6 +11,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.files import PARTIAL, reason
 from moeprof.records.lock import Lock, lock
 from moeprof.records.run.run import CONTENTS
+from moeprof.records.signals import delayed
 
 FIRST = f"run.json{PARTIAL}"
 """The first file of a run."""
@@ -20,11 +21,14 @@ FIRST = f"run.json{PARTIAL}"
 def output_folder(name: str, command: str, out: Path | None) -> Iterator[Path]:
     """The folder `out` of a command, or a new one in `reports/`; a new one is removed again if nothing was written to it."""
     new = out is None or not out.exists()
-    folder = new_folder(name, command) if out is None else out
+    folder = out
     try:
+        if folder is None:
+            with delayed():
+                folder = new_folder(name, command)
         yield folder
     finally:
-        if new:
+        if new and folder:
             with suppress(OSError):
                 folder.rmdir()
 

@@ -24,6 +24,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import RAW_TABLES, RawTable
 from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
+from moeprof.records.signals import ENDED, INTERRUPTED
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces import routing_trace
 from moeprof.records.traces.columns import read_table, with_columns
@@ -131,7 +132,7 @@ class RunRecord(BaseModel):
     @property
     def complete(self) -> bool:
         """Whether the run came to its end, valid or not: it was not stopped, and its process did not end before."""
-        return bool(self.finished) and not any(said.startswith(("failed", "interrupted")) for said in self.reasons)
+        return bool(self.finished) and not any(said.startswith(("failed", INTERRUPTED, ENDED)) for said in self.reasons)
 
     @property
     def name(self) -> str:

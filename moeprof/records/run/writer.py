@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable, Sampl
 from moeprof.records.run.folder import claim
 from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.run import SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
+from moeprof.records.signals import delayed, raise_if_asked, too_late, why
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -26,6 +28,9 @@ Derive = Callable[[Run], Iterable[Samples]]
 
 class RunWriter:
     """Fills a new run directory; until `finish` the run reads as invalid, whatever happens to the process."""
+
+    whole = False
+    """Whether everything that a finished run has is written."""
 
     def __init__(
         self,
@@ -46,10 +51,11 @@ class RunWriter:
         self.samples: list[dict[str, Any]] = []
         self.tables: dict[str, list[pa.Table]] = {}
         """What was recorded so far, by file name."""
-        self.lock = claim(path, force=force)
         record.started, record.finished = now(), ""
         record.valid, record.reasons = False, [UNFINISHED]
-        write_record(self.path, self.record)
+        with delayed():
+            self.lock = claim(path, force=force)
+            write_record(self.path, self.record)
 
     def add_trace(self, trace: RoutingTrace) -> None:
         """Writes one routing trace."""
@@ -99,34 +105,43 @@ class RunWriter:
         """Whatever stops the block leaves an invalid run that can be read and names the cause."""
         try:
             yield
-        except KeyboardInterrupt:
-            self.stop("interrupted")
+        except KeyboardInterrupt as error:
+            if not self.whole:
+                self.stop(why(error))
             raise
         except Exception as error:
             found = known(error)
             self.stop(f"failed: {found.what if found else reason(error)}")
             raise
 
-    def stop(self, why: str) -> None:
+    def stop(self, cause: str) -> None:
         """Ends a run early with what can be derived of it; on a full disk it stays `not finished`, which is as invalid."""
-        self.derive = self.salvage
+        self.record.valid, self.record.reasons = False, [cause]
         try:
-            self.finish(why)
+            self.complete(self.salvage, [cause])
         except Exception:
             with suppress(Exception):
                 write_record(self.path, self.record)
 
     def finish(self, *reasons: str) -> Run:
         """Derives the rows of `metrics.csv` and writes them; the run is valid if no reason is given."""
-        for row, values in self.derive(Run(self.path, self.record)):
-            self.add_metrics([row])
-            self.add_samples(row, values)
-        self.record.valid, self.record.reasons = not reasons, list(reasons)
-        self.record.finished = now()
-        self.metrics.write(self.path / "metrics.csv")
-        write_samples(self.path, self.samples)
-        write_record(self.path, self.record)
+        raise_if_asked()
+        self.complete(self.derive, reasons)
         return Run.open(self.path)
+
+    def complete(self, derive: Derive, reasons: Sequence[str]) -> None:
+        """Writes everything that a finished run has; a signal comes before all of it or after all of it."""
+        derived = list(derive(Run(self.path, self.record)))
+        metrics = MetricTable()
+        metrics.extend(chain(self.metrics.rows, (row for row, _ in derived)))
+        samples = chain(self.samples, *(sample_rows(row, values) for row, values in derived))
+        with too_late():
+            self.record.valid, self.record.reasons = not reasons, list(reasons)
+            self.record.finished = now()
+            metrics.write(self.path / "metrics.csv")
+            write_samples(self.path, list(samples))
+            write_record(self.path, self.record)
+            self.whole = True
 
 
 def sample_rows(row: MetricRow, values: Sequence[float]) -> list[dict[str, Any]]:
@@ -167,7 +182,7 @@ class UnwrittenRun(RunWriter):
 
     def add_samples(self, row: MetricRow, values: Sequence[float]) -> None: ...
 
-    def stop(self, why: str) -> None: ...
+    def stop(self, cause: str) -> None: ...
 
     def finish(self, *reasons: str) -> Run:
         """The run without its numbers."""

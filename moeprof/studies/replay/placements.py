@@ -61,7 +61,7 @@ def replay_placements(
         writer.add_metrics(balance_rows(record, loads.inputs, shown.advance))
         if saved and options.save:
             saved.write(options.save)
-    return writer.finish(*loads.reasons)
+        return writer.finish(*loads.reasons)
 
 
 def resolved(trace: TraceSource, options: PlacementOptions) -> BalanceRequest:

@@ -56,7 +56,7 @@ def replay_caches(
     with writer.guarded():
         shown.stage("policies", len(request.policies))
         writer.add_metrics(replay_rows(record, inputs, shown.advance))
-    return writer.finish(*source.selection.reasons)
+        return writer.finish(*source.selection.reasons)
 
 
 def resolved(trace: TraceSource, options: CacheOptions, notes: list[str]) -> ReplayRequest:

@@ -1,12 +1,9 @@
 """The training loop: updates until the recipe's steps are done or training is interrupted."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -14,6 +11,7 @@ from moeprof.models.build import Model
 from moeprof.records.errors import MoeprofError
 from moeprof.records.recipe.recipe import TrainSection
 from moeprof.records.run.model_card import CurvePoint
+from moeprof.records.signals import delayed
 from moeprof.studies.progress import Progress
 from moeprof.studies.train.corpus import Corpus, generator
 from moeprof.studies.train.heldout import cross_entropies, mean, quality_text
@@ -52,15 +50,15 @@ class Training:
         for _ in range(self.course.step):
             listener.advance()
         self.save()  # finds out now, and not in half an hour, whether the disk is full
-        try:
-            with interrupted_between_updates() as stop_if_asked:
+        with delayed() as end_if_asked:
+            try:
                 while self.course.step < self.train.steps:
                     self.update()
                     self.evaluate_and_save_if_due(listener)
                     listener.advance()
-                    stop_if_asked()
-        finally:
-            self.save()
+                    end_if_asked()  # between updates, so that half of one is never saved
+            finally:
+                self.save()
         return self.course
 
     def update(self) -> None:
@@ -97,29 +95,6 @@ class Training:
     def save(self) -> None:
         """Saves the current state."""
         save_state(self.state, self.model, self.optimizer, self.course, self.mark)
-
-
-@contextmanager
-def interrupted_between_updates() -> Iterator[Callable[[], None]]:
-    """Delays Ctrl-C until the function that this yields is called, so that half an update is never saved."""
-    asked: list[int] = []
-
-    def stop_if_asked() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop_if_asked
-        return
-
-    def note(number: int, frame: Any) -> None:
-        asked.append(number)
-
-    previous = signal.signal(signal.SIGINT, note)
-    try:
-        yield stop_if_asked
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 process_time: Timer = time.process_time

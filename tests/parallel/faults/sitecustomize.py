@@ -1,6 +1,6 @@
 """Python runs this at its start: breaks one rank in one region of a layer, the third time it comes there.
 
-BREAK=<how>:<region>:<rank>, how one of raise, kill, hang; where it happened is told in the file BREAK_TOLD.
+BREAK=<how>:<region>:<rank>, how one of raise, kill, hang, stop; where it happened is told in the file BREAK_TOLD.
 """
 
 import os
@@ -27,6 +27,9 @@ def break_rank(how: str, where: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "hang":
                 time.sleep(1000)
+            if how == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+                return usual(name, of)
             raise ValueError("broken on purpose")
         return usual(name, of)
 

@@ -11,8 +11,8 @@ import torch
 from moeprof.models.build import build_model
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.files import PARTIAL
+from moeprof.records.signals import ENDINGS, Ended
 from moeprof.studies.train.checkpoint import read_origin
-from moeprof.studies.train.loop import interrupted_between_updates
 from moeprof.studies.train.state import state_path
 from moeprof.studies.train.study import train
 
@@ -143,9 +143,25 @@ def test_a_hashed_vocabulary_and_a_model_too_large_are_refused(micro: Micro, tmp
         train(brief(micro, "lm", "model.experts=10000", "model.dim=8192", "model.ffn_dim=32768"), out, Quiet())
 
 
-def test_ctrl_c_waits_for_the_end_of_an_update() -> None:
-    with interrupted_between_updates() as stop_if_asked:
-        stop_if_asked()
-        signal.raise_signal(signal.SIGINT)  # nothing happens yet
-        with pytest.raises(KeyboardInterrupt):
-            stop_if_asked()
+class Signalled(Quiet):
+    """A listener that sends a signal to this process in every update, which a handler raises."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def advance(self) -> None:
+        super().advance()
+        signal.raise_signal(self.number)
+        self.lines.append("the update ended")
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_signal_ends_training_after_the_update_in_which_it_comes(
+    micro: Micro, tmp_path: Path, signals: None, number: int
+) -> None:
+    out, listener = tmp_path / "model.safetensors", Signalled(number)
+    with pytest.raises(Ended, match="interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"):
+        train(brief(micro, "lm"), out, listener)
+    assert listener.lines == ["the update ended"]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".toml"] == [state_path(out).name]
