@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from moeprof.parallel.failure import Failure, RankError, cause, read_failure
+from moeprof.parallel.failure import Failure, RankError, cause, end_now, read_failure
 from moeprof.records.files import replacing
 from moeprof.records.resources import num_cores
 from moeprof.records.signals import delayed
@@ -22,6 +22,9 @@ FOLDERS = "MOEPROF_RUN_FOLDERS"
 
 REPORTS = "MOEPROF_RANK_FOLDER"
 """Environment variable of a launched rank: the folder for its log and the report of its failure."""
+
+LAUNCHER = "MOEPROF_LAUNCHER"
+"""Environment variable of a launched rank: the process that started it."""
 
 PR_SET_PDEATHSIG = 1
 HOST = "127.0.0.1"
@@ -43,6 +46,8 @@ def end_with_launcher() -> None:
     """On Linux, makes the kernel end this process when its launcher dies; other systems let it finish its work."""
     if launched_folders() and sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ[LAUNCHER]):  # it died earlier
+            end_now(1)
 
 
 def folder_for_failures() -> Path:
@@ -84,7 +89,7 @@ def environments(num_ranks: int, port: int, folders: Sequence[Path], scratch: Pa
     wanted |= {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform.startswith("linux") else {}
     shared = wanted | os.environ | {"MASTER_ADDR": HOST, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     shared |= {name: str(num_ranks) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-    shared |= {FOLDERS: json.dumps([str(folder.absolute()) for folder in folders])}
+    shared |= {FOLDERS: json.dumps([str(folder.absolute()) for folder in folders]), LAUNCHER: str(os.getpid())}
     own = [{"RANK": str(rank), "LOCAL_RANK": str(rank), REPORTS: str(scratch / str(rank))} for rank in range(num_ranks)]
     return [shared | one for one in own]
 

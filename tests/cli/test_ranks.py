@@ -22,7 +22,7 @@ from tests.records.run.runs import value_of
 
 FAULTS = Path(__file__).resolve().parents[1] / "parallel" / "faults"
 TIMEOUT_S = 10
-PATIENCE_S = 90
+PATIENCE_S = 300
 """For all of them at once on a slow machine."""
 
 SETS = ("load.phases=['score']", "load.batches=1", "data.domains=['prose']", "measure.warmup=0")
@@ -268,7 +268,6 @@ def test_a_signal_ends_all_ranks_and_keeps_the_partial_run(
     assert ended.stderr.splitlines()[-1] == f"moeprof: {reason}"
     assert ended.run.record.reasons == [reason]
     assert not ended.run.record.valid
-    assert ended.since_s < 20
     assert ended.left == []
 
 
