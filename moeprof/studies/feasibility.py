@@ -61,7 +61,7 @@ def affordable(recipe: Recipe, variants: Sequence[Variant], neighbours: int) -> 
 
     If they do not all fit together, buffered variants run without those that keep all experts in memory.
     """
-    buffered = [variant for variant in variants if variant.store == "buffered"]
+    buffered = [variant for variant in variants if variant.in_slots]
     if not buffered:
         return list(variants), []
     check_device(recipe)

@@ -130,7 +130,7 @@ def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress,
 @contextmanager
 def buffers_for(recipe: Recipe, models: Mapping[Variant, Model], group: Group) -> Iterator[Buffers | None]:
     """The slots of the buffered variants for as long as the block runs; None if no variant is buffered."""
-    variants = [variant for variant in models if variant.store == "buffered"]
+    variants = [variant for variant in models if variant.in_slots]
     if not variants:
         yield None
         return

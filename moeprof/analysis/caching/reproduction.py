@@ -72,6 +72,6 @@ def compare(recorded: ExpertLoads, step_N: Counts, expert_N: Counts, buffered: B
 
 def buffered_of(variant: Mapping[str, str | bool | int]) -> Buffered | None:
     """The buffering of a variant in `run.json`; None if all its experts are resident."""
-    if variant.get("store") != "buffered":
+    if not variant.get("slots"):
         return None
     return Buffered(str(variant["label"]), int(variant["slots"]), str(variant["eviction"]))

@@ -323,7 +323,7 @@ class Recipe(Section):
 
     def buffered_layers(self, variant: Variant) -> list[str]:
         """The MoE layers whose experts are buffered under a variant."""
-        return self.model.moe_layers_of(variant.buffered) if variant.store == "buffered" else []
+        return self.model.moe_layers_of(variant.buffered) if variant.in_slots else []
 
     def moe_layers(self, phase: str) -> list[str]:
         """The MoE layers that tokens pass in `phase`."""

@@ -45,6 +45,11 @@ class Variant:
         return dispatch_of(self.label)
 
     @property
+    def in_slots(self) -> bool:
+        """Whether experts are in cache slots; otherwise all are resident."""
+        return self.store != Variant.store
+
+    @property
     def placed(self) -> bool:
         """Whether the placement differs from the contiguous one."""
         return self.placement != Variant.placement

@@ -20,7 +20,7 @@ MAX_ROWS, MAX_COLUMNS = 16, 48
 
 def buffered_variants(run: Run, metrics: RunMetrics, phase: str) -> list[str]:
     """Labels of the variants that loaded experts in a phase."""
-    labels = [str(one["label"]) for one in run.record.variants if one.get("store") == "buffered"]
+    labels = [str(one["label"]) for one in run.record.variants if one.get("slots")]
     return [label for label in labels if metrics.or_none("expert_accesses", phase=phase, variant=label) is not None]
 
 

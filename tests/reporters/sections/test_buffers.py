@@ -45,7 +45,7 @@ def run_of(path: Path, *, swept: bool) -> Run:
     """The paper's shape at ten slots of sixteen: 2.25 GiB saved, 12.9%, 1.148x; one slot 5.63 GiB, 32.2%, 1.474x."""
     recipe = load_recipe("mt-54b", ["parallel.ranks=8", "measure.device=cpu"])
     variants = [STATIC, Variant("dynamic"), Variant("dynamic", store="buffered", slots=10, eviction="lru", buffered="decoder")]
-    told: list[dict[str, str | bool | int]] = [{"label": one.label, "store": one.store} for one in variants]
+    told: list[dict[str, str | bool | int]] = [{"label": one.label, "slots": one.slots} for one in variants]
     writer = RunWriter(path, RunRecord(command="optimize", recipe=recipe, variants=told))
     at = {"workload": "mt", "variant": LABEL}
     here = {"memory_saved": 2.2507 * GIB, "memory_saved_share": 0.1287, "memory_reduction": 1.148}
