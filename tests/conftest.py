@@ -5,11 +5,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from moeprof.cli import group
 from moeprof.records.signals import ENDINGS, asked, raise_ended
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what needs a GPU where there is none."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The device that a test runs on: always the CPU, and with the marker `cuda` (`make test-cuda`) a GPU if there is one."""
+    return str(request.param)
 
 
 @pytest.fixture
@@ -83,12 +96,16 @@ rounds = 5
 
 
 @pytest.fixture
-def micro(tmp_path: Path) -> Callable[[str], Path]:
-    """A function that writes a recipe of `lm` or `mt` that runs in a fraction of a second, and returns its path."""
+def micro(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """A function that writes a recipe of `lm` or `mt` that runs in a fraction of a second, and returns its path.
+
+    The recipe runs on the device of the test, if the test has one.
+    """
+    device = request.getfixturevalue("device") if "device" in request.fixturenames else "cpu"
 
     def write(workload: str) -> Path:
         path = tmp_path / f"{workload}-micro.toml"
-        path.write_text(MICRO[workload])
+        path.write_text(f'{MICRO[workload]}device = "{device}"\n')  # [measure] is the last section
         return path
 
     return write

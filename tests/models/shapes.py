@@ -32,7 +32,9 @@ every_form = pytest.mark.parametrize(
 """Keys of [model] for each FFN form, with and without biases."""
 
 
-def small(workload: str, *, capacity_fraction: float = 1.0, top_k: int = 2, seed: int = 0, **model: Any) -> Recipe:
+def small(
+    workload: str, *, capacity_fraction: float = 1.0, top_k: int = 2, seed: int = 0, device: str = "cpu", **model: Any
+) -> Recipe:
     """Four layers (MT: two of each stack), every second one with four experts; nothing is dropped unless C says so."""
     shape = {
         "encoder_layers": 2 if workload == "mt" else 0,
@@ -51,7 +53,7 @@ def small(workload: str, *, capacity_fraction: float = 1.0, top_k: int = 2, seed
         "model": shape | model,
         "gating": {"top_k": top_k, "capacity_fraction": capacity_fraction},
         "load": {"batch_size": 2, "sequence_length": 16},
-        "measure": {"seed": seed},
+        "measure": {"seed": seed, "device": device},
     }
     return Recipe.model_validate(document)
 
@@ -61,7 +63,7 @@ def lively(model: Model) -> Model:
     random = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.dim() == 1 or parameter.eq(0).all():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=random))
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=random).to(parameter.device))
     return model
 
 
@@ -77,14 +79,14 @@ def translation_model(**shape: Any) -> TranslationModel:
     return model
 
 
-def words(batch_size: int, length: int, seed: int = 0) -> Tensor:
+def words(batch_size: int, length: int, seed: int = 0, device: str = "cpu") -> Tensor:
     """Token ids (B, L)."""
-    return torch.from_numpy(np.random.default_rng(seed).integers(4, 270, (batch_size, length)))
+    return torch.from_numpy(np.random.default_rng(seed).integers(4, 270, (batch_size, length))).to(device)
 
 
-def real_up_to(lengths: list[int], length: int) -> Tensor:
+def real_up_to(lengths: list[int], length: int, device: str = "cpu") -> Tensor:
     """Which positions of right-padded sequences are real, (B, L)."""
-    return torch.arange(length) < torch.tensor(lengths)[:, None]
+    return torch.arange(length, device=device) < torch.tensor(lengths, device=device)[:, None]
 
 
 def step_of(real_BL: Tensor) -> Step:

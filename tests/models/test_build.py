@@ -133,9 +133,9 @@ def test_the_dense_twin_has_every_ffn_dense_at_the_same_width(workload: str) -> 
 
 
 @every_form
-def test_a_model_with_one_expert_is_its_dense_twin(form: dict[str, Any]) -> None:
+def test_a_model_with_one_expert_is_its_dense_twin(device: str, form: dict[str, Any]) -> None:
     """Routing to the only expert computes what a dense FFN with its weights computes."""
-    recipe = small("lm", experts=1, top_k=1, **form)
+    recipe = small("lm", experts=1, top_k=1, **form, device=device)
     model, twin = build_model(recipe), lively(build_model(recipe, dense=True))
     model.load_state_dict(twin.state_dict(), strict=False)
     assert isinstance(model, LanguageModel)
@@ -145,7 +145,9 @@ def test_a_model_with_one_expert_is_its_dense_twin(form: dict[str, Any]) -> None
                 layer.ffn.experts.weights[matrix.name][0] = dense.ffn.get_parameter(f"{matrix.name}.weight").T
                 if recipe.model.ffn_bias:
                     layer.ffn.experts.weights[matrix.bias][0] = dense.ffn.get_parameter(f"{matrix.name}.bias")
-    torch.testing.assert_close(model(words(2, 5), ALL_REAL), twin(words(2, 5), ALL_REAL), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model(words(2, 5, device=device), ALL_REAL), twin(words(2, 5, device=device), ALL_REAL), rtol=1e-4, atol=1e-5
+    )
 
 
 @every_form
@@ -183,23 +185,23 @@ def test_mt_54b_decodes_on_meta_tensors() -> None:
 
 @pytest.mark.parametrize("workload", ["lm", "mt"])
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
-def test_a_model_predicts_the_same_however_its_layers_are_executed(workload: str, way: tuple[str, str]) -> None:
+def test_a_model_predicts_the_same_however_its_layers_are_executed(device: str, workload: str, way: tuple[str, str]) -> None:
     """With padding, and room for everybody: the words are the same, and so are the routers' decisions."""
-    model, step = build_model(small(workload)), step_of(real_up_to([8, 3, 5], 8))
-    memory = () if isinstance(model, LanguageModel) else (remembered(model, words(3, 8), step),)
+    model, step = build_model(small(workload, device=device)), step_of(real_up_to([8, 3, 5], 8, device=device))
+    memory = () if isinstance(model, LanguageModel) else (remembered(model, words(3, 8, device=device), step),)
     real_T = step.real_T
     logits = []
     for variant in (None, Variant(*way)):
         use_variant(model, variant)
-        logits.append(model(words(3, 8, seed=1), *memory, step).flatten(0, 1)[real_T])
+        logits.append(model(words(3, 8, seed=1, device=device), *memory, step).flatten(0, 1)[real_T])
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_of_random_weights_has_logits_of_order_one() -> None:
+def test_a_model_of_random_weights_has_logits_of_order_one(device: str) -> None:
     """Neither vanishing nor exploding: an untrained model still routes in all directions."""
     for workload in ("lm", "mt"):
-        model = build_model(small(workload, dim=64, ffn_dim=128))
-        memory = () if isinstance(model, LanguageModel) else (remembered(model, words(4, 8)),)
-        spread = model(words(4, 8), *memory, ALL_REAL).std().item()
+        model = build_model(small(workload, dim=64, ffn_dim=128, device=device))
+        memory = () if isinstance(model, LanguageModel) else (remembered(model, words(4, 8, device=device)),)
+        spread = model(words(4, 8, device=device), *memory, ALL_REAL).std().item()
         assert math.isfinite(spread)
         assert 0.3 < spread < 3

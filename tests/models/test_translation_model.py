@@ -20,18 +20,18 @@ def decoded(model: TranslationModel, target_BL: Tensor, memory: Memory, parts: l
 
 @pytest.mark.parametrize("kind", POSITIONS)
 @pytest.mark.parametrize("parts", [[1] * 6, [2, 1, 3], [6]])
-def test_decoding_with_a_cache_gives_the_logits_of_the_full_pass(kind: str, parts: list[int]) -> None:
-    model, target_BL = translation_model(positions=kind), words(3, 6, seed=1)
-    source_real = real_up_to([5, 3, 1], 5)
-    memory = remembered(model, words(3, 5), step_of(source_real))
+def test_decoding_with_a_cache_gives_the_logits_of_the_full_pass(device: str, kind: str, parts: list[int]) -> None:
+    model, target_BL = translation_model(positions=kind, device=device), words(3, 6, seed=1, device=device)
+    source_real = real_up_to([5, 3, 1], 5, device=device)
+    memory = remembered(model, words(3, 5, device=device), step_of(source_real))
     full = model(target_BL, memory, ALL_REAL)
     torch.testing.assert_close(decoded(model, target_BL, memory, parts), full, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", POSITIONS)
-def test_a_later_target_token_never_changes_an_earlier_logit(kind: str) -> None:
-    model, target_BL = translation_model(positions=kind), words(2, 6, seed=1)
-    memory = remembered(model, words(2, 5))
+def test_a_later_target_token_never_changes_an_earlier_logit(device: str, kind: str) -> None:
+    model, target_BL = translation_model(positions=kind, device=device), words(2, 6, seed=1, device=device)
+    memory = remembered(model, words(2, 5, device=device))
     before = model(target_BL, memory, ALL_REAL)
     for position in range(6):
         changed_BL = target_BL.clone()
@@ -41,8 +41,12 @@ def test_a_later_target_token_never_changes_an_earlier_logit(kind: str) -> None:
         assert (after[:, position] - before[:, position]).abs().amax() > 0.01
 
 
-def test_every_source_token_reaches_every_encoded_position_and_every_logit() -> None:
-    model, source_BM, target_BL = translation_model(), words(1, 5), words(1, 3, seed=1)
+def test_every_source_token_reaches_every_encoded_position_and_every_logit(device: str) -> None:
+    model, source_BM, target_BL = (
+        translation_model(device=device),
+        words(1, 5, device=device),
+        words(1, 3, seed=1, device=device),
+    )
     encoded, logits = model.encode(source_BM, ALL_REAL), model(target_BL, remembered(model, source_BM), ALL_REAL)
     for position in range(5):
         changed_BM = source_BM.clone()
@@ -53,11 +57,11 @@ def test_every_source_token_reaches_every_encoded_position_and_every_logit() -> 
 
 @pytest.mark.parametrize("kind", POSITIONS)
 @pytest.mark.parametrize("dropless", [True, False])
-def test_padding_does_not_change_how_real_source_tokens_are_encoded(kind: str, dropless: bool) -> None:
-    model, lengths = translation_model(positions=kind), [6, 3, 1]
+def test_padding_does_not_change_how_real_source_tokens_are_encoded(device: str, kind: str, dropless: bool) -> None:
+    model, lengths = translation_model(positions=kind, device=device), [6, 3, 1]
     if dropless:
         use_variant(model, None)
-    source_BM, real_BM = words(3, 6), real_up_to(lengths, 6)
+    source_BM, real_BM = words(3, 6, device=device), real_up_to(lengths, 6, device=device)
     for filled_BM in (source_BM, source_BM.masked_fill(~real_BM, 0)):
         encoded_BMD = model.encode(filled_BM, step_of(real_BM))
         for sentence, length in enumerate(lengths):
@@ -65,9 +69,9 @@ def test_padding_does_not_change_how_real_source_tokens_are_encoded(kind: str, d
             torch.testing.assert_close(encoded_BMD[sentence, :length], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_cross_attention_ignores_padded_source_positions() -> None:
-    model, target_BL, lengths = translation_model(), words(3, 4, seed=1), [6, 3, 1]
-    source_BM, real_BM = words(3, 6), real_up_to(lengths, 6)
+def test_cross_attention_ignores_padded_source_positions(device: str) -> None:
+    model, target_BL, lengths = translation_model(device=device), words(3, 4, seed=1, device=device), [6, 3, 1]
+    source_BM, real_BM = words(3, 6, device=device), real_up_to(lengths, 6, device=device)
     logits_BLV = model(target_BL, remembered(model, source_BM, step_of(real_BM)), ALL_REAL)
     for sentence, length in enumerate(lengths):
         one = slice(sentence, sentence + 1)
@@ -75,11 +79,11 @@ def test_cross_attention_ignores_padded_source_positions() -> None:
         torch.testing.assert_close(logits_BLV[one], model(target_BL[one], memory, ALL_REAL), rtol=1e-4, atol=1e-5)
 
 
-def test_a_sentence_that_has_ended_does_not_change_the_others() -> None:
+def test_a_sentence_that_has_ended_does_not_change_the_others(device: str) -> None:
     """In a decode step it is padding: routed by nobody, and its row says nothing."""
-    model, target_BL = translation_model(), words(3, 4, seed=1)
-    memory = remembered(model, words(3, 5))
-    real_BL = real_up_to([4, 2, 4], 4)
+    model, target_BL = translation_model(device=device), words(3, 4, seed=1, device=device)
+    memory = remembered(model, words(3, 5, device=device))
+    real_BL = real_up_to([4, 2, 4], 4, device=device)
     with_all = model(target_BL, memory, ALL_REAL)
     with_ended = model(target_BL.masked_fill(~real_BL, 0), memory, step_of(real_BL))
     torch.testing.assert_close(with_ended[real_BL], with_all[real_BL], rtol=1e-4, atol=1e-5)

@@ -96,15 +96,19 @@ class Drawn:
     def step(self) -> Step:
         return Step(real_T=None if self.mask is None else torch.tensor(self.mask))
 
-    @property
-    def counted_step(self) -> Step:
-        """The same on a host that knows how many tokens are real."""
-        return replace(self.step, num_real=self.num_real)
+    def step_on(self, device: str) -> Step:
+        """The step with its tensor on a device."""
+        return replace(self.step, real_T=None if self.mask is None else torch.tensor(self.mask, device=device))
 
     @property
     def routing(self) -> Routing:
         """The same as the package's tensors."""
-        return Routing(torch.tensor(self.experts), torch.tensor(self.probs), self.step.real_T, self.num_experts)
+        return self.routing_on("cpu")
+
+    def routing_on(self, device: str) -> Routing:
+        """The routing with its tensors on a device."""
+        experts_TK, probs_TK = (torch.tensor(rows, device=device) for rows in (self.experts, self.probs))
+        return Routing(experts_TK, probs_TK, self.step_on(device).real_T, self.num_experts)
 
 
 @st.composite
@@ -199,12 +203,12 @@ def under(layer: MoELayer, x_TD: Tensor, step: Step, variant: Variant | None) ->
 
 def parameters_of(layer: MoELayer) -> dict[str, plain.Array]:
     """The experts' tensors by name, as float64."""
-    return {name: whole.double().numpy() for name, whole in layer.experts.weights.items()}
+    return {name: whole.cpu().double().numpy() for name, whole in layer.experts.weights.items()}
 
 
 def rows_that_differ(one_TD: Tensor, other_TD: Tensor, tolerance: float = 1e-4) -> set[int]:
     """Tokens whose outputs are further apart than rounding explains."""
-    return set(np.flatnonzero((one_TD - other_TD).abs().amax(dim=1).numpy() > tolerance).tolist())
+    return set(np.flatnonzero((one_TD - other_TD).abs().amax(dim=1).cpu().numpy() > tolerance).tolist())
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Routings at the edges, through every dispatch with every kernel and the reference: each comes out as the plain loops say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,10 +58,12 @@ def plainly(case: Drawn, variant: Variant | None, fraction: float, parameters: l
 @every_way
 @pytest.mark.parametrize("fraction", [1.0, 0.25])
 @pytest.mark.parametrize("case", EDGES.values(), ids=EDGES)
-def test_a_routing_at_the_edge_comes_out_as_the_plain_loops_say(variant: Variant | None, case: Drawn, fraction: float) -> None:
-    layer = forced_layer(case, fraction)
-    found_TD = under(layer, tokens(case.num_tokens, DIM), case.step, variant)
-    torch.testing.assert_close(found_TD, plainly(case, variant, fraction, parameters_of(layer)), rtol=1e-4, atol=1e-4)
+def test_a_routing_at_the_edge_comes_out_as_the_plain_loops_say(
+    device: str, variant: Variant | None, case: Drawn, fraction: float
+) -> None:
+    layer = forced_layer(case, fraction).to(device)
+    found_TD = under(layer, tokens(case.num_tokens, DIM).to(device), case.step_on(device), variant)
+    torch.testing.assert_close(found_TD.cpu(), plainly(case, variant, fraction, parameters_of(layer)), rtol=1e-4, atol=1e-4)
 
 
 @every_way
@@ -67,13 +71,13 @@ def test_a_routing_at_the_edge_comes_out_as_the_plain_loops_say(variant: Variant
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("sizes", [[4], [1, 3]], ids=str)
 def test_a_batch_of_nothing_but_padding_comes_out_as_zeros(
-    variant: Variant | None, num_tokens: int, known: bool, sizes: list[int]
+    device: str, variant: Variant | None, num_tokens: int, known: bool, sizes: list[int]
 ) -> None:
     case = wanting([[2, 0]] * num_tokens, 4, mask=[False] * num_tokens)
-    layer = forced_layer(case, 0.5)
+    layer = forced_layer(case, 0.5).to(device)
     layer.store = WaveStore(layer.experts.weights, sizes)
-    step = case.counted_step if known else case.step
-    assert under(layer, tokens(num_tokens, DIM), step, variant).tolist() == [[0.0] * DIM] * num_tokens
+    step = replace(case.step_on(device), num_real=0 if known else None)
+    assert under(layer, tokens(num_tokens, DIM).to(device), step, variant).tolist() == [[0.0] * DIM] * num_tokens
 
 
 # Static gating is left out: its products with the mask meet every row and every token, and zero times infinity is no number.
@@ -81,18 +85,18 @@ by_index = pytest.mark.parametrize("variant", [variant for variant in VARIANTS i
 
 
 @by_index
-def test_an_expert_that_nobody_chose_may_hold_anything(variant: Variant) -> None:
+def test_an_expert_that_nobody_chose_may_hold_anything(device: str, variant: Variant) -> None:
     case = EDGES["an expert in the middle has no token"]
-    layer, x_TD = forced_layer(case), tokens(case.num_tokens, DIM)
-    clean_TD = under(layer, x_TD, case.step, variant)
+    layer, x_TD = forced_layer(case).to(device), tokens(case.num_tokens, DIM).to(device)
+    clean_TD = under(layer, x_TD, case.step_on(device), variant)
     layer.experts.w1[2] = torch.nan
-    torch.testing.assert_close(layer(x_TD, case.step), clean_TD)
+    torch.testing.assert_close(layer(x_TD, case.step_on(device)), clean_TD)
 
 
 @by_index
-def test_padding_may_hold_anything(variant: Variant) -> None:
+def test_padding_may_hold_anything(device: str, variant: Variant) -> None:
     case = wanting([[0, 1], [2, 3], [1, 2]], 4, mask=[True, False, True])
-    layer, x_TD = forced_layer(case), tokens(3, DIM)
-    clean_TD = under(layer, x_TD, case.step, variant)
+    layer, x_TD = forced_layer(case).to(device), tokens(3, DIM).to(device)
+    clean_TD = under(layer, x_TD, case.step_on(device), variant)
     x_TD[1] = torch.inf
-    torch.testing.assert_close(layer(x_TD, case.step)[[0, 2]], clean_TD[[0, 2]])
+    torch.testing.assert_close(layer(x_TD, case.step_on(device))[[0, 2]], clean_TD[[0, 2]])

@@ -47,28 +47,28 @@ def gated_by(variant: Variant, case: Drawn, fraction: float) -> plain.Gated:
 @settings(unhurried, max_examples=60)
 @given(case=drawn(max_tokens=8), fraction=fractions(), masking=st.sampled_from([0.0, 0.2]))
 def test_every_dispatch_with_every_kernel_is_the_plain_layer_with_its_drops(
-    variant: Variant, case: Drawn, fraction: float, masking: float
+    device: str, variant: Variant, case: Drawn, fraction: float, masking: float
 ) -> None:
-    layer, x_TD = forced_layer(case, fraction, masking=masking), tokens(case.num_tokens, DIM)
+    layer, x_TD = forced_layer(case, fraction, masking=masking).to(device), tokens(case.num_tokens, DIM).to(device)
     weights = gated_by(variant, case, fraction).weights
-    expected = plain.layer(x_TD.double().numpy(), case.experts, weights, parameters_of(layer), "relu", 1 - masking)
-    found_TD = under(layer, x_TD, case.step, variant)
-    torch.testing.assert_close(found_TD, torch.tensor(expected).float(), rtol=1e-4, atol=1e-4)
+    expected = plain.layer(x_TD.cpu().double().numpy(), case.experts, weights, parameters_of(layer), "relu", 1 - masking)
+    found_TD = under(layer, x_TD, case.step_on(device), variant)
+    torch.testing.assert_close(found_TD.cpu(), torch.tensor(expected).float(), rtol=1e-4, atol=1e-4)
 
 
 @every_variant
 @settings(unhurried, max_examples=25)
 @given(case=drawn(max_tokens=8), fraction=fractions())
 def test_in_bfloat16_every_dispatch_with_every_kernel_stays_near_the_plain_layer(
-    variant: Variant, case: Drawn, fraction: float
+    device: str, variant: Variant, case: Drawn, fraction: float
 ) -> None:
-    layer, x_TD = forced_layer(case, fraction, dim=8), tokens(case.num_tokens, 8).bfloat16()
+    layer, x_TD = forced_layer(case, fraction, dim=8).to(device), tokens(case.num_tokens, 8).to(device).bfloat16()
     layer.experts.bfloat16()
     weights = gated_by(variant, case, fraction).weights
-    expected = plain.layer(x_TD.double().numpy(), case.experts, weights, parameters_of(layer), "relu", 1.0)
-    found_TD = under(layer, x_TD, case.step, variant)
+    expected = plain.layer(x_TD.cpu().double().numpy(), case.experts, weights, parameters_of(layer), "relu", 1.0)
+    found_TD = under(layer, x_TD, case.step_on(device), variant)
     assert found_TD.dtype == torch.bfloat16
-    torch.testing.assert_close(found_TD.float(), torch.tensor(expected).float(), rtol=0.05, atol=0.3)
+    torch.testing.assert_close(found_TD.float().cpu(), torch.tensor(expected).float(), rtol=0.05, atol=0.3)
 
 
 def test_the_kernel_bmm_is_refused_under_dynamic_gating() -> None:
@@ -86,29 +86,31 @@ def just_enough(case: Drawn) -> float:
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 @unhurried
 @given(case=drawn())
-def test_statement_3_with_just_enough_room_all_dispatches_agree_with_the_reference(dispatch: str, case: Drawn) -> None:
-    layer, x_TD = forced_layer(case, just_enough(case)), tokens(case.num_tokens, DIM)
-    found_TD = under(layer, x_TD, case.step, Variant(dispatch))
-    torch.testing.assert_close(found_TD, under(layer, x_TD, case.step, None), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found_TD, under(layer, x_TD, case.step, DYNAMIC), rtol=1e-5, atol=1e-5)
+def test_statement_3_with_just_enough_room_all_dispatches_agree_with_the_reference(
+    device: str, dispatch: str, case: Drawn
+) -> None:
+    layer, x_TD = forced_layer(case, just_enough(case)).to(device), tokens(case.num_tokens, DIM).to(device)
+    found_TD = under(layer, x_TD, case.step_on(device), Variant(dispatch))
+    torch.testing.assert_close(found_TD, under(layer, x_TD, case.step_on(device), None), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found_TD, under(layer, x_TD, case.step_on(device), DYNAMIC), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dispatch", CAPPED)
 @unhurried
 @given(case=drawn(), fraction=fractions())
 def test_statement_3_outputs_differ_from_dynamic_gating_on_exactly_the_tokens_that_lost_a_choice(
-    dispatch: str, case: Drawn, fraction: float
+    device: str, dispatch: str, case: Drawn, fraction: float
 ) -> None:
-    layer, x_TD = forced_layer(case, fraction), tokens(case.num_tokens, DIM)
-    capped_TD, dynamic_TD = (under(layer, x_TD, case.step, variant) for variant in (Variant(dispatch), DYNAMIC))
+    layer, x_TD = forced_layer(case, fraction).to(device), tokens(case.num_tokens, DIM).to(device)
+    capped_TD, dynamic_TD = (under(layer, x_TD, case.step_on(device), variant) for variant in (Variant(dispatch), DYNAMIC))
     assert rows_that_differ(capped_TD, dynamic_TD) == case.gated(capacity(fraction, case.num_tokens)).losers
 
 
 @unhurried
 @given(drawn(), fractions())
-def test_static_gating_and_tutel_give_the_same_outputs_whatever_is_dropped(case: Drawn, fraction: float) -> None:
-    layer, x_TD = forced_layer(case, fraction), tokens(case.num_tokens, DIM)
-    static_TD, tutel_TD = (under(layer, x_TD, case.step, Variant(dispatch)) for dispatch in CAPPED)
+def test_static_gating_and_tutel_give_the_same_outputs_whatever_is_dropped(device: str, case: Drawn, fraction: float) -> None:
+    layer, x_TD = forced_layer(case, fraction).to(device), tokens(case.num_tokens, DIM).to(device)
+    static_TD, tutel_TD = (under(layer, x_TD, case.step_on(device), Variant(dispatch)) for dispatch in CAPPED)
     torch.testing.assert_close(tutel_TD, static_TD, rtol=1e-5, atol=1e-5)
 
 
@@ -127,12 +129,12 @@ def skewed(num_tokens: int = 256, num_experts: int = 16) -> list[list[int]]:
 
 @pytest.mark.parametrize("dispatch", CAPPED)
 @pytest.mark.parametrize(("fraction", "slots", "lost"), [(0.1, 416, 128), (0.25, 1024, 0), (1.0, 4096, 0)])
-def test_statement_3_with_the_papers_numbers(dispatch: str, fraction: float, slots: int, lost: int) -> None:
+def test_statement_3_with_the_papers_numbers(device: str, dispatch: str, fraction: float, slots: int, lost: int) -> None:
     """S = 256, E = 16: at C = 0.1 experts with 42 of 512 choices take 26, so that 128 tokens lose one, and those differ."""
     experts, probs = skewed(), [[0.5, 0.25]] * 256
-    layer = make_layer(make_recipe(experts=16, capacity_fraction=fraction, dim=DIM))
+    layer = make_layer(make_recipe(experts=16, capacity_fraction=fraction, dim=DIM)).to(device)
     layer.router.forced = Decided(torch.tensor(experts), torch.tensor(probs))
-    x_TD = tokens(256, DIM)
+    x_TD = tokens(256, DIM).to(device)
     dispatched, needed = (
         dispatch_function(name)(x_TD, layer.router(x_TD, ALL_REAL), fraction) for name in (dispatch, "dynamic")
     )
@@ -147,34 +149,34 @@ def test_statement_3_with_the_papers_numbers(dispatch: str, fraction: float, slo
 
 @every_variant
 @pytest.mark.parametrize("sizes", [[16], [8, 8], [5, 5, 6], [1] * 16], ids=str)
-def test_experts_in_waves_give_the_layer_the_same_output(variant: Variant, sizes: list[int]) -> None:
-    layer = make_layer(make_recipe(experts=16, capacity_fraction=0.1, dim=DIM))
-    x_TD = tokens(64, DIM)
+def test_experts_in_waves_give_the_layer_the_same_output(device: str, variant: Variant, sizes: list[int]) -> None:
+    layer = make_layer(make_recipe(experts=16, capacity_fraction=0.1, dim=DIM)).to(device)
+    x_TD = tokens(64, DIM).to(device)
     resident_TD = under(layer, x_TD, ALL_REAL, variant)
     layer.store = WaveStore(layer.experts.weights, sizes)
     torch.testing.assert_close(layer(x_TD, ALL_REAL), resident_TD, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", [None, *map(Variant, DISPATCHES)], ids=called)
-def test_expert_outputs_shrink_by_the_share_that_training_masked(variant: Variant | None) -> None:
+def test_expert_outputs_shrink_by_the_share_that_training_masked(device: str, variant: Variant | None) -> None:
     """NLLB multiplies expert outputs by 1 - 0.2 at inference, under every dispatch as in the reference."""
-    x_TD = tokens(8, DIM)
+    x_TD = tokens(8, DIM).to(device)
     whole_TD, masked_TD = (
-        under(make_layer(make_recipe(experts=4, masking=masking)), x_TD, ALL_REAL, variant) for masking in (0.0, 0.2)
+        under(make_layer(make_recipe(experts=4, masking=masking)).to(device), x_TD, ALL_REAL, variant) for masking in (0.0, 0.2)
     )
     torch.testing.assert_close(masked_TD, 0.8 * whole_TD)
 
 
 @every_variant
-def test_the_same_input_gives_the_same_bits_again(variant: Variant) -> None:
-    layer, x_TD = make_layer(make_recipe(experts=8, capacity_fraction=0.2)), tokens(50, DIM)
+def test_the_same_input_gives_the_same_bits_again(device: str, variant: Variant) -> None:
+    layer, x_TD = make_layer(make_recipe(experts=8, capacity_fraction=0.2)).to(device), tokens(50, DIM).to(device)
     assert torch.equal(under(layer, x_TD, ALL_REAL, variant), under(layer, x_TD, ALL_REAL, variant))
 
 
 @every_variant
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_a_layer_in_16_bits_stays_near_the_float32_one(variant: Variant, dtype: torch.dtype) -> None:
-    layer, x_TD = make_layer(make_recipe(experts=8, dim=8)), tokens(50, 8).to(dtype)
+def test_a_layer_in_16_bits_stays_near_the_float32_one(device: str, variant: Variant, dtype: torch.dtype) -> None:
+    layer, x_TD = make_layer(make_recipe(experts=8, dim=8)).to(device), tokens(50, 8).to(device, dtype)
     routing = layer.router(x_TD, ALL_REAL)
     exact_TD = under(layer, x_TD.float(), ALL_REAL, variant)
     layer.experts.to(dtype)
@@ -184,8 +186,8 @@ def test_a_layer_in_16_bits_stays_near_the_float32_one(variant: Variant, dtype: 
     torch.testing.assert_close(y_TD.float(), exact_TD, rtol=0.05, atol=0.2)
 
 
-def test_a_token_that_is_not_finite_spoils_no_other_token_under_dynamic_gating() -> None:
-    layer, x_TD = make_layer(make_recipe(experts=4)), tokens(9, DIM)
+def test_a_token_that_is_not_finite_spoils_no_other_token_under_dynamic_gating(device: str) -> None:
+    layer, x_TD = make_layer(make_recipe(experts=4)).to(device), tokens(9, DIM).to(device)
     clean_TD = under(layer, x_TD, ALL_REAL, DYNAMIC)
     x_TD[3] = torch.nan
     others = torch.arange(9) != 3

@@ -29,12 +29,12 @@ ENTRY_BYTES = 4096
 """Of 848 bytes of weights: 2 x 8 x 12 + 8 + 12 numbers of 4 bytes."""
 
 
-def weights_of(layer: str, num_experts: int) -> ExpertWeights:
+def weights_of(layer: str, num_experts: int, device: str = "cpu") -> ExpertWeights:
     """Random weights that depend on the layer's name only."""
     generator = torch.Generator().manual_seed(int(layer))
     shapes = LAYOUT.shapes
     drawn = {name: torch.randn(num_experts, *shape, generator=generator) for name, shape in shapes.items()}
-    return ExpertWeights((name, drawn[name]) for name in LAYOUT.tensors)
+    return ExpertWeights((name, drawn[name].to(device)) for name in LAYOUT.tensors)
 
 
 def filling(num_experts: int) -> Callable[[str, int, ExpertWeights], None]:
@@ -71,10 +71,10 @@ def on_disk(num_experts: int) -> BackingFile:
     return backing(contents(num_experts), filling(num_experts))
 
 
-def in_memory(num_experts: int) -> HostTier:
+def in_memory(num_experts: int, device: str = "cpu") -> HostTier:
     """All entries beside the device."""
     keys = [(layer, expert) for layer in LAYERS for expert in range(num_experts)]
-    return HostTier.filled(LAYOUT, keys, filling(num_experts), pinned=False)
+    return HostTier.filled(LAYOUT, keys, filling(num_experts), pinned=device == "cuda")
 
 
 @dataclass
@@ -125,10 +125,16 @@ def endless(ledger: Ledger) -> None:
 
 
 def store(
-    tier: Tier, num_experts: int, slots: int, policy: str = "inactive-first+lifo", layer: str = "1", held: Sequence[int] = ()
+    tier: Tier,
+    num_experts: int,
+    slots: int,
+    policy: str = "inactive-first+lifo",
+    layer: str = "1",
+    held: Sequence[int] = (),
+    device: str = "cpu",
 ) -> BufferedStore:
     """Of one layer, with a ledger of its own."""
-    return BufferedStore(layer, held or range(num_experts), slots, make_eviction(policy), LAYOUT, Ledger(tier))
+    return BufferedStore(layer, held or range(num_experts), slots, make_eviction(policy), LAYOUT, Ledger(tier, device))
 
 
 def steps(seed: int, num_experts: int, count: int) -> list[list[int]]:

@@ -52,9 +52,9 @@ class Ordered(Probe):
     fixed_order = True
 
 
-def rows_of(loads: list[int], seed: int = 0) -> ExpertRows:
+def rows_of(loads: list[int], seed: int = 0, device: str = "cpu") -> ExpertRows:
     bounds = [0, *accumulate(loads)]
-    return ExpertRows(torch.randn(bounds[-1], DIM, generator=torch.Generator().manual_seed(seed)), bounds)
+    return ExpertRows(torch.randn(bounds[-1], DIM, generator=torch.Generator().manual_seed(seed)).to(device), bounds)
 
 
 def outputs(buffered: BufferedStore, inputs: ExpertRows, kernel: object = loop) -> Tensor:
@@ -77,26 +77,28 @@ def in_groups(weights: ExpertWeights, inputs: ExpertRows, groups: list[list[int]
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 9), st.sampled_from(POLICIES), st.data())
 def test_outputs_are_those_of_the_resident_experts_whatever_the_policy_the_slots_and_the_steps(
-    seed: int, num_experts: int, policy: str, data: st.DataObject
+    device: str, seed: int, num_experts: int, policy: str, data: st.DataObject
 ) -> None:
     slots = data.draw(st.integers(1, num_experts))
-    dawdling = Watched(in_memory(num_experts), dawdle=lambda: time.sleep(random.choice([0, 0, 1e-4])))
-    buffered, weights = store(dawdling, num_experts, slots, policy), weights_of("1", num_experts)
+    dawdling = Watched(in_memory(num_experts, device=device), dawdle=lambda: time.sleep(random.choice([0, 0, 1e-4])))
+    buffered, weights = store(dawdling, num_experts, slots, policy, device=device), weights_of("1", num_experts, device=device)
     for number, loads in enumerate(steps(seed, num_experts, 4)):
-        inputs = rows_of(loads, number)
+        inputs = rows_of(loads, number, device=device)
         torch.testing.assert_close(outputs(buffered, inputs), loop(inputs, weights, GELU))
     buffered.ledger.close()
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 9), st.data())
-def test_outputs_are_the_same_bit_for_bit_in_the_same_row_groups(seed: int, num_experts: int, data: st.DataObject) -> None:
+def test_outputs_are_the_same_bit_for_bit_in_the_same_row_groups(
+    device: str, seed: int, num_experts: int, data: st.DataObject
+) -> None:
     """Whichever load comes first: which experts are computed together follows from the routing alone."""
     slots = data.draw(st.integers(1, num_experts))
-    dawdling = Watched(in_memory(num_experts), dawdle=lambda: time.sleep(random.choice([0, 0, 1e-4])))
-    buffered, weights = store(dawdling, num_experts, slots), weights_of("1", num_experts)
+    dawdling = Watched(in_memory(num_experts, device=device), dawdle=lambda: time.sleep(random.choice([0, 0, 1e-4])))
+    buffered, weights = store(dawdling, num_experts, slots, device=device), weights_of("1", num_experts, device=device)
     for number, loads in enumerate(steps(seed, num_experts, 4)):
-        inputs = rows_of(loads, number)
+        inputs = rows_of(loads, number, device=device)
         buffered.expect(inputs.offsets)
         plan = buffered.plan
         whole = plan is None or (slots == num_experts and not plan.loads)
@@ -110,7 +112,7 @@ def test_outputs_are_the_same_bit_for_bit_in_the_same_row_groups(seed: int, num_
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6), num_experts=st.integers(1, 6), bias=st.booleans(), data=st.data())
 def test_gated_experts_in_slots_compute_what_plain_loops_do(
-    seed: int, num_experts: int, bias: bool, data: st.DataObject
+    device: str, seed: int, num_experts: int, bias: bool, data: st.DataObject
 ) -> None:
     layout = EntryLayout(GATED.shapes(DIM, FFN_DIM, bias=bias), torch.float32)
     generator = torch.Generator().manual_seed(seed)
@@ -120,53 +122,55 @@ def test_gated_experts_in_slots_compute_what_plain_loops_do(
         for name, view in into.items():
             view.copy_(weights[name][expert])
 
-    tier = HostTier.filled(layout, [("1", expert) for expert in range(num_experts)], fill, pinned=False)
+    tier = HostTier.filled(layout, [("1", expert) for expert in range(num_experts)], fill, pinned=device == "cuda")
     slots = data.draw(st.integers(1, num_experts))
-    buffered = BufferedStore("1", range(num_experts), slots, make_eviction("lru"), layout, Ledger(tier))
+    buffered = BufferedStore("1", range(num_experts), slots, make_eviction("lru"), layout, Ledger(tier, device))
     stacked = {name: whole.double().numpy() for name, whole in weights.items()}
     for loads in steps(seed, num_experts, 3):
-        inputs = rows_of(loads, seed)
+        inputs = rows_of(loads, seed, device=device)
         buffered.expect(inputs.offsets)
         found_RD = run_experts(loop, inputs, buffered, make_ffn(GATED, "silu"))
         expected = [
             plain.ffn(row_D, plain.of_expert(stacked, expert), "silu")
             for expert, (first, last) in enumerate(pairwise(inputs.bounds))
-            for row_D in inputs.rows_RD[first:last].double().numpy()
+            for row_D in inputs.rows_RD[first:last].cpu().double().numpy()
         ]
-        torch.testing.assert_close(found_RD, torch.tensor(np.array(expected).reshape(-1, DIM)).float(), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            found_RD.cpu(), torch.tensor(np.array(expected).reshape(-1, DIM)).float(), rtol=1e-3, atol=1e-3
+        )
     buffered.ledger.close()
 
 
-def test_torchs_grouped_product_takes_slots_as_they_lie() -> None:
-    buffered, weights = store(in_memory(6), 6, 4), weights_of("1", 6)
+def test_torchs_grouped_product_takes_slots_as_they_lie(device: str) -> None:
+    buffered, weights = store(in_memory(6, device=device), 6, 4, device=device), weights_of("1", 6, device=device)
     for number, loads in enumerate(steps(3, 6, 6)):
-        inputs = rows_of(loads, number)
+        inputs = rows_of(loads, number, device=device)
         torch.testing.assert_close(outputs(buffered, inputs, grouped_mm), loop(inputs, weights, GELU))
 
 
-def test_with_a_slot_for_every_expert_rows_are_handed_on_untouched_once_all_are_there() -> None:
-    buffered = store(in_memory(4), 4, 4)
-    inputs = rows_of([1, 2, 0, 3])
+def test_with_a_slot_for_every_expert_rows_are_handed_on_untouched_once_all_are_there(device: str) -> None:
+    buffered = store(in_memory(4, device=device), 4, 4, device=device)
+    inputs = rows_of([1, 2, 0, 3], device=device)
     outputs(buffered, inputs)
-    outputs(buffered, rows_of([1, 1, 1, 1]))
+    outputs(buffered, rows_of([1, 1, 1, 1], device=device))
     buffered.expect(inputs.offsets)
     assert [wave.experts for wave in buffered.waves()] == [None]
-    assert torch.equal(buffered.weights["w1"], weights_of("1", 4)["w1"])
+    assert torch.equal(buffered.weights["w1"], weights_of("1", 4, device=device)["w1"])
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(2, 12), st.sampled_from(POLICIES), st.data())
 def test_hits_and_victims_are_the_policys_own_and_no_more_is_read_than_misses(
-    seed: int, num_experts: int, policy: str, data: st.DataObject
+    device: str, seed: int, num_experts: int, policy: str, data: st.DataObject
 ) -> None:
     """The policy by itself, over the same active experts in the order of their ids."""
     slots = data.draw(st.integers(1, num_experts))
-    watched, book = Watched(in_memory(num_experts)), Book()
-    buffered, alone = store(watched, num_experts, slots, policy), Cache(slots, make_eviction(policy))
+    watched, book = Watched(in_memory(num_experts, device=device)), Book()
+    buffered, alone = store(watched, num_experts, slots, policy, device=device), Cache(slots, make_eviction(policy))
     expected: list[tuple[int, bool, int]] = []
     for loads in steps(seed, num_experts, 5):
         with observed_by(book):
-            outputs(buffered, rows_of(loads))
+            outputs(buffered, rows_of(loads, device=device))
         accesses = alone.batch([expert for expert, load in enumerate(loads) if load])
         expected += [(access.expert, access.hit, access.victim) for access in accesses]
     uses = [use for visit in book.visits for use in visit.uses]
@@ -177,12 +181,18 @@ def test_hits_and_victims_are_the_policys_own_and_no_more_is_read_than_misses(
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(2, 12), st.data())
-def test_no_active_expert_leaves_while_an_inactive_one_is_there(seed: int, num_experts: int, data: st.DataObject) -> None:
+def test_no_active_expert_leaves_while_an_inactive_one_is_there(
+    device: str, seed: int, num_experts: int, data: st.DataObject
+) -> None:
     slots = data.draw(st.integers(1, num_experts))
-    book, buffered, resident = Book(), store(in_memory(num_experts), num_experts, slots), set[int]()
+    book, buffered, resident = (
+        Book(),
+        store(in_memory(num_experts, device=device), num_experts, slots, device=device),
+        set[int](),
+    )
     for loads in steps(seed, num_experts, 5):
         with observed_by(book):
-            outputs(buffered, rows_of(loads))
+            outputs(buffered, rows_of(loads, device=device))
         active = {expert for expert, load in enumerate(loads) if load}
         for use in book.visits[-1].uses:
             assert use.hit == (use.expert in resident)
@@ -197,26 +207,26 @@ def test_no_active_expert_leaves_while_an_inactive_one_is_there(seed: int, num_e
 @pytest.mark.parametrize(
     ("policy", "expected"), [("fifo", 1.0), ("lru", 1.0), ("lfu", 1.0), ("lifo", 2 / 3), ("mru", 1 / 2), ("batch-aware", 1 / 2)]
 )
-def test_the_papers_example_misses_as_the_paper_says(policy: str, expected: float) -> None:
+def test_the_papers_example_misses_as_the_paper_says(device: str, policy: str, expected: float) -> None:
     """Section V: experts 1, 2 and 3 of four in every step, two slots; after the cold first step."""
-    buffered, book = store(in_memory(4), 4, 2, policy), Book()
+    buffered, book = store(in_memory(4, device=device), 4, 2, policy, device=device), Book()
     for _ in range(13):
         with observed_by(book):
-            outputs(buffered, rows_of([0, 1, 1, 1]))
+            outputs(buffered, rows_of([0, 1, 1, 1], device=device))
     uses = [use for visit in book.visits[1:] for use in visit.uses]
     assert sum(not use.hit for use in uses) / len(uses) == pytest.approx(expected)
 
 
-def test_a_step_that_broke_off_leaves_nothing_wrong_behind() -> None:
+def test_a_step_that_broke_off_leaves_nothing_wrong_behind(device: str) -> None:
     """The loads of a step whose kernel failed are in slots that nobody may believe in."""
-    num_experts, weights = 6, weights_of("1", 6)
-    buffered = store(Watched(in_memory(6), dawdle=lambda: time.sleep(1e-3)), num_experts, 3)
+    num_experts, weights = 6, weights_of("1", 6, device=device)
+    buffered = store(Watched(in_memory(6, device=device), dawdle=lambda: time.sleep(1e-3)), num_experts, 3, device=device)
 
     def failing(*_: object) -> Tensor:
         raise RuntimeError("a kernel failed")
 
     for loads in steps(1, num_experts, 6):
-        inputs = rows_of(loads)
+        inputs = rows_of(loads, device=device)
         buffered.expect(inputs.offsets)
         with pytest.raises(RuntimeError, match="a kernel failed"):
             run_experts(failing, inputs, buffered, GELU)
@@ -278,11 +288,11 @@ def test_there_is_at_least_one_slot_and_no_more_than_experts(slots: int) -> None
         store(in_memory(4), 4, slots)
 
 
-def test_experts_that_are_held_in_any_order_are_read_by_their_logical_numbers() -> None:
+def test_experts_that_are_held_in_any_order_are_read_by_their_logical_numbers(device: str) -> None:
     """As a placement may have it; the policy sees them in the order of these numbers."""
-    held, weights, book = [5, 0, 3], weights_of("1", 6), Book()
-    buffered = store(in_memory(6), 6, 2, held=held)
-    inputs = rows_of([2, 1, 3])
+    held, weights, book = [5, 0, 3], weights_of("1", 6, device=device), Book()
+    buffered = store(in_memory(6, device=device), 6, 2, held=held, device=device)
+    inputs = rows_of([2, 1, 3], device=device)
     with observed_by(book):
         found = outputs(buffered, inputs)
     torch.testing.assert_close(found, loop(inputs, weights.map(lambda whole: whole[held]), GELU))
@@ -296,11 +306,11 @@ def test_a_real_file_serves_the_same_weights() -> None:
         torch.testing.assert_close(outputs(buffered, inputs), loop(inputs, weights, GELU))
 
 
-def test_a_visit_tells_what_was_moved_and_when() -> None:
-    buffered, book = store(in_memory(4), 4, 2), Book()
+def test_a_visit_tells_what_was_moved_and_when(device: str) -> None:
+    buffered, book = store(in_memory(4, device=device), 4, 2, device=device), Book()
     for loads in ([1, 0, 1, 0], [1, 0, 1, 1]):
         with observed_by(book):
-            outputs(buffered, rows_of(loads))
+            outputs(buffered, rows_of(loads, device=device))
     assert [use.num_bytes for use in book.visits[1].uses] == [0, 0, buffered.layout.entry_bytes]
     assert book.visits[1].uses[0] == ExpertUse(0, True, -1, 0, 0, 0)
     loaded = book.visits[1].uses[2]

@@ -52,6 +52,7 @@ def buffered_run(recipe: Path, out: Path, slots: int, *overrides: str, stack: st
     return studied(recipe, out, *EIGHT, *overrides, variants=variants, against=(DYNAMIC,), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("workload", ["lm", "mt"])
 @pytest.mark.parametrize(("slots", "eviction"), [(3, LIFO), (8, "fifo")])
 def test_outputs_are_those_of_the_resident_run_and_hits_those_of_a_replay(
@@ -68,6 +69,7 @@ def test_outputs_are_those_of_the_resident_run_and_hits_those_of_a_replay(
     assert sum(told[1:]) == uses
 
 
+@pytest.mark.usefixtures("device")
 def test_the_misses_told_are_those_of_the_trace_replayed_from_cold_caches(micro: Micro, tmp_path: Path) -> None:
     """An independent count: the trace's distinct experts of each step, in order, through the engine of `moeprof replay`."""
     run = buffered_run(micro("lm"), tmp_path / "run", 3, 'data.domains=["prose"]')
@@ -84,6 +86,7 @@ def test_the_misses_told_are_those_of_the_trace_replayed_from_cold_caches(micro:
     assert value_of(run, "worst_miss_rate", phase="decode", variant=LABEL) == pytest.approx(expected / keys.shape[1])
 
 
+@pytest.mark.usefixtures("device")
 def test_a_routing_says_whether_its_expert_was_there(micro: Micro, tmp_path: Path) -> None:
     run = buffered_run(micro("mt"), tmp_path / "run", 3)
     trace = run.trace("decode", LABEL)
@@ -102,6 +105,7 @@ def test_a_routing_says_whether_its_expert_was_there(micro: Micro, tmp_path: Pat
     assert encoded.table["residency"].null_count == len(encoded), "the encoder keeps all of its experts"
 
 
+@pytest.mark.usefixtures("device")
 def test_prompts_leave_no_trace_in_the_caches_of_decoding(micro: Micro, tmp_path: Path) -> None:
     """They pass through the same layers; hits are those of the recorded steps alone, from a cold start, or no replay could say them."""
     run = buffered_run(micro("lm"), tmp_path / "run", 2, "load.prompt_length=10")
@@ -110,6 +114,7 @@ def test_prompts_leave_no_trace_in_the_caches_of_decoding(micro: Micro, tmp_path
     assert first["victim"] == -1
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(("stack", "layers"), [("decoder", {"dec.1"}), ("encoder", {"enc.1"}), ("all", {"enc.1", "dec.1"})])
 def test_whose_layers_are_buffered_is_the_users_choice(micro: Micro, tmp_path: Path, stack: str, layers: set[str]) -> None:
     run = buffered_run(micro("mt"), tmp_path / "run", 3, stack=stack)
@@ -119,6 +124,7 @@ def test_whose_layers_are_buffered_is_the_users_choice(micro: Micro, tmp_path: P
 # What it costs, and what it saves
 
 
+@pytest.mark.usefixtures("device")
 def test_loads_are_timed_beside_what_could_hide_them(micro: Micro, tmp_path: Path) -> None:
     run = buffered_run(micro("lm"), tmp_path / "run", 3, passes=(measure_time, measure_loads))
     for phase in ("score", "decode"):

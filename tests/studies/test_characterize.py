@@ -28,6 +28,7 @@ def run(recipe: Path, out: Path, *overrides: str) -> Run:
     return characterization().run(load_recipe(str(recipe), overrides), out)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("workload", ["lm", "mt"])
 def test_a_run_is_valid_and_complete(micro: Micro, tmp_path: Path, workload: str) -> None:
     found = Run.open(run(micro(workload), tmp_path / "run").path)
@@ -54,6 +55,7 @@ def test_the_same_recipe_gives_the_same_trace_and_the_same_exact_metrics_byte_fo
     assert lines[0] == lines[1]
 
 
+@pytest.mark.usefixtures("device")
 def test_slots_do_not_depend_on_the_routing_and_match_the_formula(micro: Micro, tmp_path: Path) -> None:
     natural = run(micro("lm"), tmp_path / "natural")
     forced = run(micro("lm"), tmp_path / "forced", "routing.source=zipf:3,sorted")
@@ -65,6 +67,7 @@ def test_slots_do_not_depend_on_the_routing_and_match_the_formula(micro: Micro, 
         assert value_of(found, "expert_slots", phase="decode", variant="static") == 4
 
 
+@pytest.mark.usefixtures("device")
 def test_counts_in_the_table_are_those_of_the_trace(micro: Micro, tmp_path: Path) -> None:
     found = run(micro("lm"), tmp_path / "run")
     trace = found.trace("score", "static")
@@ -77,6 +80,7 @@ def test_counts_in_the_table_are_those_of_the_trace(micro: Micro, tmp_path: Path
     assert max(kept) <= 12
 
 
+@pytest.mark.usefixtures("device")
 def test_several_texts_are_kept_apart_in_every_table(micro: Micro, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.txt").write_text(f"The text called {name}. " * 20)
@@ -91,12 +95,14 @@ def test_several_texts_are_kept_apart_in_every_table(micro: Micro, tmp_path: Pat
     assert set(found.record.text_hashes) == {"one", "two"}
 
 
+@pytest.mark.usefixtures("device")
 def test_forced_routing_is_labelled_forced(micro: Micro, tmp_path: Path) -> None:
     metrics = run(micro("lm"), tmp_path / "run", "routing.source=uniform").metrics.set_index("metric")
     assert set(metrics.loc["active_experts", "kind"]) == {"forced"}
     assert set(metrics.loc["capacity", "kind"]) == {"exact"}
 
 
+@pytest.mark.usefixtures("device")
 def test_a_recorded_trace_replays_to_the_same_decisions_on_other_weights(micro: Micro, tmp_path: Path) -> None:
     first = run(micro("mt"), tmp_path / "first")
     other = run(micro("mt"), tmp_path / "other", "measure.seed=7", 'load.phases=["encode"]')
@@ -108,6 +114,7 @@ def test_a_recorded_trace_replays_to_the_same_decisions_on_other_weights(micro: 
     assert (experts[0] == experts[2]).all()
 
 
+@pytest.mark.usefixtures("device")
 def test_time_comes_from_the_injected_clock(micro: Micro, tmp_path: Path) -> None:
     ticks = itertools.count(step=1_000)
     found = characterization().run(load_recipe(str(micro("lm"))), tmp_path / "run", clock=lambda: next(ticks))
@@ -125,6 +132,7 @@ def test_few_rounds_make_a_run_invalid(micro: Micro, tmp_path: Path) -> None:
     assert "too few rounds" in found.record.reasons[0]
 
 
+@pytest.mark.usefixtures("device")
 def test_a_text_too_short_for_a_prompt_leaves_out_decoding_and_says_so(micro: Micro, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("ab")
     recipe = load_recipe(str(micro("lm")))

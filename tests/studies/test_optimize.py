@@ -72,6 +72,7 @@ def test_optimizations_come_in_turn_or_alone(monkeypatch: pytest.MonkeyPatch) ->
         assert [variant.label for variant in study.variants] == ["static", "dynamic+loop", last]
 
 
+@pytest.mark.usefixtures("device")
 def test_with_the_dense_twin_as_only_baseline_outputs_are_still_checked(micro: Micro, tmp_path: Path) -> None:
     found = run(micro("lm"), tmp_path / "run", against=["dense"])
     assert found.record.valid
@@ -117,6 +118,7 @@ def test_a_run_is_valid_and_complete(micro: Micro, tmp_path: Path, name: str) ->
     assert len(list((found.path / "timeline").iterdir())) == 2 * len(phases)
 
 
+@pytest.mark.usefixtures("device")
 def test_what_follows_from_the_router_alone_is_told_once_and_loads_of_every_contender(micro: Micro, tmp_path: Path) -> None:
     found = run(micro("lm"), tmp_path / "run", "load.phases=['score']", against=["static", "tutel", "dense"])
     routed = {"static", "tutel", "dynamic+loop"}
@@ -133,6 +135,7 @@ def test_what_follows_from_the_router_alone_is_told_once_and_loads_of_every_cont
     assert values(found, "dropped_fraction", phase="score", variant="dynamic+loop") == {(): 0.0}
 
 
+@pytest.mark.usefixtures("device")
 def test_without_a_sweep_nothing_is_said_of_other_batches(micro: Micro, tmp_path: Path) -> None:
     found = run(micro("lm"), tmp_path / "run")
     assert set(found.metrics["point"]) == {""}
@@ -174,6 +177,7 @@ def without_numbers(model: Model) -> None:
     moe_layers(model)[0].router.weight[0, 0] = float("nan")
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(("name", "where"), [("lm", "layer 1, score step 0"), ("mt", r"layer enc\.1, encode step 0")])
 def test_weights_that_are_no_numbers_are_named_with_layer_and_step(micro: Micro, tmp_path: Path, name: str, where: str) -> None:
     checkpoint = with_weights(micro(name), tmp_path / "bad.safetensors", without_numbers)

@@ -22,6 +22,7 @@ def runner_of(micro: Micro, tmp_path: Path, *variants: Variant) -> VariantRunner
     return services_of(load_recipe(str(micro("lm"))), tmp_path / "run", variants).runner
 
 
+@pytest.mark.usefixtures("device")
 def test_all_variants_share_one_model_and_the_twin_has_its_own(micro: Micro, tmp_path: Path) -> None:
     models = runner_of(micro, tmp_path, STATIC, DENSE, TUTEL, DYNAMIC).models
     assert list(models) == [STATIC, DENSE, TUTEL, DYNAMIC]
@@ -31,6 +32,7 @@ def test_all_variants_share_one_model_and_the_twin_has_its_own(micro: Micro, tmp
     assert not moe_layers(models[DENSE])
 
 
+@pytest.mark.usefixtures("device")
 def test_selecting_a_variant_switches_the_shared_model(micro: Micro, tmp_path: Path) -> None:
     runner = runner_of(micro, tmp_path, STATIC, DYNAMIC)
     for variant in (DYNAMIC, STATIC, DYNAMIC):
@@ -49,6 +51,7 @@ def test_the_baseline_is_the_first_variant_with_experts(
     assert runner.routed == [variant for variant in variants if not variant.dense]
 
 
+@pytest.mark.usefixtures("device")
 def test_every_interleaved_round_runs_under_its_own_variant(micro: Micro, tmp_path: Path) -> None:
     services = services_of(load_recipe(str(micro("lm"))), tmp_path / "run", (STATIC, TUTEL, DYNAMIC))
     runner, seen = services.runner, list[tuple[str, Variant | None]]()
@@ -65,6 +68,7 @@ def test_every_interleaved_round_runs_under_its_own_variant(micro: Micro, tmp_pa
     assert all(variant is not None and variant.label == label for label, variant in seen)
 
 
+@pytest.mark.usefixtures("device")
 def test_recorded_rows_carry_their_rank_and_accumulate(micro: Micro, tmp_path: Path) -> None:
     services: Services = services_of(load_recipe(str(micro("lm"))), tmp_path / "run", (STATIC,))
     row = {"phase": "score", "variant": "dynamic+greedy", "received_bytes": 7, "time_ns": 9}

@@ -38,6 +38,7 @@ def slots_of(recipe: Recipe, phase: str, domain: str) -> tuple[Fraction, Fractio
     return Fraction(slots, len(steps)), Fraction(needed, len(steps))
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("routing", ["model", "zipf:2,sorted", "uniform"])
 @pytest.mark.parametrize(
     ("name", "phase", "sets"),
@@ -69,6 +70,7 @@ def test_statement_2_through_a_whole_run(
         assert values(run, "dropped_fraction", variant=DYNAMIC.label, **where) == {(): 0.0}
 
 
+@pytest.mark.usefixtures("device")
 def test_statement_2_holds_for_every_decoded_token(micro: Micro, tmp_path: Path) -> None:
     """Where some sentences have ended: their padding has slots under static gating, and rows nowhere else."""
     sets = ("load.batch_size=12", "load.batches=1", "load.decode_steps=6", "gating.capacity_fraction=0.4")

@@ -35,8 +35,8 @@ def dense_masks(case: Drawn, slots: int) -> tuple[Tensor, Tensor]:
 
 @unhurried
 @given(drawn(), fractions())
-def test_statement_2_the_rows_are_all_slots_whatever_the_routing(case: Drawn, fraction: float) -> None:
-    dispatched = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+def test_statement_2_the_rows_are_all_slots_whatever_the_routing(device: str, case: Drawn, fraction: float) -> None:
+    dispatched = static.dispatch(tokens(case.num_tokens, DIM).to(device), case.routing_on(device), fraction)
     slots = slots_of(case, fraction)
     assert dispatched.rows.rows_RD.shape == (case.num_experts * slots, DIM)
     assert list(dispatched.rows.offsets) == [expert * slots for expert in range(case.num_experts + 1)]
@@ -44,10 +44,10 @@ def test_statement_2_the_rows_are_all_slots_whatever_the_routing(case: Drawn, fr
 
 @unhurried
 @given(drawn(), fractions())
-def test_dispatch_is_the_einsum_with_a_dense_mask(case: Drawn, fraction: float) -> None:
-    x_SD = tokens(case.num_tokens, DIM)
-    mask_SEC, combine_SEC = dense_masks(case, slots_of(case, fraction))
-    dispatched = static.dispatch(x_SD, case.routing, fraction)
+def test_dispatch_is_the_einsum_with_a_dense_mask(device: str, case: Drawn, fraction: float) -> None:
+    x_SD = tokens(case.num_tokens, DIM).to(device)
+    mask_SEC, combine_SEC = (dense.to(device) for dense in dense_masks(case, slots_of(case, fraction)))
+    dispatched = static.dispatch(x_SD, case.routing_on(device), fraction)
     expected_ECD = torch.einsum("sec,sd->ecd", mask_SEC, x_SD)
     torch.testing.assert_close(dispatched.rows.rows_RD, expected_ECD.flatten(0, 1), rtol=0, atol=0)
     torch.testing.assert_close(dispatched.combine_weights_TR, combine_SEC.flatten(1), rtol=1e-6, atol=0)
@@ -55,27 +55,27 @@ def test_dispatch_is_the_einsum_with_a_dense_mask(case: Drawn, fraction: float) 
 
 @unhurried
 @given(drawn(), fractions(), st.sampled_from([1.0, 0.8]))
-def test_combine_is_the_einsum_with_dense_weights(case: Drawn, fraction: float, scale: float) -> None:
-    dispatched = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
-    outputs_RD = tokens(len(dispatched.rows.rows_RD), DIM, seed=2)
-    _, combine_SEC = dense_masks(case, slots_of(case, fraction))
+def test_combine_is_the_einsum_with_dense_weights(device: str, case: Drawn, fraction: float, scale: float) -> None:
+    dispatched = static.dispatch(tokens(case.num_tokens, DIM).to(device), case.routing_on(device), fraction)
+    outputs_RD = tokens(len(dispatched.rows.rows_RD), DIM, seed=2).to(device)
+    combine_SEC = dense_masks(case, slots_of(case, fraction))[1].to(device)
     expected_SD = scale * torch.einsum("sec,ecd->sd", combine_SEC, outputs_RD.view(case.num_experts, -1, DIM))
     torch.testing.assert_close(dispatched.combine(outputs_RD, scale), expected_SD)
 
 
 @unhurried
 @given(drawn(), fractions())
-def test_a_choice_is_dropped_where_the_plain_gate_drops_it(case: Drawn, fraction: float) -> None:
-    dispatched = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
+def test_a_choice_is_dropped_where_the_plain_gate_drops_it(device: str, case: Drawn, fraction: float) -> None:
+    dispatched = static.dispatch(tokens(case.num_tokens, DIM).to(device), case.routing_on(device), fraction)
     assert dispatched.dropped_TK.tolist() == case.gated(slots_of(case, fraction)).dropped
 
 
 @unhurried
 @given(drawn(), fractions())
-def test_a_slot_holds_one_token_or_nothing(case: Drawn, fraction: float) -> None:
+def test_a_slot_holds_one_token_or_nothing(device: str, case: Drawn, fraction: float) -> None:
     """Every kept choice fills one slot of its expert, from the first on; padding and dropped choices fill none."""
-    marks_SD = torch.arange(1.0, case.num_tokens + 1)[:, None]
-    dispatched = static.dispatch(marks_SD, case.routing, fraction)
+    marks_SD = torch.arange(1.0, case.num_tokens + 1, device=device)[:, None]
+    dispatched = static.dispatch(marks_SD, case.routing_on(device), fraction)
     rows_EC = dispatched.rows.rows_RD.view(case.num_experts, -1).int().tolist()
     for expert, found in enumerate(rows_EC):
         queue = [token + 1 for choice in range(case.top_k) for token in case.wants(choice, expert)]
@@ -84,9 +84,9 @@ def test_a_slot_holds_one_token_or_nothing(case: Drawn, fraction: float) -> None
 
 @unhurried
 @given(drawn(), fractions())
-def test_a_token_with_all_choices_dropped_and_padding_come_back_as_zero(case: Drawn, fraction: float) -> None:
-    dispatched = static.dispatch(tokens(case.num_tokens, DIM), case.routing, fraction)
-    y_SD = dispatched.combine(torch.ones(len(dispatched.rows.rows_RD), DIM), 1.0)
+def test_a_token_with_all_choices_dropped_and_padding_come_back_as_zero(device: str, case: Drawn, fraction: float) -> None:
+    dispatched = static.dispatch(tokens(case.num_tokens, DIM).to(device), case.routing_on(device), fraction)
+    y_SD = dispatched.combine(torch.ones(len(dispatched.rows.rows_RD), DIM, device=device), 1.0)
     lost = case.gated(slots_of(case, fraction)).dropped
     for token in range(case.num_tokens):
         gone = not case.real[token] or all(lost[token])
@@ -94,15 +94,15 @@ def test_a_token_with_all_choices_dropped_and_padding_come_back_as_zero(case: Dr
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_mask_rows_and_weights_have_the_dtype_of_the_tokens(dtype: torch.dtype) -> None:
-    routing = Routing(torch.tensor([[0, 1]] * 4), torch.full((4, 2), 0.5), None, 2)
-    dispatched = static.dispatch(torch.ones(4, DIM, dtype=dtype), routing, 0.5)
+def test_mask_rows_and_weights_have_the_dtype_of_the_tokens(device: str, dtype: torch.dtype) -> None:
+    routing = Routing(torch.tensor([[0, 1]] * 4, device=device), torch.full((4, 2), 0.5, device=device), None, 2)
+    dispatched = static.dispatch(torch.ones(4, DIM, dtype=dtype, device=device), routing, 0.5)
     assert {dispatched.rows.rows_RD.dtype, dispatched.combine_weights_TR.dtype} == {dtype}
 
 
-def test_rows_in_bfloat16_are_copies_of_the_tokens_without_rounding() -> None:
-    x_SD = tokens(64, 5).bfloat16()
-    routing = Routing(torch.arange(64)[:, None] % 4, torch.ones(64, 1), None, 4)
+def test_rows_in_bfloat16_are_copies_of_the_tokens_without_rounding(device: str) -> None:
+    x_SD = tokens(64, 5).to(device).bfloat16()
+    routing = Routing(torch.arange(64, device=device)[:, None] % 4, torch.ones(64, 1, device=device), None, 4)
     dispatched = static.dispatch(x_SD, routing, 1.0)
     rows_ECD = dispatched.rows.rows_RD.view(4, 64, 5)
     assert all(torch.equal(rows_ECD[token % 4, token // 4], x_SD[token]) for token in range(64))

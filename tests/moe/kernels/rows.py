@@ -45,14 +45,15 @@ def make_experts(
     return experts
 
 
-def padded(num_experts: int, slots: int, dim: int = DIM) -> ExpertRows:
+def padded(num_experts: int, slots: int, dim: int = DIM, device: str = "cpu") -> ExpertRows:
     """Normal rows, the same number for every expert."""
-    return ExpertRows(tokens(num_experts * slots, dim), range(0, (num_experts + 1) * slots, slots))
+    return ExpertRows(tokens(num_experts * slots, dim).to(device), range(0, (num_experts + 1) * slots, slots))
 
 
-def segments(loads: list[int], dim: int = DIM) -> ExpertRows:
+def segments(loads: list[int], dim: int = DIM, device: str = "cpu") -> ExpertRows:
     """Normal rows, as many for every expert as it has, and their bounds as dynamic gating gives them."""
-    return ExpertRows(tokens(sum(loads), dim), torch.tensor([0, *accumulate(loads)], dtype=torch.int32))
+    bounds = torch.tensor([0, *accumulate(loads)], dtype=torch.int32, device=device)
+    return ExpertRows(tokens(sum(loads), dim).to(device), bounds)
 
 
 def all_loads() -> st.SearchStrategy[list[int]]:
@@ -61,9 +62,9 @@ def all_loads() -> st.SearchStrategy[list[int]]:
 
 
 def by_hand(inputs: ExpertRows, experts: Experts, activation: str = "relu") -> Tensor:
-    """Row after row through its expert."""
-    parameters = {name: whole.double().numpy() for name, whole in experts.weights.items()}
-    rows_RD = inputs.rows_RD.double().numpy()
+    """Row after row through its expert, on the CPU."""
+    parameters = {name: whole.cpu().double().numpy() for name, whole in experts.weights.items()}
+    rows_RD = inputs.rows_RD.cpu().double().numpy()
     outputs = [
         plain.ffn(row_D, plain.of_expert(parameters, expert), activation)
         for expert, (first, last) in enumerate(pairwise(inputs.bounds))

@@ -49,11 +49,11 @@ def test_the_registry_names_the_kernels() -> None:
 @unhurried
 @given(loads=all_loads())
 def test_a_row_goes_through_the_expert_of_its_segment(
-    kernel: Kernel, form: FFNForm, bias: bool, activation: str, loads: list[int]
+    device: str, kernel: Kernel, form: FFNForm, bias: bool, activation: str, loads: list[int]
 ) -> None:
-    experts, inputs = make_experts(len(loads), form=form, bias=bias), segments(loads)
+    experts, inputs = make_experts(len(loads), form=form, bias=bias).to(device), segments(loads, device=device)
     outputs_RD = kernel(inputs, experts.weights, make_ffn(form, activation))
-    torch.testing.assert_close(outputs_RD, by_hand(inputs, experts, activation), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs_RD.cpu(), by_hand(inputs, experts, activation), rtol=1e-4, atol=1e-4)
 
 
 @every_ffn
@@ -69,28 +69,29 @@ def test_a_padded_buffer_needs_as_many_hidden_buffers_as_its_form_says(form: FFN
 
 @for_segments
 @pytest.mark.parametrize("loads", EDGES.values(), ids=EDGES)
-def test_loads_at_the_edges_are_computed_like_any_others(kernel: Kernel, loads: list[int]) -> None:
-    experts, inputs = make_experts(len(loads)), segments(loads)
+def test_loads_at_the_edges_are_computed_like_any_others(device: str, kernel: Kernel, loads: list[int]) -> None:
+    experts, inputs = make_experts(len(loads)).to(device), segments(loads, device=device)
     outputs_RD = kernel(inputs, experts.weights, RELU)
     assert outputs_RD.shape == (sum(loads), DIM)
-    torch.testing.assert_close(outputs_RD, by_hand(inputs, experts), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs_RD.cpu(), by_hand(inputs, experts), rtol=1e-4, atol=1e-4)
 
 
 @every_kernel
 @unhurried
 @given(num_experts=st.integers(1, 5), slots=st.integers(1, 4))
-def test_a_padded_buffer_is_taken_by_every_kernel(kernel: Kernel, num_experts: int, slots: int) -> None:
-    experts, inputs = make_experts(num_experts), padded(num_experts, slots)
+def test_a_padded_buffer_is_taken_by_every_kernel(device: str, kernel: Kernel, num_experts: int, slots: int) -> None:
+    experts, inputs = make_experts(num_experts).to(device), padded(num_experts, slots, device=device)
     outputs_RD = kernel(inputs, experts.weights, RELU)
-    torch.testing.assert_close(outputs_RD, by_hand(inputs, experts), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs_RD.cpu(), by_hand(inputs, experts), rtol=1e-4, atol=1e-4)
 
 
 @for_segments
 @pytest.mark.parametrize("offsets", [[0, 2, 2, 7], torch.tensor([0, 2, 2, 7], dtype=torch.int32)], ids=["list", "tensor"])
-def test_bounds_may_be_a_list_or_a_tensor(kernel: Kernel, offsets: list[int] | Tensor) -> None:
-    experts, inputs = make_experts(3), segments([2, 0, 5])
+def test_bounds_may_be_a_list_or_a_tensor(device: str, kernel: Kernel, offsets: list[int] | Tensor) -> None:
+    experts, inputs = make_experts(3).to(device), segments([2, 0, 5], device=device)
+    offsets = offsets.to(device) if isinstance(offsets, Tensor) else offsets
     outputs_RD = kernel(ExpertRows(inputs.rows_RD, offsets), experts.weights, RELU)
-    torch.testing.assert_close(outputs_RD, by_hand(inputs, experts), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs_RD.cpu(), by_hand(inputs, experts), rtol=1e-4, atol=1e-4)
 
 
 @st.composite
@@ -103,9 +104,11 @@ def loads_in_waves(draw: st.DrawFn) -> tuple[list[int], list[int]]:
 @for_segments
 @unhurried
 @given(case=loads_in_waves())
-def test_segments_in_several_waves_give_the_same_as_in_one(kernel: Kernel, case: tuple[list[int], list[int]]) -> None:
+def test_segments_in_several_waves_give_the_same_as_in_one(
+    device: str, kernel: Kernel, case: tuple[list[int], list[int]]
+) -> None:
     loads, sizes = case
-    experts, inputs = make_experts(len(loads)), segments(loads)
+    experts, inputs = make_experts(len(loads)).to(device), segments(loads, device=device)
     together = run_experts(kernel, inputs, ResidentStore(experts.weights), RELU)
     in_waves = run_experts(kernel, inputs, WaveStore(experts.weights, sizes), RELU)
     torch.testing.assert_close(in_waves, together, rtol=1e-4, atol=1e-4)
@@ -114,8 +117,10 @@ def test_segments_in_several_waves_give_the_same_as_in_one(kernel: Kernel, case:
 @every_kernel
 @unhurried
 @given(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4), slots=st.integers(1, 3))
-def test_padded_buffers_in_several_waves_give_the_same_as_in_one(kernel: Kernel, sizes: list[int], slots: int) -> None:
-    experts, inputs = make_experts(sum(sizes)), padded(sum(sizes), slots)
+def test_padded_buffers_in_several_waves_give_the_same_as_in_one(
+    device: str, kernel: Kernel, sizes: list[int], slots: int
+) -> None:
+    experts, inputs = make_experts(sum(sizes)).to(device), padded(sum(sizes), slots, device=device)
     together = run_experts(kernel, inputs, ResidentStore(experts.weights), RELU)
     in_waves = run_experts(kernel, inputs, WaveStore(experts.weights, sizes), RELU)
     torch.testing.assert_close(in_waves, together, rtol=1e-4, atol=1e-4)
@@ -123,46 +128,46 @@ def test_padded_buffers_in_several_waves_give_the_same_as_in_one(kernel: Kernel,
 
 @for_segments
 @pytest.mark.parametrize("loads", [loads for loads in EDGES.values() if sum(loads)])
-def test_bfloat16_stays_near_float32(kernel: Kernel, loads: list[int]) -> None:
-    experts, inputs = make_experts(len(loads), 8, 16), segments(loads, 8)
+def test_bfloat16_stays_near_float32(device: str, kernel: Kernel, loads: list[int]) -> None:
+    experts, inputs = make_experts(len(loads), 8, 16).to(device), segments(loads, 8, device=device)
     exact_RD = by_hand(inputs, experts)
     outputs_RD = kernel(ExpertRows(inputs.rows_RD.bfloat16(), inputs.offsets), experts.bfloat16().weights, RELU)
     assert outputs_RD.dtype == torch.bfloat16
-    torch.testing.assert_close(outputs_RD.float(), exact_RD, rtol=0.05, atol=0.2)
+    torch.testing.assert_close(outputs_RD.float().cpu(), exact_RD, rtol=0.05, atol=0.2)
 
 
 @every_kernel
-def test_a_row_that_is_not_finite_spoils_no_other_row(kernel: Kernel) -> None:
+def test_a_row_that_is_not_finite_spoils_no_other_row(device: str, kernel: Kernel) -> None:
     """Not even in `loop`, where a window shows rows of the neighbours."""
-    inputs, experts = padded(4, 3), make_experts(4)
+    inputs, experts = padded(4, 3, device=device), make_experts(4).to(device)
     clean_RD = by_hand(inputs, experts)
     inputs.rows_RD[4] = torch.nan
     outputs_RD = kernel(inputs, experts.weights, RELU)
     others = torch.arange(12) != 4
-    torch.testing.assert_close(outputs_RD[others], clean_RD[others], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs_RD.cpu()[others], clean_RD[others], rtol=1e-4, atol=1e-4)
     assert not outputs_RD[4].isfinite().any()
 
 
 @for_segments
-def test_the_weights_of_an_expert_without_rows_are_never_looked_at(kernel: Kernel) -> None:
-    inputs, experts = segments([2, 0, 5, 0]), make_experts(4)
+def test_the_weights_of_an_expert_without_rows_are_never_looked_at(device: str, kernel: Kernel) -> None:
+    inputs, experts = segments([2, 0, 5, 0], device=device), make_experts(4).to(device)
     expected_RD = by_hand(inputs, experts)
     for parameter in experts.parameters():
         parameter[[1, 3]] = torch.nan
     outputs_RD = kernel(inputs, experts.weights, RELU)
-    torch.testing.assert_close(outputs_RD, expected_RD, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs_RD.cpu(), expected_RD, rtol=1e-4, atol=1e-4)
 
 
 @every_kernel
-def test_rows_and_weights_stay_as_they_are(kernel: Kernel) -> None:
-    inputs, experts = padded(3, 2), make_experts(3)
+def test_rows_and_weights_stay_as_they_are(device: str, kernel: Kernel) -> None:
+    inputs, experts = padded(3, 2, device=device), make_experts(3).to(device)
     before = [tensor.clone() for tensor in (inputs.rows_RD, *experts.weights.values())]
     kernel(inputs, experts.weights, RELU)
     assert all(torch.equal(now, then) for now, then in zip((inputs.rows_RD, *experts.weights.values()), before, strict=True))
 
 
 @for_segments
-def test_the_same_rows_give_the_same_bits_again(kernel: Kernel) -> None:
-    inputs, experts = segments([3, 0, 7, 1]), make_experts(4)
+def test_the_same_rows_give_the_same_bits_again(device: str, kernel: Kernel) -> None:
+    inputs, experts = segments([3, 0, 7, 1], device=device), make_experts(4).to(device)
     outputs = [kernel(inputs, experts.weights, RELU) for _ in range(2)]
     assert torch.equal(*outputs)

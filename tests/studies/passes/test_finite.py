@@ -37,6 +37,7 @@ def characterized(recipe: Path, out: Path, *overrides: str) -> Run:
         return characterization().run(load_recipe(str(recipe), overrides), out)
 
 
+@pytest.mark.usefixtures("device")
 def test_nan_in_the_last_norm_makes_every_phase_of_a_characterization_invalid(micro: Micro, tmp_path: Path) -> None:
     broken = with_weights(micro("lm"), tmp_path / "broken.safetensors", broken_end)
     run = characterized(micro("lm"), tmp_path / "run", broken)
@@ -48,6 +49,7 @@ def test_nan_in_the_last_norm_makes_every_phase_of_a_characterization_invalid(mi
     ]
 
 
+@pytest.mark.usefixtures("device")
 def test_nan_in_one_expert_names_its_layer(micro: Micro, tmp_path: Path) -> None:
     broken = with_weights(micro("lm"), tmp_path / "broken.safetensors", broken_expert)
     run = characterized(micro("lm"), tmp_path / "run", broken)
@@ -58,6 +60,7 @@ def test_nan_in_one_expert_names_its_layer(micro: Micro, tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.usefixtures("device")
 def test_without_padding_only_tokens_of_the_broken_expert_count(micro: Micro, tmp_path: Path) -> None:
     broken = with_weights(micro("lm"), tmp_path / "broken.safetensors", broken_expert)
     run = studied(micro("lm"), tmp_path / "run", broken)
@@ -74,6 +77,7 @@ def test_without_padding_only_tokens_of_the_broken_expert_count(micro: Micro, tm
         )
 
 
+@pytest.mark.usefixtures("device")
 def test_variants_that_share_what_is_not_finite_are_not_said_to_differ(micro: Micro, tmp_path: Path) -> None:
     broken = with_weights(micro("lm"), tmp_path / "broken.safetensors", broken_end)
     run = studied(micro("lm"), tmp_path / "run", "load.phases=['score']", "gating.capacity_fraction=1.0", broken)
@@ -88,12 +92,14 @@ def test_variants_that_share_what_is_not_finite_are_not_said_to_differ(micro: Mi
     assert "NOT FINITE on 72 of 72 compared tokens" in report
 
 
+@pytest.mark.usefixtures("device")
 def test_a_sound_model_records_no_step(micro: Micro, tmp_path: Path) -> None:
     run = characterized(micro("mt"), tmp_path / "run")
     assert run.record.valid
     assert run.raw(NOT_FINITE).num_rows == 0
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("bad", [NAN, float("inf"), float("-inf")])
 def test_padding_does_not_count(bad: float) -> None:
     check, step = FiniteCheck(), Step(torch.tensor([True, False, True]), phase="score", index=7, domain="prose")

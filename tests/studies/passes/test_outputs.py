@@ -30,6 +30,7 @@ def end_to_end(run: Run, metric: str, phase: str, variant: Variant = DYNAMIC) ->
 # Where nothing is lost
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("variant", [DYNAMIC, TUTEL], ids=lambda variant: variant.label)
 @pytest.mark.parametrize("name", ["lm", "mt"])
 def test_where_nothing_is_dropped_all_tokens_are_compared_and_equal(
@@ -49,11 +50,13 @@ def test_where_nothing_is_dropped_all_tokens_are_compared_and_equal(
         assert phase == "encode" or end_to_end(run, "token_agreement", phase, variant) == 1.0
 
 
+@pytest.mark.usefixtures("device")
 def test_an_encoder_predicts_no_token_that_could_agree(micro: Micro, tmp_path: Path) -> None:
     run = studied(micro("mt"), tmp_path / "run", "load.phases=['encode']")
     assert not values(run, "token_agreement", "phase", "variant")
 
 
+@pytest.mark.usefixtures("device")
 def test_neither_the_baseline_nor_the_dense_twin_is_held_against_anything(micro: Micro, tmp_path: Path) -> None:
     run = studied(micro("lm"), tmp_path / "run", variants=(STATIC, DENSE, TUTEL, DYNAMIC))
     assert {variant for (variant,) in values(run, "output_tokens_compared", "variant", phase="score")} == {
@@ -109,6 +112,7 @@ def sees_nothing_lost(run: Run, phase: str) -> set[Place]:
     }
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(
     ("name", "phase", "sets"),
     [
@@ -132,6 +136,7 @@ def test_exactly_the_tokens_that_see_a_loss_are_left_out(
     assert end_to_end(run, "output_tokens_differing", phase) == 0
 
 
+@pytest.mark.usefixtures("device")
 def test_words_behind_an_end_are_no_tokens_to_be_compared(micro: Micro, tmp_path: Path) -> None:
     ending = with_weights(micro("mt"), tmp_path / "ending.safetensors", early_ends)
     run = studied(micro("mt"), tmp_path / "run", "load.batch_size=12", "load.batches=1", "load.decode_steps=6", ending)
@@ -141,6 +146,7 @@ def test_words_behind_an_end_are_no_tokens_to_be_compared(micro: Micro, tmp_path
     assert end_to_end(run, "token_agreement", "decode") == 1.0
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(("name", "phase"), PHASES)
 def test_in_a_layer_the_tokens_that_lost_something_right_there_are_left_out(
     micro: Micro, tmp_path: Path, name: str, phase: str
@@ -161,6 +167,7 @@ def test_in_a_layer_the_tokens_that_lost_something_right_there_are_left_out(
     assert not any(values(run, "output_tokens_differing", "layer", phase=phase, variant=DYNAMIC.label).values())
 
 
+@pytest.mark.usefixtures("device")
 def test_statement_3_tokens_that_see_a_loss_do_differ(micro: Micro, tmp_path: Path) -> None:
     """What is left out is left out for a reason: with a small capacity not all next tokens agree."""
     run = studied(micro("lm"), tmp_path / "run", "gating.capacity_fraction=0.1", *DEEP, "load.batch_size=8")
@@ -194,6 +201,7 @@ def assert_caught(run: Run, phases: Sequence[str], why: str = DIFFER) -> None:
     assert values(run, "throughput", "variant", phase=phases[0])  # timed it was all the same
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("broken", BROKEN)
 @pytest.mark.parametrize("name", ["lm", "mt"])
 def test_a_broken_dispatch_makes_the_run_invalid_and_no_speed_up_is_told(
@@ -204,6 +212,7 @@ def test_a_broken_dispatch_makes_the_run_invalid_and_no_speed_up_is_told(
     assert_caught(run, run.record.recipe.phases)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("poison", POISONED)
 def test_outputs_that_are_no_numbers_are_no_equal_outputs(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: str
@@ -217,6 +226,7 @@ def test_outputs_that_are_no_numbers_are_no_equal_outputs(
     assert end_to_end(run, "token_agreement", "score") == 0
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("poison", POISONED)
 def test_numbers_that_overflow_before_a_router_end_the_run_there(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: str
@@ -230,6 +240,7 @@ def test_numbers_that_overflow_before_a_router_end_the_run_there(
     assert not values(left, "speedup_equal_batch", "variant", "category", phase="encode")
 
 
+@pytest.mark.usefixtures("device")
 def test_a_dispatch_that_is_broken_only_for_what_was_lost_anyway_is_none(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +251,7 @@ def test_a_dispatch_that_is_broken_only_for_what_was_lost_anyway_is_none(
     assert end_to_end(run, "token_agreement", "score", TUTEL) == 1.0
 
 
+@pytest.mark.usefixtures("device")
 def test_where_not_one_token_could_be_compared_no_speed_up_is_told(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ class PeakClock:
         return self.readings
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(("name", "phase"), [("lm", "score"), ("lm", "decode"), ("mt", "encode"), ("mt", "decode")])
 def test_best_batches_are_in_memory_one_at_a_time_in_interleaved_rounds(
     micro: Micro, tmp_path: Path, name: str, phase: str

@@ -18,6 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> DispatchClock:
     return DispatchClock(monkeypatch, COSTS)
 
 
+@pytest.mark.usefixtures("device")
 def test_every_contender_is_timed_under_its_own_dispatch(micro: Micro, tmp_path: Path, clock: DispatchClock) -> None:
     """A score step has 2 x 12 rows, a decode step 2; the model has one MoE layer."""
     run = studied(micro("lm"), tmp_path / "run", passes=[measure_time], variants=(STATIC, TUTEL, DYNAMIC), clock=clock)
@@ -35,6 +36,7 @@ def test_every_contender_is_timed_under_its_own_dispatch(micro: Micro, tmp_path:
     assert throughputs["dynamic+loop",] == pytest.approx(24e9 / 524)
 
 
+@pytest.mark.usefixtures("device")
 def test_speed_ups_are_told_against_every_baseline_and_domain(micro: Micro, tmp_path: Path, clock: DispatchClock) -> None:
     run = studied(
         micro("lm"),
@@ -56,6 +58,7 @@ def test_speed_ups_are_told_against_every_baseline_and_domain(micro: Micro, tmp_
     assert found == {(*pair, domain): pytest.approx(ratio) for pair, ratio in wanted.items() for domain in domains}
 
 
+@pytest.mark.usefixtures("device")
 def test_enough_rounds_put_an_interval_beside_every_speed_up(micro: Micro, tmp_path: Path, clock: DispatchClock) -> None:
     run = studied(
         micro("lm"), tmp_path / "run", "load.phases=['score']", "measure.rounds=6", passes=[measure_time], clock=clock
@@ -65,6 +68,7 @@ def test_enough_rounds_put_an_interval_beside_every_speed_up(micro: Micro, tmp_p
         assert found == {("dynamic+loop", "static"): pytest.approx(1576 / 524)}
 
 
+@pytest.mark.usefixtures("device")
 def test_the_dense_twin_is_a_baseline_but_has_no_speed_up(micro: Micro, tmp_path: Path) -> None:
     run = studied(
         micro("lm"),
@@ -78,6 +82,7 @@ def test_the_dense_twin_is_a_baseline_but_has_no_speed_up(micro: Micro, tmp_path
     assert set(found) == {("static", "dense"), ("dynamic+loop", "dense")}
 
 
+@pytest.mark.usefixtures("device")
 def test_no_speed_up_is_told_of_a_contender_that_computes_something_else(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +93,7 @@ def test_no_speed_up_is_told_of_a_contender_that_computes_something_else(
     assert ("dynamic+loop",) in values(run, "throughput", "variant", phase="score")  # timed all the same
 
 
+@pytest.mark.usefixtures("device")
 def test_what_is_wrong_in_one_phase_is_told_in_the_other(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of translating have 3 rows, the sources more."""
     spoil(monkeypatch, "dynamic", torch.neg, largest=3)
