@@ -37,6 +37,12 @@ SWEPT = ("policies", "slots", "budgets", "balancers", "devices")
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
+Rate = Annotated[float, Field(ge=1e-12, le=1e18)]
+"""A throughput; the ratio of any two is a number far from the limits of a float."""
+
+ProcessSamples = Annotated[tuple[Rate, ...], Field(min_length=1)]
+"""The rates of the rounds of one process."""
+
 
 REMEDY = "Pass a run directory, a folder of runs, or a baseline file (`moeprof baseline list`)."
 
@@ -50,7 +56,7 @@ class Number(BaseModel):
     unit: str
     kind: Kind
     value: Finite
-    samples: tuple[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], ...] = ()
+    samples: tuple[ProcessSamples, ...] = ()
 
 
 class Measurement(BaseModel):

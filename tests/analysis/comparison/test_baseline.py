@@ -144,6 +144,12 @@ def test_every_beginning_of_a_file_is_refused(saved: Path) -> None:
         ),
         (lambda _, subject, number: number.update(samples=[[0]]), "subjects.0.numbers.0.samples.0.0: must be greater"),
         (lambda _, subject, number: number.update(samples=[[float("inf")]]), "subjects.0.numbers.0.samples.0.0: "),
+        (
+            lambda _, subject, number: number.update(samples=[[5], []]),
+            "subjects.0.numbers.0.samples.1: tuple should have at least 1",
+        ),
+        (lambda _, subject, number: number.update(samples=[[1e-320]]), "subjects.0.numbers.0.samples.0.0: must be greater"),
+        (lambda _, subject, number: number.update(samples=[[1e308]]), "subjects.0.numbers.0.samples.0.0: must be less"),
         (lambda _, subject, number: number.update(samples=[5, 6]), "subjects.0.numbers.0.samples.0: "),
         (lambda _, subject, number: number["address"].pop(), "subjects.0.numbers.0.address.9: field required"),
         (lambda _, subject, number: number["address"].append(""), "subjects.0.numbers.0.address: "),
