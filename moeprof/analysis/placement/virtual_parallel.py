@@ -2,8 +2,9 @@
 
 The tokens of a step are split into equal blocks of neighbours, in the order of rank, sequence and position; if there are as many
 devices as recorded ranks, tokens stay on their rank. A rank's choices of an expert go to its copies in rotation (see `device_load`),
-first choices before second ones. A device sends and receives at the same time, over one link within its node and another between
-nodes, and all devices wait for the slowest. The times are modelled, not measured.
+first choices before second ones. A token is sent as one copy per choice, as the ranks of a run send it; what would be sent if its
+choices on one device shared a copy is counted beside it. A device sends and receives at the same time, over one link within its node
+and another between nodes, and all devices wait for the slowest. The times are modelled, not measured, for one copy per choice.
 
 Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a device, V nodes.
 """
@@ -51,6 +52,11 @@ class Choices:
     place_R: Counts
     """Its number among the choices of its rank, step and expert, from 0."""
     num_ranks: int
+
+    @property
+    def number_R(self) -> Counts:
+        """A number of the token of each choice that no other token of any step has."""
+        return np.asarray(self.step_R * self.tokens_B.max() + self.token_R)
 
     def home_R(self, num_devices: int) -> Counts:
         """The device that holds the token of each choice."""
@@ -100,23 +106,26 @@ def choices_of(ranks: Sequence[RoutingTrace], layer: str) -> Choices | None:
 
 @dataclass(frozen=True, eq=False)
 class Flows:
-    """Tokens sent from device to device in one layer, one way."""
+    """Copies of tokens sent from device to device in one layer, one per choice, one way."""
 
     pairs_DD: Counts
     """Over all steps, from row to column; the diagonal is not sent."""
+    unique_DD: Counts
+    """The same if a token is sent to each device once."""
     near_BD: Counts
     """In each step: the larger of what a device sends and receives within its node."""
     far_BD: Counts
     """The same between nodes."""
 
-    def nodes_VV(self, num_nodes: int) -> Counts:
-        """Tokens sent from node to node, over all steps."""
-        each = len(self.pairs_DD) // num_nodes
-        return np.asarray(self.pairs_DD.reshape(num_nodes, each, num_nodes, each).sum(axis=(1, 3)))
+
+def between_nodes(pairs_DD: Counts, num_nodes: int) -> Counts:
+    """What is sent from node to node, (V, V)."""
+    each = len(pairs_DD) // num_nodes
+    return np.asarray(pairs_DD.reshape(num_nodes, each, num_nodes, each).sum(axis=(1, 3)))
 
 
 def flows(choices: Choices, slots_DS: Counts, cluster: Cluster) -> Flows:
-    """The tokens that devices send each other under a placement, (D, S)."""
+    """The copies of tokens that devices send each other under a placement, (D, S)."""
     num_devices, num_steps = cluster.num_devices, len(choices.tokens_B)
     home_R, served_R = choices.home_R(num_devices), choices.served_R(slots_DS)
     each = num_devices // cluster.num_nodes
@@ -128,8 +137,12 @@ def flows(choices: Choices, slots_DS: Counts, cluster: Cluster) -> Flows:
         sent, received = (np.bincount(cell, minlength=num_steps * num_devices) for cell in cells)
         return np.maximum(sent, received).reshape(num_steps, num_devices)
 
-    pairs = np.bincount(home_R * num_devices + served_R, minlength=num_devices**2)
-    return Flows(pairs.reshape(num_devices, num_devices), busiest(moves_R & ~leaves_R), busiest(leaves_R))
+    def counted(kept_R: slice | Counts) -> Counts:
+        cells = home_R[kept_R] * num_devices + served_R[kept_R]
+        return np.bincount(cells, minlength=num_devices**2).reshape(num_devices, num_devices)
+
+    first_on_device = np.unique(choices.number_R * num_devices + served_R, return_index=True)[1]
+    return Flows(counted(slice(None)), counted(first_on_device), busiest(moves_R & ~leaves_R), busiest(leaves_R))
 
 
 @dataclass(frozen=True)
@@ -169,18 +182,22 @@ def layer_values(
     found: Flows, steps: int, cluster: Cluster, token_bytes: int | None, links: DeviceLinks
 ) -> Iterator[tuple[str, str, float]]:
     """Metric, category and value per step of one layer."""
-    nodes_VV = found.nodes_VV(cluster.num_nodes)
-    leaving = int(found.pairs_DD.sum() - found.pairs_DD.trace())
-    far = int(nodes_VV.sum() - nodes_VV.trace())
-    tokens = {"": leaving, NODE: leaving - far, OTHER_NODES: far} | pairs(found.pairs_DD, "") | pairs(nodes_VV, "node ")
-    for category, count in tokens.items():
-        yield "virtual_comm_tokens", category, count / steps
-        if token_bytes:
-            yield "virtual_comm_bytes", category, WAYS * count * token_bytes / steps
+    for kind, pairs_DD in (("", found.pairs_DD), ("unique_", found.unique_DD)):
+        for category, count in sent(pairs_DD, cluster.num_nodes).items():
+            yield f"virtual_comm_{kind}tokens", category, count / steps
+            if token_bytes:
+                yield f"virtual_comm_{kind}bytes", category, WAYS * count * token_bytes / steps
     if token_bytes:
         slowest, waiting = times_ns(found, token_bytes, links)
         yield "virtual_comm_time", "", slowest
         yield "virtual_wait_time", "", waiting
+
+
+def sent(pairs_DD: Counts, num_nodes: int) -> dict[str, int]:
+    """Tokens that leave their device: all, by node, and by pair."""
+    nodes_VV = between_nodes(pairs_DD, num_nodes)
+    leaving, far = (int(counts.sum() - counts.trace()) for counts in (pairs_DD, nodes_VV))
+    return {"": leaving, NODE: leaving - far, OTHER_NODES: far} | pairs(pairs_DD, "") | pairs(nodes_VV, "node ")
 
 
 def pairs(tokens: Counts, kind: str) -> dict[str, int]:

@@ -74,10 +74,12 @@ def balance_metrics() -> Iterator[Metric]:
         "move_time / (step_latency under contiguous placement - step_latency); absent if that is not positive",
     )
     yield Metric("device_load", "fraction", "neither", "routed", "share of a test step's choices that the device serves, mean")
-    yield Metric(
-        "virtual_comm_tokens", "tokens", "lower", "routed", "tokens that leave their device for an expert, per step, one way"
-    )
-    yield Metric("virtual_comm_bytes", "bytes", "lower", "routed", "bytes of virtual_comm_tokens, both ways")
+    for name, what in (
+        ("virtual_comm", "copies of tokens that leave their device for an expert, one per choice"),
+        ("virtual_comm_unique", "tokens that leave their device, once for each device that serves choices of theirs"),
+    ):
+        yield Metric(f"{name}_tokens", "tokens", "lower", "routed", f"{what}, per step, one way")
+        yield Metric(f"{name}_bytes", "bytes", "lower", "routed", f"bytes of {name}_tokens, both ways")
     yield Metric(
         "virtual_comm_time",
         "ns",

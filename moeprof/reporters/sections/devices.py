@@ -60,16 +60,18 @@ def cost_table(results: RunMetrics, phase: str, devices: int) -> Table:
     columns = {
         "slots": ("device_slots", format_significant),
         "moved": ("moved_experts", lambda count: f"{count:,.0f}"),
-        "tokens sent": ("virtual_comm_tokens", format_significant),
+        "copies sent": ("virtual_comm_tokens", format_significant),
         "bytes": ("virtual_comm_bytes", format_bytes),
+        "sent once": ("virtual_comm_unique_tokens", format_significant),
+        "bytes once": ("virtual_comm_unique_bytes", format_bytes),
         "waiting": ("virtual_wait_time", duration),
     }
     caption = (
-        "slots = experts per layer and device · moved = experts that change device · tokens sent = tokens per step that cross devices, "
-        "one way"
+        "slots = experts per layer and device · moved = experts that change device · copies sent = copies of tokens per step that cross "
+        "devices, one per choice, one way · sent once = the same if a token goes to each device once"
     )
     table = table_of(results, phase, devices, columns, caption)
-    notes = {"bytes": "bytes = of these tokens, both ways", "waiting": "waiting = mean over devices, modelled"}
+    notes = {"bytes": "bytes = both ways", "waiting": "waiting = mean over devices, modelled"}
     return replace(table, caption=" · ".join([caption, *(note for column, note in notes.items() if column in table.columns)]))
 
 

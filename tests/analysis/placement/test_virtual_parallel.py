@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moeprof.analysis.placement.device_load import device_counts
-from moeprof.analysis.placement.virtual_parallel import DeviceLinks, choices_of, flows, times_ns
+from moeprof.analysis.placement.virtual_parallel import DeviceLinks, between_nodes, choices_of, flows, times_ns
 from moeprof.analysis.routing.load_matrix import layer_matrices, load_matrices, pooled, rank_of_rows
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.records.traces.routing_trace import joined
@@ -31,6 +31,7 @@ def test_flows_are_those_of_the_choices_one_by_one(ranks: list[list[Row]], devic
     assert found is not None
     nodes = min(nodes, devices)
     seen = flows(found, slots_DS, Cluster(devices, slots_DS.shape[1], nodes))
+    once: set[tuple[int, int, int, int]] = set()
     pairs, near, far = Counter[tuple[int, int]](), Counter[tuple[int, int, str]](), Counter[tuple[int, int, str]]()
     for index, step in enumerate(sorted({row.step for _, row in rows})):
         mine = [(rank, row) for rank, row in rows if row.step == step]
@@ -43,11 +44,14 @@ def test_flows_are_those_of_the_choices_one_by_one(ranks: list[list[Row]], devic
             target = copies[(used[rank, row.expert] + step + rank) % len(copies)]
             used[rank, row.expert] += 1
             pairs[home, target] += 1
+            once.add((row.step, tokens.index((rank, row.sequence, row.position)), home, target))
             if home != target:
                 kind = near if home * nodes // devices == target * nodes // devices else far
                 kind[index, home, "sent"] += 1
                 kind[index, target, "received"] += 1
     assert seen.pairs_DD.tolist() == [[pairs[a, b] for b in range(devices)] for a in range(devices)]
+    unique = Counter((home, target) for _, _, home, target in once)
+    assert seen.unique_DD.tolist() == [[unique[a, b] for b in range(devices)] for a in range(devices)]
     for counted, expected in ((seen.near_BD, near), (seen.far_BD, far)):
         assert counted.tolist() == [
             [max(expected[step, device, "sent"], expected[step, device, "received"]) for device in range(devices)]
@@ -91,7 +95,7 @@ def test_times_by_hand() -> None:
     assert found is not None
     seen = flows(found, np.arange(4)[:, None], Cluster(4, 1, 2))
     assert seen.pairs_DD[:, 0].tolist() == [1, 1, 1, 1]
-    assert seen.nodes_VV(2).tolist() == [[2, 0], [2, 0]]
+    assert between_nodes(seen.pairs_DD, 2).tolist() == [[2, 0], [2, 0]]
     assert seen.near_BD.tolist() == [[1, 1, 0, 0]]
     assert seen.far_BD.tolist() == [[2, 0, 1, 1]]
     # 1000 bytes a token; a near token takes 100 ns, a far one 1000 ns, both ways twice that

@@ -122,6 +122,35 @@ def test_bytes_are_both_ways_and_pairs_add_up(tmp_path: Path) -> None:
     assert sum(nodes) == pytest.approx(tokens["other nodes"])
 
 
+def test_choices_on_one_device_are_counted_as_copies_and_as_one_token(tmp_path: Path) -> None:
+    # two tokens on two devices; both choices of each are served by device 1, which only the first token must travel to
+    rows = [
+        Row(step, expert, slot=slot, sequence=token)
+        for step in range(20)
+        for token in (0, 1)
+        for slot, expert in ((0, 2), (1, 3))
+    ]
+    trace_of(rows, num_experts=4, layers=("1",)).write(tmp_path / "t.parquet")
+    loads = read_loads(tmp_path / "t.parquet", token_bytes=1000)
+    run = replayed(loads, tmp_path / "run", balancers=["contiguous"], devices=[2])
+    assert sent(run) == {"tokens": 2, "bytes": 4000, "unique_tokens": 1, "unique_bytes": 2000}
+    assert sent(run, category="0>1")["unique_tokens"] == 1
+    assert sent(run, category="1>0") == {"tokens": 0, "bytes": 0, "unique_tokens": 0, "unique_bytes": 0}
+
+
+def test_the_case_of_two_choices_on_one_device(shared_data: Path, tmp_path: Path) -> None:
+    loads = read_loads(shared_data.parent / "cases" / "two_choices_one_device.parquet", token_bytes=1000)
+    run = replayed(loads, tmp_path / "run", balancers=["contiguous"], devices=[2])
+    assert sent(run) == {"tokens": 2, "bytes": 4000, "unique_tokens": 1, "unique_bytes": 2000}
+
+
+def sent(run: Run, category: str = "") -> dict[str, float | None]:
+    """Traffic per step on two devices under contiguous placement."""
+    at = {"phase": "decode", "variant": "static", "point": "balancer=contiguous;devices=2"}
+    names = ("tokens", "bytes", "unique_tokens", "unique_bytes")
+    return {name: value_of(run, f"virtual_comm_{name}", category=category, **at) for name in names}
+
+
 def test_domains_place_for_each_other(tmp_path: Path) -> None:
     loads = read_loads(skewed(tmp_path / "t.parquet", domains=("prose", "code")))
     results = of_replay(replayed(loads, tmp_path / "run", balancers=["greedy"], devices=[2]))
