@@ -25,7 +25,7 @@ from tests.models.checkpoints import save_checkpoint
 
 from .shapes import lively
 
-FEW = {"lm": ["data.max_tokens=72"], "mt": ["data.max_tokens=100", "data.domains=['imbari', 'dorvek']"]}
+FEW = {"lm": ["data.max_tokens=72"], "mt": ["data.max_tokens=80", "data.domains=['imbari', 'dorvek']"]}
 """Text for an odd number of batches, so that at two ranks one has nothing but padding in the end."""
 
 WEIGHTS = ("model.experts=8", "gating.capacity_fraction=0.4")

@@ -259,7 +259,7 @@ def test_cuda_without_a_device_is_refused(micro: Micro, tmp_path: Path, monkeypa
 
 
 def test_real_text_of_both_workloads_runs(micro: Micro, tmp_path: Path, shared_data: Path) -> None:
-    lm, mt = load_recipe(str(micro("lm"))), load_recipe(str(micro("mt")))
+    lm, mt = load_recipe(str(micro("lm"))), load_recipe(str(micro("mt")), ["load.sequence_length=60"])
     texts: dict[str, str | list[str]] = {
         "wikipedia": str(shared_data / "lm/wikitext2.test.txt"),
         "github": str(shared_data / "lm/olmoe_github_code.txt.gz"),

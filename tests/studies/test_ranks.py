@@ -55,8 +55,13 @@ def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     recipe = folder / "micro.toml"
     recipe.write_text(MICRO[request.param])
     weights = with_weights(recipe, folder / "weights.safetensors", early_ends)
-    study(Group(), str(recipe), folder / "one", [weights, DOMAINS[request.param], "load.batches=4"])
-    over_ranks(2, study, str(recipe), folder / "two", [weights, DOMAINS[request.param], "load.batches=2"])
+    sets = [
+        weights,
+        DOMAINS[request.param],
+        "gating.padding=fixed",
+    ]  # else the batches of a step have one shape on two ranks only
+    study(Group(), str(recipe), folder / "one", [*sets, "load.batches=4"])
+    over_ranks(2, study, str(recipe), folder / "two", [*sets, "load.batches=2"])
     return Ways(Run.open(folder / "one"), Run.open(folder / "two"))
 
 
@@ -93,7 +98,10 @@ def test_what_all_tokens_say_together_is_the_same(ways: Ways, metric: str) -> No
     for phase in ways.one.record.recipe.phases:
         found = values(ways.two, metric, "layer", "domain", phase=phase, variant="static")
         expected = values(ways.one, metric, "layer", "domain", phase=phase, variant="static")
-        assert found == pytest.approx(expected)
+        if (metric, phase, ways.one.record.workload) == ("waste_factor", "decode", "mt"):
+            assert all(found[key] >= value for key, value in expected.items())  # ranks decode until the last of them has ended
+        else:
+            assert found == pytest.approx(expected)
         assert expected
 
 

@@ -118,7 +118,7 @@ def sees_nothing_lost(run: Run, phase: str) -> set[Place]:
     [
         ("lm", "score", ("gating.capacity_fraction=0.6", *DEEP)),
         ("lm", "score", ("gating.capacity_fraction=0.75", *DEEP)),
-        ("mt", "encode", ("gating.capacity_fraction=0.7", *DEEP_MT)),
+        ("mt", "encode", ("gating.capacity_fraction=0.6", *DEEP_MT)),
         ("mt", "decode", ("gating.capacity_fraction=0.7", *DEEP_MT)),
         ("mt", "decode", ("gating.capacity_fraction=0.75", *DEEP_MT)),
     ],
