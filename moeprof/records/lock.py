@@ -45,3 +45,15 @@ def held_elsewhere(folder: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def abandoned(folder: Path) -> bool:
+    """Whether the process that had the lock of a folder has ended; False if the disk has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
