@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from moeprof.records.errors import MoeprofError
 from moeprof.records.files import write_text
 from moeprof.records.run.run import Run
 from moeprof.records.signals import too_late
@@ -53,6 +54,10 @@ def rendered(runs: Sequence[Run], form: str) -> str:
 
 
 def write_reports(run: Run) -> None:
-    """Writes `report.md` and `report.html` to the run directory."""
-    for name, form in (("report.md", "markdown"), ("report.html", "html")):
-        write_text(run.path / name, render(run, form))
+    """Writes `report.md` and `report.html` to the run directory; MoeprofError if the disk refuses, which the run survives."""
+    try:
+        for name, form in (("report.md", "markdown"), ("report.html", "html")):
+            write_text(run.path / name, render(run, form))
+    except MoeprofError as error:
+        kept = f"The run itself is kept: `moeprof report {run.path}` prints its report."
+        raise type(error)(error.what, f"{error.remedy} {kept}") from error

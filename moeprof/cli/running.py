@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from moeprof.parallel.launch import end_with_launcher, folder_for_failures, laun
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.folder import emptied, output_folder
-from moeprof.records.run.run import Run
-from moeprof.records.run.writer import end_in_its_place
+from moeprof.records.run.run import UNFINISHED, Run
+from moeprof.records.run.writer import end_in_its_place, failed
 from moeprof.records.signals import INTERRUPTED, raise_if_asked, too_late, why
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ def reported(title: str, folder: Path, produce: Callable[[Bar], Run], group: Gro
             if begun and not launched_folders():
                 settle(folder, why(error))
             raise
+    except Exception as error:
+        if group.first and version(folder) != before and not launched_folders():
+            settle(folder, failed(error))
+        raise
     if group.first:
         with too_late():
             write_reports(run)
@@ -136,14 +140,18 @@ def launch_in(folders: Sequence[Path], num_ranks: int, arguments: Sequence[str],
 
 def settle(folder: Path, cause: str) -> None:
     """Records in an unfinished run why it stopped."""
-    run = end_in_its_place(folder, cause)
-    if run is not None and run.record.reasons == [cause]:
+    try:
+        run = end_in_its_place(folder, cause)
+    except MoeprofError:  # a full disk has no room for the reason
+        run = Run.open(folder)
+    if run is not None and run.record.reasons in ([cause], [UNFINISHED]):
         report_partial(run)
 
 
 def report_partial(run: Run) -> None:
     """Writes the reports of a partial run and says where it is."""
-    write_reports(run)
+    with suppress(Exception):  # there may be no disk space or memory for them
+        write_reports(run)
     click.echo(f"moeprof: the partial run is kept in {run.path} and marked invalid", err=True)
 
 

@@ -52,16 +52,31 @@ def package_versions() -> dict[str, str]:
     return installed
 
 
+OID = "# branch.oid "
+"""How the line of the commit begins in the output of git."""
+
+
 def git_commit() -> str:
-    """The commit of the checkout, with `-dirty` if it was changed; empty for an installed package."""
+    """The commit of the checkout, with `-dirty` if it was changed; empty for an installed package. Git writes nothing there."""
     checkout = Path(moeprof.__file__).parents[1]
     if not (checkout / ".git").exists():
         return ""
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(checkout),
+        "status",
+        "--porcelain=v2",
+        "--branch",
+        "--untracked-files=no",
+    ]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: S603
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
+    commit = next((line.removeprefix(OID) for line in lines if line.startswith(OID)), "")
+    return f"{commit}-dirty" if any(not line.startswith("#") for line in lines) else commit
 
 
 def cpu_name() -> str:

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from moeprof.parallel.failure import Failure, RankError, cause, end_now, read_failure
+from moeprof.parallel.scratch import scratch_folder
+from moeprof.records.errors import MoeprofError
 from moeprof.records.files import replacing
 from moeprof.records.resources import num_cores
 from moeprof.records.signals import delayed
@@ -68,9 +69,7 @@ def launch(arguments: Sequence[str], num_ranks: int, folders: Sequence[Path], ti
     try:
         with ExitStack() as cleanup:
             with delayed():  # every process that starts is also ended
-                scratch = Path(
-                    cleanup.enter_context(tempfile.TemporaryDirectory(prefix="moeprof-", ignore_cleanup_errors=True))
-                )
+                scratch = cleanup.enter_context(scratch_folder())
                 cleanup.callback(keep_logs, scratch, num_ranks, folders)
                 cleanup.callback(end, ranks)
                 ranks.extend(started(arguments, one) for one in environments(num_ranks, store.port, folders, scratch))
@@ -164,5 +163,5 @@ def keep_logs(scratch: Path, num_ranks: int, folders: Sequence[Path]) -> None:
         for rank in range(num_ranks):
             log = scratch / str(rank) / LOG
             trace = failures[rank].trace.encode() if rank in failures else b""
-            with replacing(folder / "logs" / f"rank{rank}.log") as partial:
+            with suppress(MoeprofError), replacing(folder / "logs" / f"rank{rank}.log") as partial:
                 partial.write_bytes((log.read_bytes() if log.is_file() else b"") + trace)

@@ -1,14 +1,18 @@
 """The commands as their users type them: output, exit codes, and errors in two lines."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from moeprof.cli.group import COMMANDS
+from moeprof.records.causes import MEMORY
 from moeprof.records.recipe.files import builtin_names
 from moeprof.records.run.run import Run
 
@@ -115,7 +119,7 @@ def test_bad_input_gets_two_lines_and_exit_code_2(moeprof: Call, tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"", "holds no text"), (b"\xff\xfe\x00", "not UTF-8"), (b"  \n", "holds no text")],
+    [(b"", "holds no text"), (b"a\xff\x00", "not UTF-8"), (b"  \n", "holds no text")],
     ids=["empty", "not UTF-8", "blank"],
 )
 def test_a_text_that_cannot_be_used_is_refused(moeprof: Call, tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -240,3 +244,60 @@ def test_a_full_disk_behind_stdout_is_no_bug() -> None:
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[0] == "Error: output: no space left on device"
     assert len(ended.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("blocks", "file"), [(5, "routing/score-static-rank0.parquet"), (14, "metrics.csv")])
+def test_a_limit_of_file_sizes_is_named_with_the_file_and_leaves_a_readable_run(
+    micro: Micro, tmp_path: Path, blocks: int, file: str
+) -> None:
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "moeprof", "characterize", micro("lm"), "--set", "load.phases=['score']", "--out", out]
+    command = f"ulimit -f {blocks}; {shlex.join(map(str, words))}"  # in units of 1024 bytes
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines() == [
+        f"moeprof: the partial run is kept in {out} and marked invalid",
+        f"Error: {out / file}: cannot be written: file too large",
+        "Raise the limit of file sizes (`ulimit -f`). Nothing was written.",
+    ]
+    assert Run.open(out).record.reasons == [f"failed: {out / file}: cannot be written: file too large"]
+    assert (out / "report.md").is_file()
+    for table in out.rglob("*.parquet"):
+        pq.read_table(table)
+    assert not list(out.rglob("*.partial"))
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+from moeprof.cli import group
+from moeprof.records.run.writer import RunWriter
+
+def fill_memory(*_):
+    size_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size_bytes + 2**27, resource.RLIM_INFINITY))
+    torch.empty(2**28, dtype=torch.uint8)
+
+RunWriter.add_trace = fill_memory
+group.main(sys.argv[1:])
+"""
+"""A command whose memory is limited, as by `ulimit -v`, when the first pass is over."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is unknown on this system")
+def test_a_limit_of_memory_is_no_bug_and_leaves_a_readable_run(micro: Micro, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["characterize", micro("lm"), "--set", "load.phases=['score']", "--out", out]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", SHORT_OF_MEMORY, *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines() == [
+        f"moeprof: the partial run is kept in {out} and marked invalid",
+        "Error: out of memory: 256 MiB could not be allocated",
+        MEMORY,
+    ]
+    assert Run.open(out).record.reasons == ["failed: out of memory: 256 MiB could not be allocated"]
+    assert (out / "report.md").is_file()

@@ -1,7 +1,9 @@
 """What a run records of its machine, and the threads that it uses there."""
 
+import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,22 @@ def test_a_checkout_is_known_by_its_commit() -> None:
 def test_an_installed_package_has_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(moeprof, "__file__", str(tmp_path / "moeprof" / "__init__.py"))
     assert git_commit() == ""
+
+
+def test_the_commit_is_read_without_writing_to_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    (tmp_path / "moeprof").mkdir()
+    (tmp_path / "moeprof" / "__init__.py").write_text("")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(moeprof, "__file__", str(tmp_path / "moeprof" / "__init__.py"))
+    os.utime(tmp_path / "moeprof" / "__init__.py", (1, 1))  # git would refresh its index now
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert git_commit() == commit
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+    (tmp_path / "moeprof" / "__init__.py").write_text("changed")
+    assert git_commit() == f"{commit}-dirty"
 
 
 def test_a_machine_without_git_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:

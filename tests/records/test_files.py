@@ -133,3 +133,12 @@ def test_the_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -
         write_text(tmp_path / "link", text)
         assert (tmp_path / "folder" / "file").read_text() == text
     assert (tmp_path / "link").is_symlink()
+
+
+def test_reports_that_cannot_be_written_leave_the_run_valid_and_name_the_command_that_prints_them(tmp_path: Path) -> None:
+    run = Run.open(finished(tmp_path / "run"))
+    with largest_file(10):
+        error = failure(lambda: write_reports(run))
+    assert error.what == f"{run.path}/report.md: cannot be written: file too large"
+    assert error.remedy.endswith(f"The run itself is kept: `moeprof report {run.path}` prints its report.")
+    assert Run.open(run.path).record.valid

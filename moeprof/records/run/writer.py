@@ -110,8 +110,7 @@ class RunWriter:
                 self.stop(why(error))
             raise
         except Exception as error:
-            found = known(error)
-            self.stop(f"failed: {found.what if found else reason(error)}")
+            self.stop(failed(error))
             raise
 
     def stop(self, cause: str) -> None:
@@ -142,6 +141,12 @@ class RunWriter:
             write_samples(self.path, list(samples))
             write_record(self.path, self.record)
             self.whole = True
+
+
+def failed(error: Exception) -> str:
+    """Why a run that an error ended is not valid."""
+    found = known(error)
+    return f"failed: {found.what if found else reason(error)}"
 
 
 def sample_rows(row: MetricRow, values: Sequence[float]) -> list[dict[str, Any]]:
