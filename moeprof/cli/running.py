@@ -44,6 +44,8 @@ def run_all(
         if group.alone and num_ranks > 1:
             launch_all(planned, out, num_ranks, force=force, arguments=settings["arguments"])
             return
+        for recipe, its_study in planned:
+            its_study.check_devices(recipe, group)
         with joined(group, recipes[0].measure.device, max(recipe.parallel.timeout_s for recipe in recipes)):
             run_here(planned, out, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
 

@@ -84,10 +84,14 @@ class Study:
 
     def check(self, recipe: Recipe, group: Group) -> None:
         """MoeprofError if this machine cannot run its ranks of the recipe; nothing is allocated."""
-        check_device(recipe)
-        check_gpus(recipe, group.neighbours)
+        self.check_devices(recipe, group)
         check_weights(recipe)
         check_memory(recipe, memory_for_a_rank(recipe, group.neighbours), self.variants)
+
+    def check_devices(self, recipe: Recipe, group: Group) -> None:
+        """MoeprofError unless every rank of this machine has a device; to be asked before a rank joins the others."""
+        check_device(recipe)
+        check_gpus(recipe, group.neighbours)
 
     def record(self, recipe: Recipe, workload: Workload, argv: Sequence[str]) -> RunRecord:
         """The run record as far as it is known before anything runs."""

@@ -1,5 +1,8 @@
 """Whether a recipe can run on this machine, as far as that depends on its GPUs."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,3 +49,23 @@ def test_too_many_ranks_are_refused_before_anything_starts(
     recipe = load_recipe(str(micro("lm")), ["parallel.ranks=2", "measure.device=cuda"])
     with pytest.raises(UsageError, match="need 2 GPUs"):
         characterization().check(recipe, Group(0, 2, 2))
+
+
+def test_a_rank_that_torchrun_started_without_a_gpu_ends_before_it_joins_the_others(
+    micro: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Nothing listens at the address: a rank that joined would wait for the others."""
+    torchrun = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "CUDA_VISIBLE_DEVICES": ""}
+    options = ("--set", "parallel.ranks=2", "--device", "cuda", "--out", tmp_path / "run")
+    ended = subprocess.run(
+        [sys.executable, "-m", "moeprof", "characterize", micro("lm"), *options],
+        env=os.environ | torchrun | address,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 1
+    assert "device cuda, but torch" in ended.stderr
+    assert "bug" not in ended.stderr
+    assert "Traceback" not in ended.stderr
