@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
+from moeprof.records.inputs import reported
 from moeprof.records.traces.columns import NAMES, read_with_header, with_columns, write_with_header
 
 SCHEMA = 1
@@ -88,13 +87,12 @@ class ExpertLoads:
     @classmethod
     def read(cls, path: Path) -> "ExpertLoads":
         """UsageError if the file is missing, damaged, inconsistent, or written by a newer moeprof."""
-        try:
+        with reported(
+            f"expert loads {path}",
+            "Give a run directory from this version of moeprof or an older one, or repeat the run.",
+            pa.ArrowException,
+        ):
             return joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)]).validate()
-        except (OSError, pa.ArrowException, ValueError) as error:
-            raise UsageError(
-                f"expert loads {path}: {reason(error)}",
-                "Give a run directory from this version of moeprof or an older one, or repeat the run.",
-            ) from error
 
     def validate(self) -> "ExpertLoads":
         """Returns itself; ValueError if a row is impossible."""

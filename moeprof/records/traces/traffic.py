@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moeprof.records.arrays import Ints
-from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
+from moeprof.records.inputs import reported
 from moeprof.records.regions import REGIONS
 from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_columns, write_with_header
 
@@ -86,15 +85,14 @@ class Traffic:
     @classmethod
     def read(cls, path: Path) -> "Traffic":
         """UsageError if the file is missing, damaged, inconsistent, or written by a newer moeprof."""
-        try:
+        with reported(
+            f"traffic {path}",
+            "Give a run directory from this version of moeprof or an older one, or repeat the run.",
+            pa.ArrowException,
+        ):
             traffic = joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)])
             traffic.collectives  # noqa: B018  checks every row
-        except (OSError, pa.ArrowException, ValueError) as error:
-            raise UsageError(
-                f"traffic {path}: {reason(error)}",
-                "Give a run directory from this version of moeprof or an older one, or repeat the run.",
-            ) from error
-        return traffic
+            return traffic
 
 
 def joined(parts: Iterable[pa.Table]) -> Traffic:
