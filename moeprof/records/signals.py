@@ -17,6 +17,9 @@ ENDED = "ended by"
 AGAIN_S = 5.0
 """A signal that follows another one sooner is the same request: a closed terminal sends several, and so does the launcher of ranks."""
 
+SOON_S = 0.02
+"""Time after which a signal that came during an import is tried again."""
+
 asked: list["Ended"] = []
 """What the signals of this process have raised so far."""
 
@@ -57,14 +60,32 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def raise_ended(number: int, _frame: FrameType | None) -> None:
+def raise_ended(number: int, frame: FrameType | None) -> None:
     """The handler; a signal that repeats an earlier one within `AGAIN_S` does not disturb the clean-up."""
     if asked and time.monotonic() - asked[-1].time_s < AGAIN_S:
+        return
+    if importing(frame):
+        raise_later(number)
         return
     if number == signal.SIGHUP:
         leave_terminal()
     asked.append(Ended(number))
     raise asked[-1]
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported in the frame or in one that called it."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def raise_later(number: int) -> None:
+    """Calls the handler again soon: an exception in the middle of an import is lost or breaks a library (pandas then crashes)."""
+    signal.signal(signal.SIGALRM, lambda _, frame: raise_ended(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, SOON_S)
 
 
 def leave_terminal() -> None:

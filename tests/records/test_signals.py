@@ -1,10 +1,13 @@
 """Signals that end a command: what they raise, when, and which stay ignored."""
 
+import importlib
 import os
 import pty
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -57,6 +60,29 @@ def test_a_block_is_completed_before_a_signal_takes_effect(signals: None, number
     assert done == ["the rest of the block"]
     with pytest.raises(Ended, match="interrupted" if number == signal.SIGINT else signal.Signals(number).name):
         raise_if_asked()
+
+
+IMPORTED = """
+import os, signal
+done = []
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        done.append("the import goes on")
+except KeyboardInterrupt:
+    done.clear()
+"""
+
+
+def test_a_signal_during_an_import_takes_effect_after_it(
+    signals: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interrupted_import.py").write_text(IMPORTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Ended, match="SIGTERM"):  # noqa: PT012
+        module = importlib.import_module("interrupted_import")
+        time.sleep(30)
+    assert module.done == ["the import goes on"] * 1000
 
 
 def test_a_block_may_choose_where_a_signal_takes_effect(signals: None) -> None:
