@@ -1,12 +1,12 @@
 """`moeprof compare`: which metrics got better or worse between two runs, with an exit code for CI."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from moeprof.cli.interleaved import measure_sides, measuring_options, wants_measurement
+from moeprof.cli.output import default_format, write
 from moeprof.records.errors import UsageError, suggestion
 from moeprof.records.files import write_text
 
@@ -59,7 +59,7 @@ def command(
     from moeprof.analysis.comparison.verdicts import Rules
     from moeprof.reporters.comparison_formats.registry import render
 
-    chosen = known_format("json" if as_json else form or ("terminal" if sys.stdout.isatty() else "markdown"))
+    chosen = known_format("json" if as_json else form or default_format())
     targets = [written_file(option) for option in files]
     rules = Rules(dict(map(parsed_threshold, thresholds)), tuple(map(known_metric, only)), allow_machine_mismatch)
     if device := measuring.pop("device"):
@@ -72,7 +72,7 @@ def command(
     comparison = compare(*before, *after, rules)
     for name, path in targets:
         write_text(path, render(comparison, name))
-    click.echo(render(comparison, chosen), nl=False)
+    write(render(comparison, chosen), chosen)
     return comparison.exit_code(strict=strict)
 
 

@@ -1,10 +1,10 @@
 """`moeprof doctor`: reports what can be measured on this machine, and what is missing and why."""
 
 import json
-import sys
 
 import click
 
+from moeprof.cli.output import show_document
 from moeprof.reporters.documents.document import Block, Heading, Table
 
 
@@ -20,13 +20,4 @@ def command(as_json: bool) -> None:
         return
     rows = [[item.name, "yes" if item.available else "no", item.detail] for item in found]
     blocks: list[Block] = [Heading("moeprof doctor", 1), Table(["capability", "available", "detail"], rows, labels=3)]
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        from moeprof.reporters.formats.terminal import render_document
-
-        click.echo(render_document(blocks, Console()), nl=False)
-    else:
-        from moeprof.reporters.formats.markdown import render_document as markdown
-
-        click.echo(markdown(blocks), nl=False)
+    show_document(blocks)

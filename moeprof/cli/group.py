@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import moeprof
+from moeprof.cli.streams import prepare
 from moeprof.records.causes import described
 from moeprof.records.signals import exit_code, ignore_signals, raise_on_signals, why
 
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     """The entry point; exits with a documented exit code."""
     raise_on_signals()
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch 2.13 otherwise writes `USDT:` lines to stderr
+    prepare()
     arguments = sys.argv[1:] if argv is None else argv
     code = run(arguments)
     ignore_signals()
@@ -94,9 +96,6 @@ def run(arguments: list[str]) -> int:
         ending = error.__cause__ or error  # click puts Abort in the place of KeyboardInterrupt
         click.echo(f"moeprof: {why(ending)}", err=True)
         return exit_code(ending)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if debug:
             traceback.print_exc()

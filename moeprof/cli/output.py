@@ -21,28 +21,26 @@ def default_format() -> str:
 
 def show_document(document: Document) -> None:
     """Prints a document that belongs to no run."""
-    from moeprof.reporters.formats import markdown
-
     if sys.stdout.isatty():
-        from rich.console import Console
+        from moeprof.reporters.formats.terminal import of_this_terminal, render_document
 
-        from moeprof.reporters.formats.terminal import render_document
-
-        click.echo(render_document(document, Console()), nl=False)
+        write(render_document(document, of_this_terminal()))
     else:
-        click.echo(markdown.render_document(document), nl=False)
+        from moeprof.reporters.formats.markdown import render_document as markdown
+
+        write(markdown(document))
 
 
 def show(runs: Sequence[Run], form: str) -> None:
     """Prints every run in one format."""
-    click.echo(rendered(runs, form), nl=False)
+    write(rendered(runs, form), form)
 
 
 def show_complete(runs: Sequence[Run], form: str) -> None:
     """Prints runs that have just been completed, also if a signal comes that is too late to stop them."""
     with too_late():
         text = rendered(runs, form)
-    click.echo(text, nl=False)  # not delayed, because whoever reads the output may have stopped reading
+    write(text, form)  # not delayed, because whoever reads the output may have stopped reading
 
 
 def rendered(runs: Sequence[Run], form: str) -> str:
@@ -51,6 +49,14 @@ def rendered(runs: Sequence[Run], form: str) -> str:
         return "".join(render(run, form) for run in runs)
     documents = [json.loads(render(run, "json")) for run in runs]
     return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1) + "\n"
+
+
+def write(text: str, form: str = "") -> None:
+    """Prints rendered text in the encoding of stdout; a page or XML, which name their encoding, always as UTF-8."""
+    if form in ("html", "junit"):
+        click.echo(text.encode("utf-8", "replace"), nl=False)
+    else:
+        click.echo(text, nl=False, file=sys.stdout)  # without `file`, click writes UTF-8 where ASCII is asked for
 
 
 def write_reports(run: Run) -> None:

@@ -1,7 +1,6 @@
 """`moeprof recipes`: lists and prints recipes, and validates recipe files."""
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,15 +24,11 @@ def list_recipes(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([listed(recipe) for recipe in recipes], indent=1))
         return
-    from rich.console import Console
-
+    from moeprof.cli.output import show_document
     from moeprof.reporters.documents.document import Table
-    from moeprof.reporters.formats.markdown import rendered
-    from moeprof.reporters.formats.terminal import render_document
 
     rows = [[recipe.name, recipe.description, format_count(listed(recipe)["num_parameters"])] for recipe in recipes]
-    table = Table(["recipe", "description", "parameters"], rows, labels=2)
-    click.echo(render_document([table], Console()) if sys.stdout.isatty() else rendered(table) + "\n", nl=False)
+    show_document([Table(["recipe", "description", "parameters"], rows, labels=2)])
 
 
 @command.command(name="show")

@@ -1,6 +1,7 @@
 """Replacement of files in one step, which is how every file is written, and one-line descriptions of what is wrong with one."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,17 @@ PAGE = 4096
 
 
 def cache_folder() -> Path:
-    """The folder of files that moeprof can create again; XDG_CACHE_HOME is respected."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moeprof"
+    """The folder of files that moeprof can create again, below XDG_CACHE_HOME or ~/.cache.
+
+    A relative XDG_CACHE_HOME is ignored, as its specification wants. A user without a home gets a folder for temporary files.
+    """
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if chosen.is_absolute():
+        return chosen / "moeprof"
+    try:
+        return Path.home() / ".cache" / "moeprof"
+    except RuntimeError:  # no HOME, and no entry in the list of users
+        return Path(tempfile.gettempdir()) / f"cache-moeprof-{os.getuid()}"
 
 
 @contextmanager
@@ -50,9 +60,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one step; errors as in `replacing`."""
+    """Replaces a file in one step; errors as in `replacing`. Bytes of a path that is not UTF-8 become `\\udcff`."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def refuse_newer(what: str, document: object, schema: int) -> None:

@@ -220,7 +220,7 @@ def run_settings(record: RunRecord) -> dict[str, Any]:
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe without file names and descriptions."""
-    document: dict[str, Any] = json.loads(recipe.model_dump_json(by_alias=True))
+    document: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
     document.pop("description", None)
     document["model"].pop("checkpoint")
     for section, keys in recipe.unset_later_keys.items():

@@ -1,5 +1,6 @@
 """Fills a run directory, whose files are whole at every moment; a run that ends early says why."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -75,8 +76,8 @@ class RunWriter:
         import pyarrow.parquet as pq
 
         parts = self.recorded(file_name, rows)
-        with replacing(self.path / file_name) as partial:
-            pq.write_table(pa.concat_tables(parts), partial, compression="zstd")
+        with replacing(self.path / file_name) as partial, partial.open("wb") as file:
+            pq.write_table(pa.concat_tables(parts), file, compression="zstd")
 
     def recorded(self, file_name: str, rows: pa.Table) -> list[pa.Table]:
         """All that was recorded for a file so far, `rows` included."""
@@ -160,13 +161,13 @@ def write_samples(path: Path, samples: Sequence[dict[str, Any]]) -> None:
     import pandas as pd
 
     table = pd.DataFrame(samples, columns=list(SAMPLE_COLUMNS))
-    with replacing(path / "samples.parquet") as partial:
-        table.astype({"round": "int64", "value": "float64"}).to_parquet(partial, index=False)
+    with replacing(path / "samples.parquet") as partial, partial.open("wb") as file:
+        table.astype({"round": "int64", "value": "float64"}).to_parquet(file, index=False)
 
 
 def write_record(path: Path, record: RunRecord) -> None:
-    """Replaces `run.json` in one step, so that it is never half written."""
-    write_text(path / "run.json", record.model_dump_json(indent=1, by_alias=True) + "\n")
+    """Replaces `run.json` in one step, so that it is never half written; as ASCII, which can hold paths that are not UTF-8."""
+    write_text(path / "run.json", json.dumps(record.model_dump(mode="json", by_alias=True), indent=1) + "\n")
 
 
 class UnwrittenRun(RunWriter):

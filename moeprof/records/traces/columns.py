@@ -39,8 +39,8 @@ def with_columns(table: pa.Table, columns: pa.Schema) -> pa.Table:
 
 def write_with_header(path: Path, table: pa.Table, header: str) -> None:
     """Writes Parquet with a JSON header in its metadata; the same rows give the same bytes."""
-    with replacing(path) as partial:
-        pq.write_table(table.replace_schema_metadata({b"moeprof": header.encode()}), partial, compression="zstd")
+    with replacing(path) as partial, partial.open("wb") as file:  # pyarrow opens no path that is not UTF-8
+        pq.write_table(table.replace_schema_metadata({b"moeprof": header.encode()}), file, compression="zstd")
 
 
 def read_with_header(file: Path | InputFile, schema_version: int) -> tuple[pa.Table, dict[str, Any]]:

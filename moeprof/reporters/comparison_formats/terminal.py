@@ -7,7 +7,7 @@ from moeprof.analysis.comparison.compare import Comparison
 from moeprof.reporters.cells import MISSING
 from moeprof.reporters.comparison_formats.document import document_of
 from moeprof.reporters.documents.document import Block, Bullets, Details, Document, Paragraph, Table
-from moeprof.reporters.formats.terminal import render_document
+from moeprof.reporters.formats.terminal import of_this_terminal, render_document
 
 GAP = 2
 """Characters between two columns."""
@@ -15,7 +15,7 @@ GAP = 2
 
 def render(comparison: Comparison) -> str:
     """The document in the colours and width of the terminal."""
-    return rendered(comparison, Console())
+    return rendered(comparison, of_this_terminal())
 
 
 def rendered(comparison: Comparison, like: Console) -> str:

@@ -41,9 +41,20 @@ PLOT_WIDTH = 100
 TITLE_STYLES = {1: "bold", 2: "bold cyan"}
 
 
+MIN_WIDTH, DEFAULT_WIDTH, MAX_WIDTH = 40, 80, 1000
+"""Reports are laid out for no fewer and no more characters, whatever COLUMNS says; a narrower terminal wraps them."""
+
+
 def render(run: Run) -> str:
     """The report in the colours and width of the terminal."""
-    return render_document(document_of(run), Console())
+    return render_document(document_of(run), of_this_terminal())
+
+
+def of_this_terminal() -> Console:
+    """A console with the colours of the terminal, and with its width or that of COLUMNS within limits; 0 is an unknown width."""
+    console = Console()
+    console.width = min(max(console.width or DEFAULT_WIDTH, MIN_WIDTH), MAX_WIDTH)
+    return console
 
 
 def render_document(document: Document, like: Console) -> str:
@@ -90,7 +101,7 @@ def table(block: Table) -> RenderableType:
     shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for index, column in enumerate(block.columns):
         label = index < block.labels
-        shown.add_column(Text(column), justify="left" if label else "right", no_wrap=label, overflow="fold")
+        shown.add_column(Text(column), justify="left" if label else "right", no_wrap=label and index == 0, overflow="fold")
     for row in block.rows:
         shown.add_row(*(Text(cell) for cell in row))
     return Group(shown, Text(block.caption + "\n", style="dim")) if block.caption else shown

@@ -77,7 +77,7 @@ def test_a_write_that_is_interrupted_leaves_a_readable_run_marked_invalid(
 
     writer = RunWriter(tmp_path / "run", record())
     writer.add_metrics([MetricRow("capacity", 3.0, workload="lm")])
-    monkeypatch.setattr("pyarrow.parquet.write_table", lambda table, path, **_: half_written(Path(path)))
+    monkeypatch.setattr("pyarrow.parquet.write_table", lambda table, file, **_: half_written(Path(file.name)))
     monkeypatch.setattr("moeprof.records.metrics.registry.csv.writer", lambda file, **_: half_written(Path(file.name)))
     parts: dict[str, list[Any]] = {
         "append": [MOVES, moves(4096)],
