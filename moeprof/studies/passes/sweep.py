@@ -36,8 +36,11 @@ WARMUP, ROUNDS_OF_POINT = 1, 3
 UNTIMED_VARIANT = Variant(dispatch="dynamic")
 """The variant under which prompts and source sentences are read, untimed: others might not have the memory for that."""
 
+HELD = 2.3
+"""Bytes of RAM that a process was seen to hold per live byte, because it keeps freed memory."""
+
 SHARE_OF_RAM = 0.33
-"""Share of free memory used if no budget is set: a process keeps freed memory, and was seen to hold 2.3 times its live bytes."""
+"""Share of free memory used if no budget is set, well below 1 / HELD."""
 
 
 def measure_sweep(workload: Workload, services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
@@ -93,8 +96,8 @@ def try_batch(
     `needs` keeps the dynamic bytes of the batches that were tried.
     """
     give_back(services.recipe.measure.device)
-    if beyond_ranks(services, needs, batch):
-        return Point(batch, why="over the memory of the ranks")
+    if beyond_memory(services, variant, needs, batch):
+        return Point(batch, why="over the free memory")
     episode = beginning(mixture(batch))
     # A rank that stopped in the middle would leave the others waiting for its rows: then all go on to the end.
     tracker = services.runner.tracker(variant, services.clock, budget if services.group.alone else None)
@@ -116,12 +119,18 @@ def try_batch(
         return Point(batch, why="over the budget")
 
 
-def beyond_ranks(services: Services, needs: dict[int, int], batch: int) -> bool:
-    """Whether some rank may lack the memory to try a batch; static gating needs memory that grows with its square, others less."""
+def beyond_memory(services: Services, variant: Variant, needs: dict[int, int], batch: int) -> bool:
+    """Whether the memory may not suffice to try a batch, by what the next smaller one needed.
+
+    Padded dispatch needs memory that grows with the square of the batch, others less. A container ends a process that takes too
+    much RAM, and other ranks would wait for one that failed; a single process on a GPU can try.
+    """
     smaller = max((known for known in needs if known < batch), default=0)
-    if services.group.alone or not smaller:
+    on_cpu = services.recipe.measure.device == "cpu"
+    if not smaller or (services.group.alone and not on_cpu):
         return False
-    return anyone(services.group, needs[smaller] * (batch / smaller) ** 2 > own_memory(services))
+    expected = needs[smaller] * (batch / smaller) ** (2 if variant.dispatch_entry.padded else 1)
+    return anyone(services.group, expected * (HELD if on_cpu else 1) > own_memory(services))
 
 
 def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from moeprof.records.recipe.variant import DENSE, STATIC
+from moeprof.records.run.raw_tables import BATCHES
 from moeprof.studies.passes import sweep
 from moeprof.studies.progress import Silent
 from moeprof.studies.services import load_models
@@ -95,6 +96,22 @@ def test_without_a_budget_a_share_of_the_free_memory_and_the_weights_are_it(
     weights = sum(parameter.nbytes for parameter in load_models(run.record.recipe, (STATIC,), Silent())[STATIC].parameters())
     assert values(run, "memory_budget", phase="score") == {(): weights + 297_000}
     assert set(curve(run, "fits", "score", STATIC)) <= {1, 2, 3, 4, 8}  # nobody fills a device only to see what fits
+
+
+def test_a_budget_above_the_free_memory_is_not_tried_out(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container would end the process: a batch is left out if 2.3 times its expected bytes are more than what is free."""
+    free = 900_000
+    monkeypatch.setattr(sweep, "available_memory", lambda device: free)
+    run = swept(micro("lm"), tmp_path / "run", SCORE, "budget.memory=1GiB", clock=DispatchClock(monkeypatch, COSTS))
+    weights = sum(parameter.nbytes for parameter in load_models(run.record.recipe, (STATIC,), Silent())[STATIC].parameters())
+    needs = curve(run, "memory_total_peak", "score", STATIC)
+    fits = curve(run, "fits", "score", STATIC)
+    doubled = min(batch for batch, fit in fits.items() if not fit and batch & (batch - 1) == 0)
+    assert 2.3 * (needs[doubled // 2] - weights) * 4 > free
+    assert all(2.3 * (needs[batch] - weights) <= free for batch, fit in fits.items() if fit)
+    assert doubled not in needs
+    reasons = {row["reason"] for row in run.raw(BATCHES).to_pylist() if not row["fits"]}
+    assert reasons == {"over the free memory"}
 
 
 def test_a_text_that_must_be_repeated_is_remarked_upon(micro: Micro, tmp_path: Path) -> None:
