@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from moeprof.records.causes import known
+from moeprof.records.causes import known, out_of_memory
 from moeprof.records.files import reason, replacing, write_text
 from moeprof.records.lock import held_elsewhere
 from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable, Samples
@@ -111,17 +111,19 @@ class RunWriter:
                 self.stop(why(error))
             raise
         except Exception as error:
-            self.stop(failed(error))
+            self.stop(failed(error), salvaged=not out_of_memory(error))
             raise
 
-    def stop(self, cause: str) -> None:
-        """Ends a run early with what can be derived of it; on a full disk it stays `not finished`, which is as invalid."""
-        self.record.valid, self.record.reasons = False, [cause]
-        try:
-            self.complete(self.salvage, [cause])
-        except Exception:
-            with suppress(Exception):
-                write_record(self.path, self.record)
+    def stop(self, cause: str, *, salvaged: bool = True) -> None:
+        """Ends a run early with what can be derived of it; on a full disk it stays `not finished`, which is as invalid.
+
+        Without memory nothing is derived, because libraries that find none end the process; `report --recompute` does it later.
+        """
+        self.record.valid, self.record.reasons, self.record.finished = False, [cause], now()
+        with suppress(Exception):
+            write_record(self.path, self.record)
+            if salvaged:
+                self.complete(self.salvage, [cause])
 
     def finish(self, *reasons: str) -> Run:
         """Derives the rows of `metrics.csv` and writes them; the run is valid if no reason is given."""
@@ -188,7 +190,7 @@ class UnwrittenRun(RunWriter):
 
     def add_samples(self, row: MetricRow, values: Sequence[float]) -> None: ...
 
-    def stop(self, cause: str) -> None: ...
+    def stop(self, cause: str, *, salvaged: bool = True) -> None: ...
 
     def finish(self, *reasons: str) -> Run:
         """The run without its numbers."""

@@ -146,6 +146,20 @@ def test_a_run_that_stops_early_is_salvaged_in_place_of_derived(tmp_path: Path, 
     assert value_of(run, "moved_bytes") == 5
 
 
+def test_without_memory_nothing_is_derived_and_the_reason_is_recorded(tmp_path: Path) -> None:
+    def unfit(_: Run) -> list[Samples]:
+        raise AssertionError("a library without memory would end the process")
+
+    writer = RunWriter(tmp_path / "run", record(), derive=unfit, salvage=unfit)
+    with pytest.raises(MemoryError), writer.guarded():  # noqa: PT012
+        writer.append(MOVES, moves(5))
+        raise MemoryError
+    run = Run.open(tmp_path / "run")
+    assert (run.record.valid, run.record.reasons) == (False, ["failed: out of memory"])
+    assert run.raw(MOVES).column("received_bytes").to_pylist() == [5]
+    assert len(run.metrics) == 0
+
+
 def test_a_raw_table_that_is_damaged_is_named(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "run", record())
     writer.append(MOVES, moves(5))
