@@ -100,15 +100,29 @@ class InputFile:
     @cached_property
     def piped(self) -> bytes | None:
         """What a pipe or terminal holds; None for a regular file, ValueError for a device that never ends."""
-        mode = self.path.stat().st_mode
+        status = self.path.stat()
+        mode = status.st_mode
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
             return None
+        if (known := PIPES.get(written(status))) is not None:
+            return known
         if int(os.environ.get(RANKS, "1")) > 1:
             raise ValueError("a pipe, which several ranks cannot each read")
         with self.path.open("rb") as file:
             if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not file.isatty():
                 raise ValueError("a device, not a file")
-            return b"".join(bounded(file))
+            content = b"".join(bounded(file))
+        PIPES[written(self.path.stat())] = content
+        return content
+
+
+PIPES: dict[tuple[int, int, int], bytes] = {}
+"""What this process has read of pipes, which cannot be read twice, by `written`."""
+
+
+def written(status: os.stat_result) -> tuple[int, int, int]:
+    """Device, inode and time of the last write: the same as long as a pipe has no new content."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:

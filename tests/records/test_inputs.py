@@ -33,6 +33,11 @@ def test_a_pipe_is_read_once_and_can_be_used_as_often_as_a_file(tmp_path: Path, 
             assert opened.read(4) == b"one\n"
 
 
+def test_a_process_keeps_what_it_has_read_of_a_pipe(tmp_path: Path) -> None:
+    with fed(tmp_path / "pipe", b"one") as pipe:
+        assert [InputFile(pipe).read() for _ in range(3)] == [b"one"] * 3
+
+
 def test_an_input_that_is_as_large_as_allowed_is_read_and_one_byte_more_is_refused(
     tmp_path: Path, limit: Callable[[str], None]
 ) -> None:
