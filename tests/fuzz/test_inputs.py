@@ -104,7 +104,7 @@ def test_any_value_of_set(key: str, value: str) -> None:
         assert_survives(folder, "recipes", "show", folder / "recipe.toml", "--set", f"{key}={value}")
 
 
-@settings(**examples(60))
+@settings(**examples(40))
 @given(
     content=damaged(ROUTE), flags=st.sampled_from([["--cache"], ["--balance", "--devices", "2"], ["--cache", "--slots", "2"]])
 )
@@ -130,7 +130,7 @@ def test_any_value_of_an_option(flag: str, value: str) -> None:
         assert_survives(folder, "replay", folder / "trace.route.csv", "--cache", flag, value, *TO_OUT, folder / "out")
 
 
-@settings(**examples(30))
+@settings(**examples(20))
 @given(data=st.data())
 def test_a_damaged_run(recorded: Path, data: st.DataObject) -> None:
     with new_folder() as folder:
