@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moeprof.cli import group
-from moeprof.records.signals import ENDINGS, asked, raise_ended
+from moeprof.records.system.signals import ENDINGS, asked, raise_ended
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moeprof.records.files import PAGE
 from moeprof.records.recipe.gating import expert_slots
 from moeprof.records.recipe.recipe import ModelSection, Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC, Variant
+from moeprof.records.system.files import PAGE
 
 TENSOR_BYTES = 4  # router weights and gates are float32 whatever the dtype
 INDEX_BYTES = 8

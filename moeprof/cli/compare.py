@@ -8,7 +8,7 @@ import click
 from moeprof.cli.interleaved import measure_sides, measuring_options, wants_measurement
 from moeprof.cli.output import default_format, write
 from moeprof.records.errors import UsageError, suggestion
-from moeprof.records.files import write_text
+from moeprof.records.system.files import write_text
 
 
 @click.command(name="compare")

@@ -11,8 +11,8 @@ import click
 
 import moeprof
 from moeprof.cli.streams import prepare
-from moeprof.records.causes import described
-from moeprof.records.signals import exit_code, ignore_signals, raise_on_signals, why
+from moeprof.records.system.causes import described
+from moeprof.records.system.signals import exit_code, ignore_signals, raise_on_signals, why
 
 BUG = "This is a bug in moeprof; rerun with --debug for a traceback."
 
@@ -111,7 +111,7 @@ def without_limit(arguments: list[str]) -> list[str]:
     for argument in rest:
         name, equals, size = argument.partition("=")
         if name == "--max-bytes":
-            from moeprof.records.inputs import limit_inputs
+            from moeprof.records.system.inputs import limit_inputs
 
             limit_inputs(size if equals else next(rest, ""))
         else:

@@ -110,7 +110,7 @@ def measure_sides(
     from moeprof.cli.options import DEFAULT_RECIPES
     from moeprof.cli.progress import Bar
     from moeprof.records.run.folder import alone_in, output_folder
-    from moeprof.records.signals import delayed
+    from moeprof.records.system.signals import delayed
     from moeprof.studies.ab_test import measure_interleaved, sides_of
 
     names = list(recipes) or list(DEFAULT_RECIPES)

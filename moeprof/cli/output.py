@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import click
 
 from moeprof.records.errors import MoeprofError
-from moeprof.records.files import write_text
 from moeprof.records.run.run import Run
-from moeprof.records.signals import too_late
+from moeprof.records.system.files import write_text
+from moeprof.records.system.signals import too_late
 from moeprof.reporters.documents.document import Document
 from moeprof.reporters.formats.registry import render
 

@@ -18,7 +18,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.folder import emptied, output_folder
 from moeprof.records.run.run import UNFINISHED, Run
 from moeprof.records.run.writer import end_in_its_place, failed
-from moeprof.records.signals import INTERRUPTED, raise_if_asked, too_late, why
+from moeprof.records.system.signals import INTERRUPTED, raise_if_asked, too_late, why
 
 if TYPE_CHECKING:
     from moeprof.studies.study import Study

@@ -12,10 +12,10 @@ import click
 from moeprof.cli.options import with_options
 from moeprof.cli.progress import Bar
 from moeprof.records.errors import UsageError
-from moeprof.records.files import write_text
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.signals import why
+from moeprof.records.system.files import write_text
+from moeprof.records.system.signals import why
 
 if TYPE_CHECKING:
     from moeprof.records.run.model_card import ModelCard

@@ -11,9 +11,9 @@ import torch
 
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.machine import cpu_name, driver_version, git_commit, keep_within_quota
-from moeprof.records.disk import why_no_slow_tier
-from moeprof.records.files import cache_folder
-from moeprof.records.resources import free_memory, num_cores, total_memory
+from moeprof.records.system.disk import why_no_slow_tier
+from moeprof.records.system.files import cache_folder
+from moeprof.records.system.resources import free_memory, num_cores, total_memory
 from moeprof.records.units import format_bytes
 
 OPTIONAL = {"numba": "fast replay"}

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 import moeprof
-from moeprof.records.resources import free_memory, num_cores, total_memory
 from moeprof.records.run.run import Environment
+from moeprof.records.system.resources import free_memory, num_cores, total_memory
 
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "safetensors", "triton")
 

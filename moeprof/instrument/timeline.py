@@ -13,7 +13,7 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from moeprof.instrument.probe import Probe, observed_by
-from moeprof.records.files import replacing
+from moeprof.records.system.files import replacing
 
 WARMUP, ROUNDS = 1, 2
 """The profiler starts slowly, and a few rounds are enough to view."""

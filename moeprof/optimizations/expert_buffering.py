@@ -5,11 +5,11 @@ from dataclasses import replace
 from moeprof.analysis.model_size import entry_bytes, local_experts
 from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
-from moeprof.records.disk import why_no_slow_tier
 from moeprof.records.errors import UsageError
-from moeprof.records.files import cache_folder
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
+from moeprof.records.system.disk import why_no_slow_tier
+from moeprof.records.system.files import cache_folder
 from moeprof.records.units import format_bytes, parse_bytes
 
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moeprof.records.causes import described
 from moeprof.records.errors import MoeprofError
-from moeprof.records.files import write_text
-from moeprof.records.signals import exit_code
+from moeprof.records.system.causes import described
+from moeprof.records.system.files import write_text
+from moeprof.records.system.signals import exit_code
 
 FILE = "failure.json"
 REMEDY = "This is a bug in moeprof; the log of the rank has a traceback."

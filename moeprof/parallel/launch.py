@@ -14,9 +14,9 @@ from pathlib import Path
 from moeprof.parallel.failure import Failure, RankError, cause, end_now, read_failure
 from moeprof.parallel.scratch import scratch_folder
 from moeprof.records.errors import MoeprofError
-from moeprof.records.files import replacing
-from moeprof.records.resources import num_cores
-from moeprof.records.signals import delayed
+from moeprof.records.system.files import replacing
+from moeprof.records.system.resources import num_cores
+from moeprof.records.system.signals import delayed
 
 FOLDERS = "MOEPROF_RUN_FOLDERS"
 """Environment variable of launched ranks: the output folders as JSON, one per recipe."""

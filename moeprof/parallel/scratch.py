@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
-from moeprof.records.lock import abandoned, lock
+from moeprof.records.system.files import reason
+from moeprof.records.system.lock import abandoned, lock
 
 PREFIX = "moeprof-ranks-"
 """How the name begins; a folder of this name is locked by its launcher as long as that lives."""

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from moeprof.records.arrays import Floats, Ints
-from moeprof.records.files import cache_folder, write_text
-from moeprof.records.inputs import InputFile, reported
+from moeprof.records.system.files import cache_folder, write_text
+from moeprof.records.system.inputs import InputFile, reported
 
 SCHEMA = 1
 WITHIN, BETWEEN = "within a machine", "between machines"

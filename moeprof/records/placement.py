@@ -10,11 +10,11 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import write_text
-from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import ExpertCount
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import weights_hash
+from moeprof.records.system.files import write_text
+from moeprof.records.system.inputs import InputFile, reported
 
 SCHEMA = 1
 

@@ -23,9 +23,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from moeprof.records.disk import DIRECT, RAM, file_system
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.files import PAGE, cache_folder, reason, replacing_file
+from moeprof.records.system.disk import DIRECT, RAM, file_system
+from moeprof.records.system.files import PAGE, cache_folder, reason, replacing_file
 from moeprof.records.units import format_bytes
 from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights

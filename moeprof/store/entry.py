@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moeprof.records.errors import MoeprofError
-from moeprof.records.files import PAGE, reason
+from moeprof.records.system.files import PAGE, reason
 from moeprof.records.units import format_bytes
 from moeprof.store.resident import ExpertWeights
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.clock import Clock, wall_clock
-from moeprof.records.causes import out_of_memory
 from moeprof.records.errors import MoeprofError
-from moeprof.records.files import reason
+from moeprof.records.system.causes import out_of_memory
+from moeprof.records.system.files import reason
 from moeprof.store.tier import Tier
 
 PATIENCE_S = 1.0

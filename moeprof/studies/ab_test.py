@@ -23,7 +23,7 @@ from moeprof.analysis.comparison.measurement import GATED, Measurement, Number
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
-from moeprof.records.signals import delayed
+from moeprof.records.system.signals import delayed
 from moeprof.studies.progress import Progress
 
 COMMAND = "turns"

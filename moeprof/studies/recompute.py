@@ -8,7 +8,7 @@ from moeprof.records.metrics.registry import KEYS, Samples, write_cells
 from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import sample_rows, write_samples
-from moeprof.records.signals import delayed
+from moeprof.records.system.signals import delayed
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from moeprof.instrument.step import Step, make_step
 from moeprof.models.language_model import LanguageModel
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
-from moeprof.records.inputs import InputFile
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.system.inputs import InputFile
 from moeprof.workloads.batches import Batch, make_batches, mixed
 from moeprof.workloads.corpora import LM_DOMAINS, lm_text
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, with_settled_tokens

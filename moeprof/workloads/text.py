@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import UsageError
-from moeprof.records.inputs import InputFile, lines_of, reported, texts_of
 from moeprof.records.name import RULE, name_from, valid_name
+from moeprof.records.system.inputs import InputFile, lines_of, reported, texts_of
 
 JSON_LINES = (".jsonl", ".json")
 FIX_LINE = "Fix or remove that line; nothing was read."

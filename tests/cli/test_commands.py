@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from moeprof.cli.group import COMMANDS
-from moeprof.records.causes import MEMORY
 from moeprof.records.recipe.files import builtin_names
 from moeprof.records.run.run import Run
+from moeprof.records.system.causes import MEMORY
 
 Call = Callable[..., tuple[int, str, str]]
 Micro = Callable[[str], Path]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from moeprof.records.inputs import MAX_BYTES
 from moeprof.records.run.run import Run
-from tests.records.pipes import fed
+from moeprof.records.system.inputs import MAX_BYTES
 from tests.records.run.runs import value_of
+from tests.records.system.pipes import fed
 from tests.studies.replay.logs import EXPERT_BYTES, route_log
 
 Call = Callable[..., tuple[int, str, str]]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from moeprof.records.files import PARTIAL
 from moeprof.records.run.run import Run
+from moeprof.records.system.files import PARTIAL
 from tests.cli.smallest import COMMANDS, prepare
 
 Call = Callable[..., tuple[int, str, str]]

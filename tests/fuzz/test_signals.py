@@ -12,9 +12,9 @@ from random import Random
 import pytest
 
 from moeprof.cli import group
-from moeprof.records.files import PARTIAL
 from moeprof.records.run.run import Run
-from moeprof.records.signals import ENDINGS
+from moeprof.records.system.files import PARTIAL
+from moeprof.records.system.signals import ENDINGS
 from tests.cli.smallest import COMMANDS, prepare
 
 POINTS = 20

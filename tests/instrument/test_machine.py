@@ -12,7 +12,7 @@ import torch
 import moeprof
 from moeprof.instrument import machine
 from moeprof.instrument.machine import available_memory, environment, git_commit, package_versions
-from moeprof.records.resources import num_cores, total_memory
+from moeprof.records.system.resources import num_cores, total_memory
 
 
 def test_on_a_gpu_the_drivers_free_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:

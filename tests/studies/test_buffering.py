@@ -296,7 +296,7 @@ import resource, sys
 import torch
 from moeprof.analysis.model_size import expert_bytes
 from moeprof.cli.group import run
-from moeprof.records.resources import proc_bytes
+from moeprof.records.system.resources import proc_bytes
 from moeprof.records.recipe.files import load_recipe
 torch.set_num_threads(1)
 recipe, out = sys.argv[1:]

@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError, escaped
-from moeprof.records.inputs import BLOCK_BYTES, MAX_BYTES, InputFile
+from moeprof.records.system.inputs import BLOCK_BYTES, MAX_BYTES, InputFile
 from moeprof.workloads.text import TextFile, parse_data_option, read_documents, read_pairs
-from tests.records.pipes import fed
+from tests.records.system.pipes import fed
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -16,7 +16,7 @@ from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
 from moeprof.records.arrays import Flags, Ints
-from moeprof.records.resources import num_cores
+from moeprof.records.system.resources import num_cores
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import moeprof
 from moeprof.analysis.run_metrics import RunMetrics, missing_wholes
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, refuse_newer, write_text
-from moeprof.records.inputs import InputFile, reported
 from moeprof.records.metrics.metric import Kind
 from moeprof.records.metrics.registry import KEYS
 from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.run import Environment, Run, RunRecord
+from moeprof.records.system.files import reason, refuse_newer, write_text
+from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 SCHEMA = 1

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from moeprof.records.files import replacing
 from moeprof.records.metrics.buffering import buffer_metrics
 from moeprof.records.metrics.metric import Kind, Metric
 from moeprof.records.metrics.replay import balance_metrics, replay_metrics
 from moeprof.records.metrics.row import RowKey
+from moeprof.records.system.files import replacing
 
 KEYS = RowKey._fields
 """The key columns in order."""

@@ -12,9 +12,9 @@ from pydantic_core import ErrorDetails
 
 import moeprof
 from moeprof.records.errors import UsageError, escaped, suggestion
-from moeprof.records.inputs import InputFile, reported
 from moeprof.records.name import name_from
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.system.inputs import InputFile, reported
 
 PACKAGE = Path(moeprof.__file__).parent
 TRACE = "trace:"

@@ -8,10 +8,10 @@ from itertools import chain, count
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import PARTIAL, reason
-from moeprof.records.lock import Lock, lock
 from moeprof.records.run.run import CONTENTS
-from moeprof.records.signals import delayed
+from moeprof.records.system.files import PARTIAL, reason
+from moeprof.records.system.lock import Lock, lock
+from moeprof.records.system.signals import delayed
 
 FIRST = f"run.json{PARTIAL}"
 """The first file of a run."""

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 import moeprof
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, refuse_newer
-from moeprof.records.inputs import InputFile
 from moeprof.records.limits import NonNegative
 from moeprof.records.link import Links
 from moeprof.records.metrics.registry import COLUMNS, KEYS
@@ -24,7 +22,9 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import RAW_TABLES, RawTable
 from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
-from moeprof.records.signals import ENDED, INTERRUPTED
+from moeprof.records.system.files import reason, refuse_newer
+from moeprof.records.system.inputs import InputFile
+from moeprof.records.system.signals import ENDED, INTERRUPTED
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces import routing_trace
 from moeprof.records.traces.columns import read_table, with_columns

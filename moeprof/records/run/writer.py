@@ -10,14 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from moeprof.records.causes import known, out_of_memory
-from moeprof.records.files import reason, replacing, write_text
-from moeprof.records.lock import held_elsewhere
 from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable, Samples
 from moeprof.records.run.folder import claim
 from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.run import SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
-from moeprof.records.signals import delayed, raise_if_asked, too_late, why
+from moeprof.records.system.causes import known, out_of_memory
+from moeprof.records.system.files import reason, replacing, write_text
+from moeprof.records.system.lock import held_elsewhere
+from moeprof.records.system.signals import delayed, raise_if_asked, too_late, why
 from moeprof.records.traces import expert_loads as loads
 from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.traces.routing_trace import RoutingTrace

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moeprof.records.files import replacing
-from moeprof.records.inputs import InputFile, check_memory
+from moeprof.records.system.files import replacing
+from moeprof.records.system.inputs import InputFile, check_memory
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
 """The Arrow type of a column of names."""

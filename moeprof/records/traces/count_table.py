@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import MAX_COUNT, MAX_EXPERTS, MAX_LAYERS
 from moeprof.records.name import Name
+from moeprof.records.system.inputs import InputFile, reported
 
 
 class CountTable(BaseModel):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moeprof.records.inputs import reported
+from moeprof.records.system.inputs import reported
 from moeprof.records.traces.columns import NAMES, read_with_header, with_columns, write_with_header
 
 SCHEMA = 1

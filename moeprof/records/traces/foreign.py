@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moeprof.records.inputs import InputFile
+from moeprof.records.system.inputs import InputFile
 
 BINARY = (
     (b"\x93NUMPY", "a NumPy array (.npy)"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
-from moeprof.records.inputs import InputFile, reported
+from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.foreign import kind_of_file, kind_of_folder
 from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
 from moeprof.records.traces.route_csv import ROUTE_CSV

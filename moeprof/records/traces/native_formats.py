@@ -1,6 +1,6 @@
 """The two formats that moeprof defines itself: the routing traces of a run, and tables of expert counts."""
 
-from moeprof.records.inputs import InputFile
+from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.count_table import CountTable
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, whole_number
 from moeprof.records.name import name_from
+from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.columns import with_columns
 from moeprof.records.traces.csv_table import comments_of, header_of, line_of, table_of
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from moeprof.records.inputs import InputFile, reported
 from moeprof.records.limits import MAX_RANKS, ExpertCount
 from moeprof.records.name import Name, checked_name
+from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_columns, write_with_header
 
 SCHEMA = 1

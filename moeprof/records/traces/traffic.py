@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from moeprof.records.arrays import Ints
-from moeprof.records.inputs import reported
 from moeprof.records.regions import REGIONS
+from moeprof.records.system.inputs import reported
 from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_columns, write_with_header
 
 SCHEMA = 1

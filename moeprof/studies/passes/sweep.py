@@ -15,11 +15,11 @@ from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.collectives import anyone, barrier, largest, total
 from moeprof.parallel.group import Group
-from moeprof.records.causes import out_of_memory
 from moeprof.records.errors import MoeprofError
 from moeprof.records.metrics.point import format_point
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import BATCHES, BEST, ROUNDS, SWEEP
+from moeprof.records.system.causes import out_of_memory
 from moeprof.records.units import format_bytes
 from moeprof.studies.passes.memory import footprint
 from moeprof.studies.passes.rounds import round_rows

@@ -13,9 +13,9 @@ from safetensors.torch import save
 from moeprof.models.build import Model
 from moeprof.moe.router import Router
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, replacing
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint, Origin
+from moeprof.records.system.files import reason, replacing
 
 KEY = "moeprof"
 """The only metadata entry, JSON; the order of several is not fixed, which would change the file's hash."""

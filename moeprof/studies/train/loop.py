@@ -11,7 +11,7 @@ from moeprof.models.build import Model
 from moeprof.records.errors import MoeprofError
 from moeprof.records.recipe.recipe import TrainSection
 from moeprof.records.run.model_card import CurvePoint
-from moeprof.records.signals import delayed
+from moeprof.records.system.signals import delayed
 from moeprof.studies.progress import Progress
 from moeprof.studies.train.corpus import Corpus, generator
 from moeprof.studies.train.heldout import cross_entropies, mean, quality_text

@@ -11,9 +11,9 @@ from safetensors.torch import save
 
 from moeprof.models.build import Model
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason, replacing
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint
+from moeprof.records.system.files import reason, replacing
 from moeprof.studies.train.checkpoint import decisive
 from moeprof.studies.train.optimizer import moments, restore_moments
 

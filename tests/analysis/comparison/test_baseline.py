@@ -17,10 +17,10 @@ from moeprof.analysis.comparison.measurement import (
     settings_of,
     write_baseline,
 )
-from moeprof.records.inputs import MAX_BYTES
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.system.inputs import MAX_BYTES
 from tests.records.run.runs import fault, run_of
 
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moeprof.records import inputs
+from moeprof.records.system import inputs
 from moeprof.records.traces.columns import CELL_BYTES, NAMES, packed, read_table, unpacked
-from tests.records.pipes import fed
+from tests.records.system.pipes import fed
 
 ROWS = 200_000
 

@@ -11,7 +11,7 @@ import pytest
 from moeprof.instrument.step import Step
 from moeprof.moe.forced import make_forced_routing
 from moeprof.records.errors import UsageError
-from moeprof.records.inputs import InputFile
+from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
 from moeprof.records.traces.native_formats import RUN_TRACE
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat

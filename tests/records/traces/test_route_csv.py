@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.errors import UsageError
-from moeprof.records.inputs import InputFile
+from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.formats import read_trace_file
 from moeprof.records.traces.route_csv import ROUTE_CSV
 from moeprof.records.traces.routing_trace import RoutingTrace

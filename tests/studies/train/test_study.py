@@ -10,8 +10,8 @@ import torch
 
 from moeprof.models.build import build_model
 from moeprof.records.errors import MoeprofError, UsageError
-from moeprof.records.files import PARTIAL
-from moeprof.records.signals import ENDINGS, Ended
+from moeprof.records.system.files import PARTIAL
+from moeprof.records.system.signals import ENDINGS, Ended
 from moeprof.studies.train.checkpoint import read_origin
 from moeprof.studies.train.state import state_path
 from moeprof.studies.train.study import train

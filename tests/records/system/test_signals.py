@@ -12,8 +12,8 @@ from threading import Thread
 
 import pytest
 
-from moeprof.records import signals as module
-from moeprof.records.signals import ENDINGS, Ended, delayed, exit_code, raise_if_asked, too_late, why
+from moeprof.records.system import signals as module
+from moeprof.records.system.signals import ENDINGS, Ended, delayed, exit_code, raise_if_asked, too_late, why
 
 NAMED = [
     (signal.SIGINT, "interrupted", 130),
@@ -131,7 +131,7 @@ def test_a_block_on_another_thread_leaves_the_handlers_alone(signals: None) -> N
 
 SENT = """
 import os, signal, sys
-from moeprof.records.signals import delayed, raise_on_signals
+from moeprof.records.system.signals import delayed, raise_on_signals
 raise_on_signals()
 try:
     {body}
@@ -164,7 +164,7 @@ def test_without_a_handler_a_delayed_signal_ends_the_process_after_the_block() -
 def test_output_to_a_terminal_that_is_gone_is_dropped_and_not_an_error() -> None:
     ours, theirs = pty.openpty()
     script = (
-        "import os, sys, time; from moeprof.records.signals import *\n"
+        "import os, sys, time; from moeprof.records.system.signals import *\n"
         "raise_on_signals()\ntry:\n    os.write(3, b'.'); time.sleep(60)\n"
         "except KeyboardInterrupt as error:\n    print(error, flush=True); os.write(3, str(error).encode())\n"
     )

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from moeprof.records import resources
-from moeprof.records.resources import free_memory, num_cores, total_memory
+from moeprof.records.system import resources
+from moeprof.records.system.resources import free_memory, num_cores, total_memory
 
 GIB = 2**30
 
 UNDER_LIMITS = """
 import resource, sys, torch
-from moeprof.records.resources import free_memory
+from moeprof.records.system.resources import free_memory
 for kind, limit in (("RLIMIT_DATA", 5 * 2**30), ("RLIMIT_AS", 4 * 2**30)):
     resource.setrlimit(getattr(resource, kind), (limit, limit))
     available = free_memory()

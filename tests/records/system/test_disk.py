@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records import disk
-from moeprof.records.disk import file_system, why_no_slow_tier
+from moeprof.records.system import disk
+from moeprof.records.system.disk import file_system, why_no_slow_tier
 
 
 def test_the_file_system_is_the_one_that_the_system_names(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from moeprof.records.control_groups import cpu_quota, memory_left, memory_limit
+from moeprof.records.system.control_groups import cpu_quota, memory_left, memory_limit
 
 
 def num_cores() -> int:

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from moeprof.records.files import reason
+from moeprof.records.system.files import reason
 
 RAM = ("tmpfs", "ramfs", "devtmpfs", "hugetlbfs")
 """File systems that keep files in memory."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.control_groups import cpu_quota, memory_left, memory_limit
-from tests.records.kernel_files import (
+from moeprof.records.system.control_groups import cpu_quota, memory_left, memory_limit
+from tests.records.system.kernel_files import (
     MIB,
     NONE_IN_V1,
     V1_CPU,

@@ -13,8 +13,8 @@ from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
-from moeprof.records.files import reason
-from moeprof.records.resources import free_memory
+from moeprof.records.system.files import reason
+from moeprof.records.system.resources import free_memory
 from moeprof.records.units import format_bytes, parse_bytes
 
 HEAD_BYTES = 2**16

@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import moeprof
-from moeprof.records.causes import refused, system_reason
 from moeprof.records.errors import UsageError, escaped
+from moeprof.records.system.causes import refused, system_reason
 
 PARTIAL = ".partial"
 PAGE = 4096

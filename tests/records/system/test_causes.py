@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from moeprof.records.causes import MEMORY, described, known, out_of_memory
 from moeprof.records.errors import UsageError
+from moeprof.records.system.causes import MEMORY, described, known, out_of_memory
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:

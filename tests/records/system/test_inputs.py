@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.errors import UsageError
-from moeprof.records.inputs import MAX_BYTES, SHARE, InputFile, limit_inputs, max_bytes, reported
-from moeprof.records.resources import free_memory
-from tests.records.pipes import fed
+from moeprof.records.system.inputs import MAX_BYTES, SHARE, InputFile, limit_inputs, max_bytes, reported
+from moeprof.records.system.resources import free_memory
+from tests.records.system.pipes import fed
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ import pytest
 from moeprof.analysis.comparison.measurement import write_baseline
 from moeprof.cli.output import write_reports
 from moeprof.records.errors import MoeprofError
-from moeprof.records.files import replacing, write_text
 from moeprof.records.metrics.registry import MetricRow, MetricTable
 from moeprof.records.placement import Placement
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import write_record, write_samples
+from moeprof.records.system.files import replacing, write_text
 from tests.records.run.runs import empty_trace, finished, record
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.files import cache_folder
+from moeprof.records.system.files import cache_folder
 
 
 def test_an_absolute_xdg_cache_home_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
