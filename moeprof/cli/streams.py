@@ -45,11 +45,13 @@ class Pipe(io.FileIO):
     """A stream that discards everything after its reader has left, as `| head` does; the command still does its work."""
 
     def write(self, data: "Buffer") -> int:
-        """Writes bytes to the stream, or to the null device."""
+        """Writes bytes to the stream, or to the null device; of other faults, such as a full disk, only the first is an OSError."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise
             return memoryview(data).nbytes
 
 

@@ -178,7 +178,10 @@ def test_a_bug_is_reported_as_one(moeprof: Call, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_dependency_that_is_not_installed_is_named(moeprof: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+    def show(_: object) -> None:
+        raise ModuleNotFoundError("No module named 'rich.console'", name="rich.console")
+
+    monkeypatch.setattr("moeprof.cli.output.show_document", show)
     code, _, stderr = moeprof("recipes", "list")
     assert (code, stderr.splitlines()[1]) == (1, "Install it: pip install rich")
 

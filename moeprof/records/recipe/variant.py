@@ -46,8 +46,8 @@ class Variant:
 
     @property
     def in_slots(self) -> bool:
-        """Whether experts are in cache slots; otherwise all are resident."""
-        return self.store != Variant.store
+        """Whether the experts of some layers are in cache slots; otherwise all are resident."""
+        return bool(self.buffered)
 
     @property
     def placed(self) -> bool:
