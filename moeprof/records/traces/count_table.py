@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -48,18 +49,27 @@ class CountTable(BaseModel):
         return len(next(iter(self.counts.values()))[0])
 
     @property
-    def unequal_layers(self) -> list[str]:
-        """A remark for each domain whose layers have different totals; layers without choices do not count."""
-        remarks = []
+    def remarks(self) -> Iterator[str]:
+        """What cannot be right in a complete table: layers with different totals, and experts chosen more often than tokens.
+
+        A layer without choices in all domains does not count.
+        """
+        used = [any(any(rows[place]) for rows in self.counts.values()) for place in range(len(self.layers))]
         for domain, rows in self.counts.items():
-            totals = {layer: sum(row) for layer, row in zip(self.layers, rows, strict=True) if any(row)}
+            totals = {layer: sum(row) for layer, row, is_used in zip(self.layers, rows, used, strict=True) if is_used}
             least, most = (pick(totals, key=lambda layer: totals[layer]) for pick in (min, max))
             if totals[least] < totals[most]:
-                remarks.append(
+                yield (
                     f"{domain} has {totals[least]:,} choices in layer {least}, but {totals[most]:,} in layer {most}; "
                     "every layer should have the same number"
                 )
-        return remarks
+            impossible = [place for place, row in enumerate(rows) if max(row) * self.top_k > sum(row)]
+            for place in impossible[:1]:
+                row, others = rows[place], f"; further layers: {len(impossible) - 1}" if impossible[1:] else ""
+                yield (
+                    f"{domain} has {max(row):,} choices of expert {row.index(max(row))} in layer {self.layers[place]}, but "
+                    f"{sum(row):,} choices are {sum(row) // self.top_k:,} tokens with {self.top_k} different experts each{others}"
+                )
 
     @property
     def digest(self) -> str:
@@ -74,4 +84,13 @@ class CountTable(BaseModel):
             f"count table {source.path}",
             "Give a JSON file with top_k, layers and counts: {domain: a row per layer, a column per expert}.",
         ):
-            return cls.model_validate_json(source.text())
+            return cls.model_validate(json.loads(source.text(), object_pairs_hook=unique))
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; ValueError if a key occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return found

@@ -48,10 +48,9 @@ def read_route_file(file: InputFile) -> TraceFile:
     ):
         text, domain = file.text(), name_from(NAME.sub("", file.path.name), "trace")
         comments = comments_of(text)
-        known, sizes = stated_experts(comments), expert_bytes_of(comments)
-        return TraceFile(
-            domain, traces_of(text, known, domain), expert_bytes=sizes, experts_guessed=known is None, as_logged=True
-        )
+        known, sizes = stated(comments, "n_expert"), expert_bytes_of(comments)
+        traces = traces_of(text, known, domain, stated(comments, "n_expert_used"))
+        return TraceFile(domain, traces, expert_bytes=sizes, experts_guessed=known is None, as_logged=True)
 
 
 ROUTE_CSV = TraceFormat(
@@ -59,15 +58,18 @@ ROUTE_CSV = TraceFormat(
 )
 
 
-def traces_of(text: str, num_experts: int | None, domain: str) -> list[RoutingTrace]:
-    """One trace per phase that has rows; without a number of experts it is one more than the highest expert."""
+def traces_of(text: str, num_experts: int | None, domain: str, top_k: int | None = None) -> list[RoutingTrace]:
+    """One trace per phase that has rows; without a number of experts, or of a token's choices, it is one more than the highest."""
     table = table_of(text, NEEDED, OPTIONAL)
     if not table.num_rows:
         raise ValueError("no choices in it")
     known = num_experts or int(np.max(table["expert"])) + 1
-    check(table, known, text)
+    choices = top_k or int(np.max(table["slot"])) + 1
+    if choices > known:
+        raise ValueError(f"a token has {choices} choices, but there are {known} experts")
+    check(table, known, choices, text)
     table = numbered(table)
-    return [trace_of(table, code, known, domain) for code in PHASES if code in table["phase"].to_numpy()]
+    return [trace_of(table, code, known, choices, domain) for code in PHASES if code in table["phase"].to_numpy()]
 
 
 def expert_bytes_of(comments: str) -> dict[str, int]:
@@ -76,13 +78,15 @@ def expert_bytes_of(comments: str) -> dict[str, int]:
     return {str(int(layer)): whole_number("expert_bytes", size, MAX_SIZE) for layer, size in pairs}
 
 
-def stated_experts(comments: str) -> int | None:
-    """The number of experts E, or None if no line with `#` states it."""
-    match = re.search(r"\bn_expert=(\d+)", comments)
-    return whole_number("n_expert", match[1], MAX_EXPERTS) if match else None
+def stated(comments: str, name: str) -> int | None:
+    """The number of experts, or of a token's choices, that a line with `#` states by name; None if none does."""
+    found = sorted(set(re.findall(rf"\b{name}=(\S+)", comments)))
+    if len(found) > 1:
+        raise ValueError(f"{name} is both {found[0][:24]} and {found[1][:24]}")
+    return whole_number(name, found[0], MAX_EXPERTS) if found else None
 
 
-def check(table: pa.Table, num_experts: int, text: str) -> None:
+def check(table: pa.Table, num_experts: int, top_k: int, text: str) -> None:
     """ValueError, with its line in the text, for a value out of range."""
     limits = {
         "phase": len(PHASES),
@@ -92,7 +96,7 @@ def check(table: pa.Table, num_experts: int, text: str) -> None:
         "turn": None,
         "step": None,
         "layer": None,
-        "slot": 127,
+        "slot": min(top_k, 127),
     }
     for name, limit in limits.items():
         if name in table.column_names:
@@ -120,7 +124,7 @@ def numbered(table: pa.Table) -> pa.Table:
     return pa.table(others | {name: pa.array(values) for name, values in columns.items()})
 
 
-def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> RoutingTrace:
+def trace_of(table: pa.Table, phase: int, num_experts: int, top_k: int, domain: str) -> RoutingTrace:
     """The rows of one phase as a trace."""
     rows = table.filter(pc.equal(table["phase"], phase))
     if "dropped" in rows.column_names and rows["dropped"].to_numpy().all():
@@ -130,7 +134,7 @@ def trace_of(table: pa.Table, phase: int, num_experts: int, domain: str) -> Rout
         phase=PHASES[phase],
         variant="imported",
         num_experts=num_experts,
-        top_k=int(np.max(table["slot"])) + 1,
+        top_k=top_k,
         layers=[str(layer) for layer in np.unique(rows["layer"])],
     )
     size = rows.num_rows

@@ -1,6 +1,6 @@
 """Checks of a run's routing traces against its recipe: experts, layers, and the ranks that recorded them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
@@ -8,14 +8,14 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 
-def check_ranks(traces: Sequence[RoutingTrace], num_ranks: int, path: Path) -> None:
-    """UsageError unless every phase and variant has one trace of each rank."""
-    found: dict[tuple[str, str], list[int]] = {}
+def check_ranks(traces: Sequence[RoutingTrace], num_ranks: int, path: Path, recorded: Iterable[tuple[str, str]] = ()) -> None:
+    """UsageError unless every phase and variant, those that were `recorded` among them, has one trace of each rank."""
+    found: dict[tuple[str, str], list[int]] = {key: [] for key in recorded}
     for trace in traces:
         found.setdefault((trace.header.phase, trace.header.variant), []).append(trace.header.rank)
     for (phase, variant), ranks in found.items():
         if sorted(ranks) != list(range(num_ranks)):
-            listed = ", ".join(map(str, sorted(ranks)))
+            listed = ", ".join(map(str, sorted(ranks))) or "none"
             raise UsageError(
                 f"run {path}: traces of {phase}, {variant}: ranks {listed}; each of 0 to {num_ranks - 1} is needed once",
                 "Restore the files of the run, or repeat the run.",

@@ -102,7 +102,7 @@ def loads_of_counts(table: CountTable, name: str, path: Path, phase: PhaseChoice
         )
     empty = [str(layer) for layer in table.layers if str(layer) not in layers]
     notes = [f"no choices counted in layer {', '.join(empty)}, so it is not placed"] if empty else []
-    return ReplayLoads(trace, inputs, notes + table.unequal_layers)
+    return ReplayLoads(trace, inputs, [*notes, *table.remarks])
 
 
 def digest_of(table: CountTable) -> dict[str, str]:

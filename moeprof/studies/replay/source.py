@@ -1,9 +1,11 @@
 """The trace that a replay reads: a run directory, or a file in any registered format; checked before it is used."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from moeprof.analysis.caching.accesses import stream_of
 from moeprof.analysis.caching.memory_saved import weights_of
@@ -14,6 +16,7 @@ from moeprof.analysis.model_size import ffn_parameters
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.name import name_from
+from moeprof.records.run.raw_tables import STEPS
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
 from moeprof.records.traces.formats import check_folder, check_tokens, read_trace_file, remedy
@@ -142,7 +145,9 @@ def read(path: Path, *, loads_only: bool = False) -> tuple[TraceFile, Run | None
 def read_traces_of(run: Run) -> TraceFile:
     """The traces of all phases, variants and ranks of a run; UsageError if a token's choices or a rank's traces are not complete."""
     check_tokens(run.traces, run.path)
-    check_ranks(run.traces, run.record.ran.parallel.ranks, run.path)
+    steps = run.raw(STEPS)
+    recorded = zip(steps["phase"].to_pylist(), steps["variant"].to_pylist(), strict=True)
+    check_ranks(run.traces, run.record.ran.parallel.ranks, run.path, recorded)
     return TraceFile(run.record.name, run.traces)
 
 
@@ -274,6 +279,7 @@ def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[s
     if chosen.run and not chosen.path.is_dir() and (ranks := chosen.run.record.ran.parallel.ranks) > 1:
         rank = next(iter(chosen.traces.values()))[0].header.rank
         notes.append(f"the file holds the choices of rank {rank} alone, of {ranks} ranks of the run")
+    notes += missing_steps(chosen)
     if chosen.file.experts_guessed:
         notes.append(
             f"number of experts not stated in the trace: taken as {trace.num_experts} from its highest id (set --experts N)"
@@ -281,3 +287,15 @@ def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[s
     if not trace.expert_bytes:
         notes.append("expert size unknown: bytes, times and memory are omitted (set --expert-bytes SIZE)")
     return notes
+
+
+def missing_steps(chosen: Selection) -> Iterator[str]:
+    """A note for every phase that lacks steps between its first and its last one; the phases of a log share their numbers."""
+    traces = {phase: [one.table["step"].to_numpy() for one in ranks] for phase, ranks in chosen.traces.items()}
+    if chosen.file.as_logged:
+        traces = {"the trace": [one.table["step"].to_numpy() for one in chosen.file.traces]}
+    for name, parts in traces.items():
+        steps = np.unique(np.concatenate(parts))
+        if missing := int(steps[-1] - steps[0]) + 1 - len(steps):
+            before = int(steps[np.flatnonzero(np.diff(steps) > 1)[0]])
+            yield f"steps missing in {name}: {missing}, the first after step {before}; the others are replayed"

@@ -12,6 +12,7 @@ import pytest
 
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.raw_tables import STEPS as STEPS_TABLE
 from moeprof.records.run.run import RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.formats import read_routing
@@ -223,6 +224,30 @@ def test_a_log_that_ends_inside_a_token_is_refused(tmp_path: Path) -> None:
     assert "decode: a token has 1 of 2 choices in step 2 of layer 0" in fault(lambda: read_source(log))
 
 
+def test_missing_steps_are_a_remark(tmp_path: Path) -> None:
+    log = route_log(tmp_path / "talk.route.csv", [*STEPS, *STEPS], prefill=[[1, 2]])
+    whole = log.read_text().splitlines(keepends=True)
+    assert not any("missing" in note for note in read_source(log).notes)
+    log.write_text("".join(line for line in whole if not line.startswith(("0,1,2,", "0,1,3,", "0,1,5,"))))
+    assert "steps missing in the trace: 3, the first after step 1; the others are replayed" in read_source(log).notes
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("# n_expert=8\n", "n_expert is both 4 and 8"),
+        ("# n_expert_used=5\n", "a token has 5 choices, but there are 4 experts"),
+        ("# n_expert_used=3\n", "a token has 2 of 3 choices in step 0 of layer 0"),
+        ("# n_expert_used=1\n", "slot 1 is not below 1"),
+        ("# n_expert_used=-2\n", "n_expert_used=-2 is not a whole number"),
+    ],
+)
+def test_what_a_log_states_is_held_against_its_choices(tmp_path: Path, line: str, reason: str) -> None:
+    log = route_log(tmp_path / "talk.route.csv", STEPS)
+    log.write_text(line + log.read_text())
+    assert reason in fault(lambda: read_source(log))
+
+
 def run_of_two_ranks(path: Path, ranks: Sequence[int] = (0, 1), **header: Any) -> Path:
     """A run of two ranks with a trace of each of `ranks`."""
     writer = RunWriter(path, RunRecord(command="characterize", recipe=load_recipe("lm-tiny", ["parallel.ranks=2"])))
@@ -246,6 +271,14 @@ def test_every_rank_of_a_run_has_one_trace(tmp_path: Path) -> None:
     file.unlink()
     assert "decode, static: ranks 0; each of 0 to 1 is needed once" in fault(lambda: read_source(run))
     assert "ranks 0, 2; each" in fault(lambda: read_source(run_of_two_ranks(tmp_path / "other", ranks=(0, 2))))
+
+
+def test_a_phase_that_was_recorded_has_its_traces(tmp_path: Path) -> None:
+    run = run_of_two_ranks(tmp_path / "run")
+    cells = {"variant": "static", "domain": "prose", "layer": "1", "step": 0, "rows": 1, "tokens": 1}
+    steps = [cells | {"phase": phase, "rank": 0, "expert_rows": 1, "judged": True} for phase in ("score", "decode")]
+    pq.write_table(pa.Table.from_pylist(steps, schema=STEPS_TABLE.schema), run / STEPS_TABLE.file_name)
+    assert "traces of score, static: ranks none; each of 0 to 1 is needed once" in fault(lambda: read_source(run))
 
 
 @pytest.mark.parametrize(
