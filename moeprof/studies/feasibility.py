@@ -13,7 +13,11 @@ from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC, Variant
+from moeprof.records.system.resources import process_limit
 from moeprof.records.units import format_bytes
+
+LIBRARIES_BYTES = 640 * 2**20
+"""Address space that scipy, pandas and pyarrow take during a run; without it OpenBLAS, in scipy, waits for memory forever."""
 
 
 def check_ranks(recipe: Recipe, group: Group) -> None:
@@ -51,9 +55,20 @@ def check_weights(recipe: Recipe) -> None:
 
 
 def memory_for_a_rank(recipe: Recipe, neighbours: int) -> int:
-    """Free bytes of the recipe's device; ranks on one CPU get equal shares."""
+    """Free bytes of the recipe's device; ranks on one CPU get equal shares, and libraries are left their part of a limit."""
     available_bytes = available_memory(recipe.measure.device)
-    return available_bytes // neighbours if recipe.measure.device == "cpu" else available_bytes
+    if recipe.measure.device != "cpu":
+        return available_bytes
+    limit_bytes = process_limit()
+    if limit_bytes is None:
+        return available_bytes // neighbours
+    if limit_bytes <= LIBRARIES_BYTES:
+        raise MoeprofError(
+            f"the limit of memory (`ulimit -v` or `-d`) leaves {format_bytes(limit_bytes)}, but the libraries of a run take "
+            f"{format_bytes(LIBRARIES_BYTES)}",
+            "Raise the limit.",
+        )
+    return min(available_bytes // neighbours, limit_bytes - LIBRARIES_BYTES)
 
 
 def affordable(recipe: Recipe, variants: Sequence[Variant], neighbours: int) -> tuple[list[Variant], list[str]]:

@@ -1,4 +1,4 @@
-"""Whether a recipe can run on this machine, as far as that depends on its GPUs."""
+"""Whether a recipe can run on this machine, as far as that depends on its GPUs and on limits of memory."""
 
 import os
 import subprocess
@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from moeprof.parallel.group import Group
-from moeprof.records.errors import UsageError
+from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.files import load_recipe
+from moeprof.studies import feasibility
 from moeprof.studies.characterize import characterization
-from moeprof.studies.feasibility import check_gpus
+from moeprof.studies.feasibility import check_gpus, memory_for_a_rank
 
 
 @pytest.mark.parametrize(("ranks", "gpus"), [(1, 1), (2, 2), (2, 8)])
@@ -69,3 +70,15 @@ def test_a_rank_that_torchrun_started_without_a_gpu_ends_before_it_joins_the_oth
     assert "device cuda, but torch" in ended.stderr
     assert "bug" not in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_limit_of_memory_leaves_libraries_their_part_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenBLAS waits for memory forever if it gets none."""
+    recipe = load_recipe("lm-tiny")
+    monkeypatch.setattr(feasibility, "available_memory", lambda device: 1000 * 2**20)
+    monkeypatch.setattr(feasibility, "process_limit", lambda: 1000 * 2**20)
+    assert memory_for_a_rank(recipe, 1) == (1000 - 640) * 2**20
+    assert memory_for_a_rank(recipe, 4) == 250 * 2**20
+    monkeypatch.setattr(feasibility, "process_limit", lambda: 480 * 2**20)
+    with pytest.raises(MoeprofError, match="leaves 480 MiB, but the libraries of a run take 640 MiB"):
+        memory_for_a_rank(recipe, 1)
