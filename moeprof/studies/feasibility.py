@@ -1,5 +1,6 @@
 """Checks whether a recipe can run here, before anything is allocated."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,12 +56,12 @@ def check_weights(recipe: Recipe) -> None:
 
 
 def memory_for_a_rank(recipe: Recipe, neighbours: int) -> int:
-    """Free bytes of the recipe's device; ranks on one CPU get equal shares, and libraries are left their part of a limit."""
+    """Free bytes of the recipe's device; ranks on one CPU get equal shares, without what libraries will take of a limit."""
     available_bytes = available_memory(recipe.measure.device)
     if recipe.measure.device != "cpu":
         return available_bytes
     limit_bytes = process_limit()
-    if limit_bytes is None:
+    if limit_bytes is None or "scipy" in sys.modules:
         return available_bytes // neighbours
     if limit_bytes <= LIBRARIES_BYTES:
         raise MoeprofError(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -77,6 +78,9 @@ def test_a_limit_of_memory_leaves_libraries_their_part_or_is_refused(monkeypatch
     recipe = load_recipe("lm-tiny")
     monkeypatch.setattr(feasibility, "available_memory", lambda device: 1000 * 2**20)
     monkeypatch.setattr(feasibility, "process_limit", lambda: 1000 * 2**20)
+    monkeypatch.setitem(sys.modules, "scipy", ModuleType("scipy"))
+    assert memory_for_a_rank(recipe, 1) == 1000 * 2**20
+    monkeypatch.delitem(sys.modules, "scipy")
     assert memory_for_a_rank(recipe, 1) == (1000 - 640) * 2**20
     assert memory_for_a_rank(recipe, 4) == 250 * 2**20
     monkeypatch.setattr(feasibility, "process_limit", lambda: 480 * 2**20)
