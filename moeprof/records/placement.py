@@ -146,7 +146,7 @@ class Placement:
             f"placement {path}",
             "Save a new placement, or fix the file: each layer must have every expert on at least one rank, and on no rank twice.",
         ):
-            document = PlacementFile.model_validate_json(InputFile(path).text())
+            document = PlacementFile.model_validate(InputFile(path).json())
             if document.schema_version > SCHEMA:
                 raise ValueError(f"schema {document.schema_version} is newer than {SCHEMA}")
             layers = {layer: tuple(tuple(rank) for rank in ranks) for layer, ranks in document.layers.items()}

@@ -18,7 +18,7 @@ import moeprof
 from moeprof.analysis.comparison.measurement import machine_of, settings_of
 from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
-from moeprof.instrument.machine import available_memory, environment, keep_within_quota
+from moeprof.instrument.machine import environment, keep_within_quota
 from moeprof.instrument.timing import collector_paused
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import ALONE
@@ -27,7 +27,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant, timed_variants
 from moeprof.records.recipe.weights import weights_hash
-from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights
+from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Silent
 from moeprof.studies.selection import first_of_each_domain
 from moeprof.studies.services import calibrate, load_models
@@ -57,7 +57,7 @@ def answers_to(requests: TextIO) -> Iterator[dict[str, Any]]:
     check_ranks(recipe, ALONE)
     check_device(recipe)
     check_weights(recipe)
-    check_memory(recipe, available_memory(recipe.measure.device))
+    check_memory(recipe, memory_for_a_rank(recipe, 1))
     if recipe.measure.device == "cpu":
         keep_freed_memory()
     keep_within_quota()

@@ -1,6 +1,5 @@
 """The run directory, the only truth about a run: written once, read by every report and comparison."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -196,7 +195,7 @@ class Run:
         """UsageError if the folder has no run, a damaged one, or one of a newer moeprof."""
         file = path / "run.json"
         try:
-            document = json.loads(InputFile(file).text())
+            document = InputFile(file).json()
             refuse_newer(f"run {path}", document, SCHEMA)
             return cls(path, RunRecord.model_validate(document))
         except OSError as error:

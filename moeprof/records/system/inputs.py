@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import json
 import os
 import stat
 import zlib
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
+from typing import Any
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.files import reason
@@ -82,6 +84,10 @@ class InputFile:
             raise fault((1, 1), text[:null], "a NUL character, so this is not text")
         return text
 
+    def json(self) -> Any:
+        """The document in the file; ValueError if it is not JSON, or a key occurs twice in an object, which would hide a value."""
+        return json.loads(self.text(), object_pairs_hook=unique)
+
     @property
     def head_text(self) -> str:
         """The first bytes as text, as far as they are text."""
@@ -148,6 +154,15 @@ def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:
         if not block:
             return
         block = next(source, b"")
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; ValueError if a key occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return found
 
 
 def lines_of(texts: Iterable[str]) -> Iterator[str]:

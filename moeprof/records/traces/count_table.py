@@ -63,11 +63,10 @@ class CountTable(BaseModel):
                     f"{domain} has {totals[least]:,} choices in layer {least}, but {totals[most]:,} in layer {most}; "
                     "every layer should have the same number"
                 )
-            impossible = [place for place, row in enumerate(rows) if max(row) * self.top_k > sum(row)]
-            for place in impossible[:1]:
-                row, others = rows[place], f"; further layers: {len(impossible) - 1}" if impossible[1:] else ""
+            if impossible := [place for place, row in enumerate(rows) if max(row) * self.top_k > sum(row)]:
+                row, others = rows[impossible[0]], f"; further layers: {len(impossible) - 1}" if impossible[1:] else ""
                 yield (
-                    f"{domain} has {max(row):,} choices of expert {row.index(max(row))} in layer {self.layers[place]}, but "
+                    f"{domain} has {max(row):,} choices of expert {row.index(max(row))} in layer {self.layers[impossible[0]]}, but "
                     f"{sum(row):,} choices are {sum(row) // self.top_k:,} tokens with {self.top_k} different experts each{others}"
                 )
 
@@ -84,13 +83,4 @@ class CountTable(BaseModel):
             f"count table {source.path}",
             "Give a JSON file with top_k, layers and counts: {domain: a row per layer, a column per expert}.",
         ):
-            return cls.model_validate(json.loads(source.text(), object_pairs_hook=unique))
-
-
-def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; ValueError if a key occurs twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
-    return found
+            return cls.model_validate(source.json())

@@ -13,9 +13,8 @@ SMALLEST, LARGEST = 1e-6, 1e15
 
 def one_line(text: str, width: int = 0) -> str:
     """Text without line breaks, terminal sequences and CI commands; truncated to `width` if it is not 0."""
-    safe = escaped(text).replace(
-        "##", r"#\x23"
-    )  # CI runners obey ##[...], ##vso[...] and ##teamcity[...] anywhere in a line of a log
+    # CI runners obey ##[...], ##vso[...] and ##teamcity[...] anywhere in a line of a log
+    safe = escaped(text).replace("##", r"#\x23")
     return f"{safe[: width - 1]}…" if 0 < width < len(safe) else safe
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from moeprof.analysis.placement.deployed_rows import trial_over_ranks
 from moeprof.analysis.placement.trial import Trial, cluster_for
+from moeprof.analysis.routing.analyses import by_variant
 from moeprof.moe.deployment import deploy_placement
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.layer import MoELayer, moe_layers
@@ -30,22 +31,26 @@ def place_experts(services: Services, phase: str, episodes: Sequence[Episode]) -
     """
     variants = [variant for variant in services.runner.routed if variant.placed]
     starts, notes = first_steps(judged(services.runner.variants, episodes)), list[str]()
+    # The traces are on the first rank's disk, and are read once for all variants.
+    known = by_variant(Run(services.writer.path, services.writer.record).traces) if variants and services.group.first else {}
     for variant in variants:
         services.progress.stage(f"{phase}: placement, {variant.label}", len(episodes))
-        notes += deploy(services, phase, variant, starts)
+        unplaced = variant.unplaced if variant.unplaced in services.runner.routed else services.runner.baseline
+        notes += deploy(services, phase, variant, starts, known.get((phase, unplaced.label), []))
         record_variant(services, phase, variant, episodes)
     return Findings(notes)
 
 
-def deploy(services: Services, phase: str, variant: Variant, starts: Mapping[str, int]) -> list[str]:
+def deploy(
+    services: Services, phase: str, variant: Variant, starts: Mapping[str, int], traces: Sequence[RoutingTrace]
+) -> list[str]:
     """Moves the experts of a phase's layers to the ranks that the variant assigns; records the placement and the move.
 
-    `starts` is each domain's first judged step. The result is notes on layers that could not be placed.
+    `starts` is each domain's first judged step; `traces` are those of the same variant without a placement, or else of the baseline,
+    on the first rank. The result is notes on layers that could not be placed.
     """
     notes: list[str] = []
-    mine: Layers = {}
-    if services.group.first:
-        mine = layers_of(services, phase, variant, trial_over_ranks(traces_before(services, phase, variant), starts), notes)
+    mine = layers_of(services, phase, variant, trial_over_ranks(traces, starts), notes) if services.group.first else {}
     placement = with_layers(services, variant, all_gather_json(services.group, mine)[0])
     services.runner.placements[variant] = placement
     received_bytes, time_ns = deployed(services, phase, variant, placement)
@@ -56,14 +61,6 @@ def deploy(services: Services, phase: str, variant: Variant, starts: Mapping[str
         folder.mkdir(exist_ok=True)
         placement.write(folder / f"{phase}-{variant.label}.json")
     return notes
-
-
-def traces_before(services: Services, phase: str, variant: Variant) -> list[RoutingTrace]:
-    """All ranks' traces of the same variant without a placement, or of the baseline if that is not among the variants."""
-    unplaced = variant.unplaced if variant.unplaced in services.runner.routed else services.runner.baseline
-    traces = Run(services.writer.path, services.writer.record).traces
-    found = [trace for trace in traces if (trace.header.phase, trace.header.variant) == (phase, unplaced.label)]
-    return sorted(found, key=lambda trace: trace.header.rank)
 
 
 def layers_of(services: Services, phase: str, variant: Variant, trial: Trial, notes: list[str]) -> Layers:

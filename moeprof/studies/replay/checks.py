@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from moeprof.analysis.routing.analyses import by_variant
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -10,12 +11,11 @@ from moeprof.records.traces.routing_trace import RoutingTrace
 
 def check_ranks(traces: Sequence[RoutingTrace], num_ranks: int, path: Path, recorded: Iterable[tuple[str, str]] = ()) -> None:
     """UsageError unless every phase and variant, those that were `recorded` among them, has one trace of each rank."""
-    found: dict[tuple[str, str], list[int]] = {key: [] for key in recorded}
-    for trace in traces:
-        found.setdefault((trace.header.phase, trace.header.variant), []).append(trace.header.rank)
-    for (phase, variant), ranks in found.items():
-        if sorted(ranks) != list(range(num_ranks)):
-            listed = ", ".join(map(str, sorted(ranks))) or "none"
+    found = by_variant(traces)
+    for phase, variant in dict.fromkeys([*recorded, *found]):
+        ranks = [trace.header.rank for trace in found.get((phase, variant), [])]
+        if ranks != list(range(num_ranks)):
+            listed = ", ".join(map(str, ranks)) or "none"
             raise UsageError(
                 f"run {path}: traces of {phase}, {variant}: ranks {listed}; each of 0 to {num_ranks - 1} is needed once",
                 "Restore the files of the run, or repeat the run.",

@@ -13,6 +13,7 @@ from moeprof.analysis.caching.replay_rows import CacheInputs
 from moeprof.analysis.caching.reproduction import DifferenceError, buffered_of, reproduced
 from moeprof.analysis.comparison.measurement import decisions_of
 from moeprof.analysis.model_size import ffn_parameters
+from moeprof.analysis.routing.analyses import by_variant
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.name import name_from
@@ -184,14 +185,11 @@ def described(chosen: Selection, expert_bytes: int | None) -> TraceSource:
 
 def reproductions(run: Run, path: Path) -> list[str]:
     """A note for every buffered variant of a run whose hits a replay reproduces one by one; UsageError if it does not."""
-    notes = []
+    notes, recorded = [], by_variant(run.traces)
     for buffered in filter(None, map(buffered_of, run.record.variants)):
         counts = []
         for (phase,), loads in run.loads.of(variant=buffered.label, point="").groups("phase"):
-            key = (phase, buffered.label)
-            ranks = sorted(
-                (one for one in run.traces if (one.header.phase, one.header.variant) == key), key=lambda one: one.header.rank
-            )
+            ranks = recorded.get((phase, buffered.label), [])
             try:
                 counts.append(f"{reproduced(loads, ranks, buffered, run.placement(phase, buffered.label)):,} in {phase}")
             except DifferenceError as error:
