@@ -9,6 +9,7 @@ import click
 from moeprof.records.errors import MoeprofError
 from moeprof.records.run.run import Run
 from moeprof.records.system.files import write_text
+from moeprof.records.system.inputs import parsed_json
 from moeprof.records.system.signals import too_late
 from moeprof.reporters.documents.document import Document
 from moeprof.reporters.formats.registry import render
@@ -47,7 +48,7 @@ def rendered(runs: Sequence[Run], form: str) -> str:
     """Every run in one format; several runs as JSON become one list."""
     if form != "json":
         return "".join(render(run, form) for run in runs)
-    documents = [json.loads(render(run, "json")) for run in runs]
+    documents = [parsed_json(render(run, "json")) for run in runs]
     return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1) + "\n"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from moeprof.parallel.failure import LateRankError, LostRankError
 from moeprof.parallel.group import Group
+from moeprof.records.system.inputs import parsed_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def reduced(group: Group, values: Sequence[int], operation: Any) -> list[int]:
 
 def all_gather_json(group: Group, document: Any) -> list[Any]:
     """The JSON documents of all ranks in their order, on every rank."""
-    return [json.loads(found) for found in exchanged(group, json.dumps(document).encode(), gather_everywhere)]
+    return [parsed_json(found) for found in exchanged(group, json.dumps(document).encode(), gather_everywhere)]
 
 
 def gathered(group: Group, payload: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from moeprof.records.errors import MoeprofError
 from moeprof.records.system.causes import described
 from moeprof.records.system.files import write_text
+from moeprof.records.system.inputs import InputFile
 from moeprof.records.system.signals import exit_code
 
 FILE = "failure.json"
@@ -65,7 +66,7 @@ def write_failure(failure: Failure, folder: Path) -> None:
 def read_failure(folder: Path) -> Failure | None:
     """The report of a rank; None if it is missing or damaged."""
     try:
-        return Failure(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        return Failure(**InputFile(folder / FILE).json())
     except (OSError, ValueError, TypeError):
         return None
 

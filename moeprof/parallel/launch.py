@@ -15,6 +15,7 @@ from moeprof.parallel.failure import Failure, RankError, cause, end_now, read_fa
 from moeprof.parallel.scratch import scratch_folder
 from moeprof.records.errors import MoeprofError
 from moeprof.records.system.files import replacing
+from moeprof.records.system.inputs import parsed_json
 from moeprof.records.system.resources import num_cores
 from moeprof.records.system.signals import delayed
 
@@ -40,7 +41,7 @@ Processes = Sequence["subprocess.Popen[bytes]"]
 
 def launched_folders() -> list[Path]:
     """The output folders that the launcher chose; empty if `moeprof` did not launch this process."""
-    return [Path(folder) for folder in json.loads(os.environ.get(FOLDERS, "[]"))]
+    return [Path(folder) for folder in parsed_json(os.environ.get(FOLDERS, "[]"))]
 
 
 def end_with_launcher() -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from moeprof.records.arrays import Floats, Ints
 from moeprof.records.system.files import cache_folder, write_text
@@ -74,8 +74,8 @@ class Link(BaseModel):
     def kept(cls, about: Mapping[str, str]) -> "Link | None":
         """The link measured earlier with the same machines and software; None if no usable file exists."""
         try:
-            link = cls.model_validate_json(link_file(about).read_bytes())
-        except (OSError, ValidationError):
+            link = cls.model_validate(InputFile(link_file(about)).json())
+        except (OSError, ValueError):
             return None
         return link if link.about == dict(about) else None
 
@@ -112,7 +112,7 @@ class Links:
     def read(cls, path: Path) -> "Links":
         """UsageError if the file is missing or damaged."""
         with reported(f"links {path}", "Repeat the run."):
-            document = LinksFile.model_validate_json(InputFile(path).text())
+            document = LinksFile.model_validate(InputFile(path).json())
         return cls(document.hosts, document.by_kind)
 
     def floors_ns(self, bytes_CNN: Ints) -> Floats:

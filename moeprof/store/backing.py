@@ -7,7 +7,6 @@ contents, and a checksum of every entry follows it. B bytes of an entry.
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import struct
@@ -26,6 +25,7 @@ from torch import Tensor
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.system.disk import DIRECT, RAM, file_system
 from moeprof.records.system.files import PAGE, cache_folder, reason, replacing_file
+from moeprof.records.system.inputs import parsed_json
 from moeprof.records.units import format_bytes
 from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights
@@ -251,7 +251,7 @@ def difference(found: bytes, contents: Contents) -> str:
     try:
         start = len(MAGIC) + LENGTH.size
         (length,) = LENGTH.unpack(found[len(MAGIC) : start])
-        theirs = dict(json.loads(found[start : start + length]))
+        theirs = dict(parsed_json(found[start : start + length]))
     except (struct.error, TypeError, ValueError):
         return "damaged header"
     ours = contents.model_dump(mode="json")

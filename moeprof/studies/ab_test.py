@@ -23,6 +23,7 @@ from moeprof.analysis.comparison.measurement import GATED, Measurement, Number
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
+from moeprof.records.system.inputs import parsed_json
 from moeprof.records.system.signals import delayed
 from moeprof.studies.progress import Progress
 
@@ -189,7 +190,7 @@ class WorkerProcess:
                 f"side {self.side.name}: its process ended: {self.last_error_line()}",
                 "Run that side alone (`moeprof characterize`) to see the whole error.",
             )
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = parsed_json(line)
         if "what" in answer:
             kind = UsageError if answer["usage"] else MoeprofError
             raise kind(f"side {self.side.name}: {answer['what']}", answer["remedy"])

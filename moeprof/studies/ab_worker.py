@@ -27,6 +27,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant, timed_variants
 from moeprof.records.recipe.weights import weights_hash
+from moeprof.records.system.inputs import parsed_json
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Silent
 from moeprof.studies.selection import first_of_each_domain
@@ -52,7 +53,7 @@ def main() -> None:
 
 def answers_to(requests: TextIO) -> Iterator[dict[str, Any]]:
     """The handshake, then one answer per requested round."""
-    first = json.loads(requests.readline())
+    first = parsed_json(requests.readline())
     recipe = load_recipe(first["recipe"], first["settings"])
     check_ranks(recipe, ALONE)
     check_device(recipe)
@@ -67,7 +68,7 @@ def answers_to(requests: TextIO) -> Iterator[dict[str, Any]]:
     )
     yield handshake(recipe, workload, list(cases))
     for line in requests:
-        request = json.loads(line)
+        request = parsed_json(line)
         tokens, run_round = cases[request["phase"], request["variant"]]
         seconds = run_round() / 1e9
         yield {"throughput": tokens / seconds, "seconds": seconds}

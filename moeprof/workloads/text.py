@@ -1,7 +1,6 @@
 """Reads the user's text: documents for language modelling, sentence pairs for translation; everything read is data."""
 
 import hashlib
-import json
 import logging
 import os
 from collections import deque
@@ -13,7 +12,7 @@ from typing import Any
 
 from moeprof.records.errors import UsageError
 from moeprof.records.name import RULE, name_from, valid_name
-from moeprof.records.system.inputs import InputFile, lines_of, reported, texts_of
+from moeprof.records.system.inputs import InputFile, lines_of, parsed_json, reported, texts_of
 
 JSON_LINES = (".jsonl", ".json")
 FIX_LINE = "Fix or remove that line; nothing was read."
@@ -94,8 +93,8 @@ class TextFile:
         with reported(self.whose, READABLE):
             line = self.file.head_text.partition("\n")[0]
         try:
-            first = json.loads(line)
-        except (ValueError, RecursionError):
+            first = parsed_json(line)
+        except ValueError:
             return False
         return isinstance(first, dict) and key in first
 
@@ -105,8 +104,8 @@ class TextFile:
             if not line.strip():
                 continue
             try:
-                item = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                item = parsed_json(line)
+            except ValueError as error:
                 what = getattr(error, "msg", None) or str(error)
                 remedy = FIX_LINE if kind(self.path) == ".jsonl" else "Give JSON Lines: a JSON object per line."
                 raise self.fault(f"line {number}: not valid JSON: {what}", remedy) from error

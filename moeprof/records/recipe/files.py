@@ -1,7 +1,6 @@
 """Finds recipes by built-in name or path, reads them and applies overrides."""
 
 import os
-import tomllib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ import moeprof
 from moeprof.records.errors import UsageError, escaped, suggestion
 from moeprof.records.name import name_from
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.system.inputs import InputFile, parsed_toml, reported
 
 PACKAGE = Path(moeprof.__file__).parent
 TRACE = "trace:"
@@ -67,8 +66,8 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
     with reported(f"recipe {path}", "Give a built-in name or a readable .toml file."):
         text = InputFile(path).text()
     try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
+        document = parsed_toml(text)
+    except ValueError as error:  # ValueError: also an integer of thousands of digits
         raise UsageError(f"recipe {path}: not valid TOML: {error}", "Fix that line.") from error
     document.setdefault("name", name_from(path.stem, "recipe"))
     anchor_paths(document, path.parent)
@@ -121,8 +120,8 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise UsageError(f"--set {override}: not of the form SECTION.KEY=VALUE", "Example: --set gating.top_k=1")
     value: Any = text
-    with suppress(ValueError, RecursionError):
-        read = tomllib.loads(f"value = {text}")
+    with suppress(ValueError):
+        read = parsed_toml(f"value = {text}")
         value = read["value"] if len(read) == 1 else text
     section = document
     for part in parts[:-1]:

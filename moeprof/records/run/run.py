@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 import moeprof
 from moeprof.records.errors import UsageError
@@ -203,7 +203,7 @@ class Run:
                 f"run {path}: {reason(error)}: run.json",
                 "Pass a run directory, as written by `moeprof characterize`.",
             ) from error
-        except (ValidationError, ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UsageError(
                 f"run {path}: run.json is damaged: {reason(error)}",
                 "Repeat the run.",

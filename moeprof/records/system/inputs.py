@@ -1,10 +1,12 @@
 """Files from outside: where their bytes become text, within a bound, whatever their compression, encoding and kind."""
 
 import codecs
+import gc
 import gzip
 import json
 import os
 import stat
+import tomllib
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -85,8 +87,8 @@ class InputFile:
         return text
 
     def json(self) -> Any:
-        """The document in the file; ValueError if it is not JSON, or a key occurs twice in an object, which would hide a value."""
-        return json.loads(self.text(), object_pairs_hook=unique)
+        """The document in the file; errors as in `parsed_json`."""
+        return parsed_json(self.text())
 
     @property
     def head_text(self) -> str:
@@ -154,6 +156,35 @@ def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:
         if not block:
             return
         block = next(source, b"")
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """The document in JSON; ValueError if it is not JSON, is nested too deeply, or a key occurs twice, which would hide a value."""
+    with nested():
+        return json.loads(text, object_pairs_hook=unique)
+
+
+def parsed_toml(text: str) -> dict[str, Any]:
+    """The document in TOML; ValueError if it is not TOML, or is nested too deeply."""
+    with nested():
+        return tomllib.loads(text)
+
+
+@contextmanager
+def nested() -> Iterator[None]:
+    """Turns the end of a recursion into a ValueError, and collects no garbage meanwhile.
+
+    The finalizers of other objects would run at the same depth, fail there, and leave their files and processes behind.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -240,7 +271,7 @@ def max_bytes() -> int:
 @contextmanager
 def reported(what: str, remedy: str, *faults: type[Exception]) -> Iterator[None]:
     """Turns what is wrong with an input into a UsageError of two lines: OSError, ValueError (pydantic's too), and more kinds."""
-    kinds: tuple[type[Exception], ...] = (OSError, ValueError, RecursionError, *faults)
+    kinds: tuple[type[Exception], ...] = (OSError, ValueError, *faults)
     try:
         yield
     except TooLargeError as error:

@@ -1,6 +1,5 @@
 """Arrow tables on disk: columns of names, a header in the file's metadata, and tables that match a schema."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moeprof.records.system.files import replacing
-from moeprof.records.system.inputs import InputFile, check_memory
+from moeprof.records.system.inputs import InputFile, check_memory, parsed_json
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
 """The Arrow type of a column of names."""
@@ -46,7 +45,7 @@ def write_with_header(path: Path, table: pa.Table, header: str) -> None:
 def read_with_header(file: Path | InputFile, schema_version: int) -> tuple[pa.Table, dict[str, Any]]:
     """Table and header; ValueError if there is no header, or one with a version above `schema_version`."""
     table = read_table(file)
-    header = json.loads((table.schema.metadata or {}).get(b"moeprof", b"null"))
+    header = parsed_json((table.schema.metadata or {}).get(b"moeprof", b"null"))
     if not isinstance(header, dict):
         raise ValueError("no header of moeprof in it")
     version = header.get("schema_version", schema_version)

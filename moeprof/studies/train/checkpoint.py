@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -16,6 +16,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint, Origin
 from moeprof.records.system.files import reason, replacing
+from moeprof.records.system.inputs import parsed_json
 
 KEY = "moeprof"
 """The only metadata entry, JSON; the order of several is not fixed, which would change the file's hash."""
@@ -39,8 +40,8 @@ def read_origin(path: Path) -> Origin | None:
     if text is None:
         return None
     try:
-        return TypeAdapter(Origin).validate_json(text)
-    except ValidationError as error:
+        return TypeAdapter(Origin).validate_python(parsed_json(text))
+    except ValueError as error:
         raise UsageError(
             f"checkpoint {path}: its record of training is damaged: {reason(error)}",
             "Fetch or train the checkpoint again.",

@@ -14,6 +14,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint
 from moeprof.records.system.files import reason, replacing
+from moeprof.records.system.inputs import parsed_json
 from moeprof.studies.train.checkpoint import decisive
 from moeprof.studies.train.optimizer import moments, restore_moments
 
@@ -58,7 +59,7 @@ def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, mark:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            course = json.loads(header["course"])
+            course = parsed_json(header["course"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UsageError(f"training state {path}: damaged: {reason(error)}", "Start again with --force.") from error
     if header.get("fingerprint") != mark:

@@ -1,15 +1,26 @@
 """Files from outside are read once, within a bound, whatever they are."""
 
+import gc
 import gzip
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from moeprof.records.errors import UsageError
-from moeprof.records.system.inputs import MAX_BYTES, SHARE, InputFile, limit_inputs, max_bytes, reported
+from moeprof.records.system.inputs import (
+    MAX_BYTES,
+    SHARE,
+    InputFile,
+    limit_inputs,
+    max_bytes,
+    parsed_json,
+    parsed_toml,
+    reported,
+)
 from moeprof.records.system.resources import free_memory
 from tests.records.system.pipes import fed
 
@@ -137,3 +148,59 @@ def test_what_is_not_text_is_named_with_its_place(tmp_path: Path, content: bytes
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ValueError, match=cause):
         InputFile(tmp_path / "file").text()
+
+
+class Cycle:
+    """Garbage that only the collector finds; its finalizer needs half of the depth of calls that Python allows."""
+
+    unfinished = 0
+
+    def __init__(self) -> None:
+        self.itself = self
+        Cycle.unfinished += 1
+
+    def __del__(self) -> None:
+        self.finish(sys.getrecursionlimit() // 2)
+
+    def finish(self, calls: int) -> None:
+        if calls:
+            self.finish(calls - 1)
+        else:
+            Cycle.unfinished -= 1
+
+
+@pytest.fixture
+def garbage() -> Iterator[None]:
+    """Garbage is collected as soon as some hundreds of objects more exist."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.set_threshold(500 + 800)
+    for _ in range(500):
+        Cycle()
+    yield
+    gc.set_threshold(*thresholds)
+    gc.collect()
+
+
+@pytest.mark.usefixtures("garbage")
+@pytest.mark.parametrize(
+    ("parsed", "start", "opening"),
+    [(parsed_json, "", "["), (parsed_json, "", '{"a":'), (parsed_toml, "a = ", "["), (parsed_toml, "a = ", "{a = ")],
+)
+def test_no_finalizer_runs_in_the_depth_of_a_document(parsed: Callable[[str], object], start: str, opening: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parsed(start + opening * 100_000)
+    assert gc.isenabled()
+    gc.collect()
+    assert Cycle.unfinished == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 20, "a"])
+def test_the_collector_stays_as_it_was_behind_a_document(text: str) -> None:
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="Expecting value"):
+            parsed_json(text)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
