@@ -16,8 +16,9 @@ from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.recipe.weights import weights_hash
-from moeprof.store.backing import Contents, backing
+from moeprof.store.backing import Contents, LayerContents, backing
 from moeprof.store.buffered import BufferedStore
+from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill, HostTier, Tier
@@ -35,7 +36,7 @@ class Buffers:
         self.held = contiguous(recipe, group)
         layers = list(dict.fromkeys(layer for variant in variants for layer in recipe.buffered_layers(variant)))
         contents = contents_of(recipe, layers)
-        self.layout, self.tier = contents.layout, tier_of(recipe, contents)
+        self.layouts, self.tier = contents.layouts, tier_of(recipe, contents)
         self.ledger = Ledger(self.tier, recipe.measure.device)
 
     def fit(self, variant: Variant, slots: int | None = None) -> None:
@@ -52,9 +53,10 @@ class Buffers:
         """Gives one layer its store; `held` are its experts on this rank, which are all loaded from the tier."""
         if isinstance(self.tier, HostTier):
             with filling(self.recipe) as fill:
-                self.tier.add(self.layout, [(layer.name, expert) for expert in held], fill)
-        eviction = make_eviction(variant.eviction)
-        layer.stores[variant] = BufferedStore(layer.name, held, slots or variant.slots, eviction, self.layout, self.ledger)
+                self.tier.add(self.layouts[layer.name], [(layer.name, expert) for expert in held], fill)
+        layer.stores[variant] = BufferedStore(
+            layer.name, held, slots or variant.slots, make_eviction(variant.eviction), self.layouts[layer.name], self.ledger
+        )
 
     def close(self) -> None:
         """Stops the ledger after its queued loads."""
@@ -70,13 +72,9 @@ def contiguous(recipe: Recipe, group: Group) -> HeldExperts:
 
 def contents_of(recipe: Recipe, layers: Sequence[str]) -> Contents:
     """The header of the expert file of a model."""
-    return Contents(
-        weights_hash=weights_hash(recipe),
-        tensors=recipe.model.ffn_shapes,
-        dtype=recipe.model.dtype,
-        num_experts=recipe.model.experts,
-        layers=list(layers),
-    )
+    layout = EntryLayout(recipe.model.ffn_shapes, getattr(torch, recipe.model.dtype))
+    layer = LayerContents.of(layout, recipe.model.experts)
+    return Contents(weights_hash=weights_hash(recipe), layers=dict.fromkeys(layers, layer))
 
 
 def tier_of(recipe: Recipe, contents: Contents) -> Tier:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill
 
-SCHEMA = 2
+SCHEMA = 3
 MAGIC = b"moeprof experts\n"
 LENGTH = struct.Struct("<Q")
 """Length of the JSON document that follows, in bytes."""
@@ -42,28 +42,49 @@ ANEW = "Delete the file; it is written again when it is needed."
 Checksums = npt.NDArray[np.uint32]
 
 
+class LayerContents(BaseModel):
+    """The experts of one layer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    num_experts: int
+    tensors: dict[str, tuple[int, ...]]
+    """Shapes of one expert's tensors by name."""
+    dtype: str
+    other_dtypes: dict[str, str] = {}
+    """Dtypes of the tensors that have another one."""
+
+    @classmethod
+    def of(cls, layout: EntryLayout, num_experts: int) -> "LayerContents":
+        """A layer of experts that all have this layout."""
+        others = {name: name_of(dtype) for name, dtype in layout.other_dtypes.items()}
+        return cls(num_experts=num_experts, tensors=dict(layout.tensors), dtype=name_of(layout.dtype), other_dtypes=others)
+
+    @property
+    def layout(self) -> EntryLayout:
+        """The layout of each entry."""
+        others = {name: getattr(torch, dtype) for name, dtype in self.other_dtypes.items()}
+        return EntryLayout(self.tensors, getattr(torch, self.dtype), others)
+
+
 class Contents(BaseModel):
-    """The header of an expert file, whose entries are ordered by layer and then by expert."""
+    """The header of an expert file, whose entries are ordered by layer and then by expert; layers may differ in size."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     schema_version: int = SCHEMA
     weights_hash: str
-    tensors: dict[str, tuple[int, ...]]
-    """Shapes of one expert's tensors by name."""
-    dtype: str
-    num_experts: int
-    layers: list[str]
+    layers: dict[str, LayerContents]
 
     @property
-    def layout(self) -> EntryLayout:
-        """The layout of each entry."""
-        return EntryLayout(self.tensors, getattr(torch, self.dtype))
+    def layouts(self) -> dict[str, EntryLayout]:
+        """The layout of each layer's entries."""
+        return {name: layer.layout for name, layer in self.layers.items()}
 
     @property
     def num_entries(self) -> int:
         """Number of entries of all layers."""
-        return len(self.layers) * self.num_experts
+        return sum(layer.num_experts for layer in self.layers.values())
 
     @property
     def header(self) -> bytes:
@@ -79,7 +100,7 @@ class Contents(BaseModel):
     @property
     def file_bytes(self) -> int:
         """Size of the whole file."""
-        return self.first_entry + self.num_entries * self.layout.entry_bytes
+        return self.first_entry + sum(layer.num_experts * layer.layout.entry_bytes for layer in self.layers.values())
 
     @property
     def path(self) -> Path:
@@ -148,16 +169,16 @@ def write(path: Path, contents: Contents, fill: Fill) -> None:
 
 
 def write_entries(file: IO[bytes], contents: Contents, fill: Fill) -> None:
-    """Writes one entry after another through one buffer, then header and checksums."""
-    layout, checksums = contents.layout, []
-    slab_1B = layout.slab(1, "cpu")
-    views = layout.weights(slab_1B).map(lambda whole: whole[0])
+    """Writes one entry after another, each layer's through one buffer, then header and checksums."""
+    checksums = []
     file.seek(contents.first_entry)
-    for layer in contents.layers:
-        for expert in range(contents.num_experts):
-            filled(fill, layer, expert, views)
-            checksums.append(zlib.crc32(bytes_of(slab_1B)))
-            file.write(bytes_of(slab_1B))
+    for name, layer in contents.layers.items():
+        entry_B = layer.layout.slab(1, "cpu")[0]
+        views = layer.layout.entry(entry_B)
+        for expert in range(layer.num_experts):
+            filled(fill, name, expert, views)
+            checksums.append(zlib.crc32(bytes_of(entry_B)))
+            file.write(bytes_of(entry_B))
     file.seek(0)
     file.write(contents.header + np.array(checksums, "<u4").tobytes())
 
@@ -171,14 +192,32 @@ def filled(fill: Fill, layer: str, expert: int, into: ExpertWeights) -> None:
         raise MoeprofError(what, "Check the checkpoint and the disk that it is on.") from error
 
 
+class Place(NamedTuple):
+    """Where the entries of one layer are in the file."""
+
+    first: int
+    """Number of the layer's first entry."""
+    offset: int
+    """Where that begins, bytes."""
+    entry_bytes: int
+
+
+def places(contents: Contents) -> dict[str, Place]:
+    """The place of every layer."""
+    found, first, offset = {}, 0, contents.first_entry
+    for name, layer in contents.layers.items():
+        found[name] = Place(first, offset, layer.layout.entry_bytes)
+        first, offset = first + layer.num_experts, offset + layer.num_experts * layer.layout.entry_bytes
+    return found
+
+
 class BackingFile:
     """The open file: a tier that reads entries directly from disk and verifies the checksum on the first read of each."""
 
     def __init__(self, path: Path, contents: Contents) -> None:
         """MoeprofError if the file is damaged or has other contents; UsageError if its file system has no direct I/O."""
         self.path, self.contents = path, contents
-        self.entry_bytes = contents.layout.entry_bytes
-        self.places = {layer: index * contents.num_experts for index, layer in enumerate(contents.layers)}
+        self.places = places(contents)
         self.unchecked = set(range(contents.num_entries))
         try:
             self.checksums = self.header_read()
@@ -208,17 +247,17 @@ class BackingFile:
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> None:
         """Reads one entry; MoeprofError if the disk fails, the file was changed or the checksum differs."""
-        entry = self.places[layer] + expert
+        place = self.places[layer]
         try:
-            num_bytes = self.fetched(bytes_of(into_B), self.contents.first_entry + entry * self.entry_bytes)
+            num_bytes = self.fetched(bytes_of(into_B), place.offset + expert * place.entry_bytes)
         except OSError as error:
             what = f"expert {expert} of layer {layer} could not be read: {reason(error)}"
             raise self.unusable(what, f"Check the disk. {ANEW}") from error
         if self.stamp() != self.opened_stamp:  # after reading, so that a change before or during the read is seen
             raise self.unusable("it was changed while in use")
-        if num_bytes != self.entry_bytes:
+        if num_bytes != place.entry_bytes:
             raise self.unusable(f"expert {expert} of layer {layer} ends after {num_bytes:,} bytes")
-        if entry in self.unchecked:
+        if (entry := place.first + expert) in self.unchecked:
             if zlib.crc32(bytes_of(into_B)) != self.checksums[entry]:
                 raise self.unusable(f"expert {expert} of layer {layer} has a wrong checksum")
             self.unchecked.discard(entry)
@@ -237,6 +276,11 @@ class BackingFile:
     def close(self) -> None:
         """Closes the file descriptor."""
         os.close(self.descriptor)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name of a dtype in the module torch."""
+    return str(dtype).removeprefix("torch.")
 
 
 def bytes_of(records: Tensor) -> memoryview:

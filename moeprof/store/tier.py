@@ -26,6 +26,18 @@ class Tier(Protocol):
         ...
 
 
+class FillTier:
+    """Weights that are written into a cache slot by a function, as from parameters in memory or the shards of a checkpoint."""
+
+    def __init__(self, layouts: Mapping[str, EntryLayout], fill: Fill) -> None:
+        """`layouts` are those of the layers' entries."""
+        self.layouts, self.fill = layouts, fill
+
+    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+        """Writes the weights, and leaves the padding behind them as it is."""
+        self.fill(layer, expert, self.layouts[layer].entry(into_B))
+
+
 class HostTier:
     """All entries in host memory, pinned if a GPU copies from it while it computes."""
 
@@ -43,7 +55,7 @@ class HostTier:
         """Adds the weights of these experts unless they are present."""
         for layer, expert in [key for key in keys if key not in self.entries]:
             entry_B = torch.zeros(layout.entry_bytes, dtype=torch.uint8, pin_memory=self.pinned)
-            fill(layer, expert, layout.weights(entry_B[None]).map(lambda whole: whole[0]))
+            fill(layer, expert, layout.entry(entry_B))
             self.entries[layer, expert] = entry_B
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> None:

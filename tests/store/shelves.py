@@ -15,7 +15,7 @@ from torch import Tensor
 from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.errors import MoeprofError
 from moeprof.records.ffn.mlp import MLP
-from moeprof.store.backing import RAM, BackingFile, Contents, backing, file_system
+from moeprof.store.backing import RAM, BackingFile, Contents, LayerContents, backing, file_system
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger, Load
@@ -63,7 +63,8 @@ def read_from(tier: Tier, layer: str, expert: int) -> bytes:
 
 def contents(num_experts: int, weights_hash: str = "a hash") -> Contents:
     """Of a file with two layers."""
-    return Contents(weights_hash=weights_hash, tensors=LAYOUT.tensors, dtype="float32", num_experts=num_experts, layers=LAYERS)
+    layer = LayerContents.of(LAYOUT, num_experts)
+    return Contents(weights_hash=weights_hash, layers=dict.fromkeys(LAYERS, layer))
 
 
 def on_disk(num_experts: int) -> BackingFile:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.ffn.mlp import MLP
 from moeprof.store import backing as module
-from moeprof.store.backing import BackingFile, backing
+from moeprof.store.backing import BackingFile, Contents, LayerContents, backing
+from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights
 
 from .shelves import (
@@ -85,6 +87,12 @@ def leftovers() -> list[str]:
     return sorted(one.name for one in contents(4).path.parent.iterdir() if one.suffix != ".lock")
 
 
+def one_layer(num_experts: int, width: int) -> tuple[Contents, EntryLayout]:
+    """Contents with layer 0 only, of experts whose both widths are `width`, and their layout."""
+    layout = EntryLayout(MLP.shapes(width, width, bias=True), torch.float32)
+    return Contents(weights_hash="a hash", layers={"0": LayerContents.of(layout, num_experts)}), layout
+
+
 # What is in the file
 
 
@@ -94,8 +102,9 @@ def test_the_file_is_a_header_checksums_and_entries_that_begin_at_pages(path: Pa
     (length,) = struct.unpack("<Q", whole[16:24])
     assert whole[:16] == b"moeprof experts\n"
     assert whole[24 : 24 + length].decode() == (
-        '{"schema_version":2,"weights_hash":"a hash","tensors":{"w1":[8,12],"b1":[12],"w2":[12,8],"b2":[8]},'
-        '"dtype":"float32","num_experts":4,"layers":["1","3"]}'
+        '{"schema_version":3,"weights_hash":"a hash","layers":{'
+        '"1":{"num_experts":4,"tensors":{"w1":[8,12],"b1":[12],"w2":[12,8],"b2":[8]},"dtype":"float32","other_dtypes":{}},'
+        '"3":{"num_experts":4,"tensors":{"w1":[8,12],"b1":[12],"w2":[12,8],"b2":[8]},"dtype":"float32","other_dtypes":{}}}}'
     )
     sums = struct.unpack("<8I", whole[24 + length : 56 + length])
     assert list(sums) == [zlib.crc32(entry) for entry in entries]
@@ -103,9 +112,9 @@ def test_the_file_is_a_header_checksums_and_entries_that_begin_at_pages(path: Pa
     assert whole[4096:] == b"".join(entries)
 
 
-@pytest.mark.parametrize(("num_experts", "pages"), [(489, 1), (490, 2), (1001, 2), (1002, 3)])
+@pytest.mark.parametrize(("num_experts", "pages"), [(473, 1), (474, 2), (985, 2), (986, 3)])
 def test_checksums_of_many_experts_take_several_pages(num_experts: int, pages: int) -> None:
-    """A header of 176 bytes and the digits of the number but one, and 8 bytes for each expert of two layers."""
+    """A header of 303 bytes and twice the digits of the number, and 8 bytes for each expert of two layers."""
     assert contents(num_experts).first_entry == pages * 4096
     assert contents(num_experts).file_bytes == (pages + 2 * num_experts) * 4096
 
@@ -152,32 +161,55 @@ def test_every_read_comes_from_the_disk_also_the_second_of_the_same_entry() -> N
 
 def test_large_entries_are_read_to_their_last_byte() -> None:
     """2 x 512 x 512 numbers of 4 bytes and both biases: 513 pages, more than a disk moves at once."""
-    large = contents(2).model_copy(update={"tensors": MLP.shapes(512, 512, bias=True), "layers": ["0"]})
+    large, layout = one_layer(2, 512)
 
     def fill(_: str, expert: int, into: ExpertWeights) -> None:
         for number, view in enumerate(into.values(), 1):
             view.fill_(10 * expert + number)
 
-    file, slab_1B = backing(large, fill), large.layout.slab(1, "cpu")
+    file, slab_1B = backing(large, fill), layout.slab(1, "cpu")
     before = bytes_read()
     file.read("0", 1, slab_1B[0])
-    assert large.layout.entry_bytes == 513 * 4096
+    assert layout.entry_bytes == 513 * 4096
     assert bytes_read() - before == pytest.approx(513 * 4096, rel=0.05)
-    whole = large.layout.weights(slab_1B)
+    whole = layout.weights(slab_1B)
     assert [(weights == 10 + number).all().item() for number, weights in enumerate(whole.values(), 1)] == [True] * 4
 
 
 def test_a_read_that_comes_in_pieces_is_put_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    large = contents(1).model_copy(update={"tensors": MLP.shapes(64, 64, bias=True), "layers": ["0"]})
+    large, layout = one_layer(1, 64)
     file = backing(large, lambda _, expert, into: into["w2"].fill_(7))
     whole = os.preadv
     monkeypatch.setattr(os, "preadv", lambda descriptor, buffers, offset: whole(descriptor, [buffers[0][:4096]], offset))
-    slab_1B = large.layout.slab(1, "cpu").fill_(255)
+    slab_1B = layout.slab(1, "cpu").fill_(255)
     file.read("0", 0, slab_1B[0])
-    weights = large.layout.weights(slab_1B)
+    weights = layout.weights(slab_1B)
     assert (weights["w2"] == 7).all()
     assert not weights["w1"].any()
     assert not weights["b2"].any()
+
+
+def test_layers_may_differ_in_the_number_the_size_and_the_dtype_of_their_experts() -> None:
+    """Layer a has 3 experts of one page, layer b has 2 of two pages: 1,100 numbers of 4 bytes."""
+    layouts = {
+        "a": EntryLayout({"w": (3, 5), "scale": (2,)}, torch.bfloat16, {"scale": torch.float32}),
+        "b": EntryLayout({"w": (20, 55)}, torch.float32),
+    }
+    sizes = {"a": 3, "b": 2}
+    several = Contents(weights_hash="", layers={name: LayerContents.of(layouts[name], sizes[name]) for name in layouts})
+
+    def fill(layer: str, expert: int, into: ExpertWeights) -> None:
+        for view in into.values():
+            view.fill_(expert + 1 + (10 if layer == "b" else 0))
+
+    assert several.layouts == layouts
+    file = backing(several, fill)
+    assert file.path.stat().st_size == (1 + 3 + 2 * 2) * 4096
+    for layer, expert, value in [("b", 1, 12), ("a", 2, 3), ("b", 0, 11), ("a", 0, 1), ("a", 1, 2)]:
+        entry_B = layouts[layer].slab(1, "cpu").fill_(255)[0]
+        file.read(layer, expert, entry_B)
+        assert {float(view.min()) for view in layouts[layer].entry(entry_B).values()} == {value}
+        assert {float(view.max()) for view in layouts[layer].entry(entry_B).values()} == {value}
 
 
 # What is not what it should be
@@ -253,12 +285,10 @@ def test_a_flipped_checksum_is_found_as_well(path: Path) -> None:
     [
         ({"weights_hash": "a much longer hash than ours"}, "weights_hash differs from what was expected"),
         ({"weights_hash": ""}, "weights_hash differs from what was expected"),
-        ({"tensors": {"w1": [8, 16]}}, "tensors differs from what was expected"),
-        ({"num_experts": 40}, "num_experts differs from what was expected"),
-        ({"dtype": "bfloat16"}, "dtype differs from what was expected"),
-        ({"layers": ["3", "1"]}, "layers differs from what was expected"),
-        ({"schema_version": 3}, "schema_version differs from what was expected"),
-        ({"schema_version": 3, "compression": {"name": "zstd"}}, "schema_version differs from what was expected"),
+        ({"layers": {"1": {"num_experts": 4}}}, "layers differs from what was expected"),
+        ({"layers": {}}, "layers differs from what was expected"),
+        ({"schema_version": 2}, "schema_version differs from what was expected"),
+        ({"schema_version": 4, "compression": {"name": "zstd"}}, "schema_version differs from what was expected"),
         ({"compression": "zstd"}, "header differs from what was expected"),
     ],
 )

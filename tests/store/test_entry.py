@@ -155,3 +155,16 @@ def test_a_slab_of_fake_tensors_has_no_memory(dtype: torch.dtype) -> None:
     assert slab_SB.device.type == "cpu"
     assert whole["w1"].shape == (10**6, 2048, 8192)
     assert whole["w1"].dtype == dtype
+
+
+def test_tensors_of_several_dtypes_are_aligned_to_their_elements() -> None:
+    """Offsets by hand: 2 x 3 numbers of 4 bytes, then 5 of 2 bytes, then 3 x 3 and 3 of one byte: 46 bytes in all."""
+    dtypes = {"scale": torch.float32, "norm": torch.bfloat16}
+    layout = EntryLayout({"bias": (3,), "codes": (3, 3), "norm": (5,), "scale": (2, 3)}, torch.uint8, dtypes)
+    slab_SB = layout.slab(2, "cpu")
+    views = layout.weights(slab_SB)
+    assert layout.expert_bytes == 24 + 10 + 9 + 3
+    assert list(views) == ["bias", "codes", "norm", "scale"]
+    assert [view.dtype for view in views.values()] == [torch.uint8, torch.uint8, torch.bfloat16, torch.float32]
+    assert [view[1].data_ptr() - slab_SB.data_ptr() - 4096 for view in views.values()] == [43, 34, 24, 0]
+    assert EntryLayout.of(views) == layout

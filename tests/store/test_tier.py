@@ -16,7 +16,7 @@ from moeprof.records.errors import MoeprofError
 from moeprof.records.ffn.mlp import MLP
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.ledger import Ledger
-from moeprof.store.tier import CachedTier
+from moeprof.store.tier import CachedTier, FillTier
 
 from .shelves import (
     ENTRY_BYTES,
@@ -26,6 +26,7 @@ from .shelves import (
     Watched,
     bytes_read,
     entry_of,
+    filling,
     in_memory,
     on_disk,
     own_disk,
@@ -188,3 +189,9 @@ def test_the_step_after_one_whose_tier_broke_down_is_right() -> None:
         buffered.expect(inputs.offsets)
         torch.testing.assert_close(run_experts(loop, inputs, buffered, activation), expected)
     buffered.ledger.close()
+
+
+def test_a_function_that_writes_weights_is_a_tier() -> None:
+    tier, slab_1B = FillTier({"1": LAYOUT}, filling(4)), LAYOUT.slab(1, "cpu")
+    tier.read("1", 2, slab_1B[0])
+    assert slab_1B.numpy().tobytes() == entry_of("1", 2, 4)
