@@ -59,7 +59,7 @@ def meta_layer(recipe: Recipe) -> MoELayer:
 
 def meta_tokens(recipe: Recipe, num_tokens: int) -> torch.Tensor:
     """(T, D) without values."""
-    return torch.empty(num_tokens, recipe.model.dim, dtype=getattr(torch, recipe.model.dtype), device="meta")
+    return torch.empty(num_tokens, recipe.own_model.dim, dtype=getattr(torch, recipe.own_model.dtype), device="meta")
 
 
 def dispatched_bytes(recipe: Recipe, variant: Variant, num_tokens: int) -> tuple[int, int]:

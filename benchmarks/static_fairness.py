@@ -52,7 +52,7 @@ def report(name: str, phase: str, recipe: Recipe, num_tokens: int, rounds: int) 
     """Times the layer and its parts in turns."""
     layer = MoELayer("1", recipe)
     initialise(layer, 0)
-    x_TD, step = torch.randn(num_tokens, recipe.model.dim), Step(None)
+    x_TD, step = torch.randn(num_tokens, recipe.own_model.dim), Step(None)
     prepared = {part: PreparedRound(play) for part, play in contenders(layer, x_TD, step).items()}
     times = interleaved(prepared, rounds=rounds, warmup=3, clock=wall_clock)
     ms = {part: median(samples) / 1e6 for part, samples in times.items()}

@@ -1,10 +1,14 @@
-"""Parameters, FLOPs and memory of a recipe's model from closed formulas, without weights or torch."""
+"""Parameters, FLOPs and memory of a recipe's model from closed formulas, without weights or torch.
+
+Those of a Hugging Face model follow from what its section says of its modules.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeprof.records.recipe.gating import expert_slots
-from moeprof.records.recipe.recipe import ModelSection, Recipe
+from moeprof.records.recipe.model import AnyModel, HuggingFaceSection, ModelSection
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC, Variant
 from moeprof.records.system.files import PAGE
 
@@ -38,13 +42,38 @@ def parameters_by_part(model: ModelSection, *, dense: bool = False) -> dict[str,
     }
 
 
-def num_parameters(model: ModelSection, *, dense: bool = False) -> int:
+def num_parameters(model: AnyModel, *, dense: bool = False) -> int:
     """Number of all parameters."""
+    if isinstance(model, HuggingFaceSection):
+        return model.num_parameters
     return sum(parameters_by_part(model, dense=dense).values())
 
 
-def weight_bytes(model: ModelSection, *, dense: bool = False, ranks: int = 1) -> int:
+def expert_parameters(model: AnyModel) -> int:
+    """Number of the parameters in all experts of all layers."""
+    if isinstance(model, HuggingFaceSection):
+        return sum(layer.experts * layer.expert_parameters for layer in model.layers.values())
+    return parameters_by_part(model)["experts"]
+
+
+def expert_sizes(model: AnyModel) -> dict[str, int]:
+    """Bytes of one expert of every MoE layer, by layer."""
+    if isinstance(model, HuggingFaceSection):
+        return {name: layer.expert_bytes for name, layer in model.layers.items()}
+    return dict.fromkeys(model.moe_layers_of("all"), expert_bytes(model))
+
+
+def routed_bytes(model: AnyModel) -> int:
+    """Bytes of all experts of all layers."""
+    if isinstance(model, HuggingFaceSection):
+        return sum(layer.experts * layer.expert_bytes for layer in model.layers.values())
+    return parameters_by_part(model)["experts"] * model.bytes_per_element
+
+
+def weight_bytes(model: AnyModel, *, dense: bool = False, ranks: int = 1) -> int:
     """Bytes of the parameters that a rank holds: its share of the experts, all of the rest; routers are float32."""
+    if isinstance(model, HuggingFaceSection):
+        return model.weight_bytes
     parts = parameters_by_part(model, dense=dense)
     parts["experts"] //= ranks
     return sum(count * (TENSOR_BYTES if part == "router" else model.bytes_per_element) for part, count in parts.items())
@@ -67,26 +96,28 @@ def local_experts(recipe: Recipe) -> int:
 
 def resident_layers(recipe: Recipe, variant: Variant) -> int:
     """How many MoE layers keep all of their experts on the device."""
-    return 0 if variant.dense else num_moe_layers(recipe.model) - len(recipe.buffered_layers(variant))
+    return 0 if variant.dense else num_moe_layers(recipe.own_model) - len(recipe.buffered_layers(variant))
 
 
 def slot_bytes(recipe: Recipe, variant: Variant) -> int:
     """Size of a rank's cache slots under a variant; 0 if all experts are resident."""
-    return len(recipe.buffered_layers(variant)) * variant.slots * entry_bytes(recipe.model)
+    return len(recipe.buffered_layers(variant)) * variant.slots * entry_bytes(recipe.own_model)
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:
     """Static bytes of a rank under a variant: its weights with replicas, with cache slots instead of buffered experts."""
     whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
-    behind = len(recipe.buffered_layers(variant)) * local_experts(recipe) * expert_bytes(recipe.model)
-    copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.model)
+    if not variant.in_slots and not variant.replicas:
+        return whole
+    behind = len(recipe.buffered_layers(variant)) * local_experts(recipe) * expert_bytes(recipe.own_model)
+    copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.own_model)
     return whole - behind + copies + slot_bytes(recipe, variant)
 
 
 def placed_bytes(recipe: Recipe, variant: Variant) -> int:
     """Size of the second set of experts that a rank holds for a variant with a placement; 0 for variants without one."""
     held = local_experts(recipe) + variant.replicas
-    return resident_layers(recipe, variant) * held * expert_bytes(recipe.model) if variant.placed else 0
+    return resident_layers(recipe, variant) * held * expert_bytes(recipe.own_model) if variant.placed else 0
 
 
 def slots_to_try(most: int, chosen: int) -> list[int]:
@@ -99,10 +130,12 @@ def flops_per_token(recipe: Recipe, *, dense: bool = False) -> int:
 
     The products between queries and keys depend on the length and are omitted, as in the usual 2N estimate.
     """
-    model = recipe.model
+    model, top_k = recipe.model, recipe.gating.top_k
+    if isinstance(model, HuggingFaceSection):
+        return 2 * (model.token_parameters + sum(top_k * layer.expert_parameters for layer in model.layers.values()))
     parts = parameters_by_part(model, dense=dense)
     used = parts["embedding"] + parts["attention"] + parts["dense_ffn"] + parts["router"]
-    return 2 * (used + (0 if dense else num_moe_layers(model) * recipe.gating.top_k * ffn_parameters(model)))
+    return 2 * (used + (0 if dense else num_moe_layers(model) * top_k * ffn_parameters(model)))
 
 
 def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
@@ -112,7 +145,7 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
     then the hidden buffers of the FFN (before and after the activation), then one of them and the outputs, then outputs and the result.
     The gates (scores and softmax) are freed by then. Over several ranks, received rows are live in addition to sent ones.
     """
-    model, choices = recipe.model, recipe.gating.top_k * num_tokens
+    model, choices = recipe.own_model, recipe.gating.top_k * num_tokens
     slots = expert_slots(model.experts, recipe.gating.capacity_fraction, num_tokens)
     mask, rows, hidden, result = (
         elements * model.bytes_per_element
@@ -125,7 +158,7 @@ def static_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
 
 def dynamic_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
     """Peak of what one MoE layer allocates under dynamic gating for S tokens: rows in and out, and the FFN's hidden buffers."""
-    model, rows = recipe.model, recipe.gating.top_k * num_tokens
+    model, rows = recipe.own_model, recipe.gating.top_k * num_tokens
     arrived = rows * model.dim if recipe.parallel.ranks > 1 else 0
     hidden = model.ffn_form.hidden_buffers * rows * model.ffn_dim
     elements = 2 * rows * model.dim + hidden + num_tokens * model.dim + arrived
@@ -148,7 +181,7 @@ class MemoryNeed:
 
 def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
     """Weights of all variants, and the largest step of any phase and variant: a layer's peak or the logits, plus KV caches."""
-    model, load = recipe.model, recipe.load
+    model, load = recipe.own_model, recipe.load
     batch = batch_size or load.batch_size
     element = model.bytes_per_element
     steps = {
@@ -177,8 +210,8 @@ def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
 
 def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
     """Bytes of the weights of all MoE variants: one shared set, and the cache slots and moved experts of each."""
-    resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
-    resident -= len(always_buffered(recipe, variants)) * local_experts(recipe) * expert_bytes(recipe.model)
+    resident = weight_bytes(recipe.own_model, ranks=recipe.parallel.ranks)
+    resident -= len(always_buffered(recipe, variants)) * local_experts(recipe) * expert_bytes(recipe.own_model)
     return resident + sum(slot_bytes(recipe, one) + placed_bytes(recipe, one) for one in variants)
 
 

@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from moeprof.analysis.model_size import flops_per_token, local_experts, parameters_by_part, slots_to_try, static_bytes
+from moeprof.analysis.model_size import (
+    expert_parameters,
+    flops_per_token,
+    local_experts,
+    num_parameters,
+    slots_to_try,
+    static_bytes,
+)
 from moeprof.records.metrics.point import format_point
 from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.recipe.recipe import Recipe
@@ -21,10 +28,9 @@ def model_size_rows(run: Run) -> Iterator[Samples]:
 
 def size_rows(recipe: Recipe, label: str, variant: Variant) -> Iterator[MetricRow]:
     """Parameters, bytes and FLOPs under one variant."""
-    parts = parameters_by_part(recipe.model, dense=variant.dense)
     values = {
-        "num_parameters": sum(parts.values()),
-        "expert_parameters": parts["experts"],
+        "num_parameters": num_parameters(recipe.model, dense=variant.dense),
+        "expert_parameters": 0 if variant.dense else expert_parameters(recipe.model),
         "memory_static": static_bytes(recipe, variant),
         "flops_per_token": flops_per_token(recipe, dense=variant.dense),
     }

@@ -69,7 +69,7 @@ def listed(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "workload": recipe.workload,
-        "num_parameters": num_parameters(recipe.model),
+        "num_parameters": num_parameters(recipe.own_model),
         "description": recipe.description,
     }
 

@@ -72,7 +72,7 @@ def contiguous(recipe: Recipe, group: Group) -> HeldExperts:
 
 def contents_of(recipe: Recipe, layers: Sequence[str]) -> Contents:
     """The header of the expert file of a model."""
-    layout = EntryLayout(recipe.model.ffn_shapes, getattr(torch, recipe.model.dtype))
+    layout = EntryLayout(recipe.own_model.ffn_shapes, getattr(torch, recipe.model.dtype))
     layer = LayerContents.of(layout, recipe.model.experts)
     return Contents(weights_hash=weights_hash(recipe), layers=dict.fromkeys(layers, layer))
 

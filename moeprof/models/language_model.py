@@ -19,8 +19,8 @@ class LanguageModel(nn.Module):
     def __init__(self, recipe: Recipe, *, dense: bool = False) -> None:
         super().__init__()
         self.embedding = Embedding(recipe)
-        self.layers = make_layers("", recipe.model.decoder_layers, recipe, dense=dense)
-        self.norm = nn.LayerNorm(recipe.model.dim)
+        self.layers = make_layers("", recipe.own_model.decoder_layers, recipe, dense=dense)
+        self.norm = nn.LayerNorm(recipe.own_model.dim)
 
     def forward(self, tokens_BL: Tensor, step: Step, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
         """Logits (B, L, V); with caches, the tokens continue the cached sequences."""

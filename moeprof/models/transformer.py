@@ -15,7 +15,8 @@ from moeprof.models.positions import Positions, make_positions
 from moeprof.moe.experts import make_ffn
 from moeprof.moe.layer import MoELayer
 from moeprof.records.ffn.form import Matrix
-from moeprof.records.recipe.recipe import ModelSection, Recipe
+from moeprof.records.recipe.model import ModelSection
+from moeprof.records.recipe.recipe import Recipe
 
 
 class DenseFFN(nn.Module):
@@ -41,7 +42,7 @@ class Layer(nn.Module):
 
     def __init__(self, name: str, recipe: Recipe, *, sparse: bool, cross: bool) -> None:
         super().__init__()
-        model = recipe.model
+        model = recipe.own_model
         self.name = name
         self.attention_norm, self.attention = nn.LayerNorm(model.dim), Attention(model.dim, model.heads)
         self.cross_norm = nn.LayerNorm(model.dim) if cross else None
@@ -87,8 +88,8 @@ class Embedding(nn.Module):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(recipe.model.vocab_size, recipe.model.dim))
-        self.positions = make_positions(recipe.model.positions, recipe.model.heads)
+        self.weight = nn.Parameter(torch.empty(recipe.own_model.vocab_size, recipe.own_model.dim))
+        self.positions = make_positions(recipe.own_model.positions, recipe.own_model.heads)
 
     def forward(self, tokens_BL: Tensor, first: int = 0) -> Tensor:
         with region("embed"):
@@ -105,7 +106,7 @@ class Embedding(nn.Module):
 def make_layers(stack: str, num_layers: int, recipe: Recipe, *, dense: bool, cross: bool = False) -> nn.ModuleList:
     """The layers of one stack; with `dense`, none is an MoE layer."""
     return nn.ModuleList(
-        Layer(f"{stack}{index}", recipe, sparse=recipe.model.is_moe(index) and not dense, cross=cross)
+        Layer(f"{stack}{index}", recipe, sparse=recipe.own_model.is_moe(index) and not dense, cross=cross)
         for index in range(num_layers)
     )
 

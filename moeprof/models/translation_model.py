@@ -28,7 +28,7 @@ class TranslationModel(nn.Module):
 
     def __init__(self, recipe: Recipe, *, dense: bool = False) -> None:
         super().__init__()
-        model = recipe.model
+        model = recipe.own_model
         self.embedding = Embedding(recipe)
         self.encoder = make_layers("enc.", model.encoder_layers, recipe, dense=dense)
         self.encoder_norm = nn.LayerNorm(model.dim)

@@ -30,7 +30,7 @@ class MoELayer(nn.Module):
 
     def __init__(self, name: str, recipe: Recipe) -> None:
         super().__init__()
-        model, gating = recipe.model, recipe.gating
+        model, gating = recipe.own_model, recipe.gating
         self.name = name
         self.capacity_fraction = gating.capacity_fraction
         self.scale = 1.0 - model.expert_output_masking

@@ -34,7 +34,7 @@ def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
     if slots is not None and memory is not None:
         raise UsageError("--slots and --fast-memory: both are given", "Give slots per layer, or bytes for all layers.")
     if memory is not None:
-        layers, size = len(recipe.model.moe_layers_of(buffered)), entry_bytes(recipe.model)
+        layers, size = len(recipe.own_model.moe_layers_of(buffered)), entry_bytes(recipe.own_model)
         found = int(parsed(f"--fast-memory {memory}", str(memory)) // (layers * size))
         if not found:
             raise UsageError(

@@ -32,7 +32,7 @@ class LanguageModelling:
 
     def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
         self.recipe, self.group = recipe, group
-        self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+        self.tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
         self.text_hashes: dict[str, str] = {}
         self.fitted: dict[str, FittedText] = {}
         self.batches: list[Batch] = []
@@ -60,7 +60,7 @@ class LanguageModelling:
     def read(self, domain: str) -> Text:
         """A domain's text up to `max_tokens` tokens, or all of it."""
         source = self.source(domain)
-        max_chars = self.max_tokens * CHARS_PER_TOKEN[self.recipe.model.tokenizer]
+        max_chars = self.max_tokens * CHARS_PER_TOKEN[self.recipe.own_model.tokenizer]
         text = self.beginning(domain, source, max_chars)
         while len(stream(text, self.tokenizer)) < self.max_tokens:
             max_chars *= 4

@@ -1,15 +1,14 @@
 """What expert buffering saves in memory and costs on the link (paper 5.4, 5.5): closed forms, bytes of one device."""
 
-from moeprof.analysis.model_size import parameters_by_part, weight_bytes
-from moeprof.records.recipe.recipe import ModelSection
+from moeprof.analysis.model_size import routed_bytes, weight_bytes
+from moeprof.records.recipe.model import AnyModel
 from moeprof.records.run.replay import TraceSource
 from moeprof.records.units import NS_PER_S
 
 
-def weights_of(model: ModelSection) -> dict[str, int]:
+def weights_of(model: AnyModel) -> dict[str, int]:
     """Bytes of the whole model, and of all experts of all layers."""
-    routed = parameters_by_part(model)["experts"] * model.bytes_per_element
-    return {"weight_bytes": weight_bytes(model), "routed_bytes": routed}
+    return {"weight_bytes": weight_bytes(model), "routed_bytes": routed_bytes(model)}
 
 
 def resident_bytes(trace: TraceSource, num_devices: int) -> dict[str, int]:

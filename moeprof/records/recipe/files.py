@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 import moeprof
 from moeprof.records.errors import UsageError, escaped, suggestion
 from moeprof.records.name import name_from
+from moeprof.records.recipe.model import MODEL_SECTIONS
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.system.inputs import InputFile, parsed_toml, reported
 
@@ -83,10 +84,11 @@ def validated(document: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        location = [escaped(str(part)) for part in first["loc"] if part not in UNION_MEMBERS]
+        found = [str(part) for part in first["loc"] if part not in UNION_MEMBERS]
+        location = [escaped(part) for index, part in enumerate(found) if index != 1 or found[0] != "model"]
         key = ".".join(location) or "recipe"
         if first["type"] == "extra_forbidden":
-            known = known_keys(location[:-1])
+            known = known_keys(found[:-1])
             raise UsageError(
                 f"recipe {where}: {key}: unknown key",
                 f"{suggestion(location[-1], known)}Known here: {', '.join(known)}.",
@@ -153,6 +155,6 @@ def known_keys(location: Sequence[str]) -> list[str]:
     """The known keys of the section at `location`."""
     section: Any = Recipe
     for part in location:
-        section = section.model_fields[part].annotation
+        section = MODEL_SECTIONS[part] if part in MODEL_SECTIONS else section.model_fields[part].annotation
     assert issubclass(section, BaseModel)
     return sorted(field.alias or name for name, field in section.model_fields.items())

@@ -2,121 +2,25 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from moeprof.records.ffn.form import FFNForm
-from moeprof.records.ffn.registry import FFN_FORMS, known_form
-from moeprof.records.limits import MAX_COUNT, MAX_LAYERS, MAX_RANKS, ExpertCount, NonNegative, Positive, Size
+from moeprof.records.limits import MAX_COUNT, MAX_RANKS, NonNegative, Positive, Size
 from moeprof.records.name import Name
-from moeprof.records.recipe.family import FAMILIES, Family, default_family, known_family
+from moeprof.records.recipe.family import FAMILIES, Family, default_family
+from moeprof.records.recipe.model import HuggingFaceSection, ModelSection, section_of
 from moeprof.records.recipe.routing_source import parse_routing_source
+from moeprof.records.recipe.section import Section
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.units import parse_bytes
 
 SCHEMA = 1
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Width = Annotated[int, Field(ge=1, le=2**20)]
 MemorySize = Annotated[Size, BeforeValidator(lambda size: parse_bytes(size) if isinstance(size, str) else size)]
 Phase = Literal["score", "encode", "decode"]
 
 PHASES: dict[str, tuple[Phase, ...]] = {"lm": ("score", "decode"), "mt": ("encode", "decode")}
 """The phases of each workload, in the order in which they are reported."""
-
-BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-class Section(BaseModel):
-    """Unknown keys and wrong types are errors; the line under each key is its documentation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class ModelSection(Section):
-    """The shape of the model, and where its weights come from."""
-
-    family: Annotated[str, AfterValidator(known_family)] | None = None
-    """Architecture: `decoder-only` or `encoder-decoder`; that of the workload when absent."""
-    encoder_layers: Annotated[int, Field(ge=0, le=MAX_LAYERS)] = 0
-    """Transformer layers of the encoder; 0 for a decoder-only language model."""
-    decoder_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
-    """Transformer layers of the decoder."""
-    dim: Width
-    """Width D of a token."""
-    ffn_dim: Width
-    """Hidden width F of every FFN, dense or expert."""
-    heads: Width
-    """Attention heads."""
-    vocab_size: Annotated[int, Field(ge=260, le=2**24)]
-    """Entries of the (shared, tied) embedding; at least the 256 bytes and four special tokens."""
-    experts: ExpertCount
-    """Experts E of every MoE layer."""
-    moe_every: Positive
-    """Layer i (from 0) is an MoE layer if i + 1 is a multiple of this."""
-    activation: Literal["gelu", "relu", "silu"]
-    """Activation of every FFN; with `ffn = "gated"` that of its gate."""
-    ffn: Annotated[str, AfterValidator(known_form)] = "mlp"
-    """Form of every FFN, dense or expert: `mlp`, two matrices, or `gated`, three matrices of which one gates another."""
-    ffn_bias: bool = True
-    """Whether the matrices of an FFN have biases."""
-    positions: Literal["sinusoidal", "rotary", "alibi"] = "sinusoidal"
-    """Position encoding of attention; none has parameters."""
-    expert_output_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of expert outputs masked in training; inference multiplies expert outputs by 1 minus this share, as NLLB does."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Data type of weights and activations; the router is always float32."""
-    tokenizer: Literal["bytes", "words", "hashed"]
-    """`bytes`; `words` of the default corpora, with bytes for other words; or `hashed` words, which use the whole vocabulary."""
-    checkpoint: str | None = None
-    """A safetensors file, relative to the recipe; absent or empty: random weights, seeded by [measure] seed."""
-
-    @model_validator(mode="after")
-    def heads_divide_dim(self) -> "ModelSection":
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
-        if self.positions == "rotary" and (self.dim // self.heads) % 2:
-            raise ValueError(f"rotary positions need an even width per head, not {self.dim // self.heads}")
-        return self
-
-    @property
-    def encoder_decoder(self) -> bool:
-        """Whether the model has an encoder."""
-        return self.encoder_layers > 0
-
-    def is_moe(self, index: int) -> bool:
-        """Whether layer `index` of either stack is an MoE layer (fairseq: (i + 1) % moe_every == 0)."""
-        return (index + 1) % self.moe_every == 0
-
-    @property
-    def encoder_moe_layers(self) -> list[str]:
-        """Names of the encoder's MoE layers, `enc.3` and so on."""
-        return [f"enc.{index}" for index in range(self.encoder_layers) if self.is_moe(index)]
-
-    @property
-    def decoder_moe_layers(self) -> list[str]:
-        """Names of the decoder's MoE layers: `dec.3` beside an encoder, `3` without one."""
-        prefix = "dec." if self.encoder_decoder else ""
-        return [f"{prefix}{index}" for index in range(self.decoder_layers) if self.is_moe(index)]
-
-    def moe_layers_of(self, stack: str) -> list[str]:
-        """Names of the MoE layers of the `decoder`, the `encoder`, or `all`."""
-        encoder, decoder = self.encoder_moe_layers, self.decoder_moe_layers
-        return {"encoder": encoder, "decoder": decoder, "all": [*encoder, *decoder]}[stack]
-
-    @property
-    def ffn_form(self) -> FFNForm:
-        """The form of every FFN, dense or expert."""
-        return FFN_FORMS[self.ffn]
-
-    @property
-    def ffn_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors of one FFN, by name."""
-        return self.ffn_form.shapes(self.dim, self.ffn_dim, bias=self.ffn_bias)
-
-    @property
-    def bytes_per_element(self) -> int:
-        """Size of a weight or an activation."""
-        return BYTES_PER_ELEMENT[self.dtype]
 
 
 class GatingSection(Section):
@@ -135,7 +39,7 @@ class DataSection(Section):
 
     domains: list[Name] | None = None
     """Default domains (LM) or target languages (MT) to use; all when absent."""
-    files: dict[Name, str | list[str]] = {}
+    files: dict[Name, str | list[str]] = Field(default_factory=dict)
     """NAME = path (LM: .txt, .jsonl, .gz or a folder; MT: .jsonl with `translation`), or for MT [source, target], line-aligned."""
     max_tokens: Positive | None = None
     """Maximum number of tokens to read of each domain."""
@@ -251,7 +155,10 @@ class Recipe(Section):
     """`lm`: language modelling; `mt`: machine translation."""
     description: str = ""
     """Description in one line, for `moeprof recipes list`."""
-    model: ModelSection
+    model: Annotated[
+        Annotated[ModelSection, Tag("own")] | Annotated[HuggingFaceSection, Tag("huggingface")], Discriminator(section_of)
+    ]
+    """The shape of one of moeprof's own models, or a Hugging Face model, which the key `huggingface` names."""
     gating: GatingSection = GatingSection()
     data: DataSection = DataSection()
     load: LoadSection
@@ -264,7 +171,24 @@ class Recipe(Section):
     @model_validator(mode="after")
     def sections_agree(self) -> "Recipe":
         """Checks that sections agree with each other."""
-        model, load = self.model, self.load
+        if isinstance(self.model, ModelSection):
+            self.check_shape(self.model)
+        elif self.parallel.ranks > 1 or self.forced:
+            what = "parallel.ranks above 1" if self.parallel.ranks > 1 else f"routing.source {self.routing.source!r}"
+            raise ValueError(f"{what}: a Hugging Face model runs on one rank, with its own routing")
+        load = self.load
+        if not self.phases or len(set(self.phases)) < len(self.phases):
+            raise ValueError(f"load.phases must name at least one phase, each once: {', '.join(PHASES[self.workload])}")
+        if foreign := [phase for phase in self.phases if phase not in PHASES[self.workload]]:
+            raise ValueError(f"load.phases has {foreign[0]!r}; {self.workload} has {', '.join(PHASES[self.workload])}")
+        if self.workload == "lm" and "decode" in self.phases and load.prompt_length > load.sequence_length:
+            raise ValueError(
+                f"load.prompt_length {load.prompt_length} is longer than load.sequence_length {load.sequence_length}"
+            )
+        return self
+
+    def check_shape(self, model: ModelSection) -> None:
+        """ValueError if the shape of a model of moeprof's own does not fit the other sections."""
         if self.family.workload != self.workload:
             raise ValueError(f"model.family {model.family!r} runs workload {self.family.workload!r}, not {self.workload!r}")
         if model.encoder_decoder != self.family.encoder:
@@ -276,20 +200,17 @@ class Recipe(Section):
             raise ValueError(f"model.experts {model.experts} is not a multiple of parallel.ranks {self.parallel.ranks}")
         if not (model.encoder_moe_layers or model.decoder_moe_layers):
             raise ValueError(f"model.moe_every {model.moe_every} leaves no MoE layer")
-        if not self.phases or len(set(self.phases)) < len(self.phases):
-            raise ValueError(f"load.phases must name at least one phase, each once: {', '.join(PHASES[self.workload])}")
-        if foreign := [phase for phase in self.phases if phase not in PHASES[self.workload]]:
-            raise ValueError(f"load.phases has {foreign[0]!r}; {self.workload} has {', '.join(PHASES[self.workload])}")
-        if self.workload == "lm" and "decode" in self.phases and load.prompt_length > load.sequence_length:
-            raise ValueError(
-                f"load.prompt_length {load.prompt_length} is longer than load.sequence_length {load.sequence_length}"
-            )
-        return self
+
+    @property
+    def own_model(self) -> ModelSection:
+        """The shape of a model of moeprof's own, which this recipe must have."""
+        assert isinstance(self.model, ModelSection), "a Hugging Face model has no such shape"
+        return self.model
 
     @property
     def family_name(self) -> str:
         """The name of the model's architecture."""
-        return self.model.family or default_family(self.workload)
+        return self.own_model.family or default_family(self.workload)
 
     @property
     def family(self) -> Family:
@@ -307,7 +228,7 @@ class Recipe(Section):
             "data": {"too_long": "split"},
         }
         return {
-            section: {key for key, default in keys.items() if getattr(getattr(self, section), key) in (None, default)}
+            section: {key for key, default in keys.items() if getattr(getattr(self, section), key, None) in (None, default)}
             for section, keys in defaults.items()
         }
 

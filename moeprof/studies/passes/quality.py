@@ -122,7 +122,7 @@ def score_remarks(recipe: Recipe, scores: dict[str, Score]) -> Iterator[str]:
 
 def byte_remarks(recipe: Recipe, episodes: Sequence[Episode]) -> Iterator[str]:
     """Remarks on languages whose source the model reads byte by byte."""
-    if recipe.model.tokenizer != "words":
+    if recipe.own_model.tokenizer != "words":
         return
     for domain in dict.fromkeys(episode.domain for episode in episodes):
         batches = [one.batch for one in episodes if isinstance(one, ForwardEpisode) and one.domain == domain]

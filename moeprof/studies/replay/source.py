@@ -12,7 +12,7 @@ from moeprof.analysis.caching.memory_saved import weights_of
 from moeprof.analysis.caching.replay_rows import CacheInputs
 from moeprof.analysis.caching.reproduction import DifferenceError, buffered_of, reproduced
 from moeprof.analysis.comparison.measurement import decisions_of
-from moeprof.analysis.model_size import ffn_parameters
+from moeprof.analysis.model_size import expert_sizes
 from moeprof.analysis.routing.analyses import by_variant
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
@@ -137,10 +137,9 @@ def read(path: Path, *, loads_only: bool = False) -> tuple[TraceFile, Run | None
     if run is None or run.record.recipe is None:
         return file, None
     check_shapes(file.traces, run.record.recipe, path)
-    model = run.record.ran.model
+    sizes = expert_sizes(run.record.ran.model)
     layers = dict.fromkeys(layer for trace in file.traces for layer in trace.header.layers)
-    size = ffn_parameters(model) * model.bytes_per_element
-    return replace(file, name=run.record.name, expert_bytes=dict.fromkeys(layers, size)), run
+    return replace(file, name=run.record.name, expert_bytes={layer: sizes[layer] for layer in layers}), run
 
 
 def read_traces_of(run: Run) -> TraceFile:

@@ -80,7 +80,7 @@ def observed_work(model: Model, recipe: Recipe) -> tuple[list[LayerUse], dict[st
     workload = make_workload(recipe)
     episodes: dict[str, list[Episode]] = {phase: workload.episodes(phase) for phase in recipe.phases}
     uses = layer_uses(model, recipe, episodes)
-    tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+    tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
     rows: dict[str, list[TranslationRow]] = {}
     for episode in episodes.get("decode", []):
         if isinstance(episode, DecodeEpisode) and episode.sources:

@@ -64,7 +64,7 @@ class TextCorpus:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
         self.length = recipe.train.sequence_length - 1
-        self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+        self.tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
         self.hashes: dict[str, str] = {}
         self.texts = {domain: self.read(domain) for domain in recipe.data.files or default_domains(recipe)}
 
@@ -118,7 +118,7 @@ class PairCorpus:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
-        self.tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+        self.tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
         self.hashes: dict[str, str] = {}
         self.pairs: list[TaggedPair] = []
         self.held: dict[str, list[TaggedPair]] = {}

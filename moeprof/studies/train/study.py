@@ -39,9 +39,9 @@ def train(recipe: Recipe, out: Path, listener: Listener, *, twin: bool = False, 
 
 def check_trainable(recipe: Recipe) -> None:
     """Raises an error if the recipe cannot be trained, or not on this machine."""
-    if recipe.model.tokenizer == "hashed":
+    if recipe.own_model.tokenizer == "hashed":
         raise UsageError(f"recipe {recipe.name}: model.tokenizer is hashed, which cannot be decoded", "Use bytes or words.")
-    needed = num_parameters(recipe.model) * BYTES_PER_PARAMETER
+    needed = num_parameters(recipe.own_model) * BYTES_PER_PARAMETER
     if needed > (available := available_memory("cpu")):
         raise MoeprofError(
             f"recipe {recipe.name}: training needs more than {format_bytes(needed)}, but only {format_bytes(available)} are free",
@@ -56,7 +56,7 @@ def on_cpu(recipe: Recipe) -> Recipe:
 
 def twin_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the dense twin with hidden width k x F, as wide as the experts of one token together."""
-    width = recipe.gating.top_k * recipe.model.ffn_dim
+    width = recipe.gating.top_k * recipe.own_model.ffn_dim
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"ffn_dim": width})})
 
 
