@@ -24,7 +24,7 @@ from moeprof.instrument.allocator import keep_freed_memory
 from moeprof.instrument.clock import wall_clock
 from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.instrument.visits import ExpertLoadRecorder
-from moeprof.models.buffers import Buffers
+from moeprof.models.buffers import RecipeBuffers
 from moeprof.moe.layer import use_variant
 from moeprof.parallel.group import joined, started_as
 from moeprof.policies.eviction.registry import DEFAULT
@@ -122,12 +122,12 @@ def told(run: Run, where: str) -> None:
     print(f"{where}: outputs that differ from the resident run's: {equal:.0f}; valid {run.record.valid}")
 
 
-def fitted(recipe: Recipe, slots: int) -> tuple[torch.nn.Module, Variant, Buffers, Callable[[], object]]:
+def fitted(recipe: Recipe, slots: int) -> tuple[torch.nn.Module, Variant, RecipeBuffers, Callable[[], object]]:
     """The model under dynamic gating, its buffered variant, and a round of a few decode steps."""
     variant = buffered(slots)
     models = load_models(recipe, [DYNAMIC, variant], Silent())
     model = models[variant]
-    buffers = Buffers(model, recipe, [variant])
+    buffers = RecipeBuffers(model, recipe, [variant])
     buffers.fit(variant)
     calibrate(models)
     episode = make_workload(recipe).episodes("decode")[0]

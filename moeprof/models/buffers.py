@@ -1,6 +1,6 @@
-"""The buffered stores of a model's layers, and the tier from which their cache slots are filled."""
+"""The cache slots of a recipe's model, and the tier from which they are filled."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,16 +10,15 @@ from torch import Tensor, nn
 from moeprof.models.build import make_model
 from moeprof.models.checkpoint import opened
 from moeprof.models.initialise import draw
-from moeprof.moe.layer import MoELayer, moe_layers
+from moeprof.moe.buffers import Buffers
+from moeprof.moe.layer import MoELayer
+from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.parallel.group import ALONE, Group
-from moeprof.policies.eviction.registry import make_eviction
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.recipe.weights import weights_hash
 from moeprof.store.backing import Contents, LayerContents, backing
-from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
-from moeprof.store.ledger import Ledger
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill, HostTier, Tier
 
@@ -27,40 +26,28 @@ HeldExperts = Mapping[str, Sequence[int]]
 """By layer, the logical ids of the experts that a rank holds, in physical order."""
 
 
-class Buffers:
-    """The cache slots of all buffered variants of one model, which share one ledger and tier."""
+class RecipeBuffers(Buffers):
+    """The cache slots of all buffered variants of a recipe's model."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, variants: Sequence[Variant], group: Group = ALONE) -> None:
         """Writes the expert file if it is absent; on a GPU a rank's experts are pinned in host memory instead."""
-        self.model, self.recipe = model, recipe
-        self.held = contiguous(recipe, group)
+        self.recipe, self.contiguous = recipe, contiguous(recipe, group)
         layers = list(dict.fromkeys(layer for variant in variants for layer in recipe.buffered_layers(variant)))
         contents = contents_of(recipe, layers)
-        self.layouts, self.tier = contents.layouts, tier_of(recipe, contents)
-        self.ledger = Ledger(self.tier, recipe.measure.device)
+        super().__init__(model, contents.layouts, tier_of(recipe, contents), recipe.measure.device)
 
-    def fit(self, variant: Variant, slots: int | None = None) -> None:
-        """Gives the layers of a buffered variant empty stores for the experts that the variant has on this rank.
+    def buffered(self, variant: Variant) -> Collection[str]:
+        return self.recipe.buffered_layers(variant)
 
-        `slots` replaces the variant's own number until it is fitted again.
-        """
-        for layer in moe_layers(self.model):
-            if layer.name in self.recipe.buffered_layers(variant):
-                placed = layer.placements.get(variant)
-                self.fit_layer(layer, variant, self.held[layer.name] if placed is None else placed.held, slots)
+    def held(self, layer: SparseLayer, variant: Variant) -> Sequence[int]:
+        placed = layer.placements.get(variant) if isinstance(layer, MoELayer) else None
+        return self.contiguous[layer.name] if placed is None else placed.held
 
-    def fit_layer(self, layer: MoELayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
-        """Gives one layer its store; `held` are its experts on this rank, which are all loaded from the tier."""
+    def fit_layer(self, layer: SparseLayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
         if isinstance(self.tier, HostTier):
             with filling(self.recipe) as fill:
                 self.tier.add(self.layouts[layer.name], [(layer.name, expert) for expert in held], fill)
-        layer.stores[variant] = BufferedStore(
-            layer.name, held, slots or variant.slots, make_eviction(variant.eviction), self.layouts[layer.name], self.ledger
-        )
-
-    def close(self) -> None:
-        """Stops the ledger after its queued loads."""
-        self.ledger.close()
+        super().fit_layer(layer, variant, held, slots)
 
 
 def contiguous(recipe: Recipe, group: Group) -> HeldExperts:
@@ -108,17 +95,3 @@ def by_parameter(names: Mapping[str, str], fill_one: Callable[[str, int, Tensor]
             fill_one(f"{names[layer]}.{tensor}", expert, view)
 
     return fill
-
-
-def buffered_stores(model: nn.Module) -> list[BufferedStore]:
-    """The buffered stores of the variant that the model runs."""
-    return [layer.store for layer in moe_layers(model) if isinstance(layer.store, BufferedStore)]
-
-
-@contextmanager
-def kept(model: nn.Module) -> Iterator[None]:
-    """Restores the contents of all cache slots after the block."""
-    with ExitStack() as stack:
-        for store in buffered_stores(model):
-            stack.enter_context(store.kept())
-        yield

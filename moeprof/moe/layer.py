@@ -18,30 +18,26 @@ from moeprof.moe.physical_experts import PhysicalExperts
 from moeprof.moe.reference import reference_layer
 from moeprof.moe.router import ROUTERS, ForcedDecisions
 from moeprof.moe.routing import Routing
+from moeprof.moe.sparse_layer import SparseLayer, sparse_layers
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import STATIC, Variant
 from moeprof.store.buffered import BufferedStore
-from moeprof.store.resident import ExpertWeights, ResidentStore, Store
+from moeprof.store.resident import ExpertWeights, ResidentStore
 
 
-class MoELayer(nn.Module):
+class MoELayer(SparseLayer):
     """One sparse FFN; the same weights run under every variant."""
 
     def __init__(self, name: str, recipe: Recipe) -> None:
-        super().__init__()
+        super().__init__(name)
         model, gating = recipe.own_model, recipe.gating
-        self.name = name
         self.capacity_fraction = gating.capacity_fraction
         self.scale = 1.0 - model.expert_output_masking
         self.ffn = make_ffn(model.ffn_form, model.activation)
         self.router = ROUTERS[recipe.family.router](name, model.dim, model.experts, gating.top_k)
         self.experts = Experts(model.experts // recipe.parallel.ranks, model.ffn_shapes)
-        self.variant: Variant | None = STATIC
-        self.store: Store | None = None
-        """The store that supplies weights; None uses `experts`."""
-        self.stores: dict[Variant, Store] = {}
-        """The stores of variants that have their own."""
+        self.variant = STATIC
         self.placement: PhysicalExperts | None = None
         """Which rank holds which experts; None means E / N consecutive experts each."""
         self.placements: dict[Variant, PhysicalExperts] = {}
@@ -50,8 +46,7 @@ class MoELayer(nn.Module):
 
     def use(self, variant: Variant | None) -> None:
         """Executes the layer as `variant` says from now on; None selects the dropless reference layer."""
-        self.variant = variant
-        self.store = None if variant is None else self.stores.get(variant)
+        super().use(variant)
         self.placement = None if variant is None else self.placements.get(variant)
 
     def place(self, variant: Variant, ranks: Sequence[Sequence[int]]) -> PhysicalExperts:
@@ -77,10 +72,9 @@ class MoELayer(nn.Module):
         self.report(step, routing, dispatched)
         return y_TD
 
-    def weights_under(self, variant: Variant) -> ExpertWeights:
-        """The weights that kernels get under a variant: all experts, or the cache slots of its store."""
-        store = self.stores.get(variant)
-        return self.experts.weights if store is None else store.weights
+    @property
+    def weights(self) -> ExpertWeights:
+        return self.experts.weights
 
     def report(self, step: Step, routing: Routing, dispatched: Dispatched) -> None:
         """Gives the active probe, if any, the decisions, what was dropped, and the number of rows."""
@@ -96,8 +90,8 @@ def moe_layers(model: nn.Module) -> list[MoELayer]:
 
 
 def use_variant(model: nn.Module, variant: Variant | None) -> None:
-    """Executes every MoE layer as `variant` says; None selects the dropless reference layer."""
-    for layer in moe_layers(model):
+    """Executes every layer of experts as `variant` says; None selects the dropless reference layer, or the model's own way."""
+    for layer in sparse_layers(model):
         layer.use(variant)
 
 
@@ -106,15 +100,15 @@ def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]
 
     Replicas in layers that a later phase will place count already, as tensors without memory.
     """
-    layers = moe_layers(model)
+    layers = sparse_layers(model)
     behind = [layer for layer in layers if variant in layer.stores]
     coming = [
         whole.new_empty(variant.replicas, *whole.shape[1:], device="meta")
         for layer in layers
         if layer not in behind
-        for whole in layer.experts.weights.values()
+        for whole in layer.weights.values()
     ]
-    absent = {id(parameter) for layer in behind for parameter in layer.experts.parameters()}
+    absent = {id(parameter) for layer in behind for parameter in layer.weights.values()}
     kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in absent]
     found: dict[str, list[Tensor]] = {"weights": [*kept, *coming], "expert_slots": []}
     for layer in behind:

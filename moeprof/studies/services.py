@@ -12,11 +12,13 @@ from moeprof.analysis.model_size import always_buffered
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.instrument.timing import PreparedRound
-from moeprof.models.buffers import Buffers
+from moeprof.models.buffers import RecipeBuffers
 from moeprof.models.build import Model, build_model
+from moeprof.moe.buffers import Buffers
 from moeprof.moe.forced import make_forced_routing
 from moeprof.moe.kernels.auto import auto
-from moeprof.moe.layer import force_routing, moe_layers, static_tensors, use_variant
+from moeprof.moe.layer import force_routing, static_tensors, use_variant
+from moeprof.moe.sparse_layer import sparse_layers
 from moeprof.parallel.collectives import barrier, gathered
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.placement import Placement
@@ -134,7 +136,7 @@ def buffers_for(recipe: Recipe, models: Mapping[Variant, Model], group: Group) -
     if not variants:
         yield None
         return
-    buffers = Buffers(models[variants[0]], recipe, variants, group)
+    buffers = RecipeBuffers(models[variants[0]], recipe, variants, group)
     for variant in variants:
         buffers.fit(variant)
     try:
@@ -147,5 +149,5 @@ def calibrate(models: Mapping[Variant, Model]) -> None:
     """Measures the costs that kernels are chosen by now, so that no instrument sees the trials."""
     for variant, model in models.items():
         if not variant.dense and not variant.dispatch_entry.padded and variant.kernel == "auto":
-            for layer in moe_layers(model):
+            for layer in sparse_layers(model):
                 auto.prepare(layer.weights_under(variant), layer.ffn)

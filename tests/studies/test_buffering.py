@@ -11,7 +11,7 @@ import pytest
 
 from moeprof.analysis.caching.miss_counts import Accesses, misses
 from moeprof.analysis.model_size import entry_bytes, expert_bytes, static_bytes, weight_bytes
-from moeprof.models.buffers import Buffers, contents_of
+from moeprof.models.buffers import RecipeBuffers, contents_of
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC, Variant
@@ -279,7 +279,7 @@ def test_experts_without_memory_of_their_own_are_read_from_the_seed_or_the_check
     lean = build_model(recipe, absent=recipe.model.decoder_moe_layers)
     assert all(parameter.is_meta for layer in moe_layers(lean) for parameter in layer.experts.parameters())
     variant = buffered(recipe.model.experts)
-    buffers = Buffers(lean, recipe, [variant])
+    buffers = RecipeBuffers(lean, recipe, [variant])
     buffers.fit(variant)
     for layer, resident in zip(moe_layers(lean), moe_layers(whole), strict=True):
         store = layer.stores[variant]

@@ -8,7 +8,7 @@ from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.visits import loads_table
-from moeprof.models.buffers import buffered_stores, kept
+from moeprof.moe.buffers import buffered_stores, kept
 from moeprof.moe.layer import moe_layers
 from moeprof.parallel.collectives import gathered
 from moeprof.records.recipe.recipe import Recipe

@@ -7,7 +7,7 @@ from moeprof.instrument.counters import Counters, device_uuid
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.timing import interleaved
 from moeprof.instrument.visits import ExpertLoadRecorder, loads_table
-from moeprof.models.buffers import buffered_stores, kept
+from moeprof.moe.buffers import buffered_stores, kept
 from moeprof.parallel.collectives import gathered
 from moeprof.records.metrics.point import format_point
 from moeprof.records.recipe.variant import Variant

@@ -1,0 +1,45 @@
+"""What passes, instruments and stores ask of a layer of experts, whatever model it is part of."""
+
+from abc import abstractmethod
+
+from torch import nn
+
+from moeprof.moe.experts import FFN
+from moeprof.records.recipe.variant import Variant
+from moeprof.store.resident import ExpertWeights, Store
+
+
+class SparseLayer(nn.Module):
+    """A layer of experts that is executed as a Variant says; the same weights run under every variant."""
+
+    ffn: FFN
+    """What kernels compute with the weights that they get."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.variant: Variant | None = None
+        self.store: Store | None = None
+        """The store that supplies weights; None uses those of all experts."""
+        self.stores: dict[Variant, Store] = {}
+        """The stores of variants that have their own."""
+
+    def use(self, variant: Variant | None) -> None:
+        """Executes the layer as `variant` says from now on; None selects what the model itself would do."""
+        self.variant = variant
+        self.store = None if variant is None else self.stores.get(variant)
+
+    @property
+    @abstractmethod
+    def weights(self) -> ExpertWeights:
+        """The parameters of all experts, not copied."""
+
+    def weights_under(self, variant: Variant) -> ExpertWeights:
+        """The weights that kernels get under a variant: all experts, or the cache slots of its store."""
+        store = self.stores.get(variant)
+        return self.weights if store is None else store.weights
+
+
+def sparse_layers(model: nn.Module) -> list[SparseLayer]:
+    """The layers of experts of a model, encoder first."""
+    return [module for module in model.modules() if isinstance(module, SparseLayer)]
