@@ -29,8 +29,13 @@ class Positions(Protocol):
 class Sinusoidal:
     """Vaswani et al. 2017, sines then cosines as in fairseq; added to the embeddings."""
 
+    def __init__(self, first_position: int = 0) -> None:
+        """`first_position` is the number of a sequence's first position."""
+        self.first_position = first_position
+
     def embed(self, x_BLD: Tensor, first: int) -> Tensor:
         num_positions, dim = x_BLD.shape[1:]
+        first += self.first_position
         half = dim // 2
         rates = torch.exp(torch.arange(half, device=x_BLD.device) * (-math.log(10_000) / max(half - 1, 1)))
         angles = torch.arange(first, first + num_positions, device=x_BLD.device)[:, None] * rates
@@ -63,6 +68,7 @@ class Alibi(Sinusoidal):
     """Press et al. 2021: scores decrease with distance, by a slope per head; in both directions in an encoder."""
 
     def __init__(self, num_heads: int) -> None:
+        super().__init__()
         self.num_heads = num_heads
 
     def embed(self, x_BLD: Tensor, first: int) -> Tensor:
@@ -76,8 +82,8 @@ class Alibi(Sinusoidal):
         return (bias_HLM.masked_fill(distance_LM < 0, -torch.inf) if causal else bias_HLM).to(like.dtype)
 
 
-def make_positions(kind: str, num_heads: int) -> Positions:
-    """The position encoding with the name that a recipe gives."""
+def make_positions(kind: str, num_heads: int, first_position: int = 0) -> Positions:
+    """The position encoding with the name that a recipe gives; only sinusoidal ones use `first_position`."""
     if kind == "alibi":
         return Alibi(num_heads)
-    return Rotary() if kind == "rotary" else Sinusoidal()
+    return Rotary() if kind == "rotary" else Sinusoidal(first_position)

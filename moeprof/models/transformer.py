@@ -84,16 +84,18 @@ class Layer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Token embeddings scaled by sqrt(D), with positions; the head uses the same matrix."""
+    """Token embeddings, scaled by sqrt(D) if the recipe says so, with positions; the head uses the same matrix."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(recipe.own_model.vocab_size, recipe.own_model.dim))
-        self.positions = make_positions(recipe.own_model.positions, recipe.own_model.heads)
+        model = recipe.own_model
+        self.weight = nn.Parameter(torch.empty(model.vocab_size, model.dim))
+        self.scale = math.sqrt(model.dim) if model.scale_embedding else 1.0
+        self.positions = make_positions(model.positions, model.heads, model.first_position)
 
     def forward(self, tokens_BL: Tensor, first: int = 0) -> Tensor:
         with region("embed"):
-            x_BLD = nn.functional.embedding(tokens_BL, self.weight) * math.sqrt(self.weight.shape[1])
+            x_BLD = nn.functional.embedding(tokens_BL, self.weight) * self.scale
             return self.positions.embed(x_BLD, first)
 
     def head(self, x_BLD: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -105,9 +107,9 @@ class Embedding(nn.Module):
 
 def make_layers(stack: str, num_layers: int, recipe: Recipe, *, dense: bool, cross: bool = False) -> nn.ModuleList:
     """The layers of one stack; with `dense`, none is an MoE layer."""
+    sparse = () if dense else recipe.own_model.moe_layers_of("all")
     return nn.ModuleList(
-        Layer(f"{stack}{index}", recipe, sparse=recipe.own_model.is_moe(index) and not dense, cross=cross)
-        for index in range(num_layers)
+        Layer(name, recipe, sparse=name in sparse, cross=cross) for name in (f"{stack}{index}" for index in range(num_layers))
     )
 
 

@@ -35,7 +35,9 @@ class MoELayer(SparseLayer):
         self.capacity_fraction = gating.capacity_fraction
         self.scale = 1.0 - model.expert_output_masking
         self.ffn = make_ffn(model.ffn_form, model.activation)
-        self.router = ROUTERS[recipe.family.router](name, model.dim, model.experts, gating.top_k)
+        self.router = ROUTERS[recipe.family.router](
+            name, model.dim, model.experts, gating.top_k, normalize_before_dropping=gating.normalize_before_dropping
+        )
         self.experts = Experts(model.experts // recipe.parallel.ranks, model.ffn_shapes)
         self.variant = STATIC
         self.placement: PhysicalExperts | None = None

@@ -24,9 +24,9 @@ class ForcedDecisions(Protocol):
 class Router(nn.Module):
     """Scores every expert for every token and keeps the best K; the weight is float32 for every dtype of the model."""
 
-    def __init__(self, name: str, dim: int, num_experts: int, top_k: int) -> None:
+    def __init__(self, name: str, dim: int, num_experts: int, top_k: int, *, normalize_before_dropping: bool = False) -> None:
         super().__init__()
-        self.name, self.top_k = name, top_k
+        self.name, self.top_k, self.normalize_before_dropping = name, top_k, normalize_before_dropping
         self.weight = nn.Parameter(torch.empty(num_experts, dim, dtype=torch.float32))
         self.forced: ForcedDecisions | None = None
 
@@ -44,7 +44,8 @@ class Router(nn.Module):
         else:
             experts_TK, given_TK = self.forced.decide(self.name, step, x_TD.device)
             probs_TK = gates_TE.gather(1, experts_TK) if given_TK is None else given_TK
-        return Routing(experts_TK, probs_TK, step.real_T, self.weight.shape[0], step.num_real)
+        num_experts = self.weight.shape[0]
+        return Routing(experts_TK, probs_TK, step.real_T, num_experts, step.num_real, self.normalize_before_dropping)
 
 
 ROUTERS: dict[str, type[Router]] = {"softmax": Router}

@@ -22,6 +22,8 @@ class Routing:
     num_experts: int
     known_real: int | None = None
     """Number of real tokens, if the host knows it."""
+    normalized_before: bool = False
+    """Whether weights are normalised before choices are dropped; a token that loses one then has weights below 1 in total."""
 
     @property
     def num_real(self) -> int:
@@ -40,10 +42,10 @@ class Routing:
         return kept_TK if self.real_T is None else kept_TK & self.real_T[:, None]
 
     def weights(self, dropped_TK: Tensor | None = None) -> Tensor:
-        """Combine weights (T, K), float32: softmax values renormalised over the choices that count (fairseq Top2Gate)."""
+        """Combine weights (T, K), float32: softmax values normalised over all choices, or over those that count (fairseq Top2Gate)."""
         surviving_TK = self.probs_TK * self.kept(dropped_TK)
-        eps = torch.finfo(surviving_TK.dtype).eps
-        return surviving_TK / surviving_TK.sum(dim=1, keepdim=True).clamp(min=eps)
+        total_T1 = (self.probs_TK if self.normalized_before else surviving_TK).sum(dim=1, keepdim=True)
+        return surviving_TK / total_T1.clamp(min=torch.finfo(surviving_TK.dtype).eps)
 
 
 def positions_in_expert(routing: Routing) -> Tensor:

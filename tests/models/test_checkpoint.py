@@ -246,7 +246,8 @@ RANDOM: list[tuple[tuple[str, ...], dict[str, int]]] = [
 def test_recipes_without_the_later_keys_keep_the_hash_that_they_had_before_those_keys(name: str, expected: str) -> None:
     assert weights_hash(load_recipe(name)) == expected
     family = "encoder-decoder" if name == "mt-small" else "decoder-only"
-    defaults = ['model.ffn="mlp"', "model.ffn_bias=true", f'model.family="{family}"']
-    assert weights_hash(load_recipe(name, defaults)) == expected
-    others = {weights_hash(load_recipe(name, [key])) for key in ('model.ffn="gated"', "model.ffn_bias=false")}
-    assert len(others | {expected}) == 3
+    defaults = ['model.ffn="mlp"', "model.ffn_bias=true", f'model.family="{family}"', "model.scale_embedding=true"]
+    assert weights_hash(load_recipe(name, [*defaults, "model.first_position=0"])) == expected
+    changes = ('model.ffn="gated"', "model.ffn_bias=false", "model.scale_embedding=false", "model.decoder_moe_every=3")
+    others = {weights_hash(load_recipe(name, [key])) for key in changes}
+    assert len(others | {expected}) == 5

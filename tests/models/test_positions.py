@@ -26,6 +26,11 @@ def test_sinusoidal_adds_sines_then_cosines_of_falling_rates(dim: int) -> None:
         assert row == pytest.approx(expected, abs=1e-5)
 
 
+def test_sinusoidal_counts_from_the_first_position_of_the_recipe() -> None:
+    counted = make_positions("sinusoidal", 2, first_position=2)
+    assert torch.equal(counted.embed(torch.zeros(1, 4, 8), 3), Sinusoidal().embed(torch.zeros(1, 4, 8), 5))
+
+
 def test_sinusoidal_leaves_embeddings_below_it() -> None:
     x_BLD = normal(2, 5, 8)
     table = Sinusoidal().embed(torch.zeros_like(x_BLD), 0)

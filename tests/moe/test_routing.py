@@ -144,6 +144,16 @@ def test_three_tokens_that_want_the_same_expert_are_served_in_order() -> None:
     assert routing.weights(dropped_TK)[1:].tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
+def test_weights_that_are_normalised_before_drops_do_not_grow_when_a_choice_is_lost() -> None:
+    probs_TK = torch.tensor([[0.6, 0.3], [0.5, 0.3], [0.7, 0.2]])
+    routing = Routing(
+        torch.tensor([[0, 1], [0, 1], [1, 0]]), probs_TK, torch.tensor([True, True, False]), 2, normalized_before=True
+    )
+    weights_TK = routing.weights(torch.tensor([[False, False], [False, True], [False, False]]))
+    assert weights_TK.flatten().tolist() == pytest.approx([2 / 3, 1 / 3, 5 / 8, 0, 0, 0])
+    assert routing.weights()[1].tolist() == pytest.approx([5 / 8, 3 / 8])
+
+
 def test_a_token_that_loses_all_choices_weighs_nothing() -> None:
     routing = Routing(torch.tensor([[0, 1], [0, 1]]), torch.full((2, 2), 0.5), None, 2)
     assert routing.weights(positions_in_expert(routing) >= 1).tolist() == [[0.5, 0.5], [0.0, 0.0]]

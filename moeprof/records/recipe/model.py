@@ -36,6 +36,8 @@ class ModelSection(Section):
     """Experts E of every MoE layer."""
     moe_every: Positive
     """Layer i (from 0) is an MoE layer if i + 1 is a multiple of this."""
+    decoder_moe_every: Positive | None = None
+    """`moe_every` of the decoder, if it differs from that of the encoder."""
     activation: Literal["gelu", "relu", "silu"]
     """Activation of every FFN; with `ffn = "gated"` that of its gate."""
     ffn: Annotated[str, AfterValidator(known_form)] = "mlp"
@@ -44,6 +46,10 @@ class ModelSection(Section):
     """Whether the matrices of an FFN have biases."""
     positions: Literal["sinusoidal", "rotary", "alibi"] = "sinusoidal"
     """Position encoding of attention; none has parameters."""
+    first_position: NonNegative = 0
+    """Number of the first position of a sequence in the sinusoidal encoding; NLLB begins behind its id of padding."""
+    scale_embedding: bool = True
+    """Whether token embeddings are multiplied by the square root of dim."""
     expert_output_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of expert outputs masked in training; inference multiplies expert outputs by 1 minus this share, as NLLB does."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -59,6 +65,8 @@ class ModelSection(Section):
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if self.positions == "rotary" and (self.dim // self.heads) % 2:
             raise ValueError(f"rotary positions need an even width per head, not {self.dim // self.heads}")
+        if self.first_position and self.positions != "sinusoidal":
+            raise ValueError(f"first_position {self.first_position} needs sinusoidal positions, not {self.positions}")
         return self
 
     @property
@@ -66,20 +74,16 @@ class ModelSection(Section):
         """Whether the model has an encoder."""
         return self.encoder_layers > 0
 
-    def is_moe(self, index: int) -> bool:
-        """Whether layer `index` of either stack is an MoE layer (fairseq: (i + 1) % moe_every == 0)."""
-        return (index + 1) % self.moe_every == 0
-
     @property
     def encoder_moe_layers(self) -> list[str]:
         """Names of the encoder's MoE layers, `enc.3` and so on."""
-        return [f"enc.{index}" for index in range(self.encoder_layers) if self.is_moe(index)]
+        return moe_layers("enc.", self.encoder_layers, self.moe_every)
 
     @property
     def decoder_moe_layers(self) -> list[str]:
         """Names of the decoder's MoE layers: `dec.3` beside an encoder, `3` without one."""
         prefix = "dec." if self.encoder_decoder else ""
-        return [f"{prefix}{index}" for index in range(self.decoder_layers) if self.is_moe(index)]
+        return moe_layers(prefix, self.decoder_layers, self.decoder_moe_every or self.moe_every)
 
     def moe_layers_of(self, stack: str) -> list[str]:
         """Names of the MoE layers of the `decoder`, the `encoder`, or `all`."""
@@ -100,6 +104,11 @@ class ModelSection(Section):
     def bytes_per_element(self) -> int:
         """Size of a weight or an activation."""
         return BYTES_PER_ELEMENT[self.dtype]
+
+
+def moe_layers(prefix: str, num_layers: int, every: int) -> list[str]:
+    """Names of the MoE layers of a stack: layer i is one if (i + 1) % every == 0, as in fairseq."""
+    return [f"{prefix}{index}" for index in range(every - 1, num_layers, every)]
 
 
 class LayerShape(Section):

@@ -30,6 +30,8 @@ class GatingSection(Section):
     """Experts per token."""
     capacity_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """C: with static gating an expert accepts ceil(C * S) of a batch's S tokens (fairseq's moe_eval_capacity_token_fraction)."""
+    normalize_before_dropping: bool = False
+    """Whether the weights of a token sum to 1 before choices over the capacity are dropped, or over the choices that are left."""
     padding: Literal["longest", "fixed"] = "longest"
     """Pad a batch to its longest sequence, or to the fixed [load] sequence_length; S includes the padding."""
 
@@ -224,7 +226,15 @@ class Recipe(Section):
         Hashes and settings omit them, so that those of older runs still agree.
         """
         defaults: dict[str, dict[str, Any]] = {
-            "model": {"ffn": "mlp", "ffn_bias": True, "family": default_family(self.workload)},
+            "model": {
+                "ffn": "mlp",
+                "ffn_bias": True,
+                "family": default_family(self.workload),
+                "decoder_moe_every": None,
+                "first_position": 0,
+                "scale_embedding": True,
+            },
+            "gating": {"normalize_before_dropping": False},
             "data": {"too_long": "split"},
         }
         return {

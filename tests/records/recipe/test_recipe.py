@@ -60,6 +60,13 @@ def test_the_sparse_layers_of_the_translation_model_are_every_fourth_of_each_sta
     assert model.encoder_decoder
 
 
+def test_the_decoder_may_have_its_own_distance_between_sparse_layers() -> None:
+    model = mt(model__decoder_moe_every=9).model
+    assert model.encoder_moe_layers == ["enc.3", "enc.7", "enc.11", "enc.15", "enc.19", "enc.23"]
+    assert model.decoder_moe_layers == ["dec.8", "dec.17"]
+    assert mt(model__decoder_moe_every=25).model.decoder_moe_layers == []
+
+
 def test_tokens_of_a_phase_pass_the_layers_of_its_stack() -> None:
     assert mt().moe_layers("encode")[0] == "enc.3"
     assert mt().moe_layers("decode")[0] == "dec.3"
@@ -121,6 +128,12 @@ def test_rotary_positions_need_pairs_of_elements_in_every_head() -> None:
     assert recipe(model__positions="rotary").model.positions == "rotary"
     message = refusal(model__positions="rotary", model__dim=48, model__heads=16)
     assert message == "Value error, rotary positions need an even width per head, not 3"
+
+
+def test_only_sinusoidal_positions_have_a_first_number() -> None:
+    assert recipe(model__first_position=2, model__positions="sinusoidal").model.first_position == 2
+    message = refusal(model__first_position=2, model__positions="alibi")
+    assert message == "Value error, first_position 2 needs sinusoidal positions, not alibi"
 
 
 def test_the_limits_themselves_are_allowed() -> None:
