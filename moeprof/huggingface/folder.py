@@ -7,13 +7,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from moeprof.huggingface.tensor_files import AGAIN, Stored, header
 from moeprof.records.errors import UsageError
 from moeprof.records.system.files import reason
-from moeprof.records.system.inputs import InputFile
+from moeprof.records.system.inputs import InputFile, reported
+
+OLDEST = (5, 18)
+"""The first version of transformers whose interface of experts is complete and whose Switch drops what is over the capacity."""
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "tekken.json")
@@ -76,6 +80,7 @@ class CheckpointFolder:
 
 def open_folder(model: str) -> CheckpointFolder:
     """The folder at a path, or that of an id on the hub; UsageError if it is not a checkpoint in safetensors files."""
+    check_transformers()
     path = Path(model) if Path(model).is_dir() else from_hub(model)
     if not (path / CONFIG).is_file():
         raise UsageError(f"model {model}: the folder has no {CONFIG}", FOLDER)
@@ -83,6 +88,19 @@ def open_folder(model: str) -> CheckpointFolder:
     if not isinstance(config.get("model_type"), str):
         raise UsageError(f"model {model}: {CONFIG} names no model_type", "Give the folder of a model that transformers saved.")
     return CheckpointFolder(path, model, config, shards_of(path, model))
+
+
+def check_transformers() -> None:
+    """UsageError if transformers is missing or too old."""
+    remedy = "Install the extra: pip install --upgrade 'moeprof[hf]'"
+    try:
+        found = version("transformers")
+    except PackageNotFoundError as error:
+        raise UsageError("Hugging Face models need transformers, which is not installed", remedy) from error
+    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        what = f"transformers {found} is too old: before {oldest}, Switch models never drop a token, whatever their capacity"
+        raise UsageError(what, remedy)
 
 
 def from_hub(model: str) -> Path:
@@ -132,13 +150,11 @@ def plain(file: object) -> bool:
 
 def document(path: Path, model: str) -> dict[str, Any]:
     """The object in a JSON file; UsageError if there is none."""
-    try:
+    with reported(f"model {model}: {path.name}", AGAIN):
         found = InputFile(path).json()
         if not isinstance(found, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"model {model}: {path.name} cannot be read: {reason(error)}", AGAIN) from error
-    return found
+        return found
 
 
 def files_like(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:

@@ -16,7 +16,6 @@ import torch
 from moeprof.huggingface.folder import CONFIG, CheckpointFolder
 from moeprof.huggingface.shards import ExpertShards, WeightMap, expert_parameters, loading_info
 from moeprof.huggingface.tensor_files import TensorFiles
-from moeprof.records.errors import UsageError
 from moeprof.records.system.files import reason
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 ExpertsBackend = Literal["keep", "eager", "grouped_mm", "batched_mm"]
 """How a model computes its experts; `keep` leaves the choice of its configuration."""
-
-OLDEST = (5, 18)
-"""The first version of transformers whose interface of experts and whose Switch are right."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,6 @@ def configuration(folder: CheckpointFolder, trust_remote_code: bool) -> "PreTrai
     """The configuration as transformers reads it; UsageError if it is refused, needs code of the folder or a newer transformers."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    check_version(folder.model_type)
     if folder.model_type not in CONFIG_MAPPING and not (trust_remote_code and "auto_map" in folder.config):
         if "auto_map" in folder.config:
             raise folder.refused(f"{folder.model_type} needs code from the folder", "Read it, then add --trust-remote-code.")
@@ -177,16 +172,6 @@ def configuration(folder: CheckpointFolder, trust_remote_code: bool) -> "PreTrai
             return AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:
         raise folder.refused(f"{CONFIG} is not valid: {type(error).__name__}: {reason(error)}", "Correct it.") from error
-
-
-def check_version(model_type: str) -> None:
-    """UsageError if transformers is older than the experts interface that is used here."""
-    found = version("transformers")
-    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
-        wrong = "never applies the capacity of Switch" if model_type == "switch_transformers" else "is too old"
-        raise UsageError(
-            f"transformers {found} {wrong}", f"Install {'.'.join(map(str, OLDEST))} or newer: pip install 'moeprof[hf]'"
-        )
 
 
 def builder(folder: CheckpointFolder, config: "PreTrainedConfig", trust_remote_code: bool) -> Callable[..., "PreTrainedModel"]:

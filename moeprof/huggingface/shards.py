@@ -113,9 +113,10 @@ class WeightMap:
 
     def check(self, target: Target) -> None:
         """Finds out how single experts are read; UsageError if tensors of the target are incomplete or differ."""
+        if target.converter is None and len(target.stored) > 1:
+            first, second, *_ = sorted(each.name for each in target.stored)
+            raise self.folder.refused(f"{target.name} is there twice, as {first} and {second}")
         for tensors in target.sources.values():
-            if target.converter is None and len(tensors) > 1:
-                raise self.folder.refused(f"{target.name} is there twice, as {tensors[0].name} and {tensors[1].name}")
             if target.stacks:
                 self.check_experts(target.name, tensors)
         shape = tuple(self.state[target.name].shape)

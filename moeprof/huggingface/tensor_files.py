@@ -5,24 +5,23 @@ reads take the memory that they fill and one buffer.
 """
 
 import errno
-import json
 import mmap
 import os
 import struct
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.limits import MAX_SIZE
 from moeprof.records.system.disk import DIRECT
 from moeprof.records.system.files import PAGE, reason
-from moeprof.records.system.inputs import unique
+from moeprof.records.system.inputs import parsed_json
 from moeprof.store.backing import bytes_of
 
 LENGTH = struct.Struct("<Q")
@@ -56,16 +55,19 @@ DTYPES = {
 }
 """Types of elements by their names in safetensors files; those narrower than a byte are missing."""
 
-Number = Annotated[int, Field(strict=True, ge=0, le=MAX_SIZE)]
+Extent = Annotated[int, Field(strict=True, ge=0, le=MAX_SIZE)]
 AGAIN = "Download or save the checkpoint again."
 
 
-class Entry(BaseModel):
+class TensorEntry(BaseModel):
     """What the header of a file says of a tensor; offsets count from the end of the header."""
 
     dtype: str
-    shape: tuple[Number, ...]
-    data_offsets: tuple[Number, Number]
+    shape: tuple[Extent, ...]
+    data_offsets: tuple[Extent, Extent]
+
+
+ENTRIES = TypeAdapter(dict[str, TensorEntry])
 
 
 @dataclass(frozen=True)
@@ -107,26 +109,25 @@ def header(path: Path) -> dict[str, Stored]:
             (length,) = LENGTH.unpack(file.read(LENGTH.size))
             if not 0 < length <= min(MAX_HEADER, size - LENGTH.size):
                 raise ValueError(f"its header has {length:,} bytes, the file {size:,}")
-            entries = dict(json.loads(file.read(length), object_pairs_hook=unique))
-        entries.pop("__metadata__", None)
+            document = dict(parsed_json(file.read(length)))
+        document.pop("__metadata__", None)
         first = LENGTH.size + length
-        found = {name: stored(name, path, first, entry) for name, entry in entries.items()}
+        found = {name: stored(name, path, first, entry) for name, entry in ENTRIES.validate_python(document).items()}
     except OSError as error:
         raise UsageError(f"checkpoint file {path}: {reason(error)}", AGAIN) from error
-    except (struct.error, ValueError, TypeError, RecursionError) as error:
+    except (struct.error, ValueError, TypeError) as error:
         raise UsageError(f"checkpoint file {path}: truncated, or not a safetensors file: {reason(error)}", AGAIN) from error
     if (end := max((each.offset + each.num_bytes for each in found.values()), default=first)) > size:
         raise UsageError(f"checkpoint file {path}: truncated after {size:,} of {end:,} bytes", AGAIN)
     return found
 
 
-def stored(name: str, path: Path, first: int, entry: Any) -> Stored:
+def stored(name: str, path: Path, first: int, entry: TensorEntry) -> Stored:
     """The tensor that an entry of a header describes; ValueError if the entry contradicts itself. `first` is where data begin."""
-    found = Entry.model_validate(entry)
-    if found.dtype not in DTYPES:
-        raise ValueError(f"{name} has elements of the type {found.dtype}, which is not known")
-    begin, end = found.data_offsets
-    tensor = Stored(name, path, first + begin, found.shape, DTYPES[found.dtype])
+    if entry.dtype not in DTYPES:
+        raise ValueError(f"{name} has elements of the type {entry.dtype}, which is not known")
+    begin, end = entry.data_offsets
+    tensor = Stored(name, path, first + begin, entry.shape, DTYPES[entry.dtype])
     if end - begin != tensor.num_bytes:
         raise ValueError(f"{name} has {end - begin:,} bytes, its shape {tensor.num_bytes:,}")
     return tensor

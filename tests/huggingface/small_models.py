@@ -44,7 +44,7 @@ SIZE_OF: dict[str, Any] = {name: size for size, names in SIZES for name in names
 def small_config(architecture: str, **changes: Any) -> PreTrainedConfig:
     """The configuration of `architecture` with every size that its class declares made small, and `changes` on top."""
     default = transformers.CONFIG_MAPPING[architecture]()
-    return transformers.CONFIG_MAPPING[architecture](**smaller(default), **changes)
+    return transformers.CONFIG_MAPPING[architecture](**{**smaller(default), **changes})
 
 
 def smaller(config: PreTrainedConfig) -> dict[str, Any]:
