@@ -38,22 +38,41 @@ SIZES: list[tuple[float, str]] = [
     (BOS, "bos_token_id"),
     (EOS, "eos_token_id"),
 ]
+OFTEN_OPEN = {"num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "moe_topk"}
+"""Sizes that some configurations leave open, and a model cannot do without."""
 SIZE_OF: dict[str, Any] = {name: size for size, names in SIZES for name in names.split()}
 
 
 def small_config(architecture: str, **changes: Any) -> PreTrainedConfig:
     """The configuration of `architecture` with every size that its class declares made small, and `changes` on top."""
-    default = transformers.CONFIG_MAPPING[architecture]()
-    return transformers.CONFIG_MAPPING[architecture](**{**smaller(default), **changes})
+    kind = transformers.CONFIG_MAPPING[architecture]
+    config: PreTrainedConfig = kind(**merged(smaller(kind()), changes))
+    return config
+
+
+def merged(sizes: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes on top of the sizes, in the dictionaries inside too."""
+    inner = {
+        name: merged(sizes[name], change)
+        for name, change in changes.items()
+        if isinstance(change, dict) and isinstance(sizes.get(name), dict)
+    }
+    return sizes | changes | inner
 
 
 def smaller(config: PreTrainedConfig) -> dict[str, Any]:
-    """The arguments that make a configuration small, those of configurations inside it too."""
+    """The arguments that make a configuration small, and those of the configurations inside it."""
     declared = config.to_dict()
-    sizes = {name: size for name, size in SIZE_OF.items() if declared.get(name) is not None}
+    sizes = {name: size for name, size in SIZE_OF.items() if is_set(name, declared)}
     if "num_key_value_heads" in sizes and declared["num_key_value_heads"] == declared["num_attention_heads"]:
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
-    return sizes
+    inside = {name: getattr(config, name) for name in config.sub_configs}
+    return sizes | {name: {"model_type": one.model_type} | smaller(one) for name, one in inside.items() if one is not None}
+
+
+def is_set(name: str, declared: dict[str, Any]) -> bool:
+    """Whether a configuration needs a value of this name."""
+    return name in declared and (declared[name] is not None or name in OFTEN_OPEN)
 
 
 def small_model(architecture: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
