@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from moeprof.huggingface.folder import CONFIG, CheckpointFolder
 from moeprof.huggingface.shards import ExpertShards, WeightMap, expert_parameters, loading_info
-from moeprof.huggingface.tensor_files import TensorFiles
 from moeprof.records.system.files import reason
+from moeprof.store.checkpoint_folder import CONFIG, CheckpointFolder
+from moeprof.store.tensor_files import TensorFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from moeprof.huggingface.folder import CONFIG, CheckpointFolder
-from moeprof.huggingface.tensor_files import Stored, TensorFiles
 from moeprof.records.system.files import reason
+from moeprof.store.checkpoint_folder import CONFIG, CheckpointFolder
+from moeprof.store.tensor_files import Stored, TensorFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

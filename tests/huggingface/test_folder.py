@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moeprof.huggingface import folder as folders
-from moeprof.huggingface.folder import INDEX, WEIGHTS, open_folder
+from moeprof.huggingface.folder import open_folder
 from moeprof.records.errors import UsageError
+from moeprof.store.checkpoint_folder import INDEX, WEIGHTS
 from tests.huggingface.small_models import saved, small_model
 
 

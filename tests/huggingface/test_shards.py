@@ -16,13 +16,14 @@ from transformers.core_model_loading import Interleave, WeightConverter
 
 from moeprof.huggingface import loading
 from moeprof.huggingface import shards as shards_module
-from moeprof.huggingface.folder import INDEX, WEIGHTS, open_folder
+from moeprof.huggingface.folder import open_folder
 from moeprof.huggingface.shards import ExpertShards, WeightMap, expert_parameters
-from moeprof.huggingface.tensor_files import TensorFiles
 from moeprof.records.errors import UsageError
 from moeprof.records.system.files import PAGE
+from moeprof.store.checkpoint_folder import INDEX, WEIGHTS
+from moeprof.store.tensor_files import TensorFiles
 from tests.huggingface.small_models import saved, small_config, small_model
-from tests.huggingface.test_tensor_files import bytes_by_system_calls
+from tests.store.test_tensor_files import bytes_by_system_calls
 
 QUICK = ["mixtral", "qwen3_moe", "gpt_oss", "granitemoe"]
 """Experts as one tensor each under two kinds of names, fused with biases, and fused under other names."""

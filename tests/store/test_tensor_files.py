@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from moeprof.huggingface import tensor_files
-from moeprof.huggingface.tensor_files import DTYPES, TensorFiles, header
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.system.files import PAGE
+from moeprof.store import tensor_files
+from moeprof.store.tensor_files import DTYPES, TensorFiles, header
 
 KINDS = [dtype for name, dtype in DTYPES.items() if name not in ("F8_E8M0", "U64", "U32", "U16")]
 
