@@ -43,6 +43,12 @@ class TrainingBar(Bar):
     "--data", multiple=True, metavar="NAME=PATH", help="Use your own text (translation: NAME=SOURCE,TARGET); repeatable."
 )
 @click.option(
+    "--documentation",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The source distribution that train.documentation names, so that nothing is downloaded.",
+)
+@click.option(
     "--twin", is_flag=True, help="Train the dense twin of hidden width k x F instead, for the comparison in the model card."
 )
 @click.option("--card-only", is_flag=True, help="Do not train: measure the checkpoint FILE again and write its model card.")
@@ -56,6 +62,7 @@ def command(
     out: Path,
     overrides: tuple[str, ...],
     data: tuple[str, ...],
+    documentation: Path | None,
     twin: bool,
     card_only: bool,
     force: bool,
@@ -64,9 +71,12 @@ def command(
     """Train the model of RECIPE as its [train] section says, and write the checkpoint FILE with a model card beside it.
 
     After an interruption the same command continues and ends with the same weights. If FILE-twin.safetensors (made with
-    --twin) exists beside FILE, the card compares the checkpoint with it.
+    --twin) exists beside FILE, the card compares the checkpoint with it. If train.documentation names a release, pip
+    downloads it from the package index once; it is kept in the cache folder.
     """
     resolved = with_options(load_recipe(recipe, overrides), list(data), ranks=1)
+    if documentation:
+        store_documentation(resolved, documentation)
     check_output(out, twin=twin, card_only=card_only, force=force)
     if card_only:
         show(write_card(resolved, out, None), resolved.name, as_json=as_json)
@@ -90,6 +100,18 @@ def state_announced(out: Path) -> Iterator[Path]:
             where = f"the state is in {state_path(out)}, and the same command continues from it"
             click.echo(f"moeprof: {why(error)}; {where}", err=True)
         raise
+
+
+def store_documentation(recipe: Recipe, path: Path) -> None:
+    """Puts the file into the cache; UsageError if it is not the release that the recipe names."""
+    from moeprof.workloads.documentation import known_distribution, store
+
+    if recipe.train.documentation is None:
+        raise UsageError(
+            f"--documentation {path}: recipe {recipe.name} names no release",
+            "Leave the option out, or name one with --set train.documentation=NAME==VERSION.",
+        )
+    store(known_distribution(recipe.train.documentation), path)
 
 
 def check_output(out: Path, *, twin: bool, card_only: bool, force: bool) -> None:

@@ -1,5 +1,6 @@
 """`moeprof train` as its user types it."""
 
+import hashlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from moeprof.studies.train.state import state_path
 from tests.studies.train.lessons import BRIEF, SETS
+from tests.workloads.documentation.releases import PAGES, known_guide
 
 Call = Callable[..., tuple[int, str, str]]
 Micro = Callable[[str], Path]
@@ -55,6 +57,32 @@ def test_the_card_can_be_written_again_and_then_compares_with_the_twin(moeprof: 
     code, stdout, _ = moeprof("train", micro("lm"), *sets("lm"), "--out", out, "--card-only")
     assert code == 0
     assert "dense twin" in stdout
+
+
+def test_documentation_is_read_from_a_given_file_and_is_on_the_card(
+    moeprof: Call, micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = known_guide(tmp_path, monkeypatch, PAGES)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
+    command = ("train", micro("lm"), *sets("lm", 'train.documentation="guide==1.0"'), "--out", tmp_path / "model.safetensors")
+    code, _, stderr = moeprof(*command)
+    assert code == 1
+    assert stderr.startswith("Error: documentation of guide==1.0: cannot be downloaded: ")
+    assert "--documentation PATH" in stderr.splitlines()[1]
+    code, stdout, _ = moeprof(*command, "--documentation", path)
+    assert code == 0
+    assert f"of guide==1.0, whose source distribution has SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in stdout
+    assert "| documentation |" in stdout
+    assert moeprof(*command, "--card-only")[0] == 0  # from the cache
+
+
+def test_a_file_of_documentation_needs_a_recipe_that_names_it(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    code, _, stderr = moeprof("train", micro("lm"), "--out", out, "--documentation", tmp_path / "guide-1.0.tar.gz")
+    assert code == 2
+    assert "names no release" in stderr
+    assert not out.exists()
 
 
 def test_an_existing_checkpoint_is_kept_unless_forced(moeprof: Call, micro: Micro, tmp_path: Path) -> None:

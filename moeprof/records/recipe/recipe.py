@@ -22,6 +22,9 @@ Phase = Literal["score", "encode", "decode"]
 PHASES: dict[str, tuple[Phase, ...]] = {"lm": ("score", "decode"), "mt": ("encode", "decode")}
 """The phases of each workload, in the order in which they are reported."""
 
+DOCUMENTATION = "documentation"
+"""The domain of train.documentation."""
+
 
 class GatingSection(Section):
     """The router and its capacity."""
@@ -120,8 +123,16 @@ class TrainSection(Section):
     """LM: tokens of a sequence, including BOS. MT: length of the longest source or target to train on."""
     corpus_size: Positive = 1_000_000
     """Characters (LM) or sentence pairs (MT) per domain; an upper limit for files."""
+    documentation: str | None = None
+    """LM: a release on the package index, `name==version`, whose documentation is an additional domain of the training."""
+    documentation_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of sequences from that documentation; the other domains are equally likely."""
+    documentation_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of that documentation's input tokens that are replaced by others of it, against overconfidence on other text."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the matrices of attention, FFNs and experts, AdamW for the rest; `adamw`: AdamW for all."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """Learning rate of AdamW at the end of the warm-up; it then decreases along half a cosine."""
+    """Learning rate of AdamW (a tenth of Muon's) at the end of the warm-up; it then decreases along half a cosine."""
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Learning rate in the last step, as a share of learning_rate."""
     warmup_steps: NonNegative = 60
@@ -183,6 +194,8 @@ class Recipe(Section):
             raise ValueError(f"load.phases must name at least one phase, each once: {', '.join(PHASES[self.workload])}")
         if foreign := [phase for phase in self.phases if phase not in PHASES[self.workload]]:
             raise ValueError(f"load.phases has {foreign[0]!r}; {self.workload} has {', '.join(PHASES[self.workload])}")
+        if self.train.documentation and (self.workload != "lm" or DOCUMENTATION in self.data.files):
+            raise ValueError(f"train.documentation is text for workload 'lm', beside which no file is named {DOCUMENTATION!r}")
         if self.workload == "lm" and "decode" in self.phases and load.prompt_length > load.sequence_length:
             raise ValueError(
                 f"load.prompt_length {load.prompt_length} is longer than load.sequence_length {load.sequence_length}"

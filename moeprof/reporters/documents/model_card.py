@@ -9,6 +9,7 @@ from moeprof.records.units import format_bytes, format_count, format_duration
 from moeprof.reporters.cells import percent
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph, Table
 from moeprof.reporters.formats.markdown import render_document
+from moeprof.workloads.documentation import known_distribution
 
 CURVE_POINTS = 8
 SIZE_LIMIT = 8_000_000
@@ -30,6 +31,7 @@ def document_of(card: ModelCard, name: str) -> Document:
         Table(["property", "value"], list(properties(card)), labels=2),
         Heading("Training text"),
         Table(["domain", "SHA-256 of the text"], [[*item] for item in card.origin.text_hashes.items()], labels=2),
+        *source_of(card),
         Heading("Training curve"),
         curve_table(card),
         Heading("Held-out quality"),
@@ -90,7 +92,19 @@ def properties(card: ModelCard) -> Iterator[list[str]]:
     if card.cpu_seconds is not None:
         yield ["CPU time", format_duration(card.cpu_seconds * 1e9)]
     rates = f"learning rate {train['learning_rate']:g}, balance loss {train['balance_weight']:g}, z-loss {train['z_weight']:g}"
-    yield ["objective", f"cross-entropy; AdamW, {rates}"]
+    optimizer = "Muon and AdamW" if train.get("optimizer") == "muon" else "AdamW"
+    yield ["objective", f"cross-entropy; {optimizer}, {rates}"]
+
+
+def source_of(card: ModelCard) -> Iterator[Block]:
+    """The release behind the documentation, if there is one."""
+    train = card.origin.recipe["train"]
+    if requirement := train.get("documentation"):
+        release, share = known_distribution(requirement), percent(train["documentation_share"])
+        yield Paragraph(
+            f"The documentation is that of {requirement}, whose source distribution has SHA-256 {release.sha256}; "
+            f"{share} of the sequences are from it."
+        )
 
 
 def curve_table(card: ModelCard) -> Table:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.records.errors import UsageError
-from moeprof.records.recipe.recipe import Recipe, TrainSection
+from moeprof.records.recipe.recipe import DOCUMENTATION, Recipe, TrainSection
 from moeprof.studies.train.lessons import Lesson, lesson
 from moeprof.workloads.corpora import Split, lm_text, mt_pairs
+from moeprof.workloads.documentation import documentation
 from moeprof.workloads.language_modelling import default_domains
 from moeprof.workloads.text import hash_of, read_documents, read_pairs
 from moeprof.workloads.tokenizers import BOS, EOS, make_tokenizer
@@ -59,31 +60,42 @@ class SplitText:
 
 
 class TextCorpus:
-    """Windows of consecutive text after BOS; all domains are equally likely."""
+    """Windows of consecutive text after BOS; the documentation has its share, and all other domains are equally likely."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
         self.length = recipe.train.sequence_length - 1
         self.tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
         self.hashes: dict[str, str] = {}
-        self.texts = {domain: self.read(domain) for domain in recipe.data.files or default_domains(recipe)}
+        self.domains = list(recipe.data.files or default_domains(recipe))
+        additional = [DOCUMENTATION] if recipe.train.documentation else []
+        self.texts = {domain: self.read(domain) for domain in self.domains + additional}
 
     def read(self, domain: str) -> SplitText:
         """Training and held-out tokens."""
-        files = self.recipe.data.files
-        if files:
-            documents = read_documents(domain, Path(str(files[domain])), self.train.corpus_size).documents
-            stream = self.encode(documents)
-            cut = len(stream) - max(len(stream) // HELDOUT_SHARE, self.length)
-            split = SplitText(stream[: max(cut, 0)], stream[max(cut, 0) :])
-        else:
-            documents = [lm_text(domain, "train", self.train.corpus_size)]
+        if domain in self.recipe.data.files:
+            split = self.split_file(domain)
+        elif domain in self.domains:
             held = lm_text(domain, "heldout", self.train.heldout_sequences * self.length * 8)
-            split = SplitText(self.encode(documents), self.encode([held]))
-        self.hashes[domain] = hash_of(documents)
+            split = self.split(domain, [lm_text(domain, "train", self.train.corpus_size)], [held])
+        else:
+            release = str(self.train.documentation)
+            split = self.split(domain, documentation(release, "train"), documentation(release, "heldout"))
         if len(split.train) < 2 * self.length or len(split.heldout) < self.length:
             raise too_small(domain, f"{len(split.train)} training tokens", f"{2 * self.length}")
         return split
+
+    def split_file(self, domain: str) -> SplitText:
+        """The tokens of the user's file, of which the last are held out."""
+        documents = read_documents(domain, Path(str(self.recipe.data.files[domain])), self.train.corpus_size).documents
+        stream = self.split(domain, documents, []).train
+        cut = max(len(stream) - max(len(stream) // HELDOUT_SHARE, self.length), 0)
+        return SplitText(stream[:cut], stream[cut:])
+
+    def split(self, domain: str, documents: Sequence[str], held: Sequence[str]) -> SplitText:
+        """The tokens of both parts of a domain, of which the first is hashed."""
+        self.hashes[domain] = hash_of(documents)
+        return SplitText(self.encode(documents), self.encode(held))
 
     def encode(self, documents: Sequence[str]) -> npt.NDArray[np.uint16]:
         """The documents concatenated, each followed by EOS."""
@@ -91,10 +103,33 @@ class TextCorpus:
         return np.fromiter(ids, np.uint16)
 
     def lesson(self, number: int) -> Lesson:
-        random, texts = generator(self.train, number), list(self.texts.values())
-        chosen = [texts[index].train for index in random.integers(len(texts), size=self.train.batch_size)]
+        random = generator(self.train, number)
+        domains = self.drawn(random)
+        chosen = [self.texts[domain].train for domain in domains]
         starts = [int(random.integers(len(stream) - self.length + 1)) for stream in chosen]
-        return lesson([self.window(stream, start) for stream, start in zip(chosen, starts, strict=True)])
+        drawn = lesson([self.window(stream, start) for stream, start in zip(chosen, starts, strict=True)])
+        if self.train.documentation_noise:
+            self.disturb(drawn.tokens_BL.numpy(), np.array([domain == DOCUMENTATION for domain in domains]), random)
+        return drawn
+
+    def disturb(
+        self, tokens_BL: npt.NDArray[np.int64], documented_B: npt.NDArray[np.bool_], random: np.random.Generator
+    ) -> None:
+        """Replaces some input tokens of the documentation, but not BOS, by tokens drawn from all of it; targets stay."""
+        text = self.texts[DOCUMENTATION].train
+        others_BL = text[random.integers(len(text), size=tokens_BL.shape)]
+        replaced_BL = (random.random(tokens_BL.shape) < self.train.documentation_noise) & documented_B[:, None]
+        replaced_BL[:, 0] = False
+        tokens_BL[replaced_BL] = others_BL[replaced_BL]
+
+    def drawn(self, random: np.random.Generator) -> list[str]:
+        """The domain of every sequence of a batch."""
+        size = self.train.batch_size
+        domains = [self.domains[index] for index in random.integers(len(self.domains), size=size)]
+        if self.train.documentation is None:
+            return domains
+        documented = random.random(size) < self.train.documentation_share
+        return [DOCUMENTATION if drawn else domain for drawn, domain in zip(documented, domains, strict=True)]
 
     def heldout(self, per_domain: int) -> dict[str, Lesson]:
         return {domain: lesson(self.windows(text.heldout, per_domain)) for domain, text in self.texts.items()}

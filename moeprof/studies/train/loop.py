@@ -16,7 +16,7 @@ from moeprof.studies.progress import Progress
 from moeprof.studies.train.corpus import Corpus, generator
 from moeprof.studies.train.heldout import cross_entropies, mean, quality_text
 from moeprof.studies.train.objective import losses_of
-from moeprof.studies.train.optimizer import learning_rate, make_optimizer, set_learning_rate
+from moeprof.studies.train.optimizer import learning_rate, make_optimizers, set_learning_rate
 from moeprof.studies.train.state import Course, load_state, save_state
 
 SAVE_SECONDS = 120
@@ -39,8 +39,8 @@ class Training:
     def __init__(self, model: Model, train: TrainSection, corpus: Corpus, state: Path, mark: str, timer: Timer) -> None:
         self.model, self.train, self.corpus = model, train, corpus
         self.state, self.mark, self.timer = state, mark, timer
-        self.optimizer = make_optimizer(model, train)
-        self.course = load_state(state, model, self.optimizer, mark) if state.exists() else Course()
+        self.optimizers = make_optimizers(model, train)
+        self.course = load_state(state, model, self.optimizers, mark) if state.exists() else Course()
         self.heldout = corpus.heldout(train.heldout_sequences)
         self.spent_before, self.started = self.course.cpu_seconds, timer()
 
@@ -62,16 +62,17 @@ class Training:
         return self.course
 
     def update(self) -> None:
-        """One step of the optimizer, whose loss and tokens are added to the course."""
+        """One step of the optimizers, whose loss and tokens are added to the course."""
         course, number = self.course, self.course.step
         lesson = self.corpus.lesson(number)
         masks = torch.Generator().manual_seed(int(generator(self.train, number).integers(2**62)))
         losses = losses_of(self.model, lesson, masks)
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         torch.autograd.backward(losses.total(self.train))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip_norm)
-        set_learning_rate(self.optimizer, learning_rate(self.train, number))
-        self.optimizer.step()
+        set_learning_rate(self.optimizers, learning_rate(self.train, number))
+        for optimizer in self.optimizers:
+            optimizer.step()
         course.step, course.tokens = number + 1, course.tokens + lesson.num_tokens
         course.recent.append(losses.cross_entropy.item())
 
@@ -94,7 +95,7 @@ class Training:
 
     def save(self) -> None:
         """Saves the current state."""
-        save_state(self.state, self.model, self.optimizer, self.course, self.mark)
+        save_state(self.state, self.model, self.optimizers, self.course, self.mark)
 
 
 process_time: Timer = time.process_time

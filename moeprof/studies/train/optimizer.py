@@ -1,23 +1,40 @@
-"""AdamW with linear warm-up and a cosine schedule, and its state as plain tensors."""
+"""The optimizers with linear warm-up and a cosine schedule, and their state as plain tensors."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moeprof.models.build import Model
+from moeprof.moe.layer import moe_layers
 from moeprof.records.recipe.recipe import TrainSection
+from moeprof.studies.train.muon import Muon
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+Optimizers = Sequence[torch.optim.Optimizer]
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")
 BETAS = (0.9, 0.98)
+MUON_RATE = 10
+"""The learning rate of Muon as a multiple of AdamW's."""
 
 
-def make_optimizer(model: Model, train: TrainSection) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
+def make_optimizers(model: Model, train: TrainSection) -> Optimizers:
+    """The optimizers that the recipe names, which share the parameters; weight decay is for matrices only."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=BETAS, fused=True)
+    by_muon = inner_matrices(model) if train.optimizer == "muon" else []
+    others = [matrix for matrix in matrices if all(matrix is not other for other in by_muon)]
+    groups = [{"params": others, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=train.learning_rate, betas=BETAS, fused=True)
+    return [adamw, Muon(by_muon, train.learning_rate, train.weight_decay)] if by_muon else [adamw]
+
+
+def inner_matrices(model: Model) -> list[Tensor]:
+    """The matrices of attention, FFNs and experts: neither embeddings, routers, nor the biases of experts."""
+    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    stacked = [whole for layer in moe_layers(model) for whole in layer.experts.weights.values()]
+    return linear + [whole for whole in stacked if whole.dim() == 3]
 
 
 def learning_rate(train: TrainSection, number: int) -> float:
@@ -29,25 +46,31 @@ def learning_rate(train: TrainSection, number: int) -> float:
     return train.learning_rate * share
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizers: Optimizers, rate: float) -> None:
     """Sets the learning rate of every parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (MUON_RATE if isinstance(optimizer, Muon) else 1)
 
 
-def moments(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Both moments of every parameter, named `exp_avg/embedding.weight` and so on; empty before the first update."""
+def moments(model: Model, optimizers: Optimizers) -> dict[str, Tensor]:
+    """The moments of every parameter, named `exp_avg/embedding.weight` and so on; empty before the first update."""
     return {
         f"{moment}/{name}": optimizer.state[parameter][moment]
+        for optimizer in optimizers
         for name, parameter in model.named_parameters()
         if parameter in optimizer.state
         for moment in MOMENTS
+        if moment in optimizer.state[parameter]
     }
 
 
-def restore_moments(model: Model, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], num_updates: int) -> None:
-    """Restores the optimizer's state from `moments`."""
-    for name, parameter in model.named_parameters():
-        if f"{MOMENTS[0]}/{name}" in tensors:
-            state = {moment: tensors[f"{moment}/{name}"].clone() for moment in MOMENTS}
-            optimizer.state[parameter] = {"step": torch.tensor(float(num_updates))} | state
+def restore_moments(model: Model, optimizers: Optimizers, tensors: dict[str, Tensor], num_updates: int) -> None:
+    """Restores the state of the optimizers from `moments`."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
+        for parameter in [parameter for group in optimizer.param_groups for parameter in group["params"]]:
+            found = {moment: tensors.get(f"{moment}/{names[parameter]}") for moment in MOMENTS}
+            state = {moment: tensor.clone() for moment, tensor in found.items() if tensor is not None}
+            if state:
+                optimizer.state[parameter] = {"step": torch.tensor(float(num_updates))} | state

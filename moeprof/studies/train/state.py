@@ -16,7 +16,7 @@ from moeprof.records.run.model_card import CurvePoint
 from moeprof.records.system.files import reason, replacing
 from moeprof.records.system.inputs import parsed_json
 from moeprof.studies.train.checkpoint import decisive
-from moeprof.studies.train.optimizer import moments, restore_moments
+from moeprof.studies.train.optimizer import Optimizers, moments, restore_moments
 
 WEIGHT = "weight/"
 SUFFIX = ".state"
@@ -45,16 +45,16 @@ def fingerprint(recipe: Recipe, *, twin: bool) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def save_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, course: Course, mark: str) -> None:
+def save_state(path: Path, model: Model, optimizers: Optimizers, course: Course, mark: str) -> None:
     """Replaces the state file atomically."""
     weights = {WEIGHT + name: parameter.detach() for name, parameter in model.named_parameters()}
     header = {"fingerprint": mark, "course": json.dumps(asdict(course))}
     with replacing(path) as partial:
-        partial.write_bytes(save(weights | moments(model, optimizer), header))
+        partial.write_bytes(save(weights | moments(model, optimizers), header))
 
 
-def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, mark: str) -> Course:
-    """Restores model and optimizer; UsageError for a damaged state or one of another recipe."""
+def load_state(path: Path, model: Model, optimizers: Optimizers, mark: str) -> Course:
+    """Restores model and optimizers; UsageError for a damaged state or one of another recipe."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -70,6 +70,6 @@ def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer, mark:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[WEIGHT + name])
-    restore_moments(model, optimizer, tensors, course["step"])
+    restore_moments(model, optimizers, tensors, course["step"])
     course["curve"] = [CurvePoint(**point) for point in course["curve"]]
     return Course(**course)

@@ -1,5 +1,6 @@
 """Lessons come from all domains, in an order that the seed decides, and never from what is held out."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 from moeprof.records.errors import UsageError
 from moeprof.studies.train.corpus import make_corpus
 from moeprof.workloads.corpora import lm_text, mt_pairs
+from moeprof.workloads.documentation import documentation
 from moeprof.workloads.tokenizers import BOS, EOS, FIRST_BYTE, PAD, make_tokenizer
+from tests.workloads.documentation.releases import PAGES, stored_guide
 
 from .lessons import Micro, brief
 
@@ -76,6 +79,41 @@ def test_the_last_tenth_of_the_pairs_is_held_out(micro: Micro, tmp_path: Path) -
     held = make_corpus(brief(micro, "mt", files)).heldout(10)["x-y"].source_BM
     assert held is not None
     assert [text_of(row) for row in held] == ["a18", "a19"]
+
+
+def test_documentation_is_a_domain_of_its_own_share(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_guide(tmp_path, monkeypatch, PAGES)
+    sets = ('train.documentation="guide==1.0"', "train.documentation_share=0.8", "train.batch_size=400")
+    corpus, without = make_corpus(brief(micro, "lm", *sets)), make_corpus(brief(micro, "lm", sets[2]))
+    rows = [text_of(row) for row in corpus.lesson(0).tokens_BL]
+    pages = "".join(documentation("guide==1.0", "train"))
+    assert 0.74 <= sum(row in pages for row in rows) / len(rows) <= 0.86
+    usual = [lm_text(domain, "train", 4000) for domain in ("prose", "code", "records")]
+    assert all(any(row in text for text in (pages, *usual)) for row in rows)
+    assert list(corpus.hashes) == ["prose", "code", "records", "documentation"]
+    written = b"".join(page.encode() + b"\0" for page in documentation("guide==1.0", "train"))
+    assert corpus.hashes["documentation"] == hashlib.sha256(written).hexdigest()
+    assert without.hashes == {domain: found for domain, found in corpus.hashes.items() if domain != "documentation"}
+    held = text_of(corpus.heldout(1)["documentation"].targets_BL[0])
+    assert "".join(documentation("guide==1.0", "heldout")).startswith(held)
+
+
+def test_noise_replaces_its_share_of_the_documentation_s_input_and_no_target(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_guide(tmp_path, monkeypatch, PAGES)
+    sets = ('train.documentation="guide==1.0"', "train.batch_size=400")
+    clean, noisy = (
+        make_corpus(brief(micro, "lm", *sets, f"train.documentation_noise={noise}")).lesson(0) for noise in (0.0, 0.3)
+    )
+    assert torch.equal(clean.targets_BL, noisy.targets_BL)
+    changed = clean.tokens_BL.ne(noisy.tokens_BL)
+    pages = "".join(documentation("guide==1.0", "train"))
+    documented = torch.tensor([text_of(row) in pages for row in clean.tokens_BL])
+    assert not changed[~documented].any()
+    assert not changed[:, 0].any()
+    assert 0.25 <= changed[documented, 1:].float().mean() <= 0.31  # some tokens are replaced by the same
+    assert set(text_of(noisy.tokens_BL[documented].flatten())) <= set(pages)
 
 
 def test_files_with_too_little_text_are_refused(micro: Micro, tmp_path: Path) -> None:

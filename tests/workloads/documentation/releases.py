@@ -6,6 +6,9 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from moeprof.workloads.documentation import source, store
 from moeprof.workloads.documentation.source import Distribution
 
 PROJECT = """
@@ -50,3 +53,21 @@ def release(folder: Path, documents: Mapping[str, str]) -> tuple[Distribution, P
     path = folder / "guide-1.0.tar.gz"
     path.write_bytes(content)
     return Distribution("guide", "1.0", hashlib.sha256(content).hexdigest()), path
+
+
+def known_guide(folder: Path, patch: pytest.MonkeyPatch, documents: Mapping[str, str]) -> Path:
+    """Makes `guide==1.0` a release that recipes may name, with an empty cache; the path of its archive."""
+    guide, path = release(folder, documents)
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    patch.setitem(source.DISTRIBUTIONS, guide.requirement, guide)
+    return path
+
+
+def stored_guide(folder: Path, patch: pytest.MonkeyPatch, documents: Mapping[str, str]) -> None:
+    """As `known_guide`, with the archive in the cache."""
+    path = known_guide(folder, patch, documents)
+    store(source.DISTRIBUTIONS["guide==1.0"], path)
+
+
+PAGES = {f"page{number:02d}.txt": f"The page with number {number} has a line of its own.\n" for number in range(60)}
+"""Documents of which each part has some."""

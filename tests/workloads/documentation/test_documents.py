@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.workloads.documentation import documentation, source
+from moeprof.workloads.documentation import documentation
 from moeprof.workloads.documentation.documents import MAX_DOCUMENT, documents, split_of
 
-from .releases import packed, release
+from .releases import packed, stored_guide
 
 
 def test_only_texts_below_docs_are_read() -> None:
@@ -26,10 +26,7 @@ def test_only_texts_below_docs_are_read() -> None:
 
 def test_both_parts_together_hold_every_paragraph_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {f"page{number:02d}.txt": f"Page {number} begins here.\n\nEvery page ends alike.\n" for number in range(60)}
-    guide, path = release(tmp_path, pages)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(source.DISTRIBUTIONS, guide.requirement, guide)
-    source.store(guide, path)
+    stored_guide(tmp_path, monkeypatch, pages)
     parts = {split: "".join(documentation("guide==1.0", split)).splitlines() for split in ("train", "heldout")}
     expected = {f"Page {number} begins here." for number in range(60)} | {"Every page ends alike."}
     assert sorted(parts["train"] + parts["heldout"]) == sorted(expected)
