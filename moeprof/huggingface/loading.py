@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from moeprof.huggingface.shards import ExpertShards, WeightMap, expert_parameters, loading_info
+from moeprof.huggingface.sites import find_sites
 from moeprof.records.system.files import reason
 from moeprof.store.checkpoint_folder import CONFIG, CheckpointFolder
 from moeprof.store.tensor_files import TensorFiles
@@ -132,7 +133,7 @@ def estimate(folder: CheckpointFolder, options: Options = Options()) -> Estimate
     if not quantization(folder):
         WeightMap(folder, model)
     sizes = {name: each.nbytes for name, each in [*model.named_parameters(), *model.named_buffers()]}
-    experts = sum(sizes[name] for name in expert_parameters(model))
+    experts = sum(site.num_experts * site.expert_bytes for site in find_sites(model))
     stored = sum(tensor.num_bytes for tensor in folder.tensors.values())
     return Estimate(sum(sizes.values()) - experts, experts, stored)
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from moeprof.huggingface.adapters.three_arguments import ThreeArguments
+from moeprof.huggingface.sites import find_sites
 from moeprof.records.system.files import reason
 from moeprof.store.checkpoint_folder import CONFIG, CheckpointFolder
 from moeprof.store.tensor_files import Stored, TensorFiles
@@ -295,10 +297,11 @@ def loading_info(missing: Iterable[str] = (), unexpected: Iterable[str] = ()) ->
 
 
 def expert_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters (E, ...) that hold the experts of all modules that have the experts interface of transformers."""
-    experts = (
-        (path, module)
-        for path, module in model.named_modules()
-        if hasattr(module, "has_gate") and hasattr(module, "is_transposed")
-    )
-    return [f"{path}.{name}" for path, module in experts for name, _ in module.named_parameters(recurse=False)]
+    """Names of the parameters (E, ...) of all experts that are called with the ids of the chosen ones, so that others can be absent."""
+    return [
+        f"{site.path}.{name}"
+        for site in find_sites(model)
+        if isinstance(site.adapter, ThreeArguments) and not site.num_zero
+        for name, parameter in site.experts.named_parameters(recurse=False)
+        if parameter.dim() and len(parameter) == site.num_experts
+    ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.units import format_bytes
 from moeprof.store.tensor_files import AGAIN, Stored, header
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -59,8 +60,8 @@ class CheckpointFolder:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the configuration, of the index of weights (the header of a single file), and of the tokenizer if there is one."""
-        index = self.path / INDEX
-        weights = index.read_bytes() if len(self.shards) > 1 or index.exists() else header_bytes(self.shards[0])
+        single = self.shards == (self.path / WEIGHTS,)
+        weights = header_bytes(self.shards[0]) if single else (self.path / INDEX).read_bytes()
         hashes = {"config": sha256([(self.path / CONFIG).read_bytes()]), "weights": sha256([weights])}
         if self.has_tokenizer:
             files = sorted(set(files_like(self.path, TOKENIZER_FILES)))
@@ -90,10 +91,20 @@ def shards_of(folder: Path, model: str) -> tuple[Path, ...]:
     if missing := next((shard.name for shard in shards if not shard.is_file()), ""):
         raise UsageError(f"model {model}: {INDEX} names {missing}, which is missing", AGAIN)
     if not shards:
-        pickle = next(files_like(folder, PICKLES), None)
-        found = f"no {WEIGHTS} and no {INDEX}" if pickle is None else f"{pickle.name} is a pickle, which could run any code"
-        raise UsageError(f"model {model}: {found}", "Save the weights with save_pretrained, which writes safetensors files.")
+        raise UsageError(
+            f"model {model}: {other_weights(folder)}", "Save the weights with save_pretrained, which writes safetensors files."
+        )
     return shards
+
+
+def other_weights(folder: Path) -> str:
+    """What a folder has in place of safetensors files."""
+    for file in files_like(folder, PICKLES):
+        return f"{file.name} is a pickle, which could run any code"
+    for file in files_like(folder, ("*.gguf",)):
+        size = format_bytes(file.stat().st_size)
+        return f"{file.name} has {size} of quantized weights, which transformers could only load as larger, dequantized ones"
+    return f"no {WEIGHTS} and no {INDEX}"
 
 
 def weight_map(folder: Path, model: str) -> dict[str, str]:

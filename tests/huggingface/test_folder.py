@@ -80,7 +80,11 @@ def test_a_single_file_is_hashed_by_its_header(tmp_path: Path) -> None:
 
 def test_a_single_file_comes_before_an_index_as_in_transformers(folder: Path) -> None:
     save_file({"a": torch.ones(3)}, folder / WEIGHTS)
-    assert list(open_folder(str(folder)).tensors) == ["a"]
+    opened = open_folder(str(folder))
+    assert list(opened.tensors) == ["a"]
+    with_index = opened.hashes()["weights"]
+    (folder / INDEX).unlink()
+    assert open_folder(str(folder)).hashes()["weights"] == with_index
 
 
 @pytest.mark.parametrize(
@@ -99,10 +103,12 @@ def test_a_folder_without_a_usable_configuration_is_refused(folder: Path, conten
     assert message in refusal(folder).what
 
 
-def test_pickles_are_refused(folder: Path) -> None:
+def test_weights_in_other_files_are_refused(folder: Path) -> None:
     for file in folder.glob("model*"):
         file.unlink()
     assert f"no {WEIGHTS} and no {INDEX}" in refusal(folder).what
+    (folder / "some.gguf").write_bytes(bytes(3072))
+    assert "some.gguf has 3 KiB of quantized weights, which transformers could only load as larger" in refusal(folder).what
     (folder / "pytorch_model-00001-of-00002.bin").write_bytes(b"\x80")
     assert "pytorch_model-00001-of-00002.bin is a pickle" in refusal(folder).what
 
@@ -159,11 +165,12 @@ def test_transformers_that_is_old_or_missing_is_named_with_the_extra(
     assert "moeprof[hf]" in caught.value.remedy
 
 
-def opened_elsewhere(model: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Opens a model in a process that is offline from its start, as a user's is."""
-    code = "import sys; from moeprof.huggingface.folder import open_folder; print(open_folder(sys.argv[1]).path)"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cache)}
-    return subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, env=environment)
+OFFLINE = """
+import sys
+from moeprof.huggingface.folder import open_folder
+for model in sys.argv[1:]:
+    print(open_folder(model).path, flush=True)
+"""
 
 
 def test_an_id_is_found_in_the_cache_without_a_network(source: Path, tmp_path: Path) -> None:
@@ -173,10 +180,12 @@ def test_an_id_is_found_in_the_cache_without_a_network(source: Path, tmp_path: P
     (repository / "refs" / "main").write_text("0123abc")
     for file in source.iterdir():
         (snapshot / file.name).symlink_to(file)
-    assert opened_elsewhere("some/mixtral", tmp_path).stdout.strip() == str(snapshot)
-    refused = opened_elsewhere("some/other", tmp_path).stderr
-    assert "model some/other: no such folder, and the id is not in the local cache (HF_HUB_OFFLINE is set)" in refused
-    assert "--model ./folder" in refused
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", OFFLINE, "some/mixtral", "some/other"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.stdout.strip() == str(snapshot)
+    assert "model some/other: no such folder, and the id is not in the local cache (HF_HUB_OFFLINE is set)" in ended.stderr
+    assert "--model ./folder" in ended.stderr
 
 
 def test_what_is_neither_a_folder_nor_an_id_is_refused(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from moeprof.huggingface.folder import WEIGHTS, open_folder
+from moeprof.huggingface.folder import open_folder
 from moeprof.huggingface.loading import Options, estimate, load_model, load_resident
 from moeprof.huggingface.shards import ExpertShards, expert_parameters
 from moeprof.records.errors import UsageError
+from moeprof.store.checkpoint_folder import WEIGHTS
 from tests.huggingface.small_models import saved, small_model
 from tests.huggingface.test_folder import change
 from tests.huggingface.test_shards import MORE, QUICK
@@ -69,14 +70,10 @@ def test_a_model_whose_experts_are_read_later_equals_one_that_is_loaded_at_once(
     assert_same(with_experts(*load_resident(folder)), whole)
 
 
-@pytest.mark.parametrize(("architecture", "dtype"), [("deepseek_v3", torch.bfloat16), ("gpt_oss", torch.float16)])
-def test_weights_are_converted_but_for_those_that_a_class_keeps_in_float32(
-    architecture: str, dtype: torch.dtype, tmp_path: Path
-) -> None:
-    folder = open_folder(str(saved(tmp_path, small_model(architecture), tokenizer=False)))
-    wanted = load_model(folder, Options(dtype=dtype))
-    found = with_experts(*load_resident(folder, Options(dtype=dtype)))
-    assert {each.dtype for each in wanted.parameters()} == {dtype, torch.float32}
+def test_weights_are_converted_but_for_those_that_a_class_keeps_in_float32(tmp_path: Path) -> None:
+    folder, options = open_folder(str(saved(tmp_path, small_model("gpt_oss"), tokenizer=False))), Options(dtype=torch.float16)
+    wanted, found = load_model(folder, options), with_experts(*load_resident(folder, options))
+    assert {each.dtype for each in wanted.parameters()} == {torch.float16, torch.float32}
     assert {name: each.dtype for name, each in named(found).items()} == {
         name: each.dtype for name, each in named(wanted).items()
     }
@@ -226,6 +223,14 @@ def test_weights_of_four_bits_are_loaded_with_the_bytes_that_they_have_here(tmp_
     assert estimate(folder).expert_bytes == sum(model.get_parameter(name).nbytes for name in expert_parameters(model))
     with pytest.raises(UsageError, match=r"quantized \(mxfp4\), so single experts cannot be read"):
         load_resident(folder)
+
+
+def test_a_dense_model_has_no_experts_to_leave_out(tmp_path: Path) -> None:
+    folder = open_folder(str(saved(tmp_path, model := small_model("llama"), tokenizer=False)))
+    assert_same(load_model(folder), model)
+    for load in (load_resident, estimate):
+        with pytest.raises(UsageError, match="it is a dense model"):
+            load(folder)
 
 
 def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
