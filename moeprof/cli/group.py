@@ -26,6 +26,7 @@ COMMANDS = {
     "baseline": "Save, list and show baselines: the numbers of runs, to compare with later.",
     "recipes": "List, show and validate recipes.",
     "train": "Train the small checkpoints that ship with the package.",
+    "export": "Write a trained translation model in the layout of NLLB-MoE.",
     "doctor": "Report what can be measured on this machine.",
 }
 """Every command with its line of help, so that `moeprof --help` imports none of them."""

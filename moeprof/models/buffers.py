@@ -80,8 +80,8 @@ def filling(recipe: Recipe) -> Iterator[Fill]:
     }
     with ExitStack() as stack, torch.no_grad():
         if recipe.model.checkpoint:
-            read = stack.enter_context(opened(Path(recipe.model.checkpoint))).get_slice
-            yield by_parameter(names, lambda name, expert, view: view.copy_(read(name)[expert : expert + 1][0]))
+            read = stack.enter_context(opened(Path(recipe.model.checkpoint))).read
+            yield by_parameter(names, lambda name, expert, view: read(name, expert, view[None]))
         else:
             seed = recipe.measure.seed
             yield by_parameter(names, lambda name, expert, view: draw(name, view, seed, expert * view.numel()))

@@ -1,44 +1,77 @@
-"""Reads weights from safetensors files, memory-mapped and without pickle."""
+"""Reads weights from safetensors files, memory-mapped and without pickle: one file of moeprof, or a folder in NLLB-MoE's layout."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
-from moeprof.models.shard import held, present
+from moeprof.models.fit import check_fits, check_type
+from moeprof.models.nllb import NllbFolder
+from moeprof.models.shard import Held, held, present
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
 
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of weights that can be read, as safetensors names them."""
+
+class Checkpoint(Protocol):
+    """Opened weights, whatever their names and layout in the files."""
+
+    def check(self, parts: Collection[Held]) -> None:
+        """UsageError if the files lack a parameter, have another, or have one of another shape or of no real numbers."""
+
+    def read(self, name: str, first: int, into: Tensor) -> None:
+        """Fills `into` with the part of a parameter that begins at index `first` of its first dimension."""
+
+
+class OneFile:
+    """A file that has every parameter under its name."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self.file = path, file
+
+    def check(self, parts: Collection[Held]) -> None:
+        shapes = {name: tuple(self.file.get_slice(name).get_shape()) for name in self.file.keys()}  # noqa: SIM118
+        check_fits({part.name: part.whole for part in parts}, shapes, self.path)
+        for part in parts:
+            check_type(part.name, self.file.get_slice(part.name).get_dtype(), self.path)
+
+    def read(self, name: str, first: int, into: Tensor) -> None:
+        into.copy_(self.file.get_slice(name)[first : first + len(into)])
 
 
 def load_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
-    """Fills the model with its rank's weights; UsageError if the file is missing, damaged or of another shape.
+    """Fills the model with its rank's weights; UsageError if a file is missing, damaged or of another shape.
 
     All shapes are checked before any weight is read, and only this rank's experts are read.
     """
-    check_checkpoint(model, path, group)
-    with opened(path) as file, torch.no_grad():
+    with opened(path) as checkpoint, torch.no_grad():
+        checkpoint.check(list(held(model, group)))
         for part in present(model, group):
-            part.parameter.copy_(file.get_slice(part.name)[part.first : part.first + len(part.parameter)])
+            checkpoint.read(part.name, part.first, part.parameter)
 
 
 def check_checkpoint(model: nn.Module, path: Path, group: Group = ALONE) -> None:
-    """UsageError if the file is missing or damaged, or has other shapes than the model (meta device or not) or no real numbers."""
-    wanted = {part.name: part.whole for part in held(model, group)}
-    with opened(path) as file:
-        check_fits(wanted, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
-        for name in wanted:
-            check_type(name, file.get_slice(name).get_dtype(), path)
+    """UsageError if a file is missing or damaged, or has other shapes than the model (meta device or not) or no real numbers."""
+    with opened(path) as checkpoint:
+        checkpoint.check(list(held(model, group)))
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Checkpoint]:
+    """Opens a checkpoint for reading: a file, or a folder."""
+    if path.is_dir():
+        with NllbFolder.opened(path) as folder:
+            yield folder
+    else:
+        with opened_file(path) as file:
+            yield OneFile(path, file)
+
+
+@contextmanager
+def opened_file(path: Path) -> Iterator[Any]:
     """Opens the file memory-mapped, after a check of its header and length."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -49,22 +82,3 @@ def opened(path: Path) -> Iterator[Any]:
         raise UsageError(
             f"checkpoint {path}: truncated, or not a safetensors file: {error}", "Fetch or train the checkpoint again."
         ) from error
-
-
-def check_type(name: str, found: str, path: Path) -> None:
-    """UsageError if a tensor's type, as safetensors names it, is not one of FLOATS."""
-    if found not in FLOATS:
-        raise UsageError(
-            f"checkpoint {path}: {name} is of type {found}; weights are {', '.join(FLOATS)}",
-            "Save the weights as float32, float16 or bfloat16; quantized weights must be dequantized first.",
-        )
-
-
-def check_fits(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], path: Path) -> None:
-    """UsageError that names the first tensor with different shapes in the recipe and the file."""
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            raise UsageError(
-                f"checkpoint {path}: {name} is {found.get(name, 'absent')}, the recipe's model has {wanted.get(name, 'none')}",
-                "Use the recipe that the checkpoint was trained with, or --set model.checkpoint= for random weights.",
-            )

@@ -121,7 +121,7 @@ class Placement:
         """UsageError if the placement, read from `path`, does not match the recipe or its weights."""
         model, ranks = recipe.model, recipe.parallel.ranks
         known = self.model_hash and (
-            not model.checkpoint or Path(model.checkpoint).is_file()
+            not model.checkpoint or Path(model.checkpoint).exists()
         )  # a missing one is reported elsewhere
         try:
             self.check(recipe.model.moe_layers_of("all"), model.experts, ranks, weights_hash(recipe) if known else "")
