@@ -20,7 +20,7 @@ KINDS: dict[str, ScoreFunction] = {
     "softmax": lambda recorded_TC: recorded_TC.softmax(dim=1),
     "sigmoid": torch.sigmoid,
     "sqrtsoftplus": lambda recorded_TC: nn.functional.softplus(recorded_TC).sqrt(),
-    "scores": lambda recorded_TC: recorded_TC,
+    "scores": lambda recorded_TC: recorded_TC.where(recorded_TC >= 0, torch.nan),
 }
 PROBABILITIES = "probabilities"
 SUM_TOLERANCE = 1e-3
@@ -38,28 +38,33 @@ class RouterScores(NamedTuple):
     """Why there is no distribution."""
 
 
-def router_scores(recorded_TC: Tensor | None, experts_TK: Tensor, weights_TK: Tensor) -> RouterScores:
+def scores_of(call: Call, kind: str = "") -> RouterScores:
+    """`router_scores` of a call that was captured with its scores."""
+    return router_scores(call.recorded_TC, call.received.experts_TK, call.received.weights_TK, kind)
+
+
+def router_scores(recorded_TC: Tensor | None, experts_TK: Tensor, weights_TK: Tensor, kind: str = "") -> RouterScores:
     """The distribution of the rows of a call: probabilities as they are, the softmax of logits, other scores divided by their sum.
 
-    `weights_TK` in the type in which the experts received them, in any order of the K.
+    `weights_TK` are those that the experts received, in their own type. `kind` is that of an earlier call of the layer, if one was found.
     """
     if recorded_TC is None:
         return RouterScores(None, "", "the layer has no router whose scores transformers records")
+    if not len(recorded_TC):
+        return RouterScores(None, "", "the call had no rows")
     recorded_TC = recorded_TC.float()
-    if recorded_TC.numel() == 0:
-        return RouterScores(None, "", "there was no row")
-    if is_distribution(recorded_TC):
+    if kind == PROBABILITIES or (not kind and is_distribution(recorded_TC)):
         return RouterScores(recorded_TC, PROBABILITIES)
-    kind = score_kind(recorded_TC, experts_TK, weights_TK)
-    if kind is None:
-        return RouterScores(None, "", "no known function of the router's scores gives the weights that the experts received")
-    scores_TC = KINDS[kind](recorded_TC)
-    return RouterScores(scores_TC / scores_TC.sum(dim=1, keepdim=True), kind)
-
-
-def scores_of(call: Call) -> RouterScores:
-    """The distribution of the router in a call that was captured with its scores."""
-    return router_scores(call.recorded_TC, call.received.experts_TK, call.received.weights_TK)
+    kinds = [kind] if kind else score_kinds(recorded_TC, experts_TK, weights_TK)
+    if len(kinds) != 1:
+        which = (
+            f"several functions ({', '.join(kinds)}) of the router's scores give"
+            if kinds
+            else "no known function of the router's scores gives"
+        )
+        return RouterScores(None, "", f"{which} the weights that the experts received")
+    scores_TC = KINDS[kinds[0]](recorded_TC)
+    return RouterScores(scores_TC / scores_TC.sum(dim=1, keepdim=True), kinds[0])
 
 
 def is_distribution(recorded_TC: Tensor) -> bool:
@@ -67,15 +72,14 @@ def is_distribution(recorded_TC: Tensor) -> bool:
     return bool((recorded_TC >= 0).all() and ((recorded_TC.sum(dim=1) - 1).abs() <= SUM_TOLERANCE).all())
 
 
-def score_kind(recorded_TC: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> str | None:
-    """The function that gives the weights best, if it gives them, and no other gives them as well."""
+def score_kinds(recorded_TC: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> list[str]:
+    """The functions that give the weights, within the precision of their type: those that are not much worse than the best."""
     errors = {}
     for kind, function in KINDS.items():
         chosen_TK = function(recorded_TC).gather(1, experts_TK.clamp(max=recorded_TC.shape[1] - 1))
         errors[kind] = largest_difference(chosen_TK, weights_TK.float())
-    best, second = sorted(errors, key=lambda kind: errors[kind])[:2]
-    is_clear = errors[best] <= TOLERANCE[weights_TK.dtype] and errors[second] > 2 * errors[best]
-    return best if is_clear else None
+    best = min(errors.values())
+    return [kind for kind, error in errors.items() if error <= min(TOLERANCE[weights_TK.dtype], 2 * best)]
 
 
 def largest_difference(chosen_TK: Tensor, weights_TK: Tensor) -> float:

@@ -64,7 +64,7 @@ def smaller(config: PreTrainedConfig) -> dict[str, Any]:
     """The arguments that make a configuration small, and those of the configurations inside it."""
     declared = config.to_dict()
     sizes = {name: size for name, size in SIZE_OF.items() if is_set(name, declared)}
-    if "num_key_value_heads" in sizes and declared["num_key_value_heads"] == declared["num_attention_heads"]:
+    if "num_key_value_heads" in sizes and declared["num_key_value_heads"] == declared.get("num_attention_heads"):
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
     inside = {name: getattr(config, name) for name in config.sub_configs}
     return sizes | {name: {"model_type": one.model_type} | smaller(one) for name, one in inside.items() if one is not None}

@@ -62,7 +62,29 @@ def test_weights_that_no_function_gives_leave_the_metric_out_with_the_reason() -
 
 def test_one_expert_with_weight_one_says_nothing_about_the_scores() -> None:
     """Every function gives 1 if the weights are divided by their sum."""
-    assert router_scores(LOGITS_TC, torch.tensor([[2], [3], [0]]), torch.ones(3, 1)).gates_TC is None
+    found = router_scores(LOGITS_TC[:1], torch.tensor([[2]]), torch.ones(1, 1))
+    assert found.gates_TC is None
+    assert found.reason.startswith(
+        "several functions (softmax, sigmoid, sqrtsoftplus, scores) of the router's scores give the weights"
+    )
+
+
+def test_the_kind_of_an_earlier_call_decides_where_one_call_cannot() -> None:
+    found = router_scores(LOGITS_TC[:1], torch.tensor([[2]]), torch.ones(1, 1), "sigmoid")
+    expected_TC = 1 / (1 + (-LOGITS_TC[:1]).exp())
+    assert found.gates_TC is not None
+    torch.testing.assert_close(found.gates_TC, expected_TC / expected_TC.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_are_explained_too(dtype: torch.dtype) -> None:
+    weights_TK, experts_TK = LOGITS_TC.sigmoid().topk(3, dim=1)
+    assert router_scores(LOGITS_TC, experts_TK, weights_TK.to(dtype)).kind == "sigmoid"
+
+
+def test_a_call_without_rows_has_no_distribution() -> None:
+    found = router_scores(torch.zeros(0, 4), torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, 2))
+    assert (found.gates_TC, found.reason) == (None, "the call had no rows")
 
 
 def test_a_layer_without_recorded_scores_has_no_distribution() -> None:
