@@ -1,7 +1,8 @@
 """The cache slots of a recipe's model, and the tier from which they are filled."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,20 +35,12 @@ class RecipeBuffers(Buffers):
         self.recipe, self.contiguous = recipe, contiguous(recipe, group)
         layers = list(dict.fromkeys(layer for variant in variants for layer in recipe.buffered_layers(variant)))
         contents = contents_of(recipe, layers)
-        super().__init__(model, contents.layouts, tier_of(recipe, contents), recipe.measure.device)
-
-    def buffered(self, variant: Variant) -> Collection[str]:
-        return self.recipe.buffered_layers(variant)
+        tier, device = tier_of(recipe, contents), recipe.measure.device
+        super().__init__(model, recipe.buffered_layers, contents.layouts, tier, partial(filling, recipe), device)
 
     def held(self, layer: SparseLayer, variant: Variant) -> Sequence[int]:
         placed = layer.placements.get(variant) if isinstance(layer, MoELayer) else None
         return self.contiguous[layer.name] if placed is None else placed.held
-
-    def fit_layer(self, layer: SparseLayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
-        if isinstance(self.tier, HostTier):
-            with filling(self.recipe) as fill:
-                self.tier.add(self.layouts[layer.name], [(layer.name, expert) for expert in held], fill)
-        super().fit_layer(layer, variant, held, slots)
 
 
 def contiguous(recipe: Recipe, group: Group) -> HeldExperts:

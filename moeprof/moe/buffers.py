@@ -1,7 +1,7 @@
 """The buffered stores of a model's layers, which share a tier and a ledger."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from torch import nn
 
@@ -11,24 +11,34 @@ from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger
-from moeprof.store.tier import Tier
+from moeprof.store.tier import Fill, HostTier, Tier
+
+BufferedLayers = Callable[[Variant], Collection[str]]
+"""The names of the layers that a variant buffers."""
+
+Filling = Callable[[], AbstractContextManager[Fill]]
+"""Opens the source of the weights for as long as a tier is filled from it."""
 
 
 class Buffers:
-    """The cache slots of all buffered variants of one model; what depends on the kind of model is overridden."""
+    """The cache slots of all buffered variants of one model."""
 
-    def __init__(self, model: nn.Module, layouts: Mapping[str, EntryLayout], tier: Tier, device: str) -> None:
-        """`layouts` are those of the entries of buffered layers, by name."""
-        self.model, self.layouts, self.tier = model, layouts, tier
+    def __init__(
+        self,
+        model: nn.Module,
+        buffered: BufferedLayers,
+        layouts: Mapping[str, EntryLayout],
+        tier: Tier,
+        filling: Filling,
+        device: str,
+    ) -> None:
+        """`layouts` are those of the entries of buffered layers, by name; `filling` fills a tier in host memory."""
+        self.model, self.buffered, self.layouts, self.tier, self.filling = model, buffered, layouts, tier, filling
         self.ledger = Ledger(tier, device)
-
-    def buffered(self, variant: Variant) -> Collection[str]:
-        """The names of the layers that the variant buffers."""
-        raise NotImplementedError
 
     def held(self, layer: SparseLayer, variant: Variant) -> Sequence[int]:
         """The logical ids of the experts that a layer has on this rank, in physical order."""
-        raise NotImplementedError
+        return range(layer.weights.num_experts)
 
     def fit(self, variant: Variant, slots: int | None = None) -> None:
         """Gives the layers of a buffered variant empty stores for the experts that the variant has on this rank.
@@ -42,6 +52,9 @@ class Buffers:
     def fit_layer(self, layer: SparseLayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
         """Gives one layer its store; `held` are its experts on this rank, which are all loaded from the tier."""
         layout, eviction = self.layouts[layer.name], make_eviction(variant.eviction)
+        if isinstance(self.tier, HostTier):
+            with self.filling() as fill:
+                self.tier.add(layout, [(layer.name, expert) for expert in held], fill)
         layer.stores[variant] = BufferedStore(layer.name, held, slots or variant.slots, eviction, layout, self.ledger)
 
     def close(self) -> None:

@@ -24,6 +24,8 @@ class Routing:
     """Number of real tokens, if the host knows it."""
     normalized_before: bool = False
     """Whether weights are normalised before choices are dropped; a token that loses one then has weights below 1 in total."""
+    final: bool = False
+    """Whether `probs_TK` are the weights themselves, which a router has normalised and scaled in its own way."""
 
     @property
     def num_real(self) -> int:
@@ -44,6 +46,8 @@ class Routing:
     def weights(self, dropped_TK: Tensor | None = None) -> Tensor:
         """Combine weights (T, K), float32: softmax values normalised over all choices, or over those that count (fairseq Top2Gate)."""
         surviving_TK = self.probs_TK * self.kept(dropped_TK)
+        if self.final:
+            return surviving_TK
         total_T1 = (self.probs_TK if self.normalized_before else surviving_TK).sum(dim=1, keepdim=True)
         return surviving_TK / total_T1.clamp(min=torch.finfo(surviving_TK.dtype).eps)
 

@@ -176,3 +176,9 @@ def test_places_of_a_full_sized_layer_are_those_of_the_plain_loop() -> None:
     found = positions_in_expert(Routing(experts_TK, torch.ones(600, 4), torch.tensor(real), 128)).tolist()
     expected = gated(experts_TK.tolist(), [[1.0] * 4] * 600, real, 128, 600).places
     assert [row for row, is_real in zip(found, real, strict=True) if is_real] == [row for row in expected if None not in row]
+
+
+def test_final_weights_are_not_normalised_again() -> None:
+    routing = Routing(torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.5, 0.25], [2.0, 1.0]]), None, 3, final=True)
+    assert routing.weights().tolist() == [[0.5, 0.25], [2.0, 1.0]]
+    assert routing.weights(torch.tensor([[False, True], [False, False]])).tolist() == [[0.5, 0.0], [2.0, 1.0]]
