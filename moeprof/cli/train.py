@@ -13,7 +13,9 @@ from moeprof.cli.options import with_options
 from moeprof.cli.progress import Bar
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.model import ModelSection
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.model_card import CARD
 from moeprof.records.system.files import write_text
 from moeprof.records.system.signals import why
 
@@ -36,7 +38,11 @@ class TrainingBar(Bar):
 @click.command(name="train")
 @click.argument("recipe")
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Checkpoint to write, FILE.safetensors."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Checkpoint to write: FILE.safetensors, or a folder for a Hugging Face model.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable.")
 @click.option(
@@ -68,7 +74,9 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Train the model of RECIPE as its [train] section says, and write the checkpoint FILE with a model card beside it.
+    """Train the model of RECIPE as its [train] section says, and write the checkpoint FILE with a model card.
+
+    The card is beside FILE.safetensors, or in the folder FILE.
 
     After an interruption the same command continues and ends with the same weights. If FILE-twin.safetensors (made with
     --twin) exists beside FILE, the card compares the checkpoint with it. If train.documentation names a release, pip
@@ -77,7 +85,7 @@ def command(
     resolved = with_options(load_recipe(recipe, overrides), list(data), ranks=1)
     if documentation:
         store_documentation(resolved, documentation)
-    check_output(out, twin=twin, card_only=card_only, force=force)
+    check_output(resolved, out, twin=twin, card_only=card_only, force=force)
     if card_only:
         show(write_card(resolved, out, None), resolved.name, as_json=as_json)
         return
@@ -114,24 +122,43 @@ def store_documentation(recipe: Recipe, path: Path) -> None:
     store(known_distribution(recipe.train.documentation), path)
 
 
-def check_output(out: Path, *, twin: bool, card_only: bool, force: bool) -> None:
+def check_output(recipe: Recipe, out: Path, *, twin: bool, card_only: bool, force: bool) -> None:
     """UsageError if FILE cannot be written or already exists; --force removes the state of an interrupted training."""
     from moeprof.studies.train.state import state_path
 
     if twin and card_only:
         raise UsageError("--twin --card-only: a twin has no model card", "Remove --twin to write the card of the checkpoint.")
-    if out.suffix != SUFFIX:
+    if in_file(recipe) and out.suffix != SUFFIX:
         raise UsageError(f"--out {out}: the name does not end with {SUFFIX}", f"Example: --out {out.with_suffix(SUFFIX)}")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: the folder {out.parent} does not exist", "Create it, or give another --out.")
     if card_only:
         return
     if force:
+        check_replaceable(recipe, out)
         state_path(out).unlink(missing_ok=True)
         return
-    written = [out] if twin else [out, out.with_suffix(".md")]
+    written = [out] if twin or not in_file(recipe) else [out, card_path(recipe, out)]
     if not state_path(out).exists() and (there := [path for path in written if path.exists()]):
         raise UsageError(f"--out {there[0]}: the file already exists", "Give another --out, or --force to replace it.")
+
+
+def check_replaceable(recipe: Recipe, out: Path) -> None:
+    """UsageError if a folder would take the place of something that `moeprof train` has not written."""
+    from moeprof.studies.train.checkpoint import ORIGIN
+
+    if not in_file(recipe) and out.exists() and not (out / ORIGIN).is_file():
+        raise UsageError(f"--out {out}: not a checkpoint of moeprof train", "Give another --out; --force replaces only these.")
+
+
+def in_file(recipe: Recipe) -> bool:
+    """Whether the checkpoint is a file; that of a Hugging Face model is a folder."""
+    return isinstance(recipe.model, ModelSection)
+
+
+def card_path(recipe: Recipe, out: Path) -> Path:
+    """The path of the model card: beside the file, or in the folder."""
+    return out.with_suffix(".md") if in_file(recipe) else out / CARD
 
 
 def train_one(recipe: Recipe, out: Path, *, twin: bool, quiet: bool) -> float:
@@ -143,12 +170,12 @@ def train_one(recipe: Recipe, out: Path, *, twin: bool, quiet: bool) -> float:
 
 
 def write_card(recipe: Recipe, out: Path, cpu_seconds: float | None) -> "ModelCard":
-    """Measures the checkpoint and writes its model card, `FILE.md`."""
+    """Measures the checkpoint and writes its model card."""
     from moeprof.reporters.documents.model_card import render
     from moeprof.studies.train.appraisal import appraise
 
     card = appraise(recipe, out, cpu_seconds=cpu_seconds)
-    write_text(out.with_suffix(".md"), render(card, recipe.name))
+    write_text(card_path(recipe, out), render(card, recipe.name))
     return card
 
 

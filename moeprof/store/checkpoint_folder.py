@@ -75,12 +75,17 @@ class CheckpointFolder:
 
 def read_folder(path: Path, typed: str) -> CheckpointFolder:
     """The checkpoint in a folder, which the user typed like this; UsageError if it is none in safetensors files."""
+    return CheckpointFolder(path, typed, read_configuration(path, typed), shards_of(path, typed))
+
+
+def read_configuration(path: Path, typed: str) -> dict[str, Any]:
+    """The configuration in a folder, with its `model_type`; UsageError if there is none."""
     if not (path / CONFIG).is_file():
         raise UsageError(f"model {typed}: the folder has no {CONFIG}", FOLDER)
     config = document(path / CONFIG, typed)
     if not isinstance(config.get("model_type"), str):
         raise UsageError(f"model {typed}: {CONFIG} names no model_type", "Give the folder of a model that transformers saved.")
-    return CheckpointFolder(path, typed, config, shards_of(path, typed))
+    return config
 
 
 def shards_of(folder: Path, model: str) -> tuple[Path, ...]:

@@ -122,7 +122,7 @@ def test_a_signal_before_a_run_begins_does_not_touch_an_older_one(
         ("baseline", "moeprof.analysis.comparison.measurement.write_text", 1, HUP, []),
         ("train", "moeprof.studies.train.study.make_corpus", 1, HUP, []),
         ("train", "moeprof.studies.train.loop.save_state", 1, TERM, []),
-        ("train", "moeprof.studies.train.study.write_checkpoint", 1, TERM, ["model.safetensors.state"]),
+        ("train", "moeprof.studies.train.own.write_checkpoint", 1, TERM, ["model.safetensors.state"]),
         ("compare", "moeprof.studies.ab_test.WorkerProcess", 1, TERM, []),
         pytest.param("compare", "moeprof.studies.ab_test.run_cases", 1, HUP, [], marks=pytest.mark.slow),
     ],

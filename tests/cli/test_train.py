@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.studies.train.state import state_path
+from tests.studies.train.huggingface_lessons import small_recipe
 from tests.studies.train.lessons import BRIEF, SETS
 from tests.workloads.documentation.releases import PAGES, known_guide
 
@@ -104,6 +105,25 @@ def test_a_file_in_the_place_of_the_card_is_kept(moeprof: Call, micro: Micro, tm
     assert code == 2
     assert "README.md: the file already exists" in stderr
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_hugging_face_model_becomes_a_folder_with_its_card(moeprof: Call, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs the extra moeprof[hf]")
+    recipe, out = small_recipe(tmp_path), tmp_path / "out"
+    code, stdout, stderr = moeprof("train", recipe, *sets("lm"), "--out", out)
+    assert (code, stderr) == (0, "")
+    assert (out / "README.md").read_text() == stdout
+    assert not state_path(out).exists()
+    code, again, _ = moeprof("train", recipe, *sets("lm"), "--out", out, "--card-only")
+    assert (code, again) == (0, "".join(line for line in stdout.splitlines(keepends=True) if "CPU time" not in line))
+    code, _, stderr = moeprof("train", recipe, *sets("lm"), "--out", out)
+    assert (code, stderr.splitlines()[0]) == (2, f"Error: --out {out}: the file already exists")
+    assert moeprof("train", recipe, *sets("lm", "train.seed=1"), "--out", out, "--force")[0] == 0
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    code, _, stderr = moeprof("train", recipe, *sets("lm"), "--out", mine, "--force")
+    assert (code, stderr.splitlines()[0]) == (2, f"Error: --out {mine}: not a checkpoint of moeprof train")
+    assert mine.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+CARD = "README.md"
+"""The model card of a checkpoint that is a folder."""
+
 
 @dataclass(frozen=True)
 class CurvePoint:

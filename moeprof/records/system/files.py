@@ -1,6 +1,7 @@
 """Replacement of files in one step, which is how every file is written, and one-line descriptions of what is wrong with one."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,25 @@ def replacing_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, which takes the place of what is there only if the block succeeds; errors as in `replacing`."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except OSError as error:
+        kept = "The folder there is unchanged." if path.exists() else "Nothing was written."
+        raise refused(f"{path}: cannot be written", error, kept) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
+from typing import Any
 
 from moeprof.records.run.model_card import CurvePoint, LayerUse, ModelCard
 from moeprof.records.units import format_bytes, format_count, format_duration
@@ -13,12 +14,20 @@ from moeprof.workloads.documentation import known_distribution
 
 CURVE_POINTS = 8
 SIZE_LIMIT = 8_000_000
+FRONT_MATTER = """---
+library_name: transformers
+license: apache-2.0
+pipeline_tag: text-generation
+tags: [mixture-of-experts]
+---
+
+"""
 CHRF_LIMIT, JACCARD_LIMIT, INACTIVE_LIMIT = 90.0, 0.5, 0.3
 
 
 def render(card: ModelCard, name: str) -> str:
-    """The model card as markdown; `name` is that of the recipe."""
-    return render_document(document_of(card, name))
+    """The model card as markdown; `name` is that of the recipe. In a folder it begins with what Hugging Face's hub reads."""
+    return (FRONT_MATTER if in_folder(card) else "") + render_document(document_of(card, name))
 
 
 def document_of(card: ModelCard, name: str) -> Document:
@@ -80,6 +89,24 @@ def properties(card: ModelCard) -> Iterator[list[str]]:
     """Rows about the model and its training."""
     model, train = card.origin.recipe["model"], card.origin.recipe["train"]
     yield ["parameters", f"{card.num_parameters:,}"]
+    yield from huggingface_shape(model) if in_folder(card) else own_shape(model)
+    rounded = "all weights bfloat16; SHA-256 of model.safetensors" if in_folder(card) else "matrices bfloat16; SHA-256"
+    yield ["files" if in_folder(card) else "file", f"{format_bytes(card.file_bytes)}, {rounded} {card.sha256}"]
+    yield ["training", f"{train['steps']:,} steps, {format_count(card.origin.tokens)} tokens, {train['threads']} threads"]
+    if card.cpu_seconds is not None:
+        yield ["CPU time", format_duration(card.cpu_seconds * 1e9)]
+    rates = f"learning rate {train['learning_rate']:g}, balance loss {train['balance_weight']:g}, z-loss {train['z_weight']:g}"
+    optimizer = "Muon and AdamW" if train.get("optimizer") == "muon" else "AdamW"
+    yield ["objective", f"cross-entropy; {optimizer}, {rates}"]
+
+
+def in_folder(card: ModelCard) -> bool:
+    """Whether the checkpoint is a folder in Hugging Face layout, whose origin has a configuration of transformers."""
+    return "model_type" in card.origin.recipe["model"]
+
+
+def own_shape(model: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Rows about the shape of one of moeprof's own models."""
     layers = "".join(
         f"{model[key]} {word} " for key, word in (("encoder_layers", "encoder"), ("decoder_layers", "decoder")) if model[key]
     )
@@ -87,13 +114,6 @@ def properties(card: ModelCard) -> Iterator[list[str]]:
     yield ["layers", f"{layers.strip()}, {placed}"]
     yield ["width, experts, expert hidden width", f"{model['dim']}, {model['experts']}, {model['ffn_dim']}"]
     yield ["tokenizer, vocabulary", f"{model['tokenizer']}, {model['vocab_size']}"]
-    yield ["file", f"{format_bytes(card.file_bytes)}, matrices bfloat16; SHA-256 {card.sha256}"]
-    yield ["training", f"{train['steps']:,} steps, {format_count(card.origin.tokens)} tokens, {train['threads']} threads"]
-    if card.cpu_seconds is not None:
-        yield ["CPU time", format_duration(card.cpu_seconds * 1e9)]
-    rates = f"learning rate {train['learning_rate']:g}, balance loss {train['balance_weight']:g}, z-loss {train['z_weight']:g}"
-    optimizer = "Muon and AdamW" if train.get("optimizer") == "muon" else "AdamW"
-    yield ["objective", f"cross-entropy; {optimizer}, {rates}"]
 
 
 def source_of(card: ModelCard) -> Iterator[Block]:
@@ -105,6 +125,15 @@ def source_of(card: ModelCard) -> Iterator[Block]:
             f"The documentation is that of {requirement}, whose source distribution has SHA-256 {release.sha256}; "
             f"{share} of the sequences are from it."
         )
+
+
+def huggingface_shape(config: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Rows about the shape of a model of transformers."""
+    yield ["architecture", f"{config['model_type']}, {config['num_hidden_layers']} layers"]
+    experts = config.get("num_experts") or config["num_local_experts"]  # transformers has used both names
+    yield ["width, experts, expert hidden width", f"{config['hidden_size']}, {experts}, {config['moe_intermediate_size']}"]
+    yield ["experts per token", str(config["num_experts_per_tok"])]
+    yield ["tokenizer, vocabulary, longest sequence", f"bytes, {config['vocab_size']}, {config['max_position_embeddings']}"]
 
 
 def curve_table(card: ModelCard) -> Table:
@@ -126,7 +155,8 @@ def thinned(curve: list[CurvePoint]) -> list[CurvePoint]:
 
 def quality_blocks(card: ModelCard) -> Iterator[Block]:
     """Cross-entropy of the model and its twin, and chrF."""
-    unit = "bits per byte" if card.origin.recipe["model"]["tokenizer"] == "bytes" else "bits per token"
+    in_bytes = in_folder(card) or card.origin.recipe["model"]["tokenizer"] == "bytes"
+    unit = "bits per byte" if in_bytes else "bits per token"
     columns = ["domain", unit, *(["dense twin"] if card.twin else []), *(["chrF"] if card.chrf else [])]
     rows = [
         [
@@ -154,9 +184,14 @@ def routing_blocks(card: ModelCard) -> Iterator[Block]:
         labels=2,
         caption="Dead experts, and the Jaccard index of the hottest quarters of the experts of two domains.",
     )
-    decoding = [use for use in card.uses if use.inactive]
+    if decoding := [use for use in card.uses if use.inactive]:
+        yield idle_table(card, decoding)
+
+
+def idle_table(card: ModelCard, decoding: list[LayerUse]) -> Table:
+    """The share of idle experts by layer and domain."""
     domains = list(dict.fromkeys(domain for use in decoding for domain in use.inactive))
-    yield Table(
+    return Table(
         ["layer", *domains, "lower bound"],
         [[use.layer, *idle(use, domains), percent(use.inactive_bound)] for use in decoding],
         caption=f"Share of the experts that are idle in a decode step of {card.decode_batch} running sequences; lower bound = idle "

@@ -11,13 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from moeprof.instrument.hooks import hooked
-from moeprof.instrument.step import Step
-from moeprof.models.build import Model
-from moeprof.moe.layer import moe_layers
-from moeprof.moe.router import Router, best
+from moeprof.moe.router import best
 from moeprof.moe.routing import Routing
 from moeprof.studies.train.heldout import cross_entropies
+from moeprof.studies.train.learner import Learner
 from moeprof.studies.train.lessons import Lesson
 
 GROUP = 32
@@ -27,12 +24,12 @@ Rerouted = Callable[[Tensor, Routing], Routing]
 """Maps the softmax values (T, E) and the router's decisions to other decisions."""
 
 
-def answers(model: Model, heldout: Mapping[str, Lesson]) -> dict[str, dict[str, float]]:
+def answers(learner: Learner, heldout: Mapping[str, Lesson]) -> dict[str, dict[str, float]]:
     """Held-out cross-entropy by change and domain; the model is restored afterwards."""
     found = {}
     for name, change in CHANGES.items():
-        with change(model):
-            found[name] = cross_entropies(model, heldout)
+        with change(learner):
+            found[name] = cross_entropies(learner, heldout)
     return found
 
 
@@ -57,21 +54,16 @@ def among_half(gates_TE: Tensor, routing: Routing) -> Routing:
 
 
 @contextmanager
-def rerouted(change: Rerouted, model: Model) -> Iterator[None]:
+def rerouted(change: Rerouted, learner: Learner) -> Iterator[None]:
     """Applies `change` to the decisions of every router inside the block."""
-
-    def hook(router: Router, inputs: tuple[Tensor, Step], routing: Routing) -> Routing:
-        return change(router.gates(inputs[0]), routing)
-
-    with hooked([layer.router for layer in moe_layers(model)], hook):
+    with learner.at_routers(lambda layer, logits_TE, routing: change(torch.softmax(logits_TE, dim=1), routing)):
         yield
 
 
 @contextmanager
-def coarse_experts(model: Model) -> Iterator[None]:
+def coarse_experts(learner: Learner) -> Iterator[None]:
     """Rounds the experts' matrices to int4 inside the block."""
-    stacked = [whole for layer in moe_layers(model) for whole in layer.experts.weights.values()]
-    matrices = [whole for whole in stacked if whole.dim() == 3]
+    matrices = learner.expert_matrices()
     exact = [matrix.detach().clone() for matrix in matrices]
     try:
         with torch.no_grad():
@@ -93,7 +85,7 @@ def int4(weights_EDF: Tensor, group: int = GROUP) -> Tensor:
     return torch.cat(rounded, dim=1)
 
 
-Change = Callable[[Model], AbstractContextManager[None]]
+Change = Callable[[Learner], AbstractContextManager[None]]
 
 CHANGES: dict[str, Change] = {
     "top-1 instead of top-k": partial(rerouted, first_only),

@@ -1,4 +1,4 @@
-"""Checkpoint files: parameters, most of them in bfloat16, and their origin."""
+"""Checkpoints: a file of parameters, most of them in bfloat16, or a folder in Hugging Face layout; and their origin."""
 
 import json
 from dataclasses import asdict
@@ -13,13 +13,21 @@ from safetensors.torch import save
 from moeprof.models.build import Model
 from moeprof.moe.router import Router
 from moeprof.records.errors import UsageError
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint, Origin
 from moeprof.records.system.files import reason, replacing
 from moeprof.records.system.inputs import parsed_json
+from moeprof.store.checkpoint_folder import WEIGHTS, read_configuration
 
 KEY = "moeprof"
 """The only metadata entry, JSON; the order of several is not fixed, which would change the file's hash."""
+
+ORIGIN = "training.json"
+"""What the weights of a checkpoint that is a folder were made from."""
+
+NOT_DECISIVE = ("architectures", "dtype", "transformers_version")
+"""Keys of a configuration that do not determine the weights."""
 
 
 def write_checkpoint(path: Path, model: Model, origin: Origin) -> None:
@@ -35,8 +43,7 @@ def write_checkpoint(path: Path, model: Model, origin: Origin) -> None:
 
 def read_origin(path: Path) -> Origin | None:
     """The origin that the checkpoint records; None if another program wrote it, UsageError if the entry is damaged."""
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(KEY)
+    text = origin_text(path)
     if text is None:
         return None
     try:
@@ -48,6 +55,20 @@ def read_origin(path: Path) -> Origin | None:
         ) from error
 
 
+def origin_text(path: Path) -> str | None:
+    """The JSON of the origin, in the metadata of a checkpoint file or beside the weights in a folder; None if there is none."""
+    if path.is_dir():
+        file = path / ORIGIN
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    with safe_open(path, framework="pt") as opened:
+        return (opened.metadata() or {}).get(KEY)
+
+
+def weights_file(path: Path) -> Path:
+    """The file with the weights of a checkpoint."""
+    return path / WEIGHTS if path.is_dir() else path
+
+
 def origin_of(recipe: Recipe, *, twin: bool, hashes: dict[str, str], tokens: int, curve: list[CurvePoint]) -> Origin:
     """The recipe's decisive sections and the result of the training."""
     return Origin(decisive(recipe), twin, hashes, tokens, curve)
@@ -55,12 +76,21 @@ def origin_of(recipe: Recipe, *, twin: bool, hashes: dict[str, str], tokens: int
 
 def decisive(recipe: Recipe) -> dict[str, Any]:
     """The keys of the recipe that determine the weights, together with the text."""
-    document: dict[str, Any] = recipe.model_dump(
+    kept: dict[str, Any] = {"workload": True, "train": True, "measure": {"seed"}}
+    if isinstance(recipe.model, HuggingFaceSection):
+        config = {key: value for key, value in read_config(recipe).items() if key not in NOT_DECISIVE}
+        return recipe.model_dump(mode="json", include=kept) | {"model": config}
+    return recipe.model_dump(
         mode="json",
-        include={"workload": True, "model": True, "gating": {"top_k"}, "train": True, "measure": {"seed"}},
+        include=kept | {"model": True, "gating": {"top_k"}},
         exclude={"model": {"checkpoint", "dtype"} | recipe.unset_later_keys["model"]},
     )
-    return document
+
+
+def read_config(recipe: Recipe) -> dict[str, Any]:
+    """The configuration of a recipe's Hugging Face model; UsageError if its folder has none."""
+    assert isinstance(recipe.model, HuggingFaceSection)
+    return read_configuration(Path(recipe.model.huggingface), recipe.model.huggingface)
 
 
 def made_by(origin: Origin, recipe: Recipe) -> bool:

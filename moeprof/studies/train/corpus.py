@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.records.errors import UsageError
+from moeprof.records.recipe.model import ModelSection
 from moeprof.records.recipe.recipe import DOCUMENTATION, Recipe, TrainSection
 from moeprof.studies.train.lessons import Lesson, lesson
 from moeprof.workloads.corpora import Split, lm_text, mt_pairs
 from moeprof.workloads.documentation import documentation
 from moeprof.workloads.language_modelling import default_domains
 from moeprof.workloads.text import hash_of, read_documents, read_pairs
-from moeprof.workloads.tokenizers import BOS, EOS, make_tokenizer
+from moeprof.workloads.tokenizers import BOS, EOS, ByteTokenizer, Tokenizer, make_tokenizer
 from moeprof.workloads.translation import default_languages
 
 HELDOUT_SHARE = 10
@@ -51,6 +52,12 @@ def generator(train: TrainSection, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[train.seed, number]))
 
 
+def text_tokenizer(recipe: Recipe) -> Tokenizer:
+    """The tokenizer of the recipe's model; a Hugging Face model is trained on bytes."""
+    model = recipe.model
+    return make_tokenizer(model.tokenizer, model.vocab_size) if isinstance(model, ModelSection) else ByteTokenizer()
+
+
 @dataclass(frozen=True, eq=False)
 class SplitText:
     """Token ids of one domain."""
@@ -65,7 +72,7 @@ class TextCorpus:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
         self.length = recipe.train.sequence_length - 1
-        self.tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
+        self.tokenizer = text_tokenizer(recipe)
         self.hashes: dict[str, str] = {}
         self.domains = list(recipe.data.files or default_domains(recipe))
         additional = [DOCUMENTATION] if recipe.train.documentation else []

@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from moeprof.models.build import Model
+from moeprof.studies.train.learner import Learner
 from moeprof.studies.train.lessons import Lesson
 from moeprof.studies.train.objective import cross_entropy_of
 
 
-def cross_entropies(model: Model, heldout: Mapping[str, Lesson]) -> dict[str, float]:
+def cross_entropies(learner: Learner, heldout: Mapping[str, Lesson]) -> dict[str, float]:
     """Nats per predicted token, by domain."""
     with torch.inference_mode():
-        return {domain: float(cross_entropy_of(lesson.logits(model), lesson.targets_BL)) for domain, lesson in heldout.items()}
+        return {
+            domain: float(cross_entropy_of(learner.logits(lesson), lesson.targets_BL)) for domain, lesson in heldout.items()
+        }
 
 
 def mean(values: Sequence[float]) -> float:

@@ -1,19 +1,15 @@
 """Lessons, the batches of training: padded tokens and the next token of each.
 
-B sequences, L positions, M source positions, V vocabulary.
+B sequences, L positions, M source positions.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moeprof.instrument.step import Step
-from moeprof.models.build import Model
-from moeprof.models.translation_model import TranslationModel
 from moeprof.workloads.tokenizers import PAD
 
 IGNORED = -100
@@ -33,23 +29,6 @@ class Lesson:
         """Tokens that the model reads, without padding."""
         source = 0 if self.source_BM is None else int(self.source_BM.ne(PAD).sum())
         return int(self.tokens_BL.ne(PAD).sum()) + source
-
-    def logits(self, model: Model) -> Tensor:
-        """Logits of every position, (B, L, V)."""
-        step = step_of(self.tokens_BL)
-        arguments: tuple[Any, ...] = (self.tokens_BL, step)
-        if isinstance(model, TranslationModel):
-            assert self.source_BM is not None
-            source_step = step_of(self.source_BM)
-            arguments = (self.tokens_BL, model.remember(model.encode(self.source_BM, source_step), source_step), step)
-        logits_BLV: Tensor = model(*arguments)
-        return logits_BLV
-
-
-def step_of(tokens_BL: Tensor) -> Step:
-    """The step of a batch that is padded with PAD."""
-    real_T = tokens_BL.ne(PAD).flatten()
-    return Step(real_T=None if bool(real_T.all()) else real_T)
 
 
 def lesson(targets: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None = None) -> Lesson:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 
-from moeprof.models.build import Model
 from moeprof.records.errors import MoeprofError
 from moeprof.records.recipe.recipe import TrainSection
 from moeprof.records.run.model_card import CurvePoint
@@ -15,6 +14,7 @@ from moeprof.records.system.signals import delayed
 from moeprof.studies.progress import Progress
 from moeprof.studies.train.corpus import Corpus, generator
 from moeprof.studies.train.heldout import cross_entropies, mean, quality_text
+from moeprof.studies.train.learner import Learner
 from moeprof.studies.train.objective import losses_of
 from moeprof.studies.train.optimizer import learning_rate, make_optimizers, set_learning_rate
 from moeprof.studies.train.state import Course, load_state, save_state
@@ -36,11 +36,11 @@ class Listener(Progress, Protocol):
 class Training:
     """A model in training; `run` may be interrupted at any time, and the state file keeps the progress."""
 
-    def __init__(self, model: Model, train: TrainSection, corpus: Corpus, state: Path, mark: str, timer: Timer) -> None:
-        self.model, self.train, self.corpus = model, train, corpus
+    def __init__(self, learner: Learner, train: TrainSection, corpus: Corpus, state: Path, mark: str, timer: Timer) -> None:
+        self.learner, self.train, self.corpus = learner, train, corpus
         self.state, self.mark, self.timer = state, mark, timer
-        self.optimizers = make_optimizers(model, train)
-        self.course = load_state(state, model, self.optimizers, mark) if state.exists() else Course()
+        self.optimizers = make_optimizers(learner, train)
+        self.course = load_state(state, learner.model, self.optimizers, mark) if state.exists() else Course()
         self.heldout = corpus.heldout(train.heldout_sequences)
         self.spent_before, self.started = self.course.cpu_seconds, timer()
 
@@ -66,10 +66,10 @@ class Training:
         course, number = self.course, self.course.step
         lesson = self.corpus.lesson(number)
         masks = torch.Generator().manual_seed(int(generator(self.train, number).integers(2**62)))
-        losses = losses_of(self.model, lesson, masks)
-        self.model.zero_grad()
+        losses = losses_of(self.learner, lesson, masks)
+        self.learner.model.zero_grad()
         torch.autograd.backward(losses.total(self.train))
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.learner.model.parameters(), self.train.clip_norm)
         set_learning_rate(self.optimizers, learning_rate(self.train, number))
         for optimizer in self.optimizers:
             optimizer.step()
@@ -80,7 +80,7 @@ class Training:
         """Evaluates, saves the state and checks the CPU budget, each if it is due."""
         course, train = self.course, self.train
         if course.step % train.evaluate_every == 0 or course.step == train.steps:
-            heldout = cross_entropies(self.model, self.heldout)
+            heldout = cross_entropies(self.learner, self.heldout)
             course.curve.append(CurvePoint(course.step, course.tokens, mean(course.recent), heldout))
             course.recent = []
             listener.show_quality(f"loss {course.curve[-1].loss:.3f}, held out {quality_text(heldout)}")
@@ -95,7 +95,7 @@ class Training:
 
     def save(self) -> None:
         """Saves the current state."""
-        save_state(self.state, self.model, self.optimizers, self.course, self.mark)
+        save_state(self.state, self.learner.model, self.optimizers, self.course, self.mark)
 
 
 process_time: Timer = time.process_time

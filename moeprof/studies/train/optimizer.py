@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from moeprof.models.build import Model
-from moeprof.moe.layer import moe_layers
 from moeprof.records.recipe.recipe import TrainSection
+from moeprof.studies.train.learner import Learner
 from moeprof.studies.train.muon import Muon
 
 Optimizers = Sequence[torch.optim.Optimizer]
@@ -19,22 +18,23 @@ MUON_RATE = 10
 """The learning rate of Muon as a multiple of AdamW's."""
 
 
-def make_optimizers(model: Model, train: TrainSection) -> Optimizers:
+def make_optimizers(learner: Learner, train: TrainSection) -> Optimizers:
     """The optimizers that the recipe names, which share the parameters; weight decay is for matrices only."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
-    by_muon = inner_matrices(model) if train.optimizer == "muon" else []
+    matrices = [parameter for parameter in learner.model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in learner.model.parameters() if parameter.dim() == 1]
+    by_muon = inner_matrices(learner) if train.optimizer == "muon" else []
     others = [matrix for matrix in matrices if all(matrix is not other for other in by_muon)]
     groups = [{"params": others, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=train.learning_rate, betas=BETAS, fused=True)
     return [adamw, Muon(by_muon, train.learning_rate, train.weight_decay)] if by_muon else [adamw]
 
 
-def inner_matrices(model: Model) -> list[Tensor]:
-    """The matrices of attention, FFNs and experts: neither embeddings, routers, nor the biases of experts."""
-    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-    stacked = [whole for layer in moe_layers(model) for whole in layer.experts.weights.values()]
-    return linear + [whole for whole in stacked if whole.dim() == 3]
+def inner_matrices(learner: Learner) -> list[Tensor]:
+    """The matrices of attention, FFNs and experts: neither embeddings, which may be shared with the output, nor routers."""
+    modules = list(learner.model.modules())
+    embeddings = {module.weight for module in modules if isinstance(module, nn.Embedding)}
+    linear = [module.weight for module in modules if isinstance(module, nn.Linear) and module.weight not in embeddings]
+    return linear + learner.expert_parameters()
 
 
 def learning_rate(train: TrainSection, number: int) -> float:
@@ -53,7 +53,7 @@ def set_learning_rate(optimizers: Optimizers, rate: float) -> None:
             group["lr"] = rate * (MUON_RATE if isinstance(optimizer, Muon) else 1)
 
 
-def moments(model: Model, optimizers: Optimizers) -> dict[str, Tensor]:
+def moments(model: nn.Module, optimizers: Optimizers) -> dict[str, Tensor]:
     """The moments of every parameter, named `exp_avg/embedding.weight` and so on; empty before the first update."""
     return {
         f"{moment}/{name}": optimizer.state[parameter][moment]
@@ -65,7 +65,7 @@ def moments(model: Model, optimizers: Optimizers) -> dict[str, Tensor]:
     }
 
 
-def restore_moments(model: Model, optimizers: Optimizers, tensors: dict[str, Tensor], num_updates: int) -> None:
+def restore_moments(model: nn.Module, optimizers: Optimizers, tensors: dict[str, Tensor], num_updates: int) -> None:
     """Restores the state of the optimizers from `moments`."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:

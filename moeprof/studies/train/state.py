@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
-from moeprof.models.build import Model
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint
@@ -45,7 +45,7 @@ def fingerprint(recipe: Recipe, *, twin: bool) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def save_state(path: Path, model: Model, optimizers: Optimizers, course: Course, mark: str) -> None:
+def save_state(path: Path, model: nn.Module, optimizers: Optimizers, course: Course, mark: str) -> None:
     """Replaces the state file atomically."""
     weights = {WEIGHT + name: parameter.detach() for name, parameter in model.named_parameters()}
     header = {"fingerprint": mark, "course": json.dumps(asdict(course))}
@@ -53,7 +53,7 @@ def save_state(path: Path, model: Model, optimizers: Optimizers, course: Course,
         partial.write_bytes(save(weights | moments(model, optimizers), header))
 
 
-def load_state(path: Path, model: Model, optimizers: Optimizers, mark: str) -> Course:
+def load_state(path: Path, model: nn.Module, optimizers: Optimizers, mark: str) -> Course:
     """Restores model and optimizers; UsageError for a damaged state or one of another recipe."""
     try:
         with safe_open(path, framework="pt") as file:

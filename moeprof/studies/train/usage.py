@@ -20,6 +20,8 @@ from moeprof.moe.router import Router
 from moeprof.moe.routing import Routing
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import LayerUse
+from moeprof.studies.train.learner import Learner
+from moeprof.studies.train.lessons import Lesson
 from moeprof.workloads.episodes import Episode
 
 UsageKey = tuple[str, str, str]
@@ -40,10 +42,15 @@ class DecisionCounts:
         """The hook, called after every router."""
         step = inputs[1]
         key = step.phase, name, step.domain
-        counts_E = torch.bincount(routing.experts_TK[routing.kept()], minlength=routing.num_experts).numpy()
-        self.counts[key] = self.counts[key] + counts_E if key in self.counts else counts_E
+        counts_E = self.add(key, routing)
         if step.phase == "decode" and step.num_tokens == self.full_step:
             self.active.setdefault(key, []).append(int((counts_E > 0).sum()))
+
+    def add(self, key: UsageKey, routing: Routing) -> Counts:
+        """Counts the decisions of one forward pass, (E,)."""
+        counts_E = torch.bincount(routing.experts_TK[routing.kept()], minlength=routing.num_experts).numpy()
+        self.counts[key] = self.counts[key] + counts_E if key in self.counts else counts_E
+        return counts_E
 
 
 @contextmanager
@@ -66,15 +73,30 @@ def layer_uses(model: Model, recipe: Recipe, episodes: Mapping[str, Sequence[Epi
                 episode.settle(model)  # decodes, if the phase does
                 if phase != "decode":
                     episode.ready(model)()
-    return [layer_use(decisions, recipe, phase, layer) for phase in episodes for layer in recipe.moe_layers(phase)]
+    num_experts, top_k = recipe.model.experts, recipe.gating.top_k
+    keys = [(phase, layer) for phase in episodes for layer in recipe.moe_layers(phase)]
+    return [layer_use(decisions, phase, layer, num_experts, top_k) for phase, layer in keys]
 
 
-def layer_use(decisions: DecisionCounts, recipe: Recipe, phase: str, layer: str) -> LayerUse:
+def lesson_uses(learner: Learner, heldout: Mapping[str, Lesson]) -> list[LayerUse]:
+    """Expert use of every layer on held-out text, in the phase `score`."""
+    decisions, shapes = DecisionCounts(0), dict[str, tuple[int, int]]()
+
+    def look(domain: str, layer: str, logits_TE: Tensor, routing: Routing) -> None:
+        shapes[layer] = routing.num_experts, routing.experts_TK.shape[1]
+        decisions.add(("score", layer, domain), routing)
+
+    for domain, lesson in heldout.items():
+        with learner.at_routers(partial(look, domain)):
+            learner.logits(lesson)
+    return [layer_use(decisions, "score", layer, *shape) for layer, shape in shapes.items()]
+
+
+def layer_use(decisions: DecisionCounts, phase: str, layer: str, num_experts: int, top_k: int) -> LayerUse:
     """Expert use of one layer over all domains."""
-    num_experts = recipe.model.experts
     counts = {key[2]: counts_E for key, counts_E in decisions.counts.items() if key[:2] == (phase, layer)}
     active = {key[2]: found for key, found in decisions.active.items() if key[:2] == (phase, layer)}
-    most = min(num_experts, recipe.gating.top_k * decisions.full_step)
+    most = min(num_experts, top_k * decisions.full_step)
     return LayerUse(
         phase=phase,
         layer=layer,

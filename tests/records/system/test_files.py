@@ -11,12 +11,12 @@ import pytest
 
 from moeprof.analysis.comparison.measurement import write_baseline
 from moeprof.cli.output import write_reports
-from moeprof.records.errors import MoeprofError
+from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.metrics.registry import MetricRow, MetricTable
 from moeprof.records.placement import Placement
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import write_record, write_samples
-from moeprof.records.system.files import replacing, write_text
+from moeprof.records.system.files import replacing, replacing_folder, write_text
 from tests.records.run.runs import empty_trace, finished, record
 
 
@@ -116,6 +116,37 @@ def test_a_path_that_cannot_be_a_file_is_a_usage_error(tmp_path: Path, name: str
     error = failure(lambda: write_text(tmp_path / name, "x"))
     assert (error.what, error.exit_code) == (f"{tmp_path / name}: cannot be written: {reason}", 2)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "new") as first:
+        (first / "one").write_text("1")
+    with replacing_folder(tmp_path / "new") as second:
+        (second / "two").write_text("2")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"two"}
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("mine"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+def test_an_error_of_the_block_leaves_the_folder_as_it_was(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "one").write_text("1")
+
+    def replace_it() -> None:
+        with replacing_folder(tmp_path / "there") as new:
+            (new / "two").write_text("2")
+            raise error
+
+    with pytest.raises(MoeprofError if isinstance(error, OSError) else type(error)):
+        replace_it()
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["one"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written: not a directory"), replacing_folder(tmp_path / "file" / "new"):
+        pass
 
 
 def test_a_device_is_written_and_never_replaced() -> None:

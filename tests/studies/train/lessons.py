@@ -5,11 +5,9 @@ from pathlib import Path
 
 import torch
 
-from moeprof.models.build import make_model
-from moeprof.models.checkpoint import load_checkpoint
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.studies.train.study import twin_recipe
+from moeprof.studies.train.own import OwnLearner
 
 Micro = Callable[[str], Path]
 
@@ -45,6 +43,4 @@ class Quiet:
 
 def weights(recipe: Recipe, path: Path, *, twin: bool = False) -> dict[str, torch.Tensor]:
     """The parameters of a checkpoint."""
-    model = make_model(twin_recipe(recipe) if twin else recipe, dense=twin).to_empty(device="cpu")
-    load_checkpoint(model, path)
-    return dict(model.named_parameters())
+    return dict(OwnLearner.trained(recipe, path, twin=twin).model.named_parameters())

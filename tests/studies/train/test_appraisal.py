@@ -18,6 +18,7 @@ from moeprof.studies.train.appraisal import appraise, twin_path
 from moeprof.studies.train.changes import among_half, answers, at_random, coarse_experts, first_only, int4
 from moeprof.studies.train.corpus import make_corpus
 from moeprof.studies.train.heldout import cross_entropies
+from moeprof.studies.train.own import OwnLearner
 from moeprof.studies.train.study import train
 from tests.models.shapes import small
 
@@ -81,12 +82,13 @@ def test_changes_are_undone_and_each_one_shows(micro: Micro) -> None:
     use_variant(model, None)
     for layer in moe_layers(model):
         layer.experts.w2.mul_(20)  # experts that matter
+    learner = OwnLearner(model)
     heldout = make_corpus(recipe).heldout(4)
-    usual = cross_entropies(model, heldout)
-    changed = answers(model, heldout)
+    usual = cross_entropies(learner, heldout)
+    changed = answers(learner, heldout)
     assert len(changed) == 4
     assert all(found != usual for found in changed.values())
-    assert cross_entropies(model, heldout) == usual
+    assert cross_entropies(learner, heldout) == usual
 
 
 GATES = torch.tensor([[0.1, 0.5, 0.15, 0.25], [0.4, 0.3, 0.2, 0.1]])
@@ -117,7 +119,7 @@ def test_coarse_experts_come_back_exactly() -> None:
     model = build_model(small("lm"))
     layer = moe_layers(model)[0]
     before = layer.experts.w1.clone()
-    with coarse_experts(model):
+    with coarse_experts(OwnLearner(model)):
         assert not torch.equal(layer.experts.w1, before)
     assert torch.equal(layer.experts.w1, before)
 

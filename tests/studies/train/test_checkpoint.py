@@ -11,14 +11,14 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.model_card import CurvePoint, Origin
 from moeprof.studies.train.checkpoint import KEY, read_origin, write_checkpoint
-from moeprof.studies.train.study import learner
+from moeprof.studies.train.own import OwnLearner
 
 ORIGIN = Origin({"workload": "lm"}, False, {"prose": "ab"}, 12, [CurvePoint(1, 12, 0.5, {"prose": 0.25})])
 
 
 def test_what_was_written_is_read_back(micro: Callable[[str], Path], tmp_path: Path) -> None:
     recipe = load_recipe(str(micro("lm")))
-    write_checkpoint(tmp_path / "a.safetensors", learner(recipe, twin=False), ORIGIN)
+    write_checkpoint(tmp_path / "a.safetensors", OwnLearner.untrained(recipe, twin=False).model, ORIGIN)
     assert read_origin(tmp_path / "a.safetensors") == ORIGIN
 
 

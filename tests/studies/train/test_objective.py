@@ -10,8 +10,9 @@ from moeprof.models.build import build_model
 from moeprof.moe.layer import moe_layers, use_variant
 from moeprof.records.recipe.recipe import TrainSection
 from moeprof.studies.train.lessons import Lesson, lesson
-from moeprof.studies.train.objective import Losses, balance_loss, cross_entropy_of, losses_of, masked_outputs, z_loss
+from moeprof.studies.train.objective import Losses, balance_loss, cross_entropy_of, losses_of, z_loss
 from moeprof.studies.train.optimizer import learning_rate
+from moeprof.studies.train.own import OwnLearner, masked_outputs
 from tests.models.shapes import small
 
 
@@ -73,7 +74,7 @@ def test_auxiliary_losses_are_summed_over_layers_and_blind_to_padding(workload: 
             seen.append((logits[real_T], routing.experts_TK[real_T]))  # type: ignore[attr-defined]
 
         layer.router.register_forward_hook(keep)
-    losses = losses_of(model, taught(workload))
+    losses = losses_of(OwnLearner(model), taught(workload))
     tokens = [len(logits) for logits, _ in seen]
     assert tokens == ([5, 6] if workload == "mt" else [6, 6])
     by_hand = 0.0
@@ -86,7 +87,7 @@ def test_auxiliary_losses_are_summed_over_layers_and_blind_to_padding(workload: 
 
 
 def test_a_dense_model_has_no_auxiliary_loss() -> None:
-    losses = losses_of(build_model(small("lm"), dense=True), taught("lm"))
+    losses = losses_of(OwnLearner(build_model(small("lm"), dense=True)), taught("lm"))
     assert float(losses.balance) == float(losses.z) == 0
 
 

@@ -10,6 +10,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.studies.train import study
 from moeprof.studies.train.muon import MOMENTUM, Muon, orthogonalized
 from moeprof.studies.train.optimizer import MUON_RATE, make_optimizers, set_learning_rate
+from moeprof.studies.train.own import OwnLearner
 from moeprof.studies.train.state import state_path
 
 from .lessons import Micro, Quiet, brief, weights
@@ -54,11 +55,11 @@ def test_an_update_is_the_orthogonalized_momentum_and_weight_decay() -> None:
 
 def test_every_parameter_has_one_optimizer_and_muon_has_the_inner_matrices(micro: Micro) -> None:
     recipe = brief(micro, "lm", 'train.optimizer="muon"')
-    model = study.learner(recipe, twin=False)
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    learner = OwnLearner.untrained(recipe, twin=False)
+    names = {parameter: name for name, parameter in learner.model.named_parameters()}
     adamw, muon = (
         [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-        for optimizer in make_optimizers(model, recipe.train)
+        for optimizer in make_optimizers(learner, recipe.train)
     )
     assert sorted(adamw + muon) == sorted(names.values())
     layer = [f"layers.{index}.attention.{part}.weight" for index in (0, 1) for part in ("q", "k", "v", "out")]
@@ -73,7 +74,7 @@ def test_every_parameter_has_one_optimizer_and_muon_has_the_inner_matrices(micro
 
 def test_muon_has_a_multiple_of_the_learning_rate(micro: Micro) -> None:
     recipe = brief(micro, "lm", 'train.optimizer="muon"')
-    optimizers = make_optimizers(study.learner(recipe, twin=False), recipe.train)
+    optimizers = make_optimizers(OwnLearner.untrained(recipe, twin=False), recipe.train)
     set_learning_rate(optimizers, 0.25)
     assert [{group["lr"] for group in optimizer.param_groups} for optimizer in optimizers] == [{0.25}, {0.25 * MUON_RATE}]
 
@@ -87,10 +88,10 @@ def test_a_training_with_muon_that_was_interrupted_ends_with_the_same_weights(mi
     assert state_path(parts).exists()
     study.train(recipe, parts, Quiet())
     assert whole.read_bytes() == parts.read_bytes()
-    untrained = dict(study.learner(recipe, twin=False).named_parameters())
+    untrained = dict(OwnLearner.untrained(recipe, twin=False).model.named_parameters())
     assert all(not torch.equal(parameter, untrained[name]) for name, parameter in weights(recipe, whole).items())
 
 
 def test_the_recipe_chooses_the_optimizer(micro: Micro) -> None:
-    model, recipe = study.learner(brief(micro, "lm"), twin=False), load_recipe(str(micro("lm")))
-    assert [type(optimizer) for optimizer in make_optimizers(model, recipe.train)] == [torch.optim.AdamW]
+    learner, recipe = OwnLearner.untrained(brief(micro, "lm"), twin=False), load_recipe(str(micro("lm")))
+    assert [type(optimizer) for optimizer in make_optimizers(learner, recipe.train)] == [torch.optim.AdamW]
