@@ -81,7 +81,11 @@ def report(name: str, phase: str, rounds: int, region_ns: float) -> None:
     play = episode.ready(model)
     timer = region_timer(device, wall_clock)
     regions = count_regions(timer, play)
-    plays = {"unobserved": play, "breakdown": timer.observing(play), "routing": recording(play)}
+    plays: dict[str, Callable[[], object]] = {
+        "unobserved": play,
+        "breakdown": timer.observing(play),
+        "routing": recording(play),
+    }
     prepared = {name: PreparedRound(one) for name, one in plays.items()}
     samples = interleaved(prepared, rounds=rounds, warmup=3, clock=synchronized(device), between=timer.settle)
     plain_ns = median(samples["unobserved"])

@@ -181,6 +181,8 @@ class MemoryNeed:
 
 def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
     """Weights of all variants, and the largest step of any phase and variant: a layer's peak or the logits, plus KV caches."""
+    if isinstance(recipe.model, HuggingFaceSection):
+        return huggingface_need(recipe, recipe.model, batch_size or recipe.load.batch_size)
     model, load = recipe.own_model, recipe.load
     batch = batch_size or load.batch_size
     element = model.bytes_per_element
@@ -200,6 +202,16 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
     caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0
     twin = weight_bytes(model, dense=True) if any(one.dense for one in variants) else 0
     return MemoryNeed(shared_weights(recipe, variants), twin, max(peaks) + caches)
+
+
+def huggingface_need(recipe: Recipe, model: HuggingFaceSection, batch: int) -> MemoryNeed:
+    """The weights, logits of a whole batch in the model's type and once more in float32, and the rows of one layer's experts."""
+    tokens, load = batch * recipe.load.sequence_length, recipe.load
+    logits = tokens * model.vocab_size * (model.bytes_per_element + 4) if "score" in recipe.phases else 0
+    rows = 4 * tokens * (recipe.gating.top_k + 4) * model.dim * model.bytes_per_element
+    positions = max(load.sequence_length, load.prompt_length + load.decode_steps)
+    caches = 2 * len(model.layers) * batch * positions * model.dim * model.bytes_per_element
+    return MemoryNeed(model.weight_bytes, 0, logits + rows + caches)
 
 
 def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:

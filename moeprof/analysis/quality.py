@@ -29,12 +29,13 @@ def score_rows(run: Run) -> Iterator[Samples]:
     for (phase, variant), domains in found.items():
         whole = [sum(parts) for parts in zip(*domains.values(), strict=True)]
         for domain, (nats, tokens, num_bytes) in {**domains, "": whole}.items():
-            if num_bytes and math.isfinite(nats):  # outputs that are not finite have no quality
+            if tokens and math.isfinite(nats):  # outputs that are not finite have no quality
                 at = address(run, phase, variant, domain)
                 forced = run.record.ran.forced
                 if nats / tokens < MAX_NATS:
                     yield MetricRow("perplexity", math.exp(nats / tokens), **at, forced=forced), []
-                yield MetricRow("bits_per_byte", nats / math.log(2) / num_bytes, **at, forced=forced), []
+                if num_bytes:  # it is not known of token ids without a tokenizer
+                    yield MetricRow("bits_per_byte", nats / math.log(2) / num_bytes, **at, forced=forced), []
 
 
 def translation_rows(run: Run) -> Iterator[Samples]:

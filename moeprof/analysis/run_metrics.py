@@ -8,6 +8,7 @@ from typing import Literal, Unpack
 
 from moeprof.records.errors import UsageError
 from moeprof.records.metrics.row import Address, RecordedRow, RowKey, row_key
+from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.records.run.run import Run, RunRecord
 
 Column = Literal["phase", "domain", "variant", "point", "rank", "layer", "region", "category"]
@@ -94,6 +95,16 @@ class RunMetrics:
             if alone and row.key == key._replace(point=row.key.point):
                 points.append((int(size), row.value))
         return sorted(points)
+
+    @property
+    def baseline(self) -> str:
+        """Label of the variant that has experts and runs as deployed: outputs are compared with its own."""
+        return next(iter(self.record.routed_labels), STATIC.label)
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether the model ran beside its dense twin."""
+        return DENSE.label in self.record.variants_by_label
 
     @cached_property
     def phases(self) -> list[str]:

@@ -30,9 +30,9 @@ def command(
     """
     resolved = resolved_recipes(recipes, **options)
 
-    def study(_recipe: Recipe) -> Any:
-        from moeprof.studies.characterize import characterization
+    def study(recipe: Recipe) -> Any:
+        from moeprof.studies.characterize import characterization, deployed
 
-        return characterization(timeline=timeline)
+        return characterization(deployed(recipe), timeline=timeline)
 
     run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)

@@ -1,6 +1,6 @@
 """The options that all commands that run recipes share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,7 +8,8 @@ import click
 
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_COUNT, MAX_RANKS
-from moeprof.records.recipe.files import load_recipe, validated
+from moeprof.records.recipe.files import load_recipe, overridden, validated
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -17,6 +18,12 @@ DEFAULT_RECIPES = ("lm-tiny", "mt-tiny")
 
 SETTINGS = {"max_tokens": "data", "too_long": "data", "ranks": "parallel", "device": "measure"}
 """Options that set a recipe's key of the same name, and its section."""
+
+MODEL_SETTINGS = ("dtype", "device_map", "experts_backend", "trust_remote_code", "chat", "keep_tokens")
+"""Options that set a key of the section of a Hugging Face model."""
+
+ModelSettings = Mapping[str, int | str | bool | None]
+NONE: ModelSettings = {}
 
 
 def run_options(function: F) -> F:
@@ -42,6 +49,23 @@ def run_options(function: F) -> F:
                 help="Translation: split sources that are too long at sentence or word boundaries (default), or refuse them.",
             ),
             click.option(
+                "--model", metavar="PATH_OR_ID", help="Instead of RECIPE: a Hugging Face model, as a folder or an id."
+            ),
+            click.option(
+                "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Data type of a --model's weights."
+            ),
+            click.option(
+                "--device-map", type=click.Choice(["auto"]), help="Distribute the layers of a --model over all devices."
+            ),
+            click.option(
+                "--experts-backend",
+                type=click.Choice(["keep", "eager", "grouped_mm", "batched_mm"]),
+                help="How transformers computes the experts of a --model; default: as its configuration says.",
+            ),
+            click.option("--trust-remote-code", is_flag=True, help="Run Python code from the folder of a --model."),
+            click.option("--chat", is_flag=True, help="Put text through the chat template of a --model."),
+            click.option("--keep-tokens", is_flag=True, help="Keep the token ids of a --model's text in the run directory."),
+            click.option(
                 "--ranks", type=click.IntRange(1, MAX_RANKS), metavar="N", help="Run expert-parallel over N processes."
             ),
             click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device that runs the model."),
@@ -60,19 +84,41 @@ def run_options(function: F) -> F:
 
 
 def resolved_recipes(
-    recipes: Iterable[str], overrides: Iterable[str], data: Iterable[str], **settings: int | str | None
+    recipes: Iterable[str],
+    overrides: Iterable[str],
+    data: Iterable[str],
+    *,
+    model: str | None = None,
+    **settings: int | str | bool | None,
 ) -> list[Recipe]:
     """The recipes with every option applied; UsageError if options contradict each other."""
-    names = list(recipes) or list(DEFAULT_RECIPES)
-    resolved = [load_recipe(name, overrides) for name in names]
+    from moeprof.huggingface.recipe import resolved as describing_its_model
+
+    if model is not None and list(recipes):
+        raise UsageError(f"--model {model}: a recipe is given too", "Give a recipe or --model.")
+    of_model = {name: settings.pop(name) for name in MODEL_SETTINGS if name in settings}
+    given = {name: value for name, value in of_model.items() if value}
+    if model is not None:
+        resolved = [recipe_of_model(model, given, overrides)]
+    else:
+        resolved = [load_recipe(name, overrides) for name in list(recipes) or list(DEFAULT_RECIPES)]
     if repeated := [recipe.name for recipe in resolved if sum(other.name == recipe.name for other in resolved) > 1]:
         raise UsageError(f"recipe {repeated[0]}: given twice", "Give each recipe once.")
     if data and len({recipe.workload for recipe in resolved}) > 1:
         raise UsageError("--data: the recipes have different workloads", "Give one recipe, such as lm-tiny or mt-tiny.")
-    return [with_options(recipe, list(data), **settings) for recipe in resolved]
+    return [describing_its_model(with_options(recipe, list(data), given, **settings)) for recipe in resolved]
 
 
-def with_options(recipe: Recipe, data: list[str], **settings: int | str | None) -> Recipe:
+def recipe_of_model(model: str, given: ModelSettings, overrides: Iterable[str]) -> Recipe:
+    """The recipe behind `--model`."""
+    from moeprof.huggingface.recipe import document_of
+
+    return overridden(document_of(model, dict(given)), overrides, f"of --model {model}")
+
+
+def with_options(
+    recipe: Recipe, data: list[str], of_model: ModelSettings = NONE, **settings: int | str | bool | None
+) -> Recipe:
     """The recipe with the options applied, of which those that are None change nothing, validated again."""
     from moeprof.parallel.group import started_as
     from moeprof.workloads.text import parse_data_option
@@ -80,15 +126,28 @@ def with_options(recipe: Recipe, data: list[str], **settings: int | str | None) 
     document = recipe.model_dump(by_alias=True)
     files: dict[str, str | list[str]] = {}
     for option in data:
-        name, paths = parse_data_option(option, recipe.workload)
+        name, paths = parse_data_option(option, recipe.workload, plain=isinstance(recipe.model, HuggingFaceSection))
         if name in files:
             raise UsageError(f"--data {option}: {name!r} is given twice", "Give each text its own name.")
-        files[name] = [str(Path(path).absolute()) for path in paths] if isinstance(paths, list) else str(Path(paths).absolute())
+        if isinstance(recipe.model, HuggingFaceSection):  # its runs show paths as they were typed
+            files[name] = paths
+        else:
+            files[name] = [absolute(path) for path in paths] if isinstance(paths, list) else absolute(paths)
     if files:
         document["data"]["files"] = files
+    if of_model:
+        if not isinstance(recipe.model, HuggingFaceSection):
+            option = next(iter(of_model)).replace("_", "-")
+            raise UsageError(f"--{option}: recipe {recipe.name} has a model of moeprof's own", "Use it with --model.")
+        document["model"] |= of_model
     if settings.get("ranks") is None and document["parallel"]["ranks"] == 1:
         settings["ranks"] = started_as().size
     for key, value in settings.items():
         if value is not None:
             document[SETTINGS[key]][key] = value
     return validated(document, recipe.name)
+
+
+def absolute(path: str) -> str:
+    """The path from the root, links kept."""
+    return str(Path(path).absolute())

@@ -12,6 +12,7 @@ from moeprof.models.build import make_model
 from moeprof.models.checkpoint import check_checkpoint
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import DENSE, STATIC, Variant
 from moeprof.records.system.resources import process_limit
@@ -51,7 +52,9 @@ def check_gpus(recipe: Recipe, neighbours: int) -> None:
 
 def check_weights(recipe: Recipe) -> None:
     """UsageError if the recipe's checkpoint is missing, damaged or of another shape."""
-    if recipe.model.checkpoint:
+    if isinstance(recipe.model, HuggingFaceSection):
+        assert recipe.model.layers, "the command line resolves recipes before they run"
+    elif recipe.model.checkpoint:
         check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint), Group(0, recipe.parallel.ranks))
 
 

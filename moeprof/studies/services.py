@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from moeprof.analysis.model_size import always_buffered
+from moeprof.huggingface.model import HuggingFaceModel
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.memory import MemoryTracker
 from moeprof.instrument.timing import PreparedRound
@@ -22,20 +23,24 @@ from moeprof.moe.sparse_layer import sparse_layers
 from moeprof.parallel.collectives import barrier, gathered
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.placement import Placement
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.studies.progress import Progress
-from moeprof.workloads.episodes import Episode
+from moeprof.workloads.episodes import Episode, Round
+
+RunModel = Model | HuggingFaceModel
+"""The models that passes can run."""
 
 
 @dataclass(frozen=True, eq=False)
 class VariantRunner:
     """The variants of a study and the models that they run on, of which the MoE variants share one."""
 
-    models: Mapping[Variant, Model]
+    models: Mapping[Variant, RunModel]
     """In the order of the report."""
     group: Group = ALONE
     buffers: Buffers | None = None
@@ -58,20 +63,22 @@ class VariantRunner:
         """The first variant that has experts: the others decode its tokens, and their outputs are compared with its own."""
         return self.routed[0]
 
-    def select(self, variant: Variant) -> Model:
+    def select(self, variant: Variant) -> RunModel:
         """The variant's model, executed from now on as `variant` says."""
         model = self.models[variant]
         use_variant(model, variant)
         return model
 
-    def select_and_sync(self, variant: Variant) -> None:
-        """Selects a variant and waits for the other ranks, so that none of them starts a round early."""
+    def begin(self, variant: Variant, play: Round) -> None:
+        """Selects a variant, rewinds its round, and waits for the other ranks, so that none of them starts a round early."""
         self.select(variant)
+        play.rewind()
         barrier(self.group)
 
     def prepare(self, variant: Variant, episode: Episode) -> PreparedRound:
         """A round of one variant on an episode; each time it runs, it selects the variant first, off the clock."""
-        return PreparedRound(episode.ready(self.select(variant)), partial(self.select_and_sync, variant))
+        play = episode.ready(self.select(variant))
+        return PreparedRound(play, partial(self.begin, variant, play))
 
     def tracker(self, variant: Variant, clock: Clock, limit_bytes: int | None = None) -> MemoryTracker:
         """A tracker of what one variant needs, without the experts or slots of others."""
@@ -114,12 +121,16 @@ class Findings:
     """Readings of the device's counters."""
 
 
-def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress, group: Group = ALONE) -> dict[Variant, Model]:
+def load_models(
+    recipe: Recipe, variants: Sequence[Variant], progress: Progress, group: Group = ALONE
+) -> dict[Variant, RunModel]:
     """One model with a rank's weights for all MoE variants, and the dense twin if it is among them.
 
     Experts that are behind slots under every variant get no memory of their own.
     """
     progress.stage("weights", len({variant.dense for variant in variants}))
+    if isinstance(recipe.model, HuggingFaceSection):
+        return load_huggingface(recipe, recipe.model, variants, progress)
     absent = always_buffered(recipe, variants)
     built: dict[bool, Model] = {}
     for dense in dict.fromkeys(variant.dense for variant in variants):
@@ -129,8 +140,21 @@ def load_models(recipe: Recipe, variants: Sequence[Variant], progress: Progress,
     return {variant: built[variant.dense] for variant in variants}
 
 
+def load_huggingface(
+    recipe: Recipe, section: HuggingFaceSection, variants: Sequence[Variant], progress: Progress
+) -> dict[Variant, RunModel]:
+    """The model of a checkpoint folder, and the dense one that was named as its twin."""
+    from moeprof.huggingface.build import build_model as build_huggingface
+
+    built: dict[bool, RunModel] = {}
+    for dense in dict.fromkeys(variant.dense for variant in variants):
+        built[dense] = build_huggingface(section, recipe.measure.device, dense=dense)
+        progress.advance()
+    return {variant: built[variant.dense] for variant in variants}
+
+
 @contextmanager
-def buffers_for(recipe: Recipe, models: Mapping[Variant, Model], group: Group) -> Iterator[Buffers | None]:
+def buffers_for(recipe: Recipe, models: Mapping[Variant, RunModel], group: Group) -> Iterator[Buffers | None]:
     """The slots of the buffered variants for as long as the block runs; None if no variant is buffered."""
     variants = [variant for variant in models if variant.in_slots]
     if not variants:
@@ -145,7 +169,7 @@ def buffers_for(recipe: Recipe, models: Mapping[Variant, Model], group: Group) -
         buffers.close()
 
 
-def calibrate(models: Mapping[Variant, Model]) -> None:
+def calibrate(models: Mapping[Variant, RunModel]) -> None:
     """Measures the costs that kernels are chosen by now, so that no instrument sees the trials."""
     for variant, model in models.items():
         if not variant.dense and not variant.dispatch_entry.padded and variant.kernel == "auto":

@@ -17,8 +17,18 @@ from moeprof.workloads.batches import Batch
 from moeprof.workloads.sources import Source
 from moeprof.workloads.tokenizers import PAD
 
-Round = Callable[[], Tensor]
-"""The timed part, which can be repeated; returns the output of the last forward pass."""
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """The timed part of an episode, which can be repeated; returns the output of the last forward pass."""
+
+    play: Callable[[], Tensor]
+    rewind: Callable[[], None] = lambda: None
+    """Goes back to the beginning, which a round does if it was not done before; this is not timed."""
+
+    def __call__(self) -> Tensor:
+        self.rewind()
+        return self.play()
 
 
 class Episode(Protocol):
@@ -79,7 +89,7 @@ class ForwardEpisode:
 
     def ready(self, model: Any) -> Round:
         tokens_BL = torch.from_numpy(self.batch.tokens_BL).to(self.device)
-        return lambda: self.forward(model, tokens_BL, self.steps[0])
+        return Round(lambda: self.forward(model, tokens_BL, self.steps[0]))
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
         return (play().flatten(0, 1) for play in [self.ready(model)])
@@ -159,13 +169,12 @@ class DecodeEpisode:
         generation = self.begin(model)
 
         def play() -> Tensor:
-            generation.rewind()
             for tokens_B, step in zip(self.tokens_NB, self.steps, strict=True):
                 logits_B1V = generation.forward(tokens_B[:, None], step)
                 chosen_B = logits_B1V[:, -1].argmax(dim=1)
             return chosen_B
 
-        return play
+        return Round(play, generation.rewind)
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
         generation = self.begin(model)

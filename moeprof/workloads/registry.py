@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moeprof.parallel.group import ALONE, Group
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.run import FittedText
 from moeprof.workloads.episodes import Episode
@@ -33,4 +34,8 @@ WORKLOADS: dict[str, Callable[[Recipe, Group], Workload]] = {"lm": LanguageModel
 
 def make_workload(recipe: Recipe, group: Group = ALONE) -> Workload:
     """The recipe's workload with its text read and cut into the batches of one rank."""
+    if isinstance(recipe.model, HuggingFaceSection):
+        from moeprof.workloads.huggingface import HuggingFaceText
+
+        return HuggingFaceText(recipe, group)
     return WORKLOADS[recipe.workload](recipe, group)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
 MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
 FORMS = {"lm": "[NAME=]PATH", "mt": "[NAME=]SOURCE,TARGET (or [NAME=]FILE.jsonl)"}
 EXAMPLES = {"lm": "wikipedia=wiki.txt.gz", "mt": "ne-en=devtest.ne,devtest.en"}
+
+TOKEN_IDS = re.compile(r'\s*{\s*"tokens"\s*:')
+"""How a line of JSON Lines with token ids begins."""
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +164,25 @@ def read_documents(name: str, text: Path | InputFile, max_chars: int | None = No
     return Text(name, documents, hash_of(documents) if cut else digest.hexdigest())
 
 
+def read_token_ids(name: str, file: InputFile, vocab_size: int) -> list[list[int]] | None:
+    """The documents of a JSON Lines file whose lines begin with a field `tokens`; None if the first line does not.
+
+    UsageError if one of them is not a list of ids below `vocab_size`.
+    """
+    source = TextFile(name, file)
+    if os.path.isdir(file.path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
+        return None
+    with reported(source.whose, READABLE):
+        if not TOKEN_IDS.match(file.head_text):
+            return None
+    documents = []
+    for number, tokens in source.objects("tokens"):
+        if not isinstance(tokens, list) or not all(type(token) is int and 0 <= token < vocab_size for token in tokens):
+            raise source.fault(f"line {number}: 'tokens' is not a list of ids from 0 to {vocab_size - 1}", FIX_LINE)
+        documents.append(tokens)
+    return documents
+
+
 def hash_of(texts: Iterable[str]) -> str:
     """SHA-256 of texts in UTF-8, each followed by a NUL."""
     digest = hashlib.sha256()
@@ -245,12 +268,13 @@ def translations(source: TextFile) -> Iterator[tuple[str, str]]:
         yield sides[order[0]], sides[order[1]]
 
 
-def parse_data_option(text: str, workload: str) -> tuple[str, str | list[str]]:
-    """The name and the path, or the two paths, of `--data [NAME=]PATH` (lm) or `--data [NAME=]SOURCE,TARGET` (mt).
+def parse_data_option(text: str, workload: str, *, plain: bool = False) -> tuple[str, str | list[str]]:
+    """The name and the path, or the two paths, of `--data [NAME=]PATH` (lm or `plain`) or `--data [NAME=]SOURCE,TARGET` (mt).
 
     Without NAME it is the stem of the file, or of the source's file.
     """
     given, equals, path = text.partition("=") if "=" in text else ("", "", text)
+    workload = "lm" if plain else workload
     paths = path.split(",") if workload == "mt" else [path]
     if not all(paths) or len(paths) > 2:
         raise UsageError(f"--data {text}: not of the form {FORMS[workload]}", f"Example: --data {EXAMPLES[workload]}")

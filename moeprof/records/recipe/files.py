@@ -72,10 +72,15 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
         raise UsageError(f"recipe {path}: not valid TOML: {error}", "Fix that line.") from error
     document.setdefault("name", name_from(path.stem, "recipe"))
     anchor_paths(document, path.parent)
+    return overridden(document, overrides, str(path))
+
+
+def overridden(document: dict[str, Any], overrides: Iterable[str], where: str) -> Recipe:
+    """The validated recipe, with `section.key=value` overrides applied, whose paths are relative to the working directory."""
     for override in overrides:
         apply_override(document, override)
     anchor_paths(document, Path.cwd())
-    return validated(document, str(path))
+    return validated(document, where)
 
 
 def validated(document: dict[str, Any], where: str) -> Recipe:
@@ -138,6 +143,8 @@ def anchor_paths(document: dict[str, Any], folder: Path) -> None:
     model, data, routing = (document.get(section) for section in ("model", "data", "routing"))
     if isinstance(model, dict) and isinstance(model.get("checkpoint"), str):
         model["checkpoint"] = anchored(model["checkpoint"], folder) if model["checkpoint"] else None
+    if isinstance(model, dict) and isinstance(name := model.get("huggingface"), str) and (folder / name).is_dir():
+        model["huggingface"] = name if folder == Path.cwd() else anchored(name, folder)
     if isinstance(data, dict) and isinstance(data.get("files"), dict):
         data["files"] = {
             name: [anchored(path, folder) for path in paths] if isinstance(paths, list) else anchored(paths, folder)

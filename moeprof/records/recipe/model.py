@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from moeprof.records.ffn.form import FFNForm
 from moeprof.records.ffn.registry import FFN_FORMS, known_form
-from moeprof.records.limits import MAX_LAYERS, ExpertCount, NonNegative, Positive
+from moeprof.records.limits import MAX_LAYERS, MAX_SIZE, ExpertCount, NonNegative, Positive
 from moeprof.records.name import Name
 from moeprof.records.recipe.family import known_family
 from moeprof.records.recipe.section import Section
@@ -111,6 +111,9 @@ def moe_layers(prefix: str, num_layers: int, every: int) -> list[str]:
     return [f"{prefix}{index}" for index in range(every - 1, num_layers, every)]
 
 
+Amount = Annotated[int, Field(ge=0, le=MAX_SIZE)]
+
+
 class LayerShape(Section):
     """One MoE layer of a Hugging Face model, as its modules say."""
 
@@ -141,6 +144,8 @@ class HuggingFaceSection(Section):
     """`auto`: accelerate distributes the layers over the devices; absent: the whole model on [measure] device."""
     trust_remote_code: bool = False
     """Whether Python code in the checkpoint's folder may run."""
+    dense_twin: str | None = None
+    """A dense model, named as `huggingface` is, that the same text is run through; it need not compute the same."""
     chat: bool = False
     """Whether text goes through the tokenizer's chat template, as a user's message."""
     keep_tokens: bool = False
@@ -149,11 +154,11 @@ class HuggingFaceSection(Section):
     """Name of the model's class."""
     layers: dict[Name, LayerShape] = Field(default_factory=dict)
     """The MoE layers by name: `3`, or `enc.3` and `dec.3` beside an encoder."""
-    num_parameters: NonNegative = 0
+    num_parameters: Amount = 0
     """All parameters, shared ones counted once."""
-    token_parameters: NonNegative = 0
+    token_parameters: Amount = 0
     """Parameters outside the experts that take part in the matrix products of a token."""
-    weight_bytes: NonNegative = 0
+    weight_bytes: Amount = 0
     """Size of all parameters and buffers."""
     dim: NonNegative = 0
     """Width D of a token."""

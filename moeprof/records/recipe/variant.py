@@ -60,6 +60,8 @@ class Variant:
         return replace(self, placement=Variant.placement, replicas=0, placement_file="")
 
 
+OWN = Variant("model")
+"""A Hugging Face model as transformers runs it."""
 STATIC = Variant()
 DENSE = Variant(dense=True)
 

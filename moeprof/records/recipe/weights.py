@@ -3,11 +3,14 @@
 import hashlib
 from pathlib import Path
 
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 
 
 def weights_hash(recipe: Recipe) -> str:
     """SHA-256 of the checkpoint (of the hashes of its files if it is a folder), or of what random weights follow from."""
+    if isinstance(recipe.model, HuggingFaceSection):
+        return recipe.model.weights_hash
     if recipe.model.checkpoint:
         path = Path(recipe.model.checkpoint)
         return folder_hash(path) if path.is_dir() else file_hash(path)

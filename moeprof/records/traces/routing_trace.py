@@ -113,6 +113,12 @@ class RoutingTrace:
         first = np.unique(code_R, return_index=True)
         return [names[code] for code in first[0][np.argsort(first[1])]]
 
+    def without_token_ids(self) -> "RoutingTrace":
+        """The same decisions with -1 for every token, so that the text cannot be read from them."""
+        place = self.table.schema.get_field_index("token_id")
+        hidden = pa.array(np.full(len(self), -1, np.int32))
+        return RoutingTrace(self.header, self.table.set_column(place, self.table.schema.field(place), hidden))
+
     def select(self, *, layer: str | None = None, domain: str | None = None) -> "RoutingTrace":
         """The rows of one layer, one domain, or both."""
         keep = np.ones(len(self), bool)

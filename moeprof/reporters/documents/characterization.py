@@ -15,7 +15,7 @@ from moeprof.reporters.sections.traffic import traffic_section
 
 def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """Speed, quality, time, communication, memory, experts and locality."""
-    trace = run.trace(phase, "static")
+    trace = run.trace(phase, metrics.baseline)
     yield speed_table(metrics, phase)
     yield from quality_blocks(metrics, phase)
     yield from breakdown_blocks(metrics, phase)

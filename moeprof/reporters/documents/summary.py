@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.recipe.dispatch import dispatch_of
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.cells import count, duration, percent, plural, rate, times
@@ -24,7 +25,7 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
         *waste_line(metrics, phases),
         *drop_line(metrics, phases),
         *activity_line(run, metrics, phases),
-        *traffic_line(run, metrics, phases, "static"),
+        *traffic_line(run, metrics, phases, metrics.baseline),
         *balance_line(metrics, phases),
     ]
     return with_warnings(run, lines)
@@ -46,17 +47,21 @@ def with_warnings(run: Run, lines: Sequence[str]) -> list[str]:
 def model_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:
     """Size and arithmetic of the model, compared with its dense twin."""
     model, gating = run.record.ran.model, run.record.ran.gating
-    moe, dense = metrics.at(variant="static"), metrics.at(variant="dense")
+    moe, dense = metrics.at(variant=metrics.baseline), metrics.at(variant="dense")
     parameters, twin_parameters = moe.or_none("num_parameters"), dense.or_none("num_parameters")
     experts, size = moe.or_none("expert_parameters"), moe.or_none("memory_static")
     flops, twin_flops = moe.or_none("flops_per_token"), dense.or_none("flops_per_token")
-    if not (parameters and twin_parameters and experts and size and flops and twin_flops):
+    if not (parameters and experts and size and flops):
         return
     per_rank = " per rank" if run.record.ran.parallel.ranks > 1 else ""
     yield (
         f"Model: {count(parameters)} parameters ({format_bytes(size)}{per_rank}), {percent(experts / parameters)} of them in experts "
-        f"({model.experts} per MoE layer, top-{gating.top_k}). Dense twin: {count(twin_parameters)} parameters."
+        f"({model.experts} per MoE layer, top-{gating.top_k})."
+        f"{f' Dense twin: {count(twin_parameters)} parameters.' if twin_parameters else ''}"
     )
+    if twin_flops is None:
+        yield f"A token takes {format_significant(flops / 1e6)} million FLOPs."
+        return
     yield (
         f"The MoE needs {times(flops / twin_flops)} the FLOPs per token of its dense twin; slowdown beyond that is MoE overhead."
     )
@@ -64,19 +69,17 @@ def model_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:
 
 def speed_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
     """Speed of a phase, and the slowdown against the dense twin."""
-    here = metrics.at(phase=phase, variant="static")
+    here = metrics.at(phase=phase, variant=metrics.baseline)
     speed, latency, slowdown = map(here.or_none, ("throughput", "step_latency", "slowdown_vs_dense"))
-    if speed and latency and slowdown:
-        yield (
-            f"{DOING[phase].capitalize()}: {rate(speed)} tokens/s, {duration(latency)} per step, {times(slowdown)} the time of the "
-            "dense twin."
-        )
+    if speed and latency:
+        compared = f", {times(slowdown)} the time of the dense twin" if slowdown else ""
+        yield f"{DOING[phase].capitalize()}: {rate(speed)} tokens/s, {duration(latency)} per step{compared}."
 
 
 def quality_lines(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """Bits per byte of a language model, chrF of a translation model."""
     for phase in phases:
-        bits, chrf = map(metrics.at(phase=phase, variant="static").or_none, ("bits_per_byte", "chrf"))
+        bits, chrf = map(metrics.at(phase=phase, variant=metrics.baseline).or_none, ("bits_per_byte", "chrf"))
         if bits is not None:
             yield f"Quality ({phase}): {bits:.3f} bits per byte."
         if chrf is not None:
@@ -87,7 +90,7 @@ def waste_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """Capacity slots computed per slot required."""
     parts = [f"{times(waste)} {DOING[phase]}" for phase, waste in by_phase(metrics, "waste_factor", phases).items() if waste]
     if parts:
-        yield f"Waste (slots computed per slot required, static gating): {', '.join(parts)}."
+        yield f"Waste (slots computed per slot required, {dispatch_of(metrics.baseline).title}): {', '.join(parts)}."
 
 
 def drop_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
@@ -96,7 +99,7 @@ def drop_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     if any(drops.values()):
         parts = [f"{percent(drop)} {DOING[phase]}" for phase, drop in drops.items()]
         yield f"Dropped tokens (an expert over capacity): {', '.join(parts)}."
-    elif drops:
+    elif drops and dispatch_of(metrics.baseline).capacity == "fraction":
         yield "Dropped tokens: none; no expert exceeded its capacity."
 
 
@@ -113,7 +116,7 @@ def idle_bounds(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterato
     """For each phase with too few tokens to use all experts, the share that must be idle: 1 - min(E, k x tokens) / E."""
     top_k, experts = run.record.ran.gating.top_k, run.record.ran.model.experts
     for phase in phases:
-        bound, tokens = map(metrics.at(phase=phase, variant="static").or_none, ("active_bound", "step_tokens"))
+        bound, tokens = map(metrics.at(phase=phase, variant=metrics.baseline).or_none, ("active_bound", "step_tokens"))
         if bound is not None and tokens is not None and bound < experts:
             yield (
                 f"With {format_significant(tokens)} tokens x top-{top_k}, at least {percent(1 - bound / experts)} must be idle "
@@ -122,8 +125,8 @@ def idle_bounds(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterato
 
 
 def by_phase(metrics: RunMetrics, metric: str, phases: Sequence[str]) -> dict[str, float]:
-    """A metric of static gating over all domains, for the phases that have it."""
-    found = {phase: metrics.or_none(metric, phase=phase, variant="static") for phase in phases}
+    """A metric of the model as deployed over all domains, for the phases that have it."""
+    found = {phase: metrics.or_none(metric, phase=phase, variant=metrics.baseline) for phase in phases}
     return {phase: value for phase, value in found.items() if value is not None}
 
 
@@ -133,7 +136,7 @@ def balance_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
         (value, phase, layer)
         for phase in phases
         for layer in metrics.layers(phase)
-        if (value := metrics.or_none("load_max_over_mean", phase=phase, variant="static", layer=layer)) is not None
+        if (value := metrics.or_none("load_max_over_mean", phase=phase, variant=metrics.baseline, layer=layer)) is not None
     ]
     if found:
         value, phase, layer = max(found)

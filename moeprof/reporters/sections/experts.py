@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from moeprof.analysis.routing.load_matrix import LoadMatrix, load_matrices, pooled
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.recipe.dispatch import dispatch_of
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.units import format_count
 from moeprof.reporters.cells import percent, times
@@ -16,6 +17,9 @@ MAX_BATCHES = 24
 
 def gating_table(metrics: RunMetrics, phase: str, ranks: int) -> Table:
     """Capacity slots, required slots and dropped tokens."""
+    fixed = dispatch_of(metrics.baseline).capacity == "fraction"
+    rule = "E x ceil(C x S) slots are computed" if fixed else "rows that the experts compute, those of padding included"
+    computed = f"{dispatch_of(metrics.baseline).title.capitalize()}, per layer and step: {rule},"
     per_rank = " Tokens are those of all ranks; S, capacity and slots are per rank (mean)." if ranks > 1 else ""
     return metric_table(
         metrics,
@@ -29,8 +33,8 @@ def gating_table(metrics: RunMetrics, phase: str, ranks: int) -> Table:
             "dropped choices": ("dropped_fraction", percent),
             "dropped tokens": ("dropped_tokens", percent),
         },
-        domain_rows(metrics, phase, "static"),
-        f"Static gating, per layer and step: E x ceil(C x S) slots are computed, k x tokens are required (waste = the ratio).{per_rank}",
+        domain_rows(metrics, phase, metrics.baseline),
+        f"{computed} k x tokens are required (waste = the ratio).{per_rank}",
     )
 
 
@@ -50,7 +54,7 @@ def layer_table(metrics: RunMetrics, phase: str) -> Table:
             "dropped": ("dropped_fraction", percent),
             "entropy": "gate_entropy",
         },
-        layer_rows(metrics, phase, "static"),
+        layer_rows(metrics, phase, metrics.baseline),
         "active = experts with a token in a step (mean), at most bound = min(E, k x tokens); dead = without a token in every step; "
         "max/mean and CV = hottest load over the mean load, and variation of the loads; hottest = largest share of one step's choices; "
         "entropy of the gate in nats.",
@@ -109,5 +113,9 @@ def fairseq_table(metrics: RunMetrics, phase: str) -> Table:
     balance = [f"expert{choice}_balance_{end}" for choice in (1, 2) for end in ("top", "bottom")]
     caption = "Overflow and balance in percent of tokens, entropy in nats; means over steps."
     return metric_table(
-        metrics, ["layer", "domain"], {name: name for name in (*names, *balance)}, layer_rows(metrics, phase, "static"), caption
+        metrics,
+        ["layer", "domain"],
+        {name: name for name in (*names, *balance)},
+        layer_rows(metrics, phase, metrics.baseline),
+        caption,
     )

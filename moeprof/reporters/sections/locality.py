@@ -41,7 +41,7 @@ def reuse_table(metrics: RunMetrics, phase: str) -> Table:
             "by chance": ("active_overlap_by_chance", percent),
             "reuse distance": "reuse_distance",
         },
-        layer_rows(metrics, phase, "static"),
+        layer_rows(metrics, phase, metrics.baseline),
         "Active experts of consecutive steps. Jaccard = Jaccard index of the two sets; overlap = share of a step's experts that the step "
         "before used, with the value expected by chance; reuse distance = steps until an expert is used again (median).",
     )
@@ -72,8 +72,8 @@ def drift_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
         [
             layer,
             pair,
-            cell(metrics.or_none("hot_jaccard", phase=phase, variant="static", layer=layer, category=pair)),
-            cell(metrics.or_none("load_divergence", phase=phase, variant="static", layer=layer, category=pair)),
+            cell(metrics.or_none("hot_jaccard", phase=phase, variant=metrics.baseline, layer=layer, category=pair)),
+            cell(metrics.or_none("load_divergence", phase=phase, variant=metrics.baseline, layer=layer, category=pair)),
         ]
         for layer in metrics.layers(phase)
         for pair in pairs

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from moeprof.records.recipe.model import HuggingFaceSection
+from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import plural
@@ -54,7 +56,7 @@ def link_rates(record: RunRecord) -> list[int]:
 def of_model(run: Run) -> Iterator[str]:
     """Weights, texts, and the number of rounds."""
     record, recipe = run.record, run.record.ran
-    yield f"Weights: {recipe.model.checkpoint or f'random, seed {recipe.measure.seed}'} ({record.weights_hash[:12]})"
+    yield from weights_lines(recipe, record.weights_hash)
     yield from (f"Text {name}: sha256 {digest[:12]}" for name, digest in record.text_hashes.items())
     yield (
         f"Measured: {recipe.measure.warmup} warm-up and {recipe.measure.rounds} timed rounds on the first batch of each domain, "
@@ -62,6 +64,18 @@ def of_model(run: Run) -> Iterator[str]:
     )
     for phase, readings in counters(run).items():
         yield f"Device counters, {phase}: {', '.join(f'{k} {v}' for k, v in readings.items())}"
+
+
+def weights_lines(recipe: Recipe, digest: str) -> Iterator[str]:
+    """Where the weights come from; of a Hugging Face model also its class, and what computes its experts."""
+    model = recipe.model
+    if isinstance(model, HuggingFaceSection):
+        yield f"Weights: {model.huggingface}, {model.architecture}, {model.dtype} ({digest[:12]})"
+        yield (
+            f"Experts backend: {model.experts_backend}. What is inside the backend is not split: there is no time of dispatch and combine."
+        )
+    else:
+        yield f"Weights: {model.checkpoint or f'random, seed {recipe.measure.seed}'} ({digest[:12]})"
 
 
 def counters(run: Run) -> dict[str, dict[str, str]]:

@@ -14,11 +14,11 @@ CellAt = Callable[[RunMetrics], str]
 MEASURES: dict[str, tuple[dict[str, CellAt], str]] = {
     "bits_per_byte": (
         {"bits per byte": lambda here: cell(here.or_none("bits_per_byte")), "perplexity": lambda here: perplexity_cell(here)},
-        "Quality under static gating: cross-entropy in bits per byte of text, and perplexity per token; lower is better.",
+        "Quality: cross-entropy in bits per byte of text, and perplexity per token; lower is better.",
     ),
     "chrf": (
         {"chrF": lambda here: cell(here.or_none("chrf"))},
-        "Quality under static gating: chrF of greedy translations against the references, from 0 to 100.",
+        "Quality: chrF of greedy translations against the references, from 0 to 100.",
     ),
 }
 """The columns and the caption of the table of each measure."""
@@ -27,10 +27,10 @@ MEASURES: dict[str, tuple[dict[str, CellAt], str]] = {
 def quality_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """The quality of a phase by domain; nothing if the weights are random."""
     for metric, (columns, caption) in MEASURES.items():
-        if metrics.or_none(metric, phase=phase, variant="static") is not None:
+        if metrics.or_none(metric, phase=phase, variant=metrics.baseline) is not None:
             cells = [
                 [*labels, *(write(metrics.at(**address)) for write in columns.values())]
-                for labels, address in domain_rows(metrics, phase, "static")
+                for labels, address in domain_rows(metrics, phase, metrics.baseline)
             ]
             yield Table(["domain", *columns], cells, caption=caption)
 

@@ -1,9 +1,13 @@
 """Speed of the model and its dense twin, and the time of a step by region."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.bottleneck import IDLE_GAPS, bottleneck, includes_idle_gaps
+from moeprof.records.recipe.dispatch import dispatch_of
+from moeprof.records.recipe.model import ModelSection
+from moeprof.records.recipe.variant import DENSE
 from moeprof.records.regions import REGIONS
 from moeprof.records.units import format_duration
 from moeprof.reporters.cells import cell, percent, rate, times
@@ -11,8 +15,15 @@ from moeprof.reporters.documents.document import Block, Details, Heading, Paragr
 from moeprof.reporters.sections.tables import scope_name, scopes
 from moeprof.reporters.shading import letters
 
-VARIANTS = {"static": "MoE", "dense": "dense"}
-"""The variants of a characterization, with their column titles."""
+
+def columns_of(metrics: RunMetrics) -> dict[str, str]:
+    """The variants of a characterization with their column titles: the model as deployed, and its dense twin if that ran too."""
+    return {metrics.baseline: "MoE"} | ({DENSE.label: DENSE.label} if metrics.has_twin else {})
+
+
+def how(metrics: RunMetrics) -> str:
+    """How the model was executed: `static gating`, or `the model's own backend`."""
+    return dispatch_of(metrics.baseline).title
 
 
 def speed_table(metrics: RunMetrics, phase: str) -> Table:
@@ -20,30 +31,37 @@ def speed_table(metrics: RunMetrics, phase: str) -> Table:
     rows = []
     for domain in scopes(metrics, phase):
         row = [scope_name(domain)]
-        for variant in VARIANTS:
+        for variant in columns_of(metrics):
             row.append(cell(metrics.or_none("throughput", phase=phase, domain=domain, variant=variant), rate))
             row.append(cell(metrics.or_none("step_latency", phase=phase, domain=domain, variant=variant), format_duration))
-        rows.append([*row, cell(metrics.or_none("slowdown_vs_dense", phase=phase, domain=domain, variant="static"), times)])
-    columns = ["domain", "MoE tokens/s", "MoE step", "dense tokens/s", "dense step", "MoE/dense time"]
+        if metrics.has_twin:
+            slowdown = metrics.or_none("slowdown_vs_dense", phase=phase, domain=domain, variant=metrics.baseline)
+            row.append(cell(slowdown, times))
+        rows.append(row)
+    columns = [f"{title} {what}" for title in columns_of(metrics).values() for what in ("tokens/s", "step")]
+    own = metrics.record.recipe is not None and isinstance(metrics.record.recipe.model, ModelSection)
+    twin = ", dense = the twin in which every FFN is dense" if own else ", dense = the model that was named as its twin"
     return Table(
-        columns, rows, caption="Speed, medians over rounds. MoE = static gating, dense = the twin in which every FFN is dense."
+        ["domain", *columns, *(["MoE/dense time"] if metrics.has_twin else [])],
+        rows,
+        caption=f"Speed, medians over rounds. MoE = {how(metrics)}{twin if metrics.has_twin else ''}.",
     )
 
 
 def breakdown_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
     """Regions as bars and as a table, the bottleneck, and details of every layer."""
     yield Heading("Where the time goes", 3)
-    regions = regions_of(metrics, phase, VARIANTS)
+    regions = regions_of(metrics, phase, columns_of(metrics))
     if not regions:
         yield Paragraph("Not measured: this run has no breakdown pass.")
         return
-    found = bottleneck(metrics, phase, "static")
+    found = bottleneck(metrics, phase, metrics.baseline)
     if found:
         yield Paragraph(f"Bottleneck: {found.sentence}")
     if includes_idle_gaps(metrics):
         yield Paragraph(IDLE_GAPS)
     yield stacked_shares(metrics, phase, regions)
-    yield region_table(metrics, phase, regions, VARIANTS)
+    yield region_table(metrics, phase, regions, columns_of(metrics))
     yield Details("time per layer", [layer_table(metrics, phase, regions)])
 
 
@@ -58,9 +76,10 @@ def region_time(metrics: RunMetrics, phase: str, variant: str, region: str, laye
 
 
 def stacked_shares(metrics: RunMetrics, phase: str, regions: list[str]) -> Stacked:
-    """A bar per domain under static gating, and one for the dense twin."""
-    bars = [(scope_name(domain), "static", domain) for domain in scopes(metrics, phase)]
-    bars.append(("dense", "dense", ""))
+    """A bar per domain, and one for the dense twin if it ran too."""
+    bars = [(scope_name(domain), metrics.baseline, domain) for domain in scopes(metrics, phase)]
+    if metrics.has_twin:
+        bars.append((DENSE.label, DENSE.label, ""))
     fractions = [
         (
             label,
@@ -104,14 +123,16 @@ def overhead_sentence(overheads: Sequence[float]) -> str:
 
 
 def layer_table(metrics: RunMetrics, phase: str, regions: list[str]) -> Table:
-    """Time of every region in every layer under static gating."""
+    """Time of every region in every layer."""
     layers = sorted(
         metrics.distinct("layer", "region_time", phase=phase),
-        key=lambda name: (name.rpartition(".")[0], int(name.rpartition(".")[2])),
+        key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)],
     )
-    shown = [region for region in regions if any(region_time(metrics, phase, "static", region, layer) for layer in layers)]
+    shown = [
+        region for region in regions if any(region_time(metrics, phase, metrics.baseline, region, layer) for layer in layers)
+    ]
     rows = [
-        [layer, *(cell(region_time(metrics, phase, "static", region, layer), format_duration) for region in shown)]
+        [layer, *(cell(region_time(metrics, phase, metrics.baseline, region, layer), format_duration) for region in shown)]
         for layer in layers
     ]
-    return Table(["layer", *shown], rows, caption="Static gating, time per step.")
+    return Table(["layer", *shown], rows, caption=f"Time per step, {how(metrics)}.")

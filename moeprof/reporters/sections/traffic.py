@@ -27,11 +27,11 @@ COSTS: dict[str, MetricColumn] = {
 
 
 def traffic_section(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Communication of a characterization under static gating; nothing for a single rank."""
+    """Communication of a characterization; nothing for a single rank."""
     if run.record.ran.parallel.ranks == 1:
         return
     yield Heading("Communication between ranks", 3)
-    if blocks := list(traffic_blocks(run, metrics, phase, "static")):
+    if blocks := list(traffic_blocks(run, metrics, phase, metrics.baseline)):
         yield from blocks
     else:
         yield Paragraph("Not measured: this run has no traffic pass.")

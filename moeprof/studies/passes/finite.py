@@ -4,12 +4,15 @@ T rows of a step, D values of a row: the width, or the vocabulary.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from moeprof.huggingface.model import HuggingFaceModel
+from moeprof.instrument.hooks import hooked
 from moeprof.instrument.step import Step
-from moeprof.moe.layer import MoELayer
+from moeprof.moe.layer import MoELayer, moe_layers
 
 
 def finite(y_TD: Tensor) -> Tensor:
@@ -22,6 +25,12 @@ class FiniteCheck:
 
     def __init__(self) -> None:
         self.counts: list[tuple[str, Step, Tensor]] = []
+
+    def watching(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Adds the outputs of every MoE layer that the model runs in the block."""
+        if isinstance(model, HuggingFaceModel):
+            return model.outputs_observed(self.add)
+        return hooked(moe_layers(model), self.layer)
 
     def layer(self, layer: MoELayer, inputs: tuple[Tensor, Step], y_TD: Tensor) -> None:
         """Adds the outputs of an MoE layer; a forward hook."""

@@ -16,14 +16,13 @@ from moeprof.analysis.comparison.output_agreement import Agreement, Compared
 from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
-from moeprof.models.build import Model
 from moeprof.moe.layer import MoELayer, moe_layers
 from moeprof.records.arrays import Flags
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import AGREEMENT
 from moeprof.studies.passes.finite import finite
 from moeprof.studies.selection import first_of_each_domain
-from moeprof.studies.services import Findings, Services
+from moeprof.studies.services import Findings, RunModel, Services
 from moeprof.workloads.episodes import Episode
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
@@ -120,7 +119,7 @@ def compare(services: Services, episode: Episode, found: dict[Variant, Agreement
         services.progress.advance()
 
 
-def played(episode: Episode, model: Model, recorder: DecisionRecorder) -> list[Tensor]:
+def played(episode: Episode, model: RunModel, recorder: DecisionRecorder) -> list[Tensor]:
     """The outputs of every step; the recorder keeps the decisions behind them."""
     with observed_by(recorder):
         return list(episode.outputs(model))

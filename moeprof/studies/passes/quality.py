@@ -8,23 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moeprof.models.build import Model
 from moeprof.parallel.collectives import all_gather_json
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.raw_tables import SCORES, TRANSLATIONS
-from moeprof.studies.services import Findings, Services
+from moeprof.studies.services import Findings, RunModel, Services
 from moeprof.studies.train.checkpoint import read_origin
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, columns
 from moeprof.workloads.tokenizers import FIRST_BYTE, FIRST_WORD, PAD, Tokenizer, make_tokenizer
 
 UNFAMILIAR_RATIO = 1.5
 """Text is out of distribution if its cross-entropy is more than this multiple of that of the hardest training domain."""
+
+PART_ELEMENTS = 2**24
+"""Logits that are turned into float64 at a time."""
 
 UNFAMILIAR_BYTES = 0.2
 """Text is out of distribution if more than this share of its tokens are bytes, though the model has words."""
@@ -53,17 +56,65 @@ ZERO = Score(0.0, 0, 0)
 def measure_quality(services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
     """Records cross-entropies (LM score) or translations (MT decode), and notes unfamiliar text; episodes are settled."""
     recipe = services.recipe
+    if isinstance(recipe.model, HuggingFaceSection):
+        return Findings(measure_scores(services, episodes, text_of(recipe.model)) if phase == "score" else ())
     if not recipe.model.checkpoint or recipe.model.tokenizer == "hashed":
         return Findings()
     tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
     if phase == "score":
-        return Findings(measure_scores(services, episodes, tokenizer))
+        return Findings(measure_scores(services, episodes, OwnText(tokenizer)))
     if phase == "decode":
         measure_translations(services, episodes, tokenizer)
     return Findings(list(byte_remarks(recipe, episodes)) if phase == "encode" else ())
 
 
-def measure_scores(services: Services, episodes: Sequence[Episode], tokenizer: Tokenizer) -> list[str]:
+class ScoredText(Protocol):
+    """What a score asks of the text behind token ids."""
+
+    def is_text(self, ids: Tensor) -> Tensor:
+        """Which ids count: special tokens do not."""
+
+    def num_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes of UTF-8 behind ids; 0 if they are not known."""
+
+
+@dataclass(frozen=True)
+class OwnText:
+    """Text of moeprof's own tokenizers."""
+
+    tokenizer: Tokenizer
+
+    def is_text(self, ids: Tensor) -> Tensor:
+        """All ids but those of special tokens."""
+        return ids >= FIRST_BYTE
+
+    def num_bytes(self, ids: Sequence[int]) -> int:
+        """Bytes behind the ids, with the blanks that two words imply."""
+        return num_bytes(ids, self.tokenizer)
+
+
+class TokenIds:
+    """Token ids without a tokenizer."""
+
+    def is_text(self, ids: Tensor) -> Tensor:
+        """All of them, since special tokens are not known."""
+        return torch.ones_like(ids, dtype=torch.bool)
+
+    def num_bytes(self, ids: Sequence[int]) -> int:
+        """0, because the bytes are not known."""
+        return 0
+
+
+def text_of(model: HuggingFaceSection) -> ScoredText:
+    """The text behind the token ids of a Hugging Face model."""
+    from moeprof.huggingface.folder import open_folder
+    from moeprof.huggingface.tokenizer import load_tokenizer
+
+    folder = open_folder(model.huggingface)
+    return load_tokenizer(folder, trust_remote_code=model.trust_remote_code) if folder.has_tokenizer else TokenIds()
+
+
+def measure_scores(services: Services, episodes: Sequence[Episode], text: ScoredText) -> list[str]:
     """Records the scores of every MoE variant; notes domains that the baseline finds hard."""
     notes: list[str] = []
     for variant in services.runner.routed:  # the dense twin has random weights
@@ -72,7 +123,7 @@ def measure_scores(services: Services, episodes: Sequence[Episode], tokenizer: T
         scores: dict[str, Score] = {}
         for episode in episodes:
             assert isinstance(episode, ForwardEpisode)
-            scores[episode.domain] = scores.get(episode.domain, ZERO) + score(model, episode, tokenizer)
+            scores[episode.domain] = scores.get(episode.domain, ZERO) + score(model, episode, text)
             services.progress.advance()
         services.record(SCORES, score_rows(variant.label, scores))
         if variant == services.runner.baseline:
@@ -89,14 +140,17 @@ def score_rows(label: str, scores: Mapping[str, Score]) -> Iterator[dict[str, An
         yield cells | {"tokens": found.num_tokens, "bytes": found.num_bytes, "nats": found.nats}
 
 
-def score(model: Model, episode: ForwardEpisode, tokenizer: Tokenizer) -> Score:
+def score(model: RunModel, episode: ForwardEpisode, text: ScoredText) -> Score:
     """The score of one batch: every token but the first of a sequence is predicted, special tokens are left out."""
     logits_BLV: Tensor = episode.ready(model)()
     tokens_BL = torch.from_numpy(episode.batch.tokens_BL).to(logits_BLV.device)
     targets_N = tokens_BL[:, 1:].flatten()
-    counted_N = targets_N >= FIRST_BYTE
-    nats = F.cross_entropy(logits_BLV[:, :-1].flatten(0, 1)[counted_N].double(), targets_N[counted_N], reduction="sum")
-    return Score(float(nats), int(counted_N.sum()), sum(num_bytes(row[1:], tokenizer) for row in tokens_BL.tolist()))
+    counted_N = text.is_text(targets_N) & torch.from_numpy(episode.batch.real_BL).to(targets_N.device)[:, 1:].flatten()
+    places_N = counted_N.nonzero().flatten()
+    logits_NV = logits_BLV[:, :-1].flatten(0, 1)
+    parts = torch.split(places_N, max(PART_ELEMENTS // logits_NV.shape[1], 1))
+    nats = sum(float(F.cross_entropy(logits_NV[part].double(), targets_N[part], reduction="sum")) for part in parts)
+    return Score(nats, len(places_N), sum(text.num_bytes(row[1:]) for row in tokens_BL.tolist()))
 
 
 def num_bytes(ids: Sequence[int], tokenizer: Tokenizer) -> int:
@@ -107,7 +161,9 @@ def num_bytes(ids: Sequence[int], tokenizer: Tokenizer) -> int:
 
 
 def score_remarks(recipe: Recipe, scores: dict[str, Score]) -> Iterator[str]:
-    """Remarks on domains that are much harder for the model than those it was trained for."""
+    """Remarks on domains that are much harder for the model than those it was trained for, if a checkpoint says for which."""
+    if recipe.model.checkpoint is None:
+        return
     origin = read_origin(Path(str(recipe.model.checkpoint)))
     if origin is None or not origin.curve:
         return
@@ -150,7 +206,7 @@ def measure_translations(services: Services, episodes: Sequence[Episode], tokeni
         services.record(TRANSLATIONS, rows)
 
 
-def decoded_by(model: Model, episode: DecodeEpisode) -> DecodeEpisode:
+def decoded_by(model: RunModel, episode: DecodeEpisode) -> DecodeEpisode:
     """The same sentences as this model decodes them; the given episode keeps its own tokens."""
     fresh = replace(episode, tokens_NB=[], steps=[])
     fresh.settle(model)

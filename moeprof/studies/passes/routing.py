@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moeprof.analysis.caching.residency import with_residency
-from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.visits import loads_table
 from moeprof.moe.buffers import buffered_stores, kept
-from moeprof.moe.layer import moe_layers
 from moeprof.parallel.collectives import gathered
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import GATE_ENTROPIES, NOT_FINITE, STEPS
@@ -56,7 +55,7 @@ def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) 
     for episode in episodes:
         with kept(model):
             outputs = episode.outputs(model)
-        with observed_by(recorder), hooked(moe_layers(model), check.layer):
+        with observed_by(recorder), check.watching(model):
             for step, y_TV in zip(episode.steps, outputs, strict=True):
                 check.add("", step, y_TV)
         services.progress.advance()
@@ -66,6 +65,8 @@ def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) 
 def record_decisions(services: Services, phase: str, variant: Variant, recorder: RoutingRecorder) -> None:
     """Writes the traces of all ranks, and the hits and misses of buffered layers."""
     trace = recorder.trace(trace_header(services.recipe, phase, variant))
+    if isinstance(services.recipe.model, HuggingFaceSection) and not services.recipe.model.keep_tokens:
+        trace = trace.without_token_ids()
     mine = loads_table(services.group.rank, phase, variant.label, "", recorder.visits)
     loads = joined(unpacked(payload) for payload in gathered(services.group, packed(mine)))
     for rank, payload in enumerate(gathered(services.group, packed(trace.table))):

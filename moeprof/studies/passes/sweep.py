@@ -166,7 +166,7 @@ def timed(services: Services, phase: str, variant: Variant, episode: Episode, ba
     """Records short rounds of one variant at one batch; tokens per second of the median round, over ranks."""
     label = variant.label
     play = ready(services, variant, episode)
-    rounds = {label: PreparedRound(play, partial(services.runner.select_and_sync, variant))}
+    rounds = {label: PreparedRound(play, partial(services.runner.begin, variant, play))}
     samples = interleaved(rounds, rounds=ROUNDS_OF_POINT, warmup=WARMUP, clock=services.clock)
     services.record(ROUNDS, round_rows(SWEEP, phase, episode, samples, format_point({"batch": batch})))
     tokens = total(services.group, [num_tokens(episode)])[0]
@@ -219,6 +219,8 @@ class Turn:
             give_back(self.services.recipe.measure.device)
             self.play, self.variant = ready(self.services, variant, episode), variant
             self.play()
+        assert self.play is not None
+        self.play.rewind()
         barrier(self.services.group)
 
     def run(self) -> None:
