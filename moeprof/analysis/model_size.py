@@ -3,7 +3,7 @@
 Those of a Hugging Face model follow from what its section says of its modules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from moeprof.records.recipe.gating import expert_slots
@@ -89,6 +89,18 @@ def entry_bytes(model: ModelSection) -> int:
     return -(-expert_bytes(model) // PAGE) * PAGE
 
 
+def entry_sizes(model: AnyModel) -> dict[str, int]:
+    """Bytes of one expert in a cache slot, whole pages, by MoE layer."""
+    return {layer: -(-size // PAGE) * PAGE for layer, size in expert_sizes(model).items()}
+
+
+def experts_of(recipe: Recipe, layer: str) -> int:
+    """Number of experts with weights that a rank holds of a layer, without replicas."""
+    if isinstance(recipe.model, HuggingFaceSection):
+        return recipe.model.layers[layer].experts
+    return local_experts(recipe)
+
+
 def local_experts(recipe: Recipe) -> int:
     """Number of experts of a layer on a rank, without replicas."""
     return recipe.model.experts // recipe.parallel.ranks
@@ -101,7 +113,8 @@ def resident_layers(recipe: Recipe, variant: Variant) -> int:
 
 def slot_bytes(recipe: Recipe, variant: Variant) -> int:
     """Size of a rank's cache slots under a variant; 0 if all experts are resident."""
-    return len(recipe.buffered_layers(variant)) * variant.slots * entry_bytes(recipe.own_model)
+    sizes = entry_sizes(recipe.model)
+    return sum(min(variant.slots, experts_of(recipe, layer)) * sizes[layer] for layer in recipe.buffered_layers(variant))
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:
@@ -109,15 +122,22 @@ def static_bytes(recipe: Recipe, variant: Variant) -> int:
     whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
     if not variant.in_slots and not variant.replicas:
         return whole
-    behind = len(recipe.buffered_layers(variant)) * local_experts(recipe) * expert_bytes(recipe.own_model)
-    copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.own_model)
-    return whole - behind + copies + slot_bytes(recipe, variant)
+    copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.own_model) if variant.replicas else 0
+    return whole - behind_bytes(recipe, recipe.buffered_layers(variant)) + copies + slot_bytes(recipe, variant)
+
+
+def behind_bytes(recipe: Recipe, layers: Iterable[str]) -> int:
+    """Size of a rank's experts of some layers, which are not in memory if the layers are buffered."""
+    sizes = expert_sizes(recipe.model)
+    return sum(experts_of(recipe, layer) * sizes[layer] for layer in layers)
 
 
 def placed_bytes(recipe: Recipe, variant: Variant) -> int:
     """Size of the second set of experts that a rank holds for a variant with a placement; 0 for variants without one."""
+    if not variant.placed:
+        return 0
     held = local_experts(recipe) + variant.replicas
-    return resident_layers(recipe, variant) * held * expert_bytes(recipe.own_model) if variant.placed else 0
+    return resident_layers(recipe, variant) * held * expert_bytes(recipe.own_model)
 
 
 def slots_to_try(most: int, chosen: int) -> list[int]:
@@ -182,7 +202,7 @@ class MemoryNeed:
 def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
     """Weights of all variants, and the largest step of any phase and variant: a layer's peak or the logits, plus KV caches."""
     if isinstance(recipe.model, HuggingFaceSection):
-        return huggingface_need(recipe, recipe.model, batch_size or recipe.load.batch_size)
+        return huggingface_need(recipe, recipe.model, batch_size or recipe.load.batch_size, variants)
     model, load = recipe.own_model, recipe.load
     batch = batch_size or load.batch_size
     element = model.bytes_per_element
@@ -204,14 +224,14 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
     return MemoryNeed(shared_weights(recipe, variants), twin, max(peaks) + caches)
 
 
-def huggingface_need(recipe: Recipe, model: HuggingFaceSection, batch: int) -> MemoryNeed:
+def huggingface_need(recipe: Recipe, model: HuggingFaceSection, batch: int, variants: Sequence[Variant]) -> MemoryNeed:
     """The weights, logits of a whole batch in the model's type and once more in float32, and the rows of one layer's experts."""
     tokens, load = batch * recipe.load.sequence_length, recipe.load
     logits = tokens * model.vocab_size * (model.bytes_per_element + 4) if "score" in recipe.phases else 0
     rows = 4 * tokens * (recipe.gating.top_k + 4) * model.dim * model.bytes_per_element
     positions = max(load.sequence_length, load.prompt_length + load.decode_steps)
     caches = 2 * len(model.layers) * batch * positions * model.dim * model.bytes_per_element
-    return MemoryNeed(model.weight_bytes, 0, logits + rows + caches)
+    return MemoryNeed(shared_weights(recipe, variants), 0, logits + rows + caches)
 
 
 def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
@@ -222,8 +242,8 @@ def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
 
 def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
     """Bytes of the weights of all MoE variants: one shared set, and the cache slots and moved experts of each."""
-    resident = weight_bytes(recipe.own_model, ranks=recipe.parallel.ranks)
-    resident -= len(always_buffered(recipe, variants)) * local_experts(recipe) * expert_bytes(recipe.own_model)
+    resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
+    resident -= behind_bytes(recipe, always_buffered(recipe, variants))
     return resident + sum(slot_bytes(recipe, one) + placed_bytes(recipe, one) for one in variants)
 
 

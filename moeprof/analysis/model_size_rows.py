@@ -14,7 +14,7 @@ from moeprof.analysis.model_size import (
 from moeprof.records.metrics.point import format_point
 from moeprof.records.metrics.registry import MetricRow, Samples
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import STATIC, Variant
+from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.run import Run
 
 
@@ -41,7 +41,7 @@ def saving_rows(recipe: Recipe, label: str, variant: Variant) -> Iterator[Metric
     """What every number of slots saves on a rank (paper 5.5); the variant's own slots have rows without a point too."""
     if not recipe.buffered_layers(variant):
         return
-    whole = static_bytes(recipe, STATIC)
+    whole = static_bytes(recipe, replace(variant, buffered="", slots=0, replicas=0))
     for slots in slots_to_try(local_experts(recipe), variant.slots):
         kept = static_bytes(recipe, replace(variant, slots=slots))
         values = {"memory_saved": whole - kept, "memory_saved_share": 1 - kept / whole, "memory_reduction": whole / kept}

@@ -11,7 +11,7 @@ from moeprof.cli.running import run_all
 from moeprof.optimizations.optimization import Option
 from moeprof.optimizations.registry import OPTIMIZATIONS
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import STATIC, baselines
+from moeprof.records.recipe.variant import baselines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,7 +85,6 @@ def command(
     def study(recipe: Recipe) -> Any:
         from moeprof.studies.optimize import optimization
 
-        compared = against or (STATIC.label,)
-        return optimization(recipe, chosen, values, against=compared, alone=alone, sweep=not no_sweep, timeline=timeline)
+        return optimization(recipe, chosen, values, against=against, alone=alone, sweep=not no_sweep, timeline=timeline)
 
     run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)

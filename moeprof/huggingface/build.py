@@ -1,21 +1,49 @@
 """Builds the model of a recipe from its checkpoint folder."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
+from moeprof.huggingface.buffers import FromShards, ModelBuffers, from_parameters
 from moeprof.huggingface.description import options_of
 from moeprof.huggingface.folder import open_folder
-from moeprof.huggingface.loading import load_model
+from moeprof.huggingface.layer import experts_layers
+from moeprof.huggingface.loading import load_model, load_resident
 from moeprof.huggingface.model import HuggingFaceModel
 from moeprof.huggingface.sites import find_sites
 from moeprof.records.recipe.model import HuggingFaceSection
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import OWN, Variant
+from moeprof.records.recipe.weights import weights_hash
 
 
-def build_model(section: HuggingFaceSection, device: str, *, dense: bool = False) -> HuggingFaceModel:
-    """The whole model with its weights, on a device; with `dense`, the dense model that the section names."""
-    options = options_of(section, device)
-    if dense:
-        assert section.dense_twin is not None
-        twin = load_model(open_folder(section.dense_twin), replace(options, experts_backend="keep"))
-        return HuggingFaceModel(twin, [])
-    whole = load_model(open_folder(section.huggingface), options)
-    return HuggingFaceModel(whole, find_sites(whole))
+def build_model(recipe: Recipe, section: HuggingFaceSection, variants: Collection[Variant]) -> HuggingFaceModel:
+    """The model with its weights, on the recipe's device; if all variants keep all experts in slots, without those.
+
+    UsageError if its experts cannot be executed as one of the variants says.
+    """
+    folder, options = open_folder(section.huggingface), options_of(section, recipe.measure.device)
+    everywhere = set(recipe.model.moe_layers_of("all"))
+    if all(set(recipe.buffered_layers(variant)) == everywhere for variant in variants):
+        whole, shards = load_resident(folder, options)
+        sites = find_sites(whole)
+        layers = experts_layers(sites, recipe.gating.capacity_fraction)
+        return HuggingFaceModel(whole, sites, layers, FromShards(layers, shards))
+    whole = load_model(folder, options)
+    sites = find_sites(whole)
+    changed = any(variant != OWN for variant in variants)
+    return HuggingFaceModel(whole, sites, experts_layers(sites, recipe.gating.capacity_fraction) if changed else None)
+
+
+def build_twin(recipe: Recipe, section: HuggingFaceSection) -> HuggingFaceModel:
+    """The dense model that the section names."""
+    assert section.dense_twin is not None
+    options = replace(options_of(section, recipe.measure.device), experts_backend="keep")
+    return HuggingFaceModel(load_model(open_folder(section.dense_twin), options), [])
+
+
+def buffers_of(model: HuggingFaceModel, recipe: Recipe) -> ModelBuffers:
+    """The cache slots of the buffered variants, filled from the parameters, or from the shards if the experts were not loaded."""
+    assert model.layers is not None
+    fill = model.fill or from_parameters(model.layers)
+    digest = weights_hash(recipe) if isinstance(fill, FromShards) and fill.why_file else ""
+    return ModelBuffers(model.layers, recipe.buffered_layers, fill, device=recipe.measure.device, file_hash=digest)

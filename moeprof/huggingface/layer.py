@@ -19,12 +19,13 @@ from moeprof.instrument.probe import region
 from moeprof.moe.routing import Routing
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.records.errors import UsageError
+from moeprof.records.recipe.variant import OWN as AS_DEPLOYED
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights, ResidentStore
 
-OWN = "own"
+OWN = AS_DEPLOYED.dispatch
 """The dispatch of variants that leave the computation to the model's own class and backend."""
 
 CAPACITY_FACTOR = 1.25
@@ -72,10 +73,15 @@ class ExpertsLayer(SparseLayer):
         """
         super().use(variant)
         vars(self.experts).pop("forward", None)
-        if variant is not None:
-            if variant.dispatch != OWN and self.why_not_ours:
+        if self.replaced:
+            if variant is not None and variant.dispatch != OWN and self.why_not_ours:
                 raise refused(self, self.why_not_ours, "Use the model's own backend.")
             vars(self.experts)["forward"] = self.forward
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the variant changes how the experts are executed; otherwise their module is as it was found."""
+        return self.variant is not None and (self.variant.dispatch != OWN or self.store is not None)
 
     @torch.no_grad()
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from moeprof.huggingface.adapters.adapter import Kept
 from moeprof.huggingface.capture import Call, Capture
+from moeprof.huggingface.layer import ExpertsLayer
 from moeprof.huggingface.scores import scores_of
 from moeprof.huggingface.sites import Site
 from moeprof.huggingface.tally import tally
 from moeprof.huggingface.timed_regions import timed_regions
 from moeprof.instrument.probe import Probe, active
 from moeprof.instrument.step import Step
+from moeprof.store.tier import Fill
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,9 +33,15 @@ Cached = Any
 class HuggingFaceModel(nn.Module):
     """A model of transformers; hooks are on it only while a probe observes it."""
 
-    def __init__(self, whole: "PreTrainedModel", sites: Sequence[Site]) -> None:
-        """`sites` are the experts of the model's layers; a dense model has none."""
+    def __init__(
+        self, whole: "PreTrainedModel", sites: Sequence[Site], layers: nn.ModuleList | None = None, fill: Fill | None = None
+    ) -> None:
+        """`sites` are the experts of the model's layers; a dense model has none.
+
+        `layers` execute them under variants other than the model's own way; `fill` reads experts that were not loaded.
+        """
         super().__init__()
+        self.layers, self.fill = layers, fill
         self.whole, self.sites = whole, sites
         whole.train(False).requires_grad_(False)
         self.cache_argument = "cache" if "cache" in signature(whole.forward).parameters else "past_key_values"
@@ -65,6 +73,8 @@ class HuggingFaceModel(nn.Module):
     def running(self, step: Step, other_stack: str) -> Iterator[None]:
         """Reports what the block does to the active probe, if any; layers of the other stack are not called in it."""
         self.step, probe = step, active()
+        for layer in self.layers_in_use.values():
+            layer.real_T = step.real_T
         if probe is None:
             yield
             return
@@ -72,9 +82,12 @@ class HuggingFaceModel(nn.Module):
         scored, timed = type(probe).scored is not Probe.scored, type(probe).region is not Probe.region
         with ExitStack() as hooks:
             if type(probe).routed is not Probe.routed:
-                hooks.enter_context(Capture(called, lambda call: self.report(probe, call, step), scores=scored))
+                pending: dict[str, Call] = {}
+                hooks.enter_context(Capture(called, lambda call: pending.update({call.site.layer: call}), scores=scored))
+                done = self.outputs_observed(lambda layer, step, _: self.report(probe, pending.pop(layer), step))
+                hooks.enter_context(done)
             if timed:
-                hooks.enter_context(timed_regions(self.whole, called))
+                hooks.enter_context(timed_regions(self.whole, called, self.layers_in_use))
             yield
 
     def report(self, probe: Probe, call: Call, step: Step) -> None:
@@ -83,8 +96,17 @@ class HuggingFaceModel(nn.Module):
         counts = tally(call, step.real_T)
         if call.recorded_TC is not None and (gates_TE := scores_of(call).gates_TC) is not None:
             probe.scored(layer, step, gates_TE)
-        num_rows = counts.routed + counts.padding
-        probe.routed(layer, step, call.experts_TK, call.weights_TK, call.kept_TK != Kept.ROUTED, num_rows)
+        num_rows, lost_TK = counts.routed + counts.padding, call.kept_TK != Kept.ROUTED
+        if (changed := self.layers_in_use.get(layer)) is not None:
+            num_rows = changed.num_rows
+            lost_TK = lost_TK if changed.dropped_TK is None else lost_TK | changed.dropped_TK
+        probe.routed(layer, step, call.experts_TK, call.weights_TK, lost_TK, num_rows)
+
+    @property
+    def layers_in_use(self) -> dict[str, ExpertsLayer]:
+        """The layers, by name, whose experts are not executed as the model itself would."""
+        layers = () if self.layers is None else self.layers
+        return {layer.name: layer for layer in layers if isinstance(layer, ExpertsLayer) and layer.replaced}
 
     def new_cache(self) -> "Cached":
         """An empty cache of the class that `generate` would use."""

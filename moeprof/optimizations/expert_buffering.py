@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from moeprof.analysis.model_size import entry_bytes, local_experts
+from moeprof.analysis.model_size import entry_sizes, local_experts
 from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
 from moeprof.records.errors import UsageError
@@ -34,11 +34,12 @@ def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
     if slots is not None and memory is not None:
         raise UsageError("--slots and --fast-memory: both are given", "Give slots per layer, or bytes for all layers.")
     if memory is not None:
-        layers, size = len(recipe.own_model.moe_layers_of(buffered)), entry_bytes(recipe.own_model)
-        found = int(parsed(f"--fast-memory {memory}", str(memory)) // (layers * size))
+        layers, sizes = recipe.model.moe_layers_of(buffered), entry_sizes(recipe.model)
+        size = sum(sizes[layer] for layer in layers)
+        found = int(parsed(f"--fast-memory {memory}", str(memory)) // size)
         if not found:
             raise UsageError(
-                f"--fast-memory {memory}: {layers} layers need {format_bytes(layers * size)} for one slot each",
+                f"--fast-memory {memory}: {len(layers)} layers need {format_bytes(size)} for one slot each",
                 "Give at least that size.",
             )
         return min(found, most)

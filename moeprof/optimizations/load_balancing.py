@@ -7,6 +7,7 @@ from moeprof.optimizations.optimization import Optimization, Option, Settings
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_EXPERTS
 from moeprof.records.placement import Placement
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 
@@ -63,6 +64,8 @@ def from_file(variant: Variant, path: Path, recipe: Recipe) -> Variant:
 
 def why_not_applicable(recipe: Recipe) -> str:
     """A reason if the recipe has a single rank."""
+    if isinstance(recipe.model, HuggingFaceSection):
+        return "a Hugging Face model runs on one rank (use `replay --balance` on the run's trace)"
     return "" if recipe.parallel.ranks > 1 else "a single rank has nothing to balance (use --ranks N)"
 
 

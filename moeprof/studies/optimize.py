@@ -6,8 +6,10 @@ from functools import partial
 from moeprof.optimizations.optimization import Settings
 from moeprof.optimizations.registry import optimized, useful
 from moeprof.parallel.group import started_as
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.recipe.variant import STATIC, baselines
+from moeprof.records.recipe.variant import OWN, STATIC, Variant, baselines
 from moeprof.studies.feasibility import affordable
 from moeprof.studies.passes.breakdown import measure_breakdown
 from moeprof.studies.passes.loads import measure_loads
@@ -39,7 +41,7 @@ def optimization(
     names: Sequence[str],
     settings: Settings,
     *,
-    against: Sequence[str] = (STATIC.label,),
+    against: Sequence[str] = (),
     alone: bool = False,
     sweep: bool = True,
     timeline: bool = False,
@@ -47,13 +49,15 @@ def optimization(
     """The study behind `moeprof optimize` for one recipe; without names, of all optimizations that apply to it.
 
     The dense twin computes something else: if it is the only baseline, static gating runs too, so that outputs can be compared.
-    A placement's speed-up is computed over contiguous placement too.
+    A placement's speed-up is computed over contiguous placement too. A Hugging Face model is compared with its own backend; beside
+    dynamic gating there is a row of what fixed capacity would cost, against which no speed-up is computed.
     """
-    compared = [baselines()[name] for name in dict.fromkeys(against)]
+    compared = compared_with(recipe, against)
     with_experts = [variant for variant in compared if not variant.dense] or [STATIC]
     everything, remarks = useful(recipe)
     applied = optimized(names or everything, settings, recipe, alone=alone)
-    wanted = list(dict.fromkeys([*with_experts, *compared, *applied]))
+    capacity = [STATIC] if compared == [OWN] and any(variant.dispatch_entry.function for variant in applied) else []
+    wanted = list(dict.fromkeys([*with_experts, *compared, *capacity, *applied]))
     variants, left_out = affordable(recipe, wanted, neighbours(recipe))
 
     def passes(workload: Workload) -> list[Pass]:
@@ -68,7 +72,20 @@ def optimization(
 
     held = dict.fromkeys([*compared, *(variant.unplaced for variant in applied if variant.placed)])
     speedup_baselines = [variant for variant in held if variant in variants]
-    return Study("optimize", variants, passes, speedup_baselines, [*([] if names else remarks), *left_out])
+    cost = [
+        f"static is what fixed capacity would cost: an expert takes {recipe.gating.capacity_fraction:.3g} of a step's tokens"
+    ]
+    notes = [*([] if names else remarks), *(cost if capacity else []), *left_out]
+    return Study("optimize", variants, passes, speedup_baselines, notes)
+
+
+def compared_with(recipe: Recipe, against: Sequence[str]) -> list[Variant]:
+    """The variants that speed-ups are computed against: those named, or what the model is deployed with."""
+    if not isinstance(recipe.model, HuggingFaceSection):
+        return [baselines()[name] for name in dict.fromkeys(against or (STATIC.label,))]
+    if against:
+        raise UsageError(f"--against {against[0]}: a Hugging Face model is compared with its own backend", "Remove --against.")
+    return [OWN]
 
 
 def neighbours(recipe: Recipe) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from moeprof.analysis.model_size import always_buffered
+from moeprof.huggingface.build import buffers_of, build_twin
+from moeprof.huggingface.build import build_model as build_huggingface
 from moeprof.huggingface.model import HuggingFaceModel
 from moeprof.instrument.clock import Clock
 from moeprof.instrument.memory import MemoryTracker
@@ -144,11 +146,10 @@ def load_huggingface(
     recipe: Recipe, section: HuggingFaceSection, variants: Sequence[Variant], progress: Progress
 ) -> dict[Variant, RunModel]:
     """The model of a checkpoint folder, and the dense one that was named as its twin."""
-    from moeprof.huggingface.build import build_model as build_huggingface
-
     built: dict[bool, RunModel] = {}
     for dense in dict.fromkeys(variant.dense for variant in variants):
-        built[dense] = build_huggingface(section, recipe.measure.device, dense=dense)
+        sparse = [variant for variant in variants if not variant.dense]
+        built[dense] = build_twin(recipe, section) if dense else build_huggingface(recipe, section, sparse)
         progress.advance()
     return {variant: built[variant.dense] for variant in variants}
 
@@ -160,7 +161,10 @@ def buffers_for(recipe: Recipe, models: Mapping[Variant, RunModel], group: Group
     if not variants:
         yield None
         return
-    buffers = RecipeBuffers(models[variants[0]], recipe, variants, group)
+    model = models[variants[0]]
+    buffers = (
+        buffers_of(model, recipe) if isinstance(model, HuggingFaceModel) else RecipeBuffers(model, recipe, variants, group)
+    )
     for variant in variants:
         buffers.fit(variant)
     try:
@@ -172,6 +176,7 @@ def buffers_for(recipe: Recipe, models: Mapping[Variant, RunModel], group: Group
 def calibrate(models: Mapping[Variant, RunModel]) -> None:
     """Measures the costs that kernels are chosen by now, so that no instrument sees the trials."""
     for variant, model in models.items():
-        if not variant.dense and not variant.dispatch_entry.padded and variant.kernel == "auto":
+        ours = not variant.dense and variant.dispatch_entry.function
+        if ours and not variant.dispatch_entry.padded and variant.kernel == "auto":
             for layer in sparse_layers(model):
                 auto.prepare(layer.weights_under(variant), layer.ffn)

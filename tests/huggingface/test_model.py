@@ -12,6 +12,7 @@ from moeprof.cli.group import run as moeprof
 from moeprof.huggingface.model import CachedGeneration, HuggingFaceModel
 from moeprof.huggingface.sites import find_sites
 from moeprof.instrument.step import make_step
+from moeprof.records.recipe.variant import OWN
 from moeprof.records.run.run import Run
 from tests.huggingface.small_models import SEVEN, byte_tokenizer, saved, small_model
 
@@ -45,11 +46,11 @@ def test_every_token_of_a_phase_has_k_choices_in_every_layer(architecture: str, 
     tokens = {"score": 2 * 24, "encode": 2 * 24, "decode": 2 * 3}  # two batches of one sequence
     assert sum(len(run.record.ran.moe_layers(phase)) for phase in phases) == len(sparse) * (1 if "encode" in phases else 2)
     for phase in phases:
-        trace = run.trace(phase, "model")
+        trace = run.trace(phase, OWN.label)
         assert trace is not None
         counts = dict(zip(*np.unique(trace.table["layer"].to_pylist(), return_counts=True), strict=True))
         assert counts == dict.fromkeys(run.record.ran.moe_layers(phase), tokens[phase] * top_k)
-        assert RunMetrics.of(run).value("throughput", phase=phase, variant="model") > 0
+        assert RunMetrics.of(run).value("throughput", phase=phase, variant=OWN.label) > 0
 
 
 def test_bits_per_byte_are_those_of_the_models_own_loss(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_bits_per_byte_are_those_of_the_models_own_loss(tmp_path: Path) -> None:
     ids = [*tokenizer(TEXT * 4)["input_ids"], tokenizer.eos_token_id][:48]
     with torch.no_grad():
         losses = [float(model(torch.tensor([part]), labels=torch.tensor([part])).loss) for part in (ids[:24], ids[24:])]
-    found = RunMetrics.of(run).value("bits_per_byte", phase="score", variant="model", domain="fox")
+    found = RunMetrics.of(run).value("bits_per_byte", phase="score", variant=OWN.label, domain="fox")
     assert found == pytest.approx(sum(losses) / 2 / np.log(2), rel=1e-5)
 
 
@@ -66,7 +67,7 @@ def test_a_run_keeps_token_ids_only_if_asked(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", small_model("qwen3_moe"))
     for options, kept in (((), False), (("--keep-tokens",), True)):
         out = tmp_path / f"run-{kept}"
-        trace = characterized(folder, out, "--set", "load.phases=['score']", *options).trace("score", "model")
+        trace = characterized(folder, out, "--set", "load.phases=['score']", *options).trace("score", OWN.label)
         assert trace is not None
         assert bool((trace.column("token_id") >= 0).all()) == kept
 
@@ -90,7 +91,7 @@ def test_token_ids_need_no_tokenizer(tmp_path: Path) -> None:
         ["--quiet", "characterize", "--model", str(folder), "--data", str(ids), "--out", str(out), "--keep-tokens", *arguments],
     )
     assert code == 0
-    trace = Run.open(out).trace("score", "model")
+    trace = Run.open(out).trace("score", OWN.label)
     assert trace is not None
     assert sorted(set(trace.column("token_id").tolist())) == list(range(3, 51))
 

@@ -48,7 +48,7 @@ def dispatch_of(label: str) -> Dispatch:
 
 HOME = "moeprof.moe.dispatch"
 
-register(Dispatch("model", "the model's own backend"))
+register(Dispatch("own", "the model's own backend"))
 
 register(
     Dispatch("static", "static gating", f"{HOME}.static:dispatch", padded=True, capacity="fraction", masked=True, baseline=True)

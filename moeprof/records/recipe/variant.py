@@ -60,7 +60,7 @@ class Variant:
         return replace(self, placement=Variant.placement, replicas=0, placement_file="")
 
 
-OWN = Variant("model")
+OWN = Variant("own")
 """A Hugging Face model as transformers runs it."""
 STATIC = Variant()
 DENSE = Variant(dense=True)

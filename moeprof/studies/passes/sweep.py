@@ -8,6 +8,7 @@ import torch
 
 from moeprof.analysis.timing.batch_search import Point, Search, search
 from moeprof.analysis.timing.timing import Timing
+from moeprof.huggingface.model import HuggingFaceModel
 from moeprof.instrument.allocator import give_freed_memory_back
 from moeprof.instrument.machine import available_memory
 from moeprof.instrument.memory import OverLimitError
@@ -17,7 +18,7 @@ from moeprof.parallel.collectives import anyone, barrier, largest, total
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError
 from moeprof.records.metrics.point import format_point
-from moeprof.records.recipe.variant import Variant
+from moeprof.records.recipe.variant import OWN, Variant
 from moeprof.records.run.raw_tables import BATCHES, BEST, ROUNDS, SWEEP
 from moeprof.records.system.causes import out_of_memory
 from moeprof.records.units import format_bytes
@@ -156,7 +157,8 @@ def give_back(device: str) -> None:
 def ready(services: Services, variant: Variant, episode: Episode) -> Round:
     """The round of one variant; its untimed beginning (prompt, source) ran under a variant that needs little memory."""
     model = services.runner.models[variant]
-    use_variant(model, UNTIMED_VARIANT if variant.dispatch_entry.padded else variant)
+    untimed = OWN if isinstance(model, HuggingFaceModel) else UNTIMED_VARIANT
+    use_variant(model, untimed if variant.dispatch_entry.padded else variant)
     play = episode.ready(model)
     use_variant(model, variant)
     return play
