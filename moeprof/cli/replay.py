@@ -21,7 +21,7 @@ Parsed = TypeVar("Parsed")
 
 OWN = {
     "cache": ("policies", "slots", "budget", "access", "overlap"),
-    "balance": ("balancers", "nodes", "replicas", "node_bandwidth", "token_bytes", "save_placement"),
+    "balance": ("balancers", "nodes", "groups", "replicas", "node_bandwidth", "token_bytes", "save_placement"),
 }
 """The options that only one kind of replay has."""
 
@@ -66,6 +66,12 @@ OWN = {
     show_default=True,
     metavar="N",
     help="Number of nodes that the devices are spread over.",
+)
+@click.option(
+    "--groups",
+    type=click.IntRange(1, MAX_EXPERTS),
+    metavar="N",
+    help="Groups of neighbouring experts that eplb-hierarchical keeps on one node.  [default: those of the model's router]",
 )
 @click.option(
     "--replicas",
@@ -178,6 +184,7 @@ def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
         balancers=listed("--balancer", given["balancers"], str),
         devices=listed("--devices", given["devices"], positive),
         nodes=given["nodes"],
+        groups=given["groups"],
         replicas=given["replicas"],
         phase=given["phase"],
         bandwidth=one("--bandwidth", given["bandwidth"], parse_bandwidth),

@@ -96,7 +96,8 @@ def phases_of(balance: BalanceRequest, inputs: BalanceInputs) -> list[PhaseLoads
 
 def requested_cluster(balance: BalanceRequest, name: str, devices: int) -> Cluster:
     """The cluster that the request describes, for one balancer and number of devices."""
-    return cluster_for(name, balance.trace.num_experts, devices, nodes=balance.nodes, replicas=balance.replicas)
+    experts = balance.trace.num_experts
+    return cluster_for(name, experts, devices, nodes=balance.nodes, groups=balance.groups, replicas=balance.replicas)
 
 
 def feasible_pairs(balance: BalanceRequest) -> tuple[list[tuple[str, int]], list[UsageError]]:

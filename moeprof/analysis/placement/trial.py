@@ -129,14 +129,20 @@ def crossed_trials(layers: Sequence[Sequence[LoadMatrix]]) -> dict[tuple[str, st
     return {pair: Trial(halves) for pair, halves in found.items()}
 
 
-def cluster_for(name: str, num_experts: int, num_devices: int, *, nodes: int = 1, replicas: int = 0) -> Cluster:
+def cluster_for(
+    name: str, num_experts: int, num_devices: int, *, nodes: int = 1, groups: int = 0, replicas: int = 0
+) -> Cluster:
     """Devices with an equal share of the experts each, and `replicas` more physical experts if the balancer replicates.
+
+    `groups` of neighbouring experts stay on one node each if the balancer places node by node.
 
     A balancer that never places an expert twice on a device gets at most as many as there are experts.
     """
     balancer = find_balancer(name)
     slots = -(-num_experts // num_devices) + (replicas if balancer.replicates else 0)
-    return Cluster(num_devices, slots if balancer.repeats else min(slots, num_experts), nodes)
+    return Cluster(
+        num_devices, slots if balancer.repeats else min(slots, num_experts), nodes, groups if balancer.by_node else 0
+    )
 
 
 def num_moved(slots_DS: Slots, num_experts: int) -> int:

@@ -1,5 +1,6 @@
 """The section `model` of a recipe: the shape of one of moeprof's own models, or a model of Hugging Face."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
@@ -204,6 +205,14 @@ class HuggingFaceSection(Section):
 
 
 AnyModel = ModelSection | HuggingFaceSection
+
+
+def router_groups(model: AnyModel, layers: Iterable[str]) -> int:
+    """Groups of neighbouring experts among which the routers of all these layers choose first; 0 if they have none, or differ."""
+    shapes = [model.layers[name] for name in layers] if isinstance(model, HuggingFaceSection) else []
+    found = {shape.groups for shape in shapes if (shape.experts + shape.zero_experts) % max(shape.groups, 1) == 0}
+    return max(found) if len(found) == 1 and max(found) > 1 else 0
+
 
 MODEL_SECTIONS: dict[str, type[Section]] = {"own": ModelSection, "huggingface": HuggingFaceSection}
 """What the section `model` can be, by the names of `section_of`."""

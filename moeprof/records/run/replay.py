@@ -45,6 +45,8 @@ class TraceSource(Strict):
     """Size of one token that is sent to an expert; None if unknown."""
     weights_hash: str = ""
     """Hash of the recorded model's weights; empty if unknown."""
+    groups: int = 0
+    """Groups of neighbouring experts among which the model's router chooses first; 0 if it has none or they are unknown."""
 
 
 class BalanceRequest(Strict):
@@ -56,6 +58,8 @@ class BalanceRequest(Strict):
     """Numbers of devices in ascending order."""
     nodes: Positive = 1
     """Number of nodes that the devices are spread over, in blocks of equal size."""
+    groups: Annotated[int, Field(ge=0, le=MAX_EXPERTS)] = 0
+    """Groups of neighbouring experts that stay on one node, for balancers that place node by node; 0 if there are none."""
     replicas: Annotated[int, Field(ge=0, le=MAX_EXPERTS)] = 1
     """Extra slots per layer and device for copies of experts, for balancers that replicate."""
     phase: PhaseChoice

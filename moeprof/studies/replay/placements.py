@@ -29,6 +29,8 @@ class PlacementOptions:
     devices: Sequence[int] = ()
     """Default: the powers of two that divide the experts, up to MOST_DEFAULT."""
     nodes: int = 1
+    groups: int | None = None
+    """Default: those of the model's router."""
     replicas: int = 1
     phase: PhaseChoice = "all"
     bandwidth: int = 12 * 10**9
@@ -84,11 +86,20 @@ def resolved(trace: TraceSource, options: PlacementOptions) -> BalanceRequest:
         balancers=list(names),
         devices=sorted(set(devices)),
         nodes=options.nodes,
+        groups=groups_for(trace, options),
         replicas=options.replicas,
         phase=options.phase,
         bandwidth=options.bandwidth,
         node_bandwidth=options.node_bandwidth or options.bandwidth,
     )
+
+
+def groups_for(trace: TraceSource, options: PlacementOptions) -> int:
+    """The groups of experts that stay on a node: those given, or else those of the model; UsageError if experts do not divide."""
+    groups = trace.groups if options.groups is None else options.groups
+    if options.groups and trace.num_experts % groups:
+        raise UsageError(f"--groups {groups}: {trace.num_experts} experts do not divide over them", "Give a divisor.")
+    return groups
 
 
 def possible_pairs(balance: BalanceRequest, notes: list[str]) -> list[tuple[str, int]]:

@@ -17,6 +17,7 @@ from moeprof.analysis.routing.analyses import by_variant
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.name import name_from
+from moeprof.records.recipe.model import router_groups
 from moeprof.records.run.raw_tables import STEPS
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
@@ -178,6 +179,7 @@ def described(chosen: Selection, expert_bytes: int | None) -> TraceSource:
         step_ns=step_times(run, chosen) if run else {},
         token_bytes=model.dim * model.bytes_per_element if model else None,
         weights_hash=run.record.weights_hash if run else "",
+        groups=router_groups(model, chosen.layers) if model else 0,
         **(weights_of(model) if model and not expert_bytes else {}),
     )
 

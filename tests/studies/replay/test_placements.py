@@ -306,3 +306,55 @@ def test_by_itself_a_replay_tries_every_balancer_that_needs_no_nodes(loads: Repl
     run = replayed(loads, tmp_path / "run")
     assert run.record.balanced.balancers == [name for name in BALANCERS if name != "eplb-hierarchical"]
     assert run.record.balanced.devices == [2, 4, 8]
+
+
+def nodes_of(path: Path, loads: ReplayLoads, folder: Path, **asked: object) -> list[set[int]]:
+    """The experts on each of two nodes of two devices under `eplb-hierarchical` without copies, in layer 1."""
+    replayed(loads, folder, balancers=["eplb-hierarchical"], devices=[4], nodes=2, replicas=0, save=path, **asked)
+    ranks = Placement.read(path).layers["1"]
+    return [{*ranks[0], *ranks[1]}, {*ranks[2], *ranks[3]}]
+
+
+def test_experts_of_a_group_stay_on_one_node(loads: ReplayLoads, tmp_path: Path) -> None:
+    """Low ids are hot, so that without groups the four of them are spread over both nodes."""
+    alone = nodes_of(tmp_path / "alone.json", loads, tmp_path / "one")
+    grouped = nodes_of(tmp_path / "grouped.json", loads, tmp_path / "other", groups=2)
+    assert sorted(map(sorted, grouped)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert sorted(map(sorted, alone)) != sorted(map(sorted, grouped))
+    pairs = nodes_of(tmp_path / "pairs.json", loads, tmp_path / "third", groups=4)
+    assert all(({expert, expert + 1} <= pairs[0]) != ({expert, expert + 1} <= pairs[1]) for expert in (0, 2, 4, 6))
+
+
+def test_groups_that_do_not_divide_the_experts_are_refused(loads: ReplayLoads, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--groups 3: 8 experts do not divide over them\nGive a divisor"):
+        replayed(loads, tmp_path / "run", groups=3)
+    assert not (tmp_path / "run").exists()
+
+
+GROUPED = """
+workload = "lm"
+[model]
+huggingface = "deepseek"
+dtype = "float32"
+dim = 64
+[model.layers]
+1 = { path = "layers.1.mlp.experts", experts = 8, expert_parameters = 10, expert_bytes = 40, groups = 2 }
+3 = { path = "layers.3.mlp.experts", experts = 8, expert_parameters = 10, expert_bytes = 40, groups = 2 }
+[gating]
+top_k = 2
+capacity_fraction = 1.0
+[load]
+batch_size = 1
+sequence_length = 8
+prompt_length = 4
+decode_steps = 4
+"""
+
+
+def test_groups_are_those_of_the_router_of_the_runs_model(tmp_path: Path) -> None:
+    (tmp_path / "grouped.toml").write_text(GROUPED)
+    loads = read_loads(run_of_shape(tmp_path / "source", str(tmp_path / "grouped.toml")))
+    assert loads.trace.groups == 2
+    assert sorted(map(sorted, nodes_of(tmp_path / "p.json", loads, tmp_path / "run"))) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    run = Run.open(tmp_path / "run")
+    assert run.record.balanced.groups == 2
