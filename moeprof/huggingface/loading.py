@@ -119,11 +119,13 @@ def chosen(model: "PreTrainedModel", folder: CheckpointFolder, options: Options)
     if (folder.path / "generation_config.json").is_file() and model.can_generate():
         model.generation_config = GenerationConfig.from_pretrained(folder.path)
     if options.experts_backend != "keep":
+        what = f"{type(model).__name__} cannot compute its experts with {options.experts_backend}"
         try:
             model.set_experts_implementation(options.experts_backend)
         except (ImportError, RuntimeError, ValueError) as error:
-            what = f"{type(model).__name__} cannot compute its experts with {options.experts_backend}: {reason(error)}"
-            raise folder.refused(what, "Use --experts-backend keep.") from error
+            raise folder.refused(f"{what}: {reason(error)}", "Use --experts-backend keep.") from error
+        if options.experts_backend not in model.get_experts_implementation().values():
+            raise folder.refused(f"{what}: its class has one way of its own", "Use --experts-backend keep.")
     return model
 
 

@@ -21,6 +21,7 @@ from moeprof.store.checkpoint_folder import WEIGHTS
 from tests.huggingface.small_models import saved, small_model
 from tests.huggingface.test_folder import change
 from tests.huggingface.test_shards import MORE, QUICK
+from tests.store.test_tensor_files import bytes_by_system_calls
 
 IDS = torch.arange(20, 44).view(2, 12)
 
@@ -112,6 +113,21 @@ def test_the_backend_of_experts_is_the_chosen_one(tmp_path: Path) -> None:
     for backend in ("eager", "batched_mm"):
         assert load_model(folder, Options(experts_backend=backend)).get_experts_implementation()[""] == backend
         assert load_resident(folder, Options(experts_backend=backend))[0].get_experts_implementation()[""] == backend
+
+
+def test_a_class_without_a_choice_of_backends_refuses_one(tmp_path: Path) -> None:
+    folder = open_folder(str(saved(tmp_path, small_model("switch_transformers"), tokenizer=False)))
+    assert load_model(folder, Options(experts_backend="eager")).get_experts_implementation()[""] == "eager"
+    with pytest.raises(UsageError, match="cannot compute its experts with batched_mm: its class has one way of its own"):
+        load_model(folder, Options(experts_backend="batched_mm"))
+
+
+def test_nothing_of_the_experts_is_read_before_they_are_wanted(tmp_path: Path) -> None:
+    folder = open_folder(str(saved(tmp_path, small_model("mixtral", intermediate_size=480), tokenizer=False)))
+    load_resident(folder)  # imports what it needs
+    size, before = estimate(folder), bytes_by_system_calls()
+    load_resident(folder)
+    assert size.resident_bytes < bytes_by_system_calls() - before < size.expert_bytes / 10
 
 
 def test_the_estimate_is_what_the_model_takes(tmp_path: Path) -> None:
