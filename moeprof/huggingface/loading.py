@@ -60,7 +60,7 @@ def load_model(folder: CheckpointFolder, options: Options = Options()) -> "PreTr
         loaded, found = type(model).from_pretrained(
             folder.path,
             config=model.config,
-            dtype=model.dtype,
+            dtype=model.config.dtype,
             device_map=place,
             use_safetensors=True,
             local_files_only=True,

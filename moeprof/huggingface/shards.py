@@ -31,10 +31,7 @@ OTHER_MODEL = "Use the config.json that belongs to these weights."
 
 @dataclass
 class Target:
-    """What fills a parameter or buffer: tensors of the checkpoint, and the operations that combine them if there are any.
-
-    Operations may have several outputs; the others are named in `others`.
-    """
+    """What fills a parameter or buffer: tensors of the checkpoint, and the operations that combine them if there are any."""
 
     name: str
     converter: "WeightConverter | None"
@@ -43,7 +40,7 @@ class Target:
 
     @property
     def names(self) -> list[str]:
-        """The parameters and buffers that it fills."""
+        """The parameters and buffers that it fills; operations may have several outputs."""
         if self.converter is None:
             return [self.name]
         first, *_ = patterns = self.converter.target_patterns

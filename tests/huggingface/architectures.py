@@ -3,6 +3,7 @@
 import ast
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
@@ -103,6 +104,7 @@ RECIPES = {
 }
 
 
+@cache
 def decorated_architectures() -> dict[str, set[str]]:
     """The folders of `transformers/models` with decorated classes of experts, and the names of these classes."""
     found = {path.parent.name: decorated_classes(path) for path in sorted(MODELS.glob("*/modeling_*.py"))}
