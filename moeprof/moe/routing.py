@@ -48,8 +48,8 @@ class Routing:
         surviving_TK = self.probs_TK * self.kept(dropped_TK)
         if self.final:
             return surviving_TK
-        total_T1 = (self.probs_TK if self.normalized_before else surviving_TK).sum(dim=1, keepdim=True)
-        return surviving_TK / total_T1.clamp(min=torch.finfo(surviving_TK.dtype).eps)
+        counted_TK = self.probs_TK if self.normalized_before else surviving_TK
+        return surviving_TK / counted_TK.sum(dim=1, keepdim=True).clamp(min=torch.finfo(surviving_TK.dtype).eps)
 
 
 def positions_in_expert(routing: Routing) -> Tensor:

@@ -251,7 +251,7 @@ class Recipe(Section):
             "data": {"too_long": "split"},
         }
         return {
-            section: {key for key, default in keys.items() if getattr(getattr(self, section), key, None) in (None, default)}
+            section: {key for key, default in keys.items() if vars(getattr(self, section)).get(key, ...) in (None, default)}
             for section, keys in defaults.items()
         }
 

@@ -187,6 +187,19 @@ def test_a_resolved_recipe_comes_back_from_json() -> None:
     assert again == resolved
 
 
+def test_keys_that_came_later_and_have_their_default_are_only_those_that_the_section_has() -> None:
+    later = recipe().unset_later_keys
+    assert later["model"] == {"ffn", "ffn_bias", "family", "decoder_moe_every", "first_position", "scale_embedding"}
+    assert later["gating"] == {"normalize_before_dropping"}
+    assert recipe(gating__normalize_before_dropping=True, model__scale_embedding=False).unset_later_keys == {
+        "model": later["model"] - {"scale_embedding"},
+        "gating": set(),
+        "data": {"too_long"},
+    }
+    document = {"workload": "lm", "model": {"huggingface": "folder"}, "load": {"batch_size": 1, "sequence_length": 16}}
+    assert Recipe.model_validate(document).unset_later_keys["model"] == set()
+
+
 def test_the_schema_for_editors_documents_every_key() -> None:
     schema = Recipe.model_json_schema()
     sections = [schema, *(section for section in schema["$defs"].values() if "properties" in section)]
