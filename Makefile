@@ -98,6 +98,7 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/ranks.py
 	$(BIN)/python benchmarks/buffering.py
 	$(BIN)/python benchmarks/balancing.py
+	$(BIN)/python benchmarks/hook_cost.py
 
 wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -10,6 +10,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -138,7 +139,10 @@ class Capture:
 
         def called(tensors: tuple[Tensor, ...]) -> None:
             silent.pop(path, None)
-            see(Call(site, tuple(map(copied, tensors)), backend_of(experts), recorded.pop(path, None)))
+            if torch.is_grad_enabled():
+                tensors = tuple(tensor.detach() for tensor in tensors)
+            copies = tuple([tensor.clone() for tensor in tensors])
+            see(Call(site, copies, backend_of(experts), recorded.pop(path, None)))
 
         return called
 
@@ -152,11 +156,6 @@ class Capture:
                 "Run the model inside the block. Experts are called past their module if the model is compiled, if it has mxfp4 kernels "
                 "(load it with Mxfp4Config(dequantize=True)), or if kernels of the hub replace its layers (use_kernels=False).",
             )
-
-
-def copied(tensor: Tensor) -> Tensor:
-    """A copy outside of any graph of gradients."""
-    return tensor.detach().clone() if tensor.requires_grad else tensor.clone()
 
 
 def backend_of(experts: nn.Module) -> str:

@@ -106,6 +106,16 @@ def test_a_layer_without_a_call_is_an_error_that_names_the_causes(monkeypatch: p
         forward(model)
 
 
+@pytest.mark.slow
+def test_a_compiled_model_is_an_error_and_no_empty_trace() -> None:
+    """Compiled code does not look at hooks that came later."""
+    model = small_model("mixtral", num_hidden_layers=1)
+    compiled = torch.compile(model, backend="eager")
+    forward(compiled)
+    with pytest.raises(MoeprofError, match="made no call that a hook can see: 0 "), Capture(find_sites(model), ignore):
+        forward(compiled)
+
+
 def ignore(call: Call) -> None:
     """Forgets the call."""
 
