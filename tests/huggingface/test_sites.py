@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, VitPoseBackbone
+from transformers.integrations.finegrained_fp8 import FP8Experts
+from transformers.integrations.mxfp4 import Mxfp4GptOssExperts
 
 from moeprof.huggingface.sites import find_sites
 from moeprof.records.errors import UsageError
@@ -49,6 +51,16 @@ def test_sizes_are_known_before_the_weights_are_loaded() -> None:
 
 def test_half_precision_halves_the_bytes() -> None:
     assert find_sites(small_model("gpt_oss").to(torch.bfloat16))[0].expert_bytes == BYTES["gpt_oss"] // 2
+
+
+def test_quantised_experts_have_their_true_bytes() -> None:
+    """fp8: a byte per weight and a float32 scale per block of 16 x 16. mxfp4: half a byte per weight, and biases in float32."""
+    model = small_model("qwen3_moe", num_hidden_layers=1)
+    model.get_submodule("model.layers.0.mlp").experts = FP8Experts(model.config, block_size=(16, 16))
+    assert find_sites(model)[0].expert_bytes == 3 * WIDTH * NARROW + (4 + 2) * FLOAT
+    model = small_model("gpt_oss", num_hidden_layers=1)
+    model.get_submodule("model.layers.0.mlp").experts = Mxfp4GptOssExperts(model.config)
+    assert find_sites(model)[0].expert_bytes == 3 * WIDTH * WIDE // 2 + (2 * WIDE + WIDTH) * FLOAT
 
 
 def test_a_dense_model_is_refused() -> None:
