@@ -40,7 +40,7 @@ class NoExperts(nn.Module):
 def main() -> None:
     """Prints the cost of a hook and of the hooks of a step, beside their limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("calls", 20_000), ("repeats", 7), ("steps", 200), ("prompt", 128), ("threads", 1)):
+    for name, default in (("calls", 1_000), ("repeats", 100), ("steps", 200), ("prompt", 128), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
