@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import click
 
 from moeprof.records.recipe.files import builtin_names, find_recipe, load_recipe
+from moeprof.records.recipe.model import AnyModel, ModelSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.units import format_count
 
@@ -37,12 +40,10 @@ def list_recipes(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the resolved recipe as JSON, with num_parameters.")
 def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print RECIPE with every default filled in."""
-    from moeprof.analysis.model_size import num_parameters
-
     loaded = load_recipe(recipe, overrides)
     document = loaded.model_dump(mode="json", by_alias=True)
     if as_json:
-        click.echo(json.dumps(document | {"num_parameters": num_parameters(loaded.model)}, indent=1))
+        click.echo(json.dumps(document | {"num_parameters": counted(loaded.model)}, indent=1))
         return
     click.echo("\n".join(toml_lines(document)))
 
@@ -64,14 +65,27 @@ def schema() -> None:
 
 def listed(recipe: Recipe) -> dict[str, Any]:
     """The summary of a recipe that `list` prints."""
-    from moeprof.analysis.model_size import num_parameters
-
     return {
         "name": recipe.name,
         "workload": recipe.workload,
-        "num_parameters": num_parameters(recipe.own_model),
+        "num_parameters": counted(recipe.model),
         "description": recipe.description,
     }
+
+
+def counted(model: AnyModel) -> int:
+    """Number of all parameters; those of a Hugging Face model are counted in the headers of its files."""
+    from safetensors import safe_open
+
+    from moeprof.analysis.model_size import num_parameters
+
+    if isinstance(model, ModelSection):
+        return num_parameters(model)
+    total = 0
+    for path in Path(model.huggingface).glob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
 
 
 def toml_lines(document: dict[str, Any]) -> Iterator[str]:

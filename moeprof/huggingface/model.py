@@ -46,6 +46,8 @@ class HuggingFaceModel(nn.Module):
         whole.train(False).requires_grad_(False)
         self.cache_argument = "cache" if "cache" in signature(whole.forward).parameters else "past_key_values"
         """Its name in this version of transformers."""
+        self.kinds: dict[str, str] = {}
+        """What the scores of each layer's router are, since the first call that showed it; one row alone may mislead."""
         self.step: Step | None = None
         """The forward pass that is running."""
         self.decoding: ExitStack | None = None
@@ -94,8 +96,11 @@ class HuggingFaceModel(nn.Module):
         """Gives a probe the choices of one layer, and its router's distribution if it asks for it."""
         layer = call.site.layer
         counts = tally(call, step.real_T)
-        if call.recorded_TC is not None and (gates_TE := scores_of(call).gates_TC) is not None:
-            probe.scored(layer, step, gates_TE)
+        if call.recorded_TC is not None:
+            found = scores_of(call, self.kinds.get(layer, ""))
+            if found.gates_TC is not None:
+                self.kinds[layer] = found.kind
+                probe.scored(layer, step, found.gates_TC)
         num_rows, lost_TK = counts.routed + counts.padding, call.kept_TK != Kept.ROUTED
         if (changed := self.layers_in_use.get(layer)) is not None:
             num_rows = changed.num_rows

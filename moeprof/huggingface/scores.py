@@ -73,12 +73,17 @@ def is_distribution(recorded_TC: Tensor) -> bool:
 
 
 def score_kinds(recorded_TC: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> list[str]:
-    """The functions that give the weights, within the precision of their type: those that are not much worse than the best."""
+    """The functions that give the weights, within the precision of their type: those that are not much worse than the best.
+
+    A function that is undefined for some class is none of them, though the weights of one row may agree with it.
+    """
     errors = {}
     for kind, function in KINDS.items():
-        chosen_TK = function(recorded_TC).gather(1, experts_TK.clamp(max=recorded_TC.shape[1] - 1))
-        errors[kind] = largest_difference(chosen_TK, weights_TK.float())
-    best = min(errors.values())
+        scores_TC = function(recorded_TC)
+        if not bool(scores_TC.isnan().any()):
+            chosen_TK = scores_TC.gather(1, experts_TK.clamp(max=recorded_TC.shape[1] - 1))
+            errors[kind] = largest_difference(chosen_TK, weights_TK.float())
+    best = min(errors.values(), default=torch.inf)
     return [kind for kind, error in errors.items() if error <= min(TOLERANCE[weights_TK.dtype], 2 * best)]
 
 

@@ -43,7 +43,7 @@ class TextTokenizer:
 
     def encode_plainly(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
-        return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return [int(token) for token in self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
     def is_text(self, ids: Tensor) -> Tensor:
         """Which ids are not special tokens, of the same shape."""

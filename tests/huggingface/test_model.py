@@ -11,7 +11,9 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.cli.group import run as moeprof
 from moeprof.huggingface.model import CachedGeneration, HuggingFaceModel
 from moeprof.huggingface.sites import find_sites
-from moeprof.instrument.step import make_step
+from moeprof.instrument.hooks import hooked
+from moeprof.instrument.probe import Probe, observed_by
+from moeprof.instrument.step import Step, make_step
 from moeprof.records.recipe.variant import OWN
 from moeprof.records.run.run import Run
 from tests.huggingface.small_models import SEVEN, byte_tokenizer, saved, small_model
@@ -136,3 +138,39 @@ def test_what_a_model_cannot_do_is_refused_in_two_lines(
     assert what in first
     assert remedy in second
     assert not out.exists()
+
+
+class Distributions(Probe):
+    """Keeps what routers say, by layer and step."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, int], torch.Tensor] = {}
+
+    def scored(self, layer: str, step: Step, gates_TE: torch.Tensor) -> None:
+        self.found[layer, step.index] = gates_TE
+
+    def routed(self, layer: str, step: Step, *choices: object) -> None:
+        """Needed, because only probes that ask for choices observe routers."""
+
+
+def test_what_a_routers_scores_are_is_decided_once_and_not_from_a_single_row() -> None:
+    whole = small_model("qwen3_moe")
+    model, probe = HuggingFaceModel(whole, find_sites(whole)), Distributions()
+    misleading = torch.tensor([[8.0, 4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])  # 2 to 1 as they are, and 55 to 1 by softmax
+
+    def mislead(module: torch.nn.Module, inputs: object, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return misleading, torch.tensor([[2 / 3, 1 / 3]]), torch.tensor([[0, 1]])
+
+    def run(index: int, tokens: list[int]) -> None:
+        tokens_BL = np.array([tokens])
+        step = make_step("score", index, "", tokens_BL, tokens_BL > 0, np.zeros(1, np.int64), 0, "cpu")
+        with torch.inference_mode(), observed_by(probe):
+            model(torch.from_numpy(tokens_BL), step)
+
+    run(0, list(range(3, 15)))
+    router = model.sites[0].router
+    assert router is not None
+    with hooked([router.module], mislead):
+        run(1, [7])
+    assert len(probe.found) == 2 * len(model.sites)
+    torch.testing.assert_close(probe.found[model.sites[0].layer, 1], misleading.softmax(dim=1))

@@ -54,6 +54,12 @@ def test_scores_that_are_recorded_themselves_are_divided_by_their_sum() -> None:
     torch.testing.assert_close(found.gates_TC, scores_TC / scores_TC.sum(dim=1, keepdim=True))
 
 
+def test_scores_are_not_taken_for_weights_that_agree_in_one_row_if_others_are_negative() -> None:
+    """Two logits of 2 and 1 give 0.731 and 0.269 by softmax; 2/3 and 1/3 would be a coincidence, and -1 is no score."""
+    found = router_scores(torch.tensor([[2.0, 1.0, -1.0]]), torch.tensor([[0, 1]]), torch.tensor([[2 / 3, 1 / 3]]))
+    assert found.gates_TC is None
+
+
 def test_weights_that_no_function_gives_leave_the_metric_out_with_the_reason() -> None:
     found = router_scores(LOGITS_TC, torch.tensor([[2, 0], [3, 1], [0, 3]]), torch.tensor([[0.9, 0.1]] * 3))
     assert found.gates_TC is None
@@ -64,9 +70,7 @@ def test_one_expert_with_weight_one_says_nothing_about_the_scores() -> None:
     """Every function gives 1 if the weights are divided by their sum."""
     found = router_scores(LOGITS_TC[:1], torch.tensor([[2]]), torch.ones(1, 1))
     assert found.gates_TC is None
-    assert found.reason.startswith(
-        "several functions (softmax, sigmoid, sqrtsoftplus, scores) of the router's scores give the weights"
-    )
+    assert found.reason.startswith("several functions (softmax, sigmoid, sqrtsoftplus) of the router's scores give the weights")
 
 
 def test_the_kind_of_an_earlier_call_decides_where_one_call_cannot() -> None:
