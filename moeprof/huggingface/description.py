@@ -1,7 +1,8 @@
 """What a Hugging Face model is, from its folder alone: the keys of a recipe's model that describe it."""
 
+from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -9,8 +10,8 @@ from torch import nn
 from moeprof.huggingface.folder import open_folder
 from moeprof.huggingface.loading import ExpertsBackend, Options, skeleton
 from moeprof.huggingface.sites import Site, find_sites
+from moeprof.records.errors import UsageError
 from moeprof.records.recipe.model import HuggingFaceSection, LayerShape
-from moeprof.store.checkpoint_folder import CheckpointFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,14 +40,19 @@ def described(section: HuggingFaceSection, device: str = "cpu") -> tuple[Hugging
     folder = open_folder(section.huggingface)
     model = skeleton(folder, options_of(section, device))
     sites = find_sites(model)
-    top_k = top_k_of(folder, sites)
+    top_k = top_k_of(section.huggingface, sites)
+    if model.dtype not in FLOATS:
+        raise folder.refused(f"its weights are {model.dtype}", f"Choose one of {', '.join(FLOATS.values())} with --dtype.")
+    filled = keys_of(model, sites) | {"weights_hash": folder.hashes()["weights"]}
+    return section.model_copy(update=filled), top_k
+
+
+def keys_of(model: "PreTrainedModel", sites: Sequence[Site]) -> dict[str, Any]:
+    """The keys of a recipe's model that a model says of itself, but not the hash of its weights."""
     config = model.config.get_text_config(decoder=True)
     experts = {id(parameter) for site in sites for parameter in site.experts.parameters()}
-    known = FLOATS.get(model.dtype)
-    if known is None:
-        raise folder.refused(f"its weights are {model.dtype}", f"Choose one of {', '.join(FLOATS.values())} with --dtype.")
-    filled = {
-        "dtype": known,
+    return {
+        "dtype": FLOATS.get(model.dtype, "auto"),
         "architecture": type(model).__name__,
         "layers": {site.layer: shape_of(site, model.dtype) for site in sites},
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -55,9 +61,7 @@ def described(section: HuggingFaceSection, device: str = "cpu") -> tuple[Hugging
         "dim": int(config.hidden_size),
         "vocab_size": int(config.vocab_size),
         "max_positions": int(getattr(config, "max_position_embeddings", 0) or 0),
-        "weights_hash": folder.hashes()["weights"],
     }
-    return section.model_copy(update=filled), top_k
 
 
 def shape_of(site: Site, dtype: torch.dtype) -> LayerShape:
@@ -72,7 +76,7 @@ def shape_of(site: Site, dtype: torch.dtype) -> LayerShape:
     )
 
 
-def top_k_of(folder: CheckpointFolder, sites: list[Site]) -> int:
+def top_k_of(model: str, sites: Sequence[Site]) -> int:
     """The experts per token, which all layers have in common; UsageError if they differ or are not known."""
     found: set[int] = {site.top_k for site in sites if site.top_k is not None}
     if len(found) != 1:
@@ -81,7 +85,7 @@ def top_k_of(folder: CheckpointFolder, sites: list[Site]) -> int:
             if found
             else "no layer says how many experts it chooses"
         )
-        raise folder.refused(what, "Models whose layers choose equally many experts can be profiled.")
+        raise UsageError(f"model {model}: {what}", "Models whose layers choose equally many experts can be profiled.")
     (top_k,) = found
     return int(top_k)
 
