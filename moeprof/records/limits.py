@@ -8,12 +8,18 @@ MAX_LAYERS = 10_000
 MAX_EXPERTS = 2**16
 MAX_RANKS = 4096
 MAX_COUNT = 2**31 - 1
+MAX_ROUNDS = 10_000
+MAX_STEPS = 1_000_000
+"""Repetitions of a measurement, and steps of a phase or of a training: more would run for days on the smallest model."""
+
 MAX_SIZE = 2**62
 """Bytes, nanoseconds or bytes per second, as an int64."""
 
 ExpertCount = Annotated[int, Field(ge=1, le=MAX_EXPERTS)]
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Rounds = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 
 

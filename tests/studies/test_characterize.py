@@ -167,7 +167,7 @@ def endless_run(recipe: Path, out: Path, until: str) -> Iterator[subprocess.Pope
         "--out",
         str(out),
         "--set",
-        "measure.rounds=1000000",
+        "measure.rounds=10000",
     ]
     process = subprocess.Popen(
         command,

@@ -132,11 +132,28 @@ def test_a_path_is_taken_as_it_is(valid: Path, monkeypatch: pytest.MonkeyPatch) 
         ("parallel.ranks=1000000000000", "parallel.ranks"),
         ("load.batch_size=1" + "0" * 12, "load.batch_size"),
         ("budget.memory=99999999999999999999TiB", "budget.memory"),
+        ("load.batches=10001", "load.batches: must be less than or equal to 10000, got 10001"),
+        ("load.decode_steps=1000001", "load.decode_steps"),
+        ("measure.warmup=10001", "measure.warmup"),
+        ("measure.rounds=10001", "measure.rounds"),
+        ("train.steps=1000001", "train.steps: must be less than or equal to 1000000, got 1000001"),
         pytest.param("load.batches=" + "9" * 5000, "load.batches", id="digits"),
     ],
 )
 def test_a_number_out_of_range_is_refused_before_anything_is_built(valid: Path, override: str, key: str) -> None:
-    assert f"{key}: " in fault(valid, override)[0]
+    assert f" {key}: " in f"{fault(valid, override)[0]}: "
+
+
+def test_the_most_repetitions_that_are_allowed_are_accepted(valid: Path) -> None:
+    recipe = load_recipe(
+        str(valid), ["load.batches=10000", "measure.warmup=10000", "measure.rounds=10000", "train.steps=1000000"]
+    )
+    assert (recipe.load.batches, recipe.measure.warmup, recipe.measure.rounds, recipe.train.steps) == (
+        10**4,
+        10**4,
+        10**4,
+        10**6,
+    )
 
 
 def test_an_integer_of_thousands_of_digits_in_the_file_is_refused(valid: Path) -> None:
