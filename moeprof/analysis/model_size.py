@@ -185,6 +185,11 @@ def dynamic_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
     return max(elements * model.bytes_per_element, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
+HELD, HELD_BY_SWEEP = 1.5, 2.3
+"""Bytes of RAM that a process on a CPU was seen to hold, at most, per live byte of activations: in a run (lm-tiny, batches of 1 to 22),
+and in a sweep, whose batches are of many sizes."""
+
+
 @dataclass(frozen=True)
 class MemoryNeed:
     """Memory that a rank needs on its device, bytes."""
@@ -192,11 +197,13 @@ class MemoryNeed:
     weights: int
     twin_weights: int
     activations: int
+    kept: int
+    """Freed memory that a process on a CPU keeps in pieces that are too small for the largest tensors."""
 
     @property
     def total(self) -> int:
-        """Sum of weights, twin weights and activations."""
-        return self.weights + self.twin_weights + self.activations
+        """The sum of all parts."""
+        return self.weights + self.twin_weights + self.activations + self.kept
 
 
 def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequence[Variant] = (STATIC, DENSE)) -> MemoryNeed:
@@ -221,7 +228,9 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
     positions = load.prompt_length + load.decode_steps + (load.sequence_length if recipe.workload == "mt" else 0)
     caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0
     twin = weight_bytes(model, dense=True) if any(one.dense for one in variants) else 0
-    return MemoryNeed(shared_weights(recipe, variants), twin, max(peaks) + caches)
+    activations = max(peaks) + caches
+    kept = int((HELD - 1) * activations) if recipe.measure.device == "cpu" else 0
+    return MemoryNeed(shared_weights(recipe, variants), twin, activations, kept)
 
 
 def huggingface_need(recipe: Recipe, model: HuggingFaceSection, batch: int, variants: Sequence[Variant]) -> MemoryNeed:

@@ -23,6 +23,16 @@ def give_freed_memory_back() -> bool:
     return malloc_trim is not None and bool(malloc_trim(0))
 
 
+def give_back(device: str) -> None:
+    """Returns memory that was freed on a device, so that what follows finds it for tensors of other sizes."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    else:
+        give_freed_memory_back()
+
+
 def from_glibc(name: str) -> Any:
     """The C function, or None if the C library does not have it."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -21,6 +21,10 @@ from moeprof.records.units import format_bytes
 LIBRARIES_BYTES = 640 * 2**20
 """Address space that scipy, pandas and pyarrow take during a run; without it OpenBLAS, in scipy, waits for memory forever."""
 
+LIBRARIES_RAM_BYTES = 136 * 2**20
+"""RAM that they and torch's own modules take from the check to the end of a run, beside tensors: 124 to 134 MiB in runs of lm-tiny
+and mt-tiny, at batches whose tensors took 20 to 111 MiB."""
+
 
 def check_ranks(recipe: Recipe, group: Group) -> None:
     """UsageError if the recipe's number of ranks is not that of the group."""
@@ -59,20 +63,26 @@ def check_weights(recipe: Recipe) -> None:
 
 
 def memory_for_a_rank(recipe: Recipe, neighbours: int) -> int:
-    """Free bytes of the recipe's device; ranks on one CPU get equal shares, without what libraries will take of a limit."""
+    """Free bytes for the tensors of one of `neighbours` ranks; MoeprofError if the libraries take all."""
+    if (spare_bytes := spare_memory(recipe, neighbours)) > 0:
+        return spare_bytes
+    raise MoeprofError(
+        f"recipe {recipe.name}: the libraries of every rank take {format_bytes(LIBRARIES_RAM_BYTES)} of memory, and "
+        f"{format_bytes(LIBRARIES_BYTES)} of a limit set by `ulimit`, which leaves nothing for the model",
+        "Raise the limit of memory (`ulimit -v`, `ulimit -d`, or that of the container), or use fewer ranks.",
+    )
+
+
+def spare_memory(recipe: Recipe, neighbours: int) -> int:
+    """Free bytes of the recipe's device; ranks on one CPU get equal shares, without what libraries will take, or less than nothing."""
     available_bytes = available_memory(recipe.measure.device)
     if recipe.measure.device != "cpu":
         return available_bytes
+    share_bytes = available_bytes // neighbours
+    if "scipy" in sys.modules:
+        return share_bytes
     limit_bytes = process_limit()
-    if limit_bytes is None or "scipy" in sys.modules:
-        return available_bytes // neighbours
-    if limit_bytes <= LIBRARIES_BYTES:
-        raise MoeprofError(
-            f"the limit of memory (`ulimit -v` or `-d`) leaves {format_bytes(limit_bytes)}, but the libraries of a run take "
-            f"{format_bytes(LIBRARIES_BYTES)}",
-            "Raise the limit.",
-        )
-    return min(available_bytes // neighbours, limit_bytes - LIBRARIES_BYTES)
+    return min(share_bytes - LIBRARIES_RAM_BYTES, share_bytes if limit_bytes is None else limit_bytes - LIBRARIES_BYTES)
 
 
 def affordable(recipe: Recipe, variants: Sequence[Variant], neighbours: int) -> tuple[list[Variant], list[str]]:

@@ -10,7 +10,7 @@ from moeprof.analysis.comparison.finite import not_finite_reasons
 from moeprof.analysis.comparison.output_agreement import disagreements
 from moeprof.analysis.derive import derive, salvage
 from moeprof.analysis.timing.timing import noisy_rounds
-from moeprof.instrument.allocator import keep_freed_memory
+from moeprof.instrument.allocator import give_back, keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
 from moeprof.instrument.machine import environment, keep_within_quota
 from moeprof.moe.kernels.auto import auto
@@ -124,6 +124,7 @@ class Study:
         """Runs every phase; what the passes find beside their records goes into the run record."""
         record = services.writer.record
         for phase in services.recipe.phases:
+            give_back(services.recipe.measure.device)  # the next phase has tensors of other sizes
             episodes = workload.episodes(phase)
             if not episodes:
                 record.notes.append(f"phase {phase}: no sequence is long enough for it")

@@ -10,12 +10,13 @@ from types import ModuleType
 import pytest
 import torch
 
+from moeprof.analysis.model_size import memory_need
 from moeprof.parallel.group import Group
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.studies import feasibility
 from moeprof.studies.characterize import characterization
-from moeprof.studies.feasibility import check_gpus, memory_for_a_rank
+from moeprof.studies.feasibility import LIBRARIES_RAM_BYTES, check_gpus, check_memory, memory_for_a_rank
 
 
 @pytest.mark.parametrize(("ranks", "gpus"), [(1, 1), (2, 2), (2, 8)])
@@ -82,7 +83,67 @@ def test_a_limit_of_memory_leaves_libraries_their_part_or_is_refused(monkeypatch
     assert memory_for_a_rank(recipe, 1) == 1000 * 2**20
     monkeypatch.delitem(sys.modules, "scipy")
     assert memory_for_a_rank(recipe, 1) == (1000 - 640) * 2**20
-    assert memory_for_a_rank(recipe, 4) == 250 * 2**20
+    assert memory_for_a_rank(recipe, 4) == (250 - 136) * 2**20
     monkeypatch.setattr(feasibility, "process_limit", lambda: 480 * 2**20)
-    with pytest.raises(MoeprofError, match="leaves 480 MiB, but the libraries of a run take 640 MiB"):
+    with pytest.raises(
+        MoeprofError, match="take 136 MiB of memory, and 640 MiB of a limit set by `ulimit`, which leaves nothing"
+    ):
         memory_for_a_rank(recipe, 1)
+
+
+@pytest.mark.parametrize(("batch_size", "took_mib"), [(1, 147), (4, 164), (10, 236), (22, 767)])
+def test_what_a_run_took_beside_what_the_process_held_before_decides(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, took_mib: int
+) -> None:
+    """Runs of lm-tiny took so much of RAM that cannot be reclaimed; 30% more suffice, and 3% less are refused."""
+    recipe = load_recipe("lm-tiny", [f"load.batch_size={batch_size}"])
+    monkeypatch.setattr(feasibility, "process_limit", lambda: None)
+    monkeypatch.delitem(sys.modules, "scipy", raising=False)
+    monkeypatch.setattr(feasibility, "available_memory", lambda device: int(1.3 * took_mib * 2**20))
+    check_memory(recipe, memory_for_a_rank(recipe, 1))
+    monkeypatch.setattr(feasibility, "available_memory", lambda device: int(0.97 * took_mib * 2**20))
+    with pytest.raises(MoeprofError, match=r"needs \d+\.?\d* MiB on cpu, but"):
+        check_memory(recipe, memory_for_a_rank(recipe, 1))
+
+
+def test_a_batch_that_would_be_killed_in_a_small_container_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-tiny at batch 22 held 937 MiB at most; of a limit of 700 MiB, 170 MiB were taken when it was checked."""
+    recipe = load_recipe("lm-tiny", ["load.batch_size=22"])
+    monkeypatch.setattr(feasibility, "process_limit", lambda: None)
+    monkeypatch.delitem(sys.modules, "scipy", raising=False)
+    monkeypatch.setattr(feasibility, "available_memory", lambda device: (700 - 170) * 2**20)
+    with pytest.raises(MoeprofError, match="needs 647 MiB on cpu, but 394 MiB are free") as caught:
+        check_memory(recipe, memory_for_a_rank(recipe, 1))
+    assert caught.value.remedy == "Use --set load.batch_size=16, the largest that fits."
+
+
+MEASURED = """
+import sys, threading, time
+from pathlib import Path
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.system.resources import proc_bytes
+from moeprof.studies.characterize import characterization
+
+held = lambda: proc_bytes("/proc/self/status", "RssAnon:")
+seen = [held()]
+
+def watch():
+    while True:
+        seen.append(held())
+        time.sleep(0.002)
+
+threading.Thread(target=watch, daemon=True).start()
+characterization().run(load_recipe("lm-tiny", sys.argv[2:]), Path(sys.argv[1]))
+print(max(seen) - seen[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 10, 22])
+def test_a_run_takes_what_was_estimated(tmp_path: Path, batch_size: int) -> None:
+    settings = [f"load.batch_size={batch_size}", "load.batches=1", "measure.warmup=0", "measure.rounds=5"]
+    ended = subprocess.run(
+        [sys.executable, "-c", MEASURED, tmp_path / "run", *settings], capture_output=True, text=True, check=True, timeout=600
+    )
+    estimated_bytes = memory_need(load_recipe("lm-tiny", settings)).total + LIBRARIES_RAM_BYTES
+    assert 0.7 * estimated_bytes < int(ended.stdout.split()[-1]) < estimated_bytes

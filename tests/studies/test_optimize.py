@@ -162,7 +162,7 @@ def test_exact_numbers_do_not_depend_on_the_memory_that_happens_to_be_free(
     """Without a budget a sweep is bounded by what the machine has."""
     tables = []
     for free_bytes in (100_000, 200_000):
-        monkeypatch.setattr(sweep, "available_memory", lambda device, free=free_bytes: free)
+        monkeypatch.setattr(sweep, "spare_memory", lambda recipe, neighbours, free=free_bytes: free)
         metrics = run(micro("lm"), tmp_path / str(free_bytes), "load.phases=['score']", sweep=True).metrics
         tables.append(metrics[metrics["kind"] == "exact"].reset_index(drop=True))
     assert len(tables[0]) > 10

@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
-
+from moeprof.analysis.model_size import HELD_BY_SWEEP
 from moeprof.analysis.timing.batch_search import Point, Search, search
 from moeprof.analysis.timing.timing import Timing
 from moeprof.huggingface.model import HuggingFaceModel
-from moeprof.instrument.allocator import give_freed_memory_back
-from moeprof.instrument.machine import available_memory
+from moeprof.instrument.allocator import give_back
 from moeprof.instrument.memory import OverLimitError
 from moeprof.instrument.timing import PreparedRound, interleaved
 from moeprof.moe.layer import use_variant
@@ -22,6 +20,7 @@ from moeprof.records.recipe.variant import OWN, Variant
 from moeprof.records.run.raw_tables import BATCHES, BEST, ROUNDS, SWEEP
 from moeprof.records.system.causes import out_of_memory
 from moeprof.records.units import format_bytes
+from moeprof.studies.feasibility import spare_memory
 from moeprof.studies.passes.memory import footprint
 from moeprof.studies.passes.rounds import round_rows
 from moeprof.studies.selection import beginning
@@ -37,11 +36,8 @@ WARMUP, ROUNDS_OF_POINT = 1, 3
 UNTIMED_VARIANT = Variant(dispatch="dynamic")
 """The variant under which prompts and source sentences are read, untimed: others might not have the memory for that."""
 
-HELD = 2.3
-"""Bytes of RAM that a process was seen to hold per live byte, because it keeps freed memory."""
-
 SHARE_OF_RAM = 0.33
-"""Share of free memory used if no budget is set, well below 1 / HELD."""
+"""Share of free memory used if no budget is set, well below 1 / HELD_BY_SWEEP."""
 
 
 def measure_sweep(workload: Workload, services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
@@ -76,9 +72,8 @@ def budget_bytes(services: Services) -> int:
 
 
 def own_memory(services: Services) -> int:
-    """Free bytes of the device; ranks on one CPU share them equally."""
-    device = services.recipe.measure.device
-    return available_memory(device) // (services.group.neighbours if device == "cpu" else 1)
+    """Free bytes for tensors of this rank, by the estimate that the check before the run uses."""
+    return max(spare_memory(services.recipe, services.group.neighbours), 0)
 
 
 def try_batch(
@@ -131,7 +126,7 @@ def beyond_memory(services: Services, variant: Variant, needs: dict[int, int], b
     if not smaller or (services.group.alone and not on_cpu):
         return False
     expected = needs[smaller] * (batch / smaller) ** (2 if variant.dispatch_entry.padded else 1)
-    return anyone(services.group, expected * (HELD if on_cpu else 1) > own_memory(services))
+    return anyone(services.group, expected * (HELD_BY_SWEEP if on_cpu else 1) > own_memory(services))
 
 
 def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:
@@ -144,14 +139,6 @@ def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:
         if not group.alone:
             raise MoeprofError("out of memory", "Use --no-sweep, or a smaller [budget] memory.") from error
     return None
-
-
-def give_back(device: str) -> None:
-    """Returns memory that the last attempt freed, so that the next one of another size finds it."""
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    else:
-        give_freed_memory_back()
 
 
 def ready(services: Services, variant: Variant, episode: Episode) -> Round:

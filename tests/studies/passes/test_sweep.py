@@ -91,7 +91,7 @@ def test_beyond_the_fastest_batches_only_memory_is_looked_at(
 def test_without_a_budget_a_share_of_the_free_memory_and_the_weights_are_it(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "available_memory", lambda device: 900_000)
+    monkeypatch.setattr(sweep, "spare_memory", lambda recipe, neighbours: 900_000)
     run = swept(micro("lm"), tmp_path / "run", SCORE, clock=DispatchClock(monkeypatch, COSTS))
     weights = sum(parameter.nbytes for parameter in load_models(run.record.recipe, (STATIC,), Silent())[STATIC].parameters())
     assert values(run, "memory_budget", phase="score") == {(): weights + 297_000}
@@ -101,7 +101,7 @@ def test_without_a_budget_a_share_of_the_free_memory_and_the_weights_are_it(
 def test_a_budget_above_the_free_memory_is_not_tried_out(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container would end the process: a batch is left out if 2.3 times its expected bytes are more than what is free."""
     free = 900_000
-    monkeypatch.setattr(sweep, "available_memory", lambda device: free)
+    monkeypatch.setattr(sweep, "spare_memory", lambda recipe, neighbours: free)
     run = swept(micro("lm"), tmp_path / "run", SCORE, "budget.memory=1GiB", clock=DispatchClock(monkeypatch, COSTS))
     weights = sum(parameter.nbytes for parameter in load_models(run.record.recipe, (STATIC,), Silent())[STATIC].parameters())
     needs = curve(run, "memory_total_peak", "score", STATIC)
