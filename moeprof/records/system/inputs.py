@@ -36,6 +36,9 @@ SHARE = 32
 """Without `--max-bytes`, an input may take this part of the free memory: reading a route log takes 16 times the bytes of its text, and
 a count table of small numbers 19 times."""
 
+PACKED_BYTES, RATIO = 32 * 2**20, 16
+"""Without `--max-bytes`, an archive may hold so many bytes, or so many times its own: those of text and of logs hold 3 to 5 times."""
+
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -47,7 +50,7 @@ MARKS = (
 
 
 class TooLargeError(ValueError):
-    """An input has more bytes than may be read."""
+    """An input has more bytes than may be read, or than an archive of its size holds of plain text."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class InputFile:
     def blocks(self) -> Iterator[bytes]:
         """All bytes of the file, decompressed, in blocks."""
         with self.opened() as file:
-            yield from bounded(file)
+            yield from bounded(file, self.most_bytes(packed=isinstance(file, gzip.GzipFile)))
 
     def text(self) -> str:
         """The whole file as text, each line end a line feed; ValueError, with line and column, if it is not text."""
@@ -105,6 +108,13 @@ class InputFile:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield unpacked
 
+    def most_bytes(self, *, packed: bool) -> int:
+        """The most bytes that are read, decompressed; without `--max-bytes` fewer of a packed file that is far larger inside."""
+        if os.environ.get(MAX_BYTES) or not packed:
+            return max_bytes()
+        size_bytes = self.path.stat().st_size if self.piped is None else len(self.piped)
+        return min(max_bytes(), max(PACKED_BYTES, RATIO * size_bytes))
+
     @cached_property
     def piped(self) -> bytes | None:
         """What a pipe or terminal holds; None for a regular file, ValueError for a device that never ends."""
@@ -119,7 +129,7 @@ class InputFile:
         with self.path.open("rb") as file:
             if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not file.isatty():
                 raise ValueError("a device, not a file")
-            content = b"".join(bounded(file))
+            content = b"".join(bounded(file, max_bytes()))
         PIPES[written(self.path.stat())] = content
         return content
 
@@ -227,9 +237,9 @@ def behind(at: tuple[int, int], text: str) -> tuple[int, int]:
     return at[0] + lines, len(text) - text.rfind("\n") if lines else at[1] + len(text)
 
 
-def bounded(file: BufferedIOBase) -> Iterator[bytes]:
-    """Blocks to the end of the file; ValueError if the archive is damaged, or there are more bytes than allowed."""
-    left = most = max_bytes()
+def bounded(file: BufferedIOBase, most: int) -> Iterator[bytes]:
+    """Blocks to the end of the file; ValueError if the archive is damaged, or there are more than `most` bytes."""
+    left = most
     with legible():
         while block := file.read(BLOCK_BYTES):
             if (left := left - len(block)) < 0:
@@ -269,12 +279,11 @@ def max_bytes() -> int:
 
 
 @contextmanager
-def reported(what: str, remedy: str, *faults: type[Exception]) -> Iterator[None]:
-    """Turns what is wrong with an input into a UsageError of two lines: OSError, ValueError (pydantic's too), and more kinds."""
-    kinds: tuple[type[Exception], ...] = (OSError, ValueError, *faults)
+def reported(what: str, remedy: str) -> Iterator[None]:
+    """Turns what is wrong with an input into a UsageError of two lines: OSError and ValueError (pydantic's too)."""
     try:
         yield
     except TooLargeError as error:
         raise UsageError(f"{what}: {error}", "Set --max-bytes SIZE to read more, if the memory suffices.") from error
-    except kinds as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{what}: {reason(error)}", remedy) from error

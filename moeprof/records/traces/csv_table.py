@@ -16,7 +16,7 @@ CELLS = re.compile(r"^(?![ \t]*(?:#|$)).+$", re.MULTILINE)
 
 def comments_of(text: str) -> str:
     """The lines with `#`."""
-    return "\n".join(OTHER.findall(text))
+    return "\n".join(OTHER.findall(text)) if "#" in text else ""
 
 
 def header_of(text: str) -> list[str]:
@@ -37,12 +37,19 @@ def table_of(text: str, needed: Mapping[str, pa.DataType], optional: Mapping[str
         raise ValueError(f"line {line_of(text, -1)}: column {repeated[0]!r} is twice in the header")
     try:
         return pa.csv.read_csv(
-            pa.py_buffer(OTHER.sub("", text[first.start() :]).encode()),
+            pa.py_buffer(without_others(text[first.start() :]).encode()),
             read_options=pa.csv.ReadOptions(column_names=header, skip_rows=1, use_threads=False),  # threads do not count rows
             convert_options=pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[]),
         )
-    except pa.ArrowInvalid as error:
+    except pa.ArrowMemoryError:
+        raise
+    except pa.ArrowException as error:
         raise ValueError(located(str(error), text, header)) from error
+
+
+def without_others(text: str) -> str:
+    """The text without comments and white space in a line of their own; most texts have none, which is found out quickly."""
+    return OTHER.sub("", text) if any(mark in text for mark in "# \t") else text
 
 
 def line_of(text: str, row: int) -> int:
@@ -58,6 +65,6 @@ def located(message: str, text: str, header: list[str]) -> str:
     """
     found = re.match(r"(?:In CSV column #(\d+)|CSV parse error): Row #(\d+): (?:CSV conversion error to \S+: )?", message)
     if not found:
-        return message
+        return "not a table of comma-separated values"
     column = f", column {header[int(found[1])]!r}" if found[1] else ""
     return f"line {line_of(text, int(found[2]) - 2)}{column}: {message[found.end() :]}"

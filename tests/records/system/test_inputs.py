@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.errors import UsageError
+from moeprof.records.system import inputs
 from moeprof.records.system.inputs import (
     MAX_BYTES,
     SHARE,
@@ -63,6 +64,24 @@ def test_an_input_that_is_as_large_as_allowed_is_read_and_one_byte_more_is_refus
             InputFile(file).text()
         assert caught.value.what == f"text {file}: more than 2.00 KiB"
         assert caught.value.remedy == "Set --max-bytes SIZE to read more, if the memory suffices."
+
+
+def test_without_a_limit_an_archive_may_hold_16_times_its_bytes_or_32_mib(
+    tmp_path: Path, limit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "PACKED_BYTES", 2**20)
+    path = tmp_path / "packed"
+    dense, empty = os.urandom(2**17), 2**20 * b"x"
+    for content, refused in ((empty, False), (empty + b"x", True), (dense + empty, False), (dense + 2 * empty, True)):
+        path.write_bytes(gzip.compress(content))
+        if refused:
+            with pytest.raises(ValueError, match="more than"):
+                InputFile(path).read()
+            limit("1GiB")
+        assert InputFile(path).read() == content
+        monkeypatch.delenv(MAX_BYTES, raising=False)
+    path.write_bytes(2 * empty)
+    assert InputFile(path).read() == 2 * empty
 
 
 def test_an_archive_that_holds_a_thousand_times_its_size_is_not_unpacked(tmp_path: Path, limit: Callable[[str], None]) -> None:
