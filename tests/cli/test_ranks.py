@@ -59,9 +59,10 @@ class Started:
     def watch(self) -> None:
         """Waits for the end, and looks around at once."""
         stdout, stderr = self.process.communicate()
+        ended_at = time.time()
         left = processes_of(self.folder)
         broke_at = self.broke_at if (self.folder / "told").exists() else 0.0
-        self.ending.set_result(Ended(self.process.returncode, stdout, stderr, broke_at, self.out, left))
+        self.ending.set_result(Ended(self.process.returncode, stdout, stderr, broke_at, ended_at, self.out, left))
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Ended:
     stderr: str
     broke_at: float
     """When a rank was broken, or a signal was sent, s."""
+    ended_at: float
+    """When the process of the launcher was gone, s."""
     out: Path
     left: list[int]
     """Processes that are still there."""
@@ -85,6 +88,11 @@ class Ended:
     def since_s(self) -> float:
         """From there to the end of the run, in whole seconds; its reports are still written behind it, from one process."""
         return datetime.fromisoformat(self.run.record.finished).timestamp() - int(self.broke_at)
+
+    @property
+    def lasted_s(self) -> float:
+        """From there to the end of the launcher's process."""
+        return self.ended_at - self.broke_at
 
     def failed_with(self, what: str) -> bool:
         """Two lines, exit code 1, and a partial run that says the same."""
@@ -253,7 +261,17 @@ def test_a_rank_that_is_stopped_ends_the_run_when_the_timeout_has_passed(ends: C
     (reason,) = ended.run.record.reasons
     assert re.match(r"failed: rank (1 was stopped by a signal for 10 s|0: another rank did not answer in time \()", reason)
     assert ended.failed_with(reason.removeprefix("failed: "))
-    assert TIMEOUT_S <= ended.since_s < TIMEOUT_S + 20  # a stopped rank is not given the time that others have to end
+    assert ended.since_s >= TIMEOUT_S
+    assert ended.left == []
+
+
+@pytest.mark.slow
+def test_a_run_of_which_a_rank_is_stopped_ends_within_5_s_after_the_timeout(tmp_path: Path) -> None:
+    """No other run takes the cores meanwhile; a stopped rank is not given the time that others have to end."""
+    patience = ("--set", f"parallel.timeout_s={TIMEOUT_S}")
+    ended = start(tmp_path / "alone", "--ranks", "2", *patience, broken="stop:gate:1").ending.result(PATIENCE_S)
+    assert ended.code == 1
+    assert TIMEOUT_S <= ended.lasted_s < TIMEOUT_S + 5
     assert ended.left == []
 
 
