@@ -91,7 +91,7 @@ def run(arguments: list[str]) -> int:
             without_limit(rest), prog_name="moeprof", standalone_mode=False, obj={"quiet": quiet, "arguments": arguments}
         )
     except click.ClickException as error:
-        error.show()
+        click.echo(usage(error), err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as error:
         ending = error.__cause__ or error  # click puts Abort in the place of KeyboardInterrupt
@@ -104,6 +104,15 @@ def run(arguments: list[str]) -> int:
         click.echo(f"Error: {reported.what}\n{reported.remedy}", err=True)
         return reported.exit_code
     return result if isinstance(result, int) else 0
+
+
+def usage(error: click.ClickException) -> str:
+    """Two lines about wrong arguments; the help if a command that needs some got none."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "moeprof"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"Error: {command}: {message[:1].lower()}{message[1:]}\nRun `{command} --help` to see its arguments and options."
 
 
 def without_limit(arguments: list[str]) -> list[str]:

@@ -80,5 +80,5 @@ def opened_file(path: Path) -> Iterator[Any]:
         raise UsageError(f"checkpoint {path}: no such file", "Fix [model] checkpoint, or remove it.") from error
     except (SafetensorError, OSError) as error:
         raise UsageError(
-            f"checkpoint {path}: truncated, or not a safetensors file: {error}", "Fetch or train the checkpoint again."
+            f"checkpoint {path}: truncated, or not a safetensors file", "Fetch or train the checkpoint again."
         ) from error

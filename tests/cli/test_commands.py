@@ -102,8 +102,21 @@ BAD = {
     "a checkpoint that is missing": ("characterize", "lm-tiny", "--set", "model.checkpoint=/nonexistent.safetensors"),
     "no run": ("report", "/nonexistent"),
     "a routing source": ("characterize", "lm-tiny", "--set", "routing.source=zipf"),
+    "no such option": ("recipes", "validate", "--colour"),
+    "no such command": ("characterise",),
+    "no argument": ("replay", "--cache"),
+    "one argument too many": ("doctor", "again"),
+    "no such choice": ("characterize", "lm-tiny", "--device", "tpu"),
     "unknown default domain": ("characterize", "lm-tiny", "--set", 'data.domains=["poems"]'),
 }
+
+
+def test_a_wrong_option_is_named_with_the_command(moeprof: Call) -> None:
+    said = moeprof("recipes", "validate", "lm-tiny", "--colour")[2].splitlines()
+    assert said == [
+        "Error: moeprof recipes validate: no such option '--colour'",
+        "Run `moeprof recipes validate --help` to see its arguments and options.",
+    ]
 
 
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())

@@ -319,7 +319,7 @@ def read_frame(folder: Path, file_name: str, columns: Sequence[str]) -> "pd.Data
     try:
         frame: pd.DataFrame = read_table(file).to_pandas()[list(columns)]
         return frame
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise UsageError(f"run {folder}: {file_name} is damaged: {reason(error)}", "Repeat the run.") from error
 
 
@@ -330,5 +330,5 @@ def read_raw(folder: Path, table: RawTable) -> pa.Table:
         return table.schema.empty_table()
     try:
         return with_columns(read_table(file), table.schema)
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"run {folder}: {table.file_name} is damaged: {reason(error)}", "Repeat the run.") from error

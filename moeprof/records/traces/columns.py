@@ -1,5 +1,10 @@
-"""Arrow tables on disk: columns of names, a header in the file's metadata, and tables that match a schema."""
+"""Arrow tables on disk: columns of names, a header in the file's metadata, and tables that match a schema.
 
+Their functions raise ValueError in plain words, never an error of Arrow; only a lack of memory stays what it is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,9 @@ from moeprof.records.system.inputs import InputFile, check_memory, parsed_json
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
 """The Arrow type of a column of names."""
+
+MAGIC = b"PAR1"
+"""The first bytes of a Parquet file."""
 
 CELL_BYTES = 8
 """The most bytes of a cell in memory: a number, or the code of a name."""
@@ -33,7 +41,29 @@ def with_columns(table: pa.Table, columns: pa.Schema) -> pa.Table:
             table = table.append_column(column, pa.nulls(table.num_rows, column.type))
     if missing := set(columns.names) - set(table.column_names):
         raise ValueError(f"column {min(missing)!r} is missing")
-    return table.select(columns.names).cast(columns)
+    return pa.table([cast(table, column) for column in columns], schema=columns)
+
+
+def cast(table: pa.Table, column: pa.Field) -> pa.ChunkedArray:
+    """One column in the type of a schema; ValueError if it holds values that the type has not."""
+    found = table[column.name]
+    if found.null_count and not column.nullable:
+        raise ValueError(f"column {column.name!r} has empty cells")
+    with readable(f"column {column.name!r} is of type {found.type}, and not every value is one of {column.type}"):
+        return found.cast(column.type)
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turns an error of Arrow into a ValueError; one of the system stays."""
+    try:
+        yield
+    except pa.ArrowMemoryError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise ValueError(what) from error
 
 
 def write_with_header(path: Path, table: pa.Table, header: str) -> None:
@@ -47,7 +77,7 @@ def read_with_header(file: Path | InputFile, schema_version: int) -> tuple[pa.Ta
     table = read_table(file)
     header = parsed_json((table.schema.metadata or {}).get(b"moeprof", b"null"))
     if not isinstance(header, dict):
-        raise ValueError("no header of moeprof in it")
+        raise ValueError(f"a table without the header of moeprof; its columns are {', '.join(table.column_names[:8])}")
     version = header.get("schema_version", schema_version)
     if isinstance(version, int) and version > schema_version:
         raise ValueError(f"schema {version} is newer than {schema_version}")
@@ -56,7 +86,9 @@ def read_with_header(file: Path | InputFile, schema_version: int) -> tuple[pa.Ta
 
 def read_table(file: Path | InputFile) -> pa.Table:
     """The rows of a Parquet file; ValueError, before any is read, if they do not fit in the free memory."""
-    with InputFile.of(file).opened() as opened:
+    source = InputFile.of(file)
+    what = "a damaged Parquet file" if source.head.startswith(MAGIC) else "not a Parquet file"
+    with source.opened() as opened, readable(what):
         parquet = pq.ParquetFile(opened)
         stated = parquet.metadata
         pages = sum(stated.row_group(number).total_byte_size for number in range(stated.num_row_groups))

@@ -90,7 +90,6 @@ class ExpertLoads:
         with reported(
             f"expert loads {path}",
             "Give a run directory from this version of moeprof or an older one, or repeat the run.",
-            pa.ArrowException,
         ):
             return joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)]).validate()
 

@@ -1,6 +1,7 @@
 """The two formats that moeprof defines itself: the routing traces of a run, and tables of expert counts."""
 
 from moeprof.records.system.inputs import InputFile
+from moeprof.records.traces.columns import MAGIC
 from moeprof.records.traces.count_table import CountTable
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
@@ -8,7 +9,7 @@ from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 def is_parquet(file: InputFile) -> bool:
     """Whether the file starts as a Parquet file does, or is named as one."""
-    return file.head.startswith(b"PAR1") or file.path.suffix.lower() == ".parquet"
+    return file.head.startswith(MAGIC) or file.path.suffix.lower() == ".parquet"
 
 
 def read_run_file(file: InputFile) -> TraceFile:

@@ -44,7 +44,6 @@ def read_route_file(file: InputFile) -> TraceFile:
     with reported(
         f"route log {file.path}",
         f"Give a complete *.route.csv, plain or gzipped, with the columns {', '.join(NEEDED)}.",
-        pa.ArrowException,
     ):
         text, domain = file.text(), name_from(NAME.sub("", file.path.name), "trace")
         comments = comments_of(text)

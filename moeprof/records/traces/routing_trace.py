@@ -144,7 +144,6 @@ class RoutingTrace:
         with reported(
             f"routing trace {source.path}",
             "Give a run directory, or a file of its routing/ folder, from this version of moeprof or an older one.",
-            pa.ArrowException,
         ):
             table, header = read_with_header(source, SCHEMA)
             trace = cls(TraceHeader.model_validate(header), with_columns(table, COLUMNS)).validate()

@@ -88,7 +88,6 @@ class Traffic:
         with reported(
             f"traffic {path}",
             "Give a run directory from this version of moeprof or an older one, or repeat the run.",
-            pa.ArrowException,
         ):
             traffic = joined([with_columns(read_with_header(path, SCHEMA)[0], COLUMNS)])
             traffic.collectives  # noqa: B018  checks every row

@@ -12,6 +12,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import ALL, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.traces.count_table import CountTable
 from moeprof.records.traces.routing_trace import RoutingTrace, joined
+from moeprof.studies.replay.checks import check_matrices
 from moeprof.studies.replay.source import ReplaySource, Selection, read, selected, source_of
 
 
@@ -43,6 +44,7 @@ def read_loads(
         if file.counts is None
         else loads_of_counts(file.counts, file.name, path, phase, experts)
     )
+    check_matrices(loads.inputs.layers.values(), path)
     if token_bytes is None:
         return loads
     return replace(loads, trace=loads.trace.model_copy(update={"token_bytes": token_bytes}))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moeprof.records.system import inputs
-from moeprof.records.traces.columns import CELL_BYTES, NAMES, packed, read_table, unpacked
+from moeprof.records.traces.columns import CELL_BYTES, NAMES, packed, read_table, read_with_header, unpacked, with_columns
 from tests.records.system.pipes import fed
 
 ROWS = 200_000
@@ -47,3 +47,38 @@ def test_rows_that_do_not_fit_are_refused_before_they_are_read(constant: Path, m
 def test_a_table_is_read_from_a_pipe(constant: Path, tmp_path: Path) -> None:
     with fed(tmp_path / "pipe", constant.read_bytes()) as pipe:
         assert read_table(pipe).equals(read_table(constant))
+
+
+def test_what_is_wrong_with_a_column_is_said_in_plain_words() -> None:
+    schema = pa.schema([pa.field("step", pa.int8(), nullable=False), pa.field("layer", NAMES, nullable=False)])
+    cases = {
+        "column 'step' is of type int64, and not every value is one of int8": {"step": [1, 300], "layer": ["a", "b"]},
+        "column 'step' is of type string, and not every value is one of int8": {"step": ["1", "x"], "layer": ["a", "b"]},
+        "column 'step' is of type list<item: int64>, and not every value is one of int8": {
+            "step": [[1], [2]],
+            "layer": ["a", "b"],
+        },
+        "column 'step' has empty cells": {"step": [1, None], "layer": ["a", "b"]},
+        "column 'layer' is missing": {"step": [1, 2]},
+    }
+    for what, columns in cases.items():
+        with pytest.raises(ValueError, match="column") as caught:
+            with_columns(pa.table(columns), schema)
+        assert str(caught.value) == what
+    assert with_columns(pa.table({"step": [1, 2], "layer": ["a", "b"]}), schema).schema == schema
+
+
+def test_what_a_file_is_that_cannot_be_read_is_said(constant: Path, tmp_path: Path) -> None:
+    whole = constant.read_bytes()
+    for content, what in {
+        b"": "not a Parquet file",
+        b"{}": "not a Parquet file",
+        whole[:-1]: "a damaged Parquet file",
+        whole[:2000] + bytes(200) + whole[2200:]: "a damaged Parquet file",
+    }.items():
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(ValueError, match="Parquet") as caught:
+            read_table(tmp_path / "file")
+        assert str(caught.value) == what
+    with pytest.raises(ValueError, match="a table without the header of moeprof; its columns are step, expert"):
+        read_with_header(constant, 1)

@@ -161,8 +161,8 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         ({"expert": [2, -1, 0, 3]}, "expert -1 is outside 0 to 3"),
         ({"slot": [0, 2, 0, 1]}, "slot 2 is outside 0 to 1"),
         ({"layer": ["1", "1", "5", "3"]}, "layer '5' is not in the header"),
-        ({"expert": [2, None, 0, 3]}, "Casting field 'expert' with null values to non-nullable"),
-        ({"domain": ["wiki", None, "code", "code"]}, "Casting field 'domain' with null values to non-nullable"),
+        ({"expert": [2, None, 0, 3]}, "column 'expert' has empty cells"),
+        ({"domain": ["wiki", None, "code", "code"]}, "column 'domain' has empty cells"),
     ],
 )
 def test_rows_that_contradict_the_header_are_refused(tmp_path: Path, changes: dict[str, Any], what: str) -> None:

@@ -17,6 +17,8 @@ from moeprof.records.run.run import RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.formats import read_routing
 from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.studies.replay import checks
+from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.source import execution_order, read_source
 from moeprof.studies.replay.study import CacheOptions, replay_caches
 from tests.analysis.traces import Row, trace_of
@@ -246,6 +248,18 @@ def test_what_a_log_states_is_held_against_its_choices(tmp_path: Path, line: str
     log = route_log(tmp_path / "talk.route.csv", STEPS)
     log.write_text(line + log.read_text())
     assert reason in fault(lambda: read_source(log))
+
+
+def test_matrices_of_placements_that_do_not_fit_in_memory_are_refused_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 experts in 2 steps of a layer: 5 matrices of 4 x 4 numbers and 3 of 4 x 2, in 8 bytes each."""
+    path = parquet(tmp_path / "t.parquet", [Row(0, 1), Row(1, 2)])
+    monkeypatch.setattr(checks, "free_memory", lambda: 8 * (5 * 16 + 3 * 8))
+    assert read_loads(path).trace.num_experts == 4
+    monkeypatch.setattr(checks, "free_memory", lambda: 8 * (5 * 16 + 3 * 8) - 1)
+    needed = "4 experts in 2 steps of 1 layers need matrices of 832 B, but 831 B of memory are free"
+    assert fault(lambda: read_loads(path)) == f"trace {path}: {needed}"
 
 
 def run_of_two_ranks(path: Path, ranks: Sequence[int] = (0, 1), **header: Any) -> Path:
