@@ -23,7 +23,7 @@ from moeprof.analysis.comparison.measurement import GATED, Measurement, Number
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.inputs import READERS, parsed_json
 from moeprof.records.system.signals import delayed
 from moeprof.studies.progress import Progress
 
@@ -133,7 +133,7 @@ class WorkerProcess:
     def __init__(self, side: Side) -> None:
         self.side = side
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        environment = os.environ | ({"PYTHONPATH": str(side.checkout)} if side.checkout else {})
+        environment = os.environ | {READERS: "2"} | ({"PYTHONPATH": str(side.checkout)} if side.checkout else {})
         # -P: a moeprof/ in the current folder must not shadow the requested code
         self.process = subprocess.Popen(  # noqa: S603  the arguments are our own
             [sys.executable, "-P", "-m", f"moeprof.studies.{worker_module(side.checkout)}"],

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,6 +58,16 @@ def test_counts_and_recipes_are_read_from_pipes_too(moeprof: Call, tmp_path: Pat
     shown = moeprof("recipes", "show", "lm-tiny")[1]
     with fed(tmp_path / "pipe.toml", b"\xef\xbb\xbf" + shown.replace("\n", "\r\n").encode()) as pipe:
         assert moeprof("recipes", "show", pipe)[1] == shown
+
+
+def test_a_pipe_that_both_sides_of_a_measurement_would_read_is_refused(moeprof: Call, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    code, _, stderr = moeprof("compare", "--run-both", tmp_path / "pipe.toml", "--out", tmp_path / "out")
+    assert code == 2
+    assert stderr.splitlines() == [
+        f"Error: side A: recipe {tmp_path}/pipe.toml: a pipe, which several processes cannot each read",
+        "Give a built-in name or a readable .toml file.",
+    ]
 
 
 @pytest.mark.parametrize("form", [("--max-bytes", "100"), ("--max-bytes=100",)])

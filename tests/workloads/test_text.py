@@ -163,7 +163,7 @@ def test_lines_of_json_are_recognised_in_a_pipe_without_a_name(tmp_path: Path) -
 def test_several_ranks_do_not_share_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     os.mkfifo(tmp_path / "pipe")
-    assert fault(read_documents, "x", tmp_path / "pipe")[0].endswith("a pipe, which several ranks cannot each read")
+    assert fault(read_documents, "x", tmp_path / "pipe")[0].endswith("a pipe, which several processes cannot each read")
 
 
 def test_a_bounded_read_does_not_see_what_is_wrong_behind_the_bound(tmp_path: Path) -> None:

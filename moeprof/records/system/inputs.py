@@ -29,8 +29,9 @@ GZIP = b"\x1f\x8b"
 MAX_BYTES = "MOEPROF_MAX_BYTES"
 """Environment variable behind `--max-bytes`, which ranks and worker processes inherit."""
 
-RANKS = "WORLD_SIZE"
-"""Environment variable with the number of ranks that torch's launcher has started, each of which reads the inputs."""
+RANKS, READERS = "WORLD_SIZE", "MOEPROF_READERS"
+"""Environment variables with the number of processes that each read the inputs: ranks, as torch's launcher names it, and the two sides
+of interleaved measurements."""
 
 SHARE = 32
 """Without `--max-bytes`, an input may take this part of the free memory: reading a route log takes 16 times the bytes of its text, and
@@ -124,8 +125,8 @@ class InputFile:
             return None
         if (known := PIPES.get(written(status))) is not None:
             return known
-        if int(os.environ.get(RANKS, "1")) > 1:
-            raise ValueError("a pipe, which several ranks cannot each read")
+        if any(int(os.environ.get(name, "1")) > 1 for name in (RANKS, READERS)):
+            raise ValueError("a pipe, which several processes cannot each read")
         with self.path.open("rb") as file:
             if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not file.isatty():
                 raise ValueError("a device, not a file")
