@@ -228,9 +228,12 @@ def memory_need(recipe: Recipe, batch_size: int | None = None, variants: Sequenc
     positions = load.prompt_length + load.decode_steps + (load.sequence_length if recipe.workload == "mt" else 0)
     caches = 2 * 2 * batch * model.decoder_layers * positions * model.dim * element if "decode" in wanted else 0
     twin = weight_bytes(model, dense=True) if any(one.dense for one in variants) else 0
-    activations = max(peaks) + caches
-    kept = int((HELD - 1) * activations) if recipe.measure.device == "cpu" else 0
-    return MemoryNeed(shared_weights(recipe, variants), twin, activations, kept)
+    return MemoryNeed(shared_weights(recipe, variants), twin, max(peaks) + caches, kept_bytes(recipe, max(peaks) + caches))
+
+
+def kept_bytes(recipe: Recipe, activations: int) -> int:
+    """Freed memory that a process on a CPU keeps beside live activations."""
+    return int((HELD - 1) * activations) if recipe.measure.device == "cpu" else 0
 
 
 def huggingface_need(recipe: Recipe, model: HuggingFaceSection, batch: int, variants: Sequence[Variant]) -> MemoryNeed:
@@ -240,7 +243,8 @@ def huggingface_need(recipe: Recipe, model: HuggingFaceSection, batch: int, vari
     rows = 4 * tokens * (recipe.gating.top_k + 4) * model.dim * model.bytes_per_element
     positions = max(load.sequence_length, load.prompt_length + load.decode_steps)
     caches = 2 * len(model.layers) * batch * positions * model.dim * model.bytes_per_element
-    return MemoryNeed(shared_weights(recipe, variants), 0, logits + rows + caches)
+    activations = logits + rows + caches
+    return MemoryNeed(shared_weights(recipe, variants), 0, activations, kept_bytes(recipe, activations))
 
 
 def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:

@@ -18,8 +18,8 @@ MAX_SIZE = 2**62
 ExpertCount = Annotated[int, Field(ge=1, le=MAX_EXPERTS)]
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Rounds = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
-Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+RoundCount = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 
 

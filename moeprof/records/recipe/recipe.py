@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from moeprof.records.limits import MAX_COUNT, MAX_RANKS, NonNegative, Positive, Rounds, Size, Steps
+from moeprof.records.limits import MAX_COUNT, MAX_RANKS, NonNegative, Positive, RoundCount, Size, StepCount
 from moeprof.records.name import Name
 from moeprof.records.recipe.family import FAMILIES, Family, default_family
 from moeprof.records.recipe.model import HuggingFaceSection, ModelSection, section_of
@@ -61,9 +61,9 @@ class LoadSection(Section):
     """Sequences per batch."""
     sequence_length: Annotated[int, Field(ge=2, le=MAX_COUNT)]
     """Tokens per sequence (LM), or the longest source sentence (MT)."""
-    batches: Annotated[Rounds, Field(ge=1)] = 8
+    batches: Annotated[RoundCount, Field(ge=1)] = 8
     """Batches of each domain whose routing is recorded."""
-    decode_steps: Steps = 32
+    decode_steps: StepCount = 32
     """Tokens to generate per sequence in the phase `decode`."""
     prompt_length: Positive = 16
     """Tokens of the prompt after which the LM generates."""
@@ -95,9 +95,9 @@ class RoutingSection(Section):
 class MeasureSection(Section):
     """Settings of the measurement."""
 
-    warmup: Rounds = 3
+    warmup: RoundCount = 3
     """Untimed rounds before the timed ones."""
-    rounds: Annotated[Rounds, Field(ge=1)] = 10
+    rounds: Annotated[RoundCount, Field(ge=1)] = 10
     """Number of timed rounds."""
     seed: Seed = 0
     """Seed of random weights and of the order of batches."""
@@ -115,7 +115,7 @@ class BudgetSection(Section):
 class TrainSection(Section):
     """Settings of `moeprof train`, which makes the recipe's checkpoint."""
 
-    steps: Steps = 2000
+    steps: StepCount = 2000
     """Number of updates of the weights."""
     batch_size: Positive = 16
     """Sequences (LM) or sentence pairs (MT) per update, with all domains mixed."""
