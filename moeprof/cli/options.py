@@ -112,8 +112,10 @@ def resolved_recipes(
 def recipe_of_model(model: str, given: ModelSettings, overrides: Iterable[str]) -> Recipe:
     """The recipe behind `--model`."""
     from moeprof.huggingface.recipe import document_of
+    from moeprof.models.nllb import is_nllb, recipe_of
 
-    return overridden(document_of(model, dict(given)), overrides, f"of --model {model}")
+    document = recipe_of(Path(model)) if is_nllb(Path(model)) else document_of(model, dict(given))
+    return overridden(document, overrides, f"of --model {model}")
 
 
 def with_options(

@@ -107,6 +107,11 @@ class NllbFolder:
             self.files.read(self.stored[each.name], each.view(into))
 
 
+def is_nllb(path: Path) -> bool:
+    """Whether a path is a folder of NLLB-MoE, which moeprof runs itself."""
+    return (path / CONFIG).is_file() and read_folder(path, str(path)).model_type == MODEL_TYPE
+
+
 def nllb_folder(path: Path) -> CheckpointFolder:
     """The folder; UsageError if it is incomplete or of another architecture."""
     folder = read_folder(path, str(path))

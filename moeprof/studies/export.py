@@ -148,7 +148,7 @@ def write_weights(out: Path, groups: Sequence[Sequence[LayoutTensor]], checkpoin
 
 def write_tokenizer(out: Path, recipe: Recipe) -> str:
     """The files of the tokenizer; why there are none, if it cannot be expressed or the library is not installed."""
-    tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
+    tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size, recipe.own_model.checkpoint)
     try:
         file = tokenizer_file(tokenizer)
     except ModuleNotFoundError:

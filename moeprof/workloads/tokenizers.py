@@ -1,6 +1,7 @@
 """Text to token ids and back: bytes, words with a fallback to bytes, hashed words. Every string can be encoded."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
@@ -138,8 +139,41 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def make_tokenizer(kind: str, vocab_size: int) -> Tokenizer:
+class FolderTokenizer:
+    """The tokenizer in the folder of a checkpoint, whose id of EOS must be that of moeprof, as it is in NLLB."""
+
+    def __init__(self, path: Path, vocab_size: int) -> None:
+        """UsageError if there is none that can be used."""
+        from moeprof.huggingface.folder import open_folder
+        from moeprof.huggingface.tokenizer import load_tokenizer
+
+        self.text, self.vocab_size = load_tokenizer(open_folder(str(path))), vocab_size
+        if self.text.end_ids != [EOS]:
+            raise UsageError(
+                f"checkpoint {path}: its tokenizer ends texts with {self.text.end_ids}, not {[EOS]}", "Use NLLB's."
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without special tokens."""
+        return self.text.encode_plainly(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, without special tokens."""
+        return str(self.text.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def tag(self, language: str) -> int:
+        """The id of the token with this name, such as `fra_Latn`; EOS, with which NLLB begins, if there is none."""
+        return int(self.text.tokenizer.get_vocab().get(language, EOS))
+
+
+def make_tokenizer(kind: str, vocab_size: int, checkpoint: str | None = None) -> Tokenizer:
     """The tokenizer of a recipe's `model.tokenizer`; UsageError if the vocabulary is too small for the corpora's words."""
+    if kind == "checkpoint":
+        if checkpoint is None or not Path(checkpoint).is_dir():
+            raise UsageError(
+                "model.tokenizer is checkpoint, but model.checkpoint is no folder", "Set model.tokenizer to bytes."
+            )
+        return FolderTokenizer(Path(checkpoint), vocab_size)
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "hashed":

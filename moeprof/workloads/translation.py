@@ -27,7 +27,7 @@ class Translation:
 
     def __init__(self, recipe: Recipe, group: Group = ALONE) -> None:
         self.recipe, self.group = recipe, group
-        self.tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size)
+        self.tokenizer = make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size, recipe.own_model.checkpoint)
         self.text_hashes: dict[str, str] = {}
         self.batches: list[Batch] = []
         self.sources: dict[int, tuple[Source, ...]] = {}

@@ -56,6 +56,37 @@ def test_a_folder_as_checkpoint_gives_the_decisions_of_the_file(moeprof: Call, r
     assert experts["folder"] == experts["file"]
 
 
+def test_a_folder_of_nllb_is_characterized_as_a_model_with_its_own_tokenizer(moeprof: Call, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs the extra moeprof[hf]")
+    from tests.huggingface.small_models import byte_tokenizer
+    from tests.models.nllb_models import nllb_folder
+
+    folder, text = nllb_folder(tmp_path / "nllb", vocab_size=320), tmp_path / "source.txt"
+    text.write_text("abc\nHé.\n")
+    small = (
+        "--set",
+        "load.decode_steps=2",
+        "--set",
+        "load.batch_size=2",
+        "--set",
+        "measure.rounds=5",
+        "--set",
+        "measure.warmup=0",
+    )
+    arguments = ("characterize", "--model", folder, "--data", f"x={text},{text}", *small, "--out", tmp_path / "run")
+    code, _, stderr = moeprof(*arguments)
+    assert (code, stderr.count("\n")) == (2, 2)
+    assert "the folder has no tokenizer" in stderr
+    byte_tokenizer().save_pretrained(folder)
+    assert moeprof(*arguments)[0] == 0
+    trace = Run.open(tmp_path / "run").trace("encode", "static")
+    assert trace is not None
+    first = trace.select(layer="enc.1")
+    ids = dict(zip(zip(first.column("sequence"), first.column("position"), strict=True), first.column("token_id"), strict=True))
+    wanted = [[*byte_tokenizer()(line).input_ids, 2] for line in ("abc", "Hé.")]
+    assert ids == {(row, place): token for row, line in enumerate(wanted) for place, token in enumerate(line)}
+
+
 def test_what_cannot_be_exported_is_said_in_two_lines(moeprof: Call, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for arguments, what in (

@@ -55,8 +55,8 @@ class ModelSection(Section):
     """Share of expert outputs masked in training; inference multiplies expert outputs by 1 minus this share, as NLLB does."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of weights and activations; the router is always float32."""
-    tokenizer: Literal["bytes", "words", "hashed"]
-    """`bytes`; `words` of the default corpora, with bytes for other words; or `hashed` words, which use the whole vocabulary."""
+    tokenizer: Literal["bytes", "words", "hashed", "checkpoint"]
+    """`bytes`; `words` of the default corpora, others as bytes; `hashed` words in the whole vocabulary; that of a `checkpoint` folder."""
     checkpoint: str | None = None
     """A safetensors file, relative to the recipe; absent or empty: random weights, seeded by [measure] seed."""
 

@@ -52,7 +52,7 @@ class NllbConfig(BaseModel):
     normalize_router_prob_before_dropping: bool = False
     moe_eval_capacity_token_fraction: float = 1.0
     moe_token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    moeprof_tokenizer: Literal["bytes", "words", "hashed"] = "hashed"
+    moeprof_tokenizer: Literal["bytes", "words", "hashed", "checkpoint"] = "checkpoint"
     """The tokenizer of the recipe that was exported; only moeprof writes and reads this key."""
 
 

@@ -60,7 +60,7 @@ def measure_quality(services: Services, phase: str, episodes: Sequence[Episode])
         return Findings(measure_scores(services, episodes, text_of(recipe.model)) if phase == "score" else ())
     if not recipe.model.checkpoint or recipe.model.tokenizer == "hashed":
         return Findings()
-    tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size)
+    tokenizer = make_tokenizer(recipe.model.tokenizer, recipe.model.vocab_size, recipe.model.checkpoint)
     if phase == "score":
         return Findings(measure_scores(services, episodes, OwnText(tokenizer)))
     if phase == "decode":
