@@ -126,6 +126,7 @@ def with_options(
     from moeprof.workloads.text import parse_data_option
 
     document = recipe.model_dump(by_alias=True)
+    document["gating"] = recipe.gating.model_dump(exclude_unset=True)  # what nobody chose may follow from the model
     files: dict[str, str | list[str]] = {}
     for option in data:
         name, paths = parse_data_option(option, recipe.workload, plain=isinstance(recipe.model, HuggingFaceSection))

@@ -12,10 +12,15 @@ from moeprof.huggingface.adapters.adapter import CallChoices, Kept
 from moeprof.huggingface.adapters.three_arguments import ThreeArguments
 from moeprof.huggingface.capture import backend_of, by_weight
 from moeprof.huggingface.experts import computed, expert_tensors, with_tensors
-from moeprof.huggingface.our_kernels import Changed, dispatched_and_computed, ffn_of, for_kernels, tensor_names
+from moeprof.huggingface.our_kernels import Changed, ffn_of, for_kernels, tensor_names
+from moeprof.huggingface.recipe import CAPACITY_FACTOR
 from moeprof.huggingface.sites import Site
 from moeprof.huggingface.slots import computed_in_slots
 from moeprof.instrument.probe import region
+from moeprof.moe.dispatch import dispatch_function
+from moeprof.moe.exchange import LOCAL
+from moeprof.moe.experts import run_experts
+from moeprof.moe.kernels import KERNELS
 from moeprof.moe.routing import Routing
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.records.errors import UsageError
@@ -27,9 +32,6 @@ from moeprof.store.resident import ExpertWeights, ResidentStore
 
 OWN = AS_DEPLOYED.dispatch
 """The dispatch of variants that leave the computation to the model's own class and backend."""
-
-CAPACITY_FACTOR = 1.25
-"""Capacity slots of an expert under a static dispatch, divided by its mean load."""
 
 
 class ExpertsLayer(SparseLayer):
@@ -98,14 +100,14 @@ class ExpertsLayer(SparseLayer):
 
     def ours(self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, variant: Variant) -> Tensor:
         """Outputs (T, D) by the variant's dispatch and kernel."""
-        with region("dispatch", self.name):
-            routing = self.routing(experts_TK, weights_TK, in_order=variant.dispatch_entry.capacity != "none")
         capacity_fraction = self.capacity_fraction or CAPACITY_FACTOR * experts_TK.shape[1] / self.num_experts
         store = Changed(self.store or ResidentStore(self.weights), lambda weights: for_kernels(self.experts, weights))
-        inputs_TD = x_TD.to(store.weights.first.dtype)
-        dispatched, outputs_RD = dispatched_and_computed(
-            inputs_TD, routing, variant, capacity_fraction, store, self.ffn, self.name
-        )
+        with region("dispatch", self.name):
+            routing = self.routing(experts_TK, weights_TK, in_order=variant.dispatch_entry.capacity != "none")
+            inputs_TD = x_TD.to(store.weights.first.dtype)
+            dispatched = dispatch_function(variant.dispatch)(inputs_TD, routing, capacity_fraction, LOCAL)
+        store.expect(dispatched.rows.offsets)
+        outputs_RD = run_experts(KERNELS[variant.kernel], dispatched.rows, store, self.ffn, self.name)
         self.num_rows, self.dropped_TK = len(dispatched.rows.rows_RD), dispatched.dropped_TK
         with region("combine", self.name):
             return dispatched.combine(outputs_RD, 1.0).to(x_TD.dtype)

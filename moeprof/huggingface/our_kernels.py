@@ -1,6 +1,6 @@
-"""The experts of a model under moeprof's own dispatch and kernels, through the module's own gate, activation and norm.
+"""The experts of a model as moeprof's kernels take them, through the module's own gate, activation and norm.
 
-T tokens, K choices, E experts, P physical experts (all, or the cache slots), R rows, D width, F hidden width.
+P physical experts (all, or the cache slots), F hidden width.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,13 +8,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from moeprof.moe.dispatch import Dispatched, dispatch_function
-from moeprof.moe.exchange import LOCAL
-from moeprof.moe.experts import FFN, Product, run_experts
-from moeprof.moe.kernels import KERNELS
-from moeprof.moe.routing import Routing
+from moeprof.moe.experts import FFN, Product
 from moeprof.records.ffn.form import Matrix, narrowing, widening
-from moeprof.records.recipe.variant import Variant
 from moeprof.store.resident import ExpertWeights, Offsets, Store, Wave
 
 UP, DOWN = Matrix("up", "up_bias", widening), Matrix("down", "down_bias", narrowing)
@@ -63,12 +58,3 @@ class Changed:
         """The same waves with changed weights."""
         for wave in self.store.waves():
             yield Wave(wave.experts, self.change(wave.weights))
-
-
-def dispatched_and_computed(
-    x_TD: Tensor, routing: Routing, variant: Variant, capacity_fraction: float, store: Store, ffn: FFN, layer: str = ""
-) -> tuple[Dispatched, Tensor]:
-    """How the variant dispatches, and the outputs of the experts' rows (R, D)."""
-    dispatched = dispatch_function(variant.dispatch)(x_TD, routing, capacity_fraction, LOCAL)
-    store.expect(dispatched.rows.offsets)
-    return dispatched, run_experts(KERNELS[variant.kernel], dispatched.rows, store, ffn, layer)

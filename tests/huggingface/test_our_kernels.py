@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from moeprof.huggingface import layer as layer_module
 from moeprof.huggingface.layer import OWN
 from moeprof.huggingface.sites import find_sites
 from moeprof.instrument.probe import observed_by
@@ -117,7 +118,6 @@ def test_half_precision_differs_by_its_rounding() -> None:
 @pytest.mark.parametrize(
     ("variant", "regions"),
     [
-        (Variant(OWN), {"experts"}),
         (Variant("dynamic"), {"dispatch", "experts", "combine"}),
         (in_slots(), {"expert_load", "experts"}),
     ],
@@ -133,6 +133,21 @@ def test_the_parts_of_a_layer_are_regions(variant: Variant, regions: set[str]) -
         forward(model)
         use_variant(layers, None)
     assert set(timer.keys) == {(name, layer) for name in regions for layer in "0123"}
+
+
+def test_reordering_tokens_belongs_to_the_region_dispatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dispatch that looks at the timer finds its region begun and not ended."""
+    model, timer, seen = small_model("mixtral"), RegionTimer(cpu_stopwatch(lambda: 0)), list[tuple[str, int]]()
+    whole, layers = layer_module.dispatch_function, layers_of(model)
+
+    def looking(name: str) -> object:
+        seen.append((timer.keys[-1][0], len(timer.marks) % 2))
+        return whole(name)
+
+    monkeypatch.setattr(layer_module, "dispatch_function", looking)
+    with observed_by(timer):
+        under(Variant("dynamic"), model, layers)
+    assert seen == [("dispatch", 1)] * 4
 
 
 def test_experts_that_do_not_say_how_they_are_stored_are_refused_and_can_be_buffered() -> None:

@@ -26,6 +26,7 @@ from moeprof.moe.layer import static_tensors, use_variant
 from moeprof.records.errors import UsageError
 from moeprof.store.resident import ExpertWeights
 from tests.analysis.traces import Row, trace_of
+from tests.huggingface.architectures import build
 from tests.huggingface.buffered import (
     OWN_RESIDENT,
     SLOTS,
@@ -69,6 +70,31 @@ def test_outputs_have_the_bits_of_the_whole_model_if_two_experts_are_used(archit
         opened.fit(in_slots())
         assert relative(under(in_slots(), model, layers), expected) > 1e-3
     assert torch.equal(forward(model), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture", ["aria", "gemma4", "minimax_m3_vl", "muse_spark", "inkling2", "step3p7", "ernie4_5_vl_moe"]
+)
+def test_experts_inside_other_models_and_of_rare_forms_have_the_same_bits(architecture: str) -> None:
+    """Transposed, clamped, with a norm behind, a gate that is a module, not decorated, of two widths in one layer."""
+    model = build(architecture)
+    expected, layers = forward(model), layers_of(model)
+    with buffers(layers) as opened:
+        opened.fit(in_slots())
+        assert torch.equal(under(in_slots(), model, layers), expected)
+
+
+@pytest.mark.slow
+def test_a_class_whose_default_loop_has_no_room_is_refused_and_runs_under_another_backend() -> None:
+    model = build("openai_privacy_filter")
+    with buffers(layers_of(model)) as opened, pytest.raises(UsageError, match="loop of OpenAIPrivacyFilterExperts fails"):
+        opened.fit(in_slots())
+    model.set_experts_implementation("grouped_mm")
+    expected, layers = forward(model), layers_of(model)
+    with buffers(layers) as opened:
+        opened.fit(in_slots())
+        assert torch.equal(under(in_slots(), model, layers), expected)
 
 
 def swapped(layers: nn.ModuleList) -> "object":
