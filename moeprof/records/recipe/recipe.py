@@ -127,6 +127,10 @@ class TrainSection(Section):
     """LM: a release on the package index, `name==version`, whose documentation is an additional domain of the training."""
     documentation_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of sequences from that documentation; the other domains are equally likely."""
+    documentation_steps: Positive | None = None
+    """Steps after which its share is documentation_later_share; all steps when absent."""
+    documentation_later_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of sequences from that documentation after documentation_steps."""
     documentation_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of that documentation's input tokens that are replaced by others of it, against overconfidence on other text."""
     optimizer: Literal["adamw", "muon"] = "adamw"

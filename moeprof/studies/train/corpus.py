@@ -111,7 +111,7 @@ class TextCorpus:
 
     def lesson(self, number: int) -> Lesson:
         random = generator(self.train, number)
-        domains = self.drawn(random)
+        domains = self.drawn(random, self.share(number))
         chosen = [self.texts[domain].train for domain in domains]
         starts = [int(random.integers(len(stream) - self.length + 1)) for stream in chosen]
         drawn = lesson([self.window(stream, start) for stream, start in zip(chosen, starts, strict=True)])
@@ -129,13 +129,18 @@ class TextCorpus:
         replaced_BL[:, 0] = False
         tokens_BL[replaced_BL] = others_BL[replaced_BL]
 
-    def drawn(self, random: np.random.Generator) -> list[str]:
-        """The domain of every sequence of a batch."""
+    def share(self, number: int) -> float:
+        """The expected share of the documentation in update `number`."""
+        later = self.train.documentation_steps is not None and number >= self.train.documentation_steps
+        return self.train.documentation_later_share if later else self.train.documentation_share
+
+    def drawn(self, random: np.random.Generator, share: float) -> list[str]:
+        """The domain of every sequence of a batch, of which the documentation has an expected share."""
         size = self.train.batch_size
         domains = [self.domains[index] for index in random.integers(len(self.domains), size=size)]
         if self.train.documentation is None:
             return domains
-        documented = random.random(size) < self.train.documentation_share
+        documented = random.random(size) < share
         return [DOCUMENTATION if drawn else domain for drawn, domain in zip(documented, domains, strict=True)]
 
     def heldout(self, per_domain: int) -> dict[str, Lesson]:

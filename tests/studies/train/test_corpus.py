@@ -98,6 +98,19 @@ def test_documentation_is_a_domain_of_its_own_share(micro: Micro, tmp_path: Path
     assert "".join(documentation("guide==1.0", "heldout")).startswith(held)
 
 
+def test_the_share_of_documentation_changes_after_its_steps_and_no_earlier_batch_does(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_guide(tmp_path, monkeypatch, PAGES)
+    sets = ('train.documentation="guide==1.0"', "train.documentation_share=0.8", "train.batch_size=400")
+    later = ("train.documentation_steps=2", "train.documentation_later_share=0.2")
+    always, first = make_corpus(brief(micro, "lm", *sets)), make_corpus(brief(micro, "lm", *sets, *later))
+    pages = "".join(documentation("guide==1.0", "train"))
+    shares = [sum(text_of(row) in pages for row in first.lesson(number).tokens_BL) / 400 for number in range(4)]
+    assert shares == pytest.approx([0.8, 0.8, 0.2, 0.2], abs=0.06)
+    assert torch.equal(first.lesson(1).tokens_BL, always.lesson(1).tokens_BL)
+
+
 def test_noise_replaces_its_share_of_the_documentation_s_input_and_no_target(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
