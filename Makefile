@@ -99,6 +99,7 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/buffering.py
 	$(BIN)/python benchmarks/balancing.py
 	$(BIN)/python benchmarks/hook_cost.py
+	$(BIN)/python benchmarks/english.py
 
 wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .

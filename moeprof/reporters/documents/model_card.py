@@ -121,6 +121,8 @@ def source_of(card: ModelCard) -> Iterator[Block]:
     train = card.origin.recipe["train"]
     if requirement := train.get("documentation"):
         release, share = known_distribution(requirement), percent(train["documentation_share"])
+        if steps := train.get("documentation_steps"):
+            share = f"{share} (after {steps:,} steps {percent(train['documentation_later_share'])})"
         yield Paragraph(
             f"The documentation is that of {requirement}, whose source distribution has SHA-256 {release.sha256}; "
             f"{share} of the sequences are from it."

@@ -21,12 +21,13 @@ from moeprof.studies.train.heldout import cross_entropies
 from moeprof.studies.train.own import OwnLearner
 from moeprof.studies.train.study import train
 from tests.models.shapes import small
+from tests.workloads.documentation.releases import PAGES, stored_guide
 
 from .lessons import Micro, Quiet, brief
 
 
-def made(micro: Micro, folder: Path, workload: str, *, with_twin: bool = False) -> ModelCard:
-    recipe, out = brief(micro, workload), folder / "model.safetensors"
+def made(micro: Micro, folder: Path, workload: str, *overrides: str, with_twin: bool = False) -> ModelCard:
+    recipe, out = brief(micro, workload, *overrides), folder / "model.safetensors"
     train(recipe, out, Quiet())
     if with_twin:
         train(recipe, twin_path(out), Quiet(), twin=True)
@@ -36,7 +37,7 @@ def made(micro: Micro, folder: Path, workload: str, *, with_twin: bool = False) 
 def wording(text: str) -> list[str]:
     """The words of a card's headings, targets and captions, and of the first column of its tables, without numbers and names."""
     lines = [line.partition("|")[2].partition("|")[0] if line.startswith("|") else line for line in text.splitlines()]
-    words = [re.sub(r"MISSED|met|lm-\w+|[\d,.]+( [kM])?|:?-+", "", line).strip() for line in lines]
+    words = [re.sub(r"MISSED|met|lm-\w+|\w+==[\d.]+|\b[0-9a-f]{64}\b|[\d,.]+( [kM])?|:?-+", "", line).strip() for line in lines]
     return list(dict.fromkeys(word for word in words if word))
 
 
@@ -52,8 +53,16 @@ def test_the_card_of_a_language_model_with_its_twin(micro: Micro, tmp_path: Path
     text = render(card, "lm-micro")
     for part in ("# lm-micro", "dense twin", "prose / code", "int4 experts", card.sha256, "bits per byte"):
         assert part in text
+
+
+def test_the_shipped_card_has_the_wording_of_the_code_that_renders_cards(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_guide(tmp_path, monkeypatch, PAGES)
     shipped = (recipe_folder() / "lm-tiny.md").read_text(encoding="utf-8")
-    assert wording(text) == wording(shipped), "the shipped card must have the wording of the code that renders cards"
+    sets = ('train.documentation="guide==1.0"', "train.documentation_steps=3", 'train.optimizer="muon"')
+    card = made(micro, tmp_path, "lm", *sets, with_twin="dense twin" in shipped)
+    assert wording(render(card, "lm-micro")) == wording(shipped)
 
 
 def test_the_card_of_a_translation_model(micro: Micro, tmp_path: Path) -> None:

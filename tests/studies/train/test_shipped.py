@@ -10,7 +10,7 @@ from moeprof.records.recipe.files import load_recipe, recipe_folder
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import file_hash
 from moeprof.records.run.model_card import LayerUse
-from moeprof.studies.passes.quality import score, translated
+from moeprof.studies.passes.quality import OwnText, score, translated
 from moeprof.studies.train.checkpoint import made_by, read_origin
 from moeprof.studies.train.usage import layer_uses
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode
@@ -76,5 +76,5 @@ def test_the_language_model_predicts_every_domain_as_its_card_says() -> None:
         use_variant(model, None)
         for episode in make_workload(recipe).episodes("score"):
             assert isinstance(episode, ForwardEpisode)
-            found = score(model, episode, make_tokenizer("bytes", 260))
+            found = score(model, episode, OwnText(make_tokenizer("bytes", 260)))
             assert found.per_token == pytest.approx(origin.curve[-1].heldout[episode.domain], rel=0.15)
