@@ -205,15 +205,23 @@ def test_every_line_of_help_fits_80_columns(moeprof: Call, monkeypatch: pytest.M
     assert max(map(len, moeprof(*filter(None, [command]), "--help")[1].splitlines())) <= 80
 
 
-def test_recipes_list_names_all_seven(moeprof: Call) -> None:
+def test_recipes_list_names_all_eight(moeprof: Call) -> None:
     _, stdout, _ = moeprof("recipes", "list", "--json")
     assert [recipe["name"] for recipe in json.loads(stdout)] == [
-        *("lm-tiny", "lm-small", "lm-15b", "lm-52b"),
+        *("hf-tiny", "lm-tiny", "lm-small", "lm-15b", "lm-52b"),
         *("mt-tiny", "mt-small", "mt-54b"),
     ]
 
 
 @pytest.mark.parametrize(("name", "billions"), [("lm-52b", 51.83), ("mt-54b", 54.50), ("lm-15b", 14.61)])
+def test_parameters_of_a_hugging_face_model_are_counted_in_its_files(moeprof: Call) -> None:
+    embedding, attention = 260 * 128, 128 * 128 * 2 + 2 * 128 * 64 + 2 * 32
+    experts, norms = 16 * (128 + 3 * 128 * 144), 2 * 128
+    expected = embedding + 4 * (attention + experts + norms) + 128
+    assert json.loads(moeprof("recipes", "show", "hf-tiny", "--json")[1])["num_parameters"] == expected
+    assert json.loads(moeprof("recipes", "list", "--json")[1])[0]["num_parameters"] == expected
+
+
 def test_show_counts_the_parameters_of_the_paper(moeprof: Call, name: str, billions: float) -> None:
     document = json.loads(moeprof("recipes", "show", name, "--json")[1])
     assert round(document["num_parameters"] / 1e9, 2) == billions

@@ -90,8 +90,8 @@ def test_a_built_in_name_is_found_in_either_place(tmp_path: Path, monkeypatch: p
     assert load_recipe("lm-own").model.experts == 8
 
 
-def test_the_seven_built_in_recipes_are_valid_and_listed_small_before_big() -> None:
-    assert builtin_names() == ["lm-tiny", "lm-small", "lm-15b", "lm-52b", "mt-tiny", "mt-small", "mt-54b"]
+def test_the_eight_built_in_recipes_are_valid_and_listed_small_before_big() -> None:
+    assert builtin_names() == ["hf-tiny", "lm-tiny", "lm-small", "lm-15b", "lm-52b", "mt-tiny", "mt-small", "mt-54b"]
 
 
 @pytest.mark.parametrize(
