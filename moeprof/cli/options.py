@@ -1,5 +1,6 @@
 """The options that all commands that run recipes share."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from moeprof.records.limits import MAX_COUNT, MAX_RANKS
 from moeprof.records.recipe.files import load_recipe, overridden, validated
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,7 +109,13 @@ def resolved_recipes(
         raise UsageError(f"recipe {repeated[0]}: given twice", "Give each recipe once.")
     if data and len({recipe.workload for recipe in resolved}) > 1:
         raise UsageError("--data: the recipes have different workloads", "Give one recipe, such as lm-tiny or mt-tiny.")
-    return [describing_its_model(with_options(recipe, list(data), given, **settings)) for recipe in resolved]
+    found = [describing_its_model(with_options(recipe, list(data), given, **settings)) for recipe in resolved]
+    for recipe in found:
+        if isinstance(recipe.model, HuggingFaceSection):
+            from moeprof.studies.announcement import announcement
+
+            log.warning("%s", announcement(recipe, recipe.model))
+    return found
 
 
 def recipe_of_model(model: str, given: ModelSettings, overrides: Iterable[str]) -> Recipe:

@@ -1,6 +1,5 @@
 """Recipes of Hugging Face models: the one behind `--model`, and what a model says of itself in any."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,6 @@ from moeprof.records.name import name_from
 from moeprof.records.recipe.files import validated
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 SEQUENCE_LENGTH, PROMPT_LENGTH, DECODE_STEPS = 512, 128, 32
 CAPACITY_FACTOR = 1.25
@@ -41,7 +38,6 @@ def resolved(recipe: Recipe) -> Recipe:
     """The recipe with everything that its model says of itself; one of moeprof's own models stays as it is."""
     if not isinstance(recipe.model, HuggingFaceSection):
         return recipe
-    from moeprof.huggingface.announcement import announcement
     from moeprof.huggingface.description import described
 
     section, top_k = described(recipe.model, recipe.measure.device)
@@ -50,9 +46,7 @@ def resolved(recipe: Recipe) -> Recipe:
     if "capacity_fraction" not in recipe.gating.model_fields_set:
         document["gating"]["capacity_fraction"] = min(CAPACITY_FACTOR * top_k / section.experts, 1.0)
     shorten(document, recipe, section.max_positions)
-    found = validated(document, recipe.name)
-    log.warning("%s", announcement(found, section))
-    return found
+    return validated(document, recipe.name)
 
 
 def shorten(document: dict[str, Any], recipe: Recipe, max_positions: int) -> None:
