@@ -185,7 +185,7 @@ def dynamic_layer_bytes(recipe: Recipe, num_tokens: int) -> int:
     return max(elements * model.bytes_per_element, 2 * num_tokens * model.experts * TENSOR_BYTES)
 
 
-HELD, HELD_BY_SWEEP = 1.5, 2.3
+HELD, HELD_BY_SWEEP = 1.9, 2.3
 """Bytes of RAM that a process on a CPU was seen to hold, at most, per live byte of activations: in a run (lm-tiny, batches of 1 to 22),
 and in a sweep, whose batches are of many sizes."""
 

@@ -91,15 +91,15 @@ def test_a_limit_of_memory_leaves_libraries_their_part_or_is_refused(monkeypatch
         memory_for_a_rank(recipe, 1)
 
 
-@pytest.mark.parametrize(("batch_size", "took_mib"), [(1, 147), (4, 164), (10, 236), (22, 767)])
+@pytest.mark.parametrize(("batch_size", "took_mib"), [(1, 147), (4, 164), (10, 236), (22, 935)])
 def test_what_a_run_took_beside_what_the_process_held_before_decides(
     monkeypatch: pytest.MonkeyPatch, batch_size: int, took_mib: int
 ) -> None:
-    """Runs of lm-tiny took so much of RAM that cannot be reclaimed; 30% more suffice, and 3% less are refused."""
+    """Runs of lm-tiny took so much of RAM that cannot be reclaimed; 45% more suffice, and 3% less are refused."""
     recipe = load_recipe("lm-tiny", [f"load.batch_size={batch_size}"])
     monkeypatch.setattr(feasibility, "process_limit", lambda: None)
     monkeypatch.delitem(sys.modules, "scipy", raising=False)
-    monkeypatch.setattr(feasibility, "available_memory", lambda device: int(1.3 * took_mib * 2**20))
+    monkeypatch.setattr(feasibility, "available_memory", lambda device: int(1.45 * took_mib * 2**20))
     check_memory(recipe, memory_for_a_rank(recipe, 1))
     monkeypatch.setattr(feasibility, "available_memory", lambda device: int(0.97 * took_mib * 2**20))
     with pytest.raises(MoeprofError, match=r"needs \d+\.?\d* MiB on cpu, but"):
@@ -112,9 +112,9 @@ def test_a_batch_that_would_be_killed_in_a_small_container_is_refused(monkeypatc
     monkeypatch.setattr(feasibility, "process_limit", lambda: None)
     monkeypatch.delitem(sys.modules, "scipy", raising=False)
     monkeypatch.setattr(feasibility, "available_memory", lambda device: (700 - 170) * 2**20)
-    with pytest.raises(MoeprofError, match="needs 647 MiB on cpu, but 394 MiB are free") as caught:
+    with pytest.raises(MoeprofError, match="needs 815 MiB on cpu, but 394 MiB are free") as caught:
         check_memory(recipe, memory_for_a_rank(recipe, 1))
-    assert caught.value.remedy == "Use --set load.batch_size=16, the largest that fits."
+    assert caught.value.remedy == "Use --set load.batch_size=14, the largest that fits."
 
 
 MEASURED = """
@@ -146,4 +146,4 @@ def test_a_run_takes_what_was_estimated(tmp_path: Path, batch_size: int) -> None
         [sys.executable, "-c", MEASURED, tmp_path / "run", *settings], capture_output=True, text=True, check=True, timeout=600
     )
     estimated_bytes = memory_need(load_recipe("lm-tiny", settings)).total + LIBRARIES_RAM_BYTES
-    assert 0.7 * estimated_bytes < int(ended.stdout.split()[-1]) < estimated_bytes
+    assert 0.65 * estimated_bytes < int(ended.stdout.split()[-1]) < estimated_bytes
