@@ -99,3 +99,12 @@ def test_an_encoder_decoder_is_recorded_in_both_phases() -> None:
         phase: {name for name in recording.counts() if name.startswith(prefix)}
         for phase, prefix in (("encode", "enc"), ("decode", "dec"))
     }
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    example = (root / "docs/huggingface.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "hf-tiny").symlink_to(root / "recipes/hf-tiny")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/huggingface.md", "exec"), {})
+    assert Run.open(tmp_path / "my-run").record.valid

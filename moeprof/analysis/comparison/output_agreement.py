@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from moeprof.analysis.comparison.finite import not_finite
 from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.recipe.variant import OWN
 from moeprof.records.run.raw_tables import AGREEMENT
 from moeprof.records.run.run import Run
 
@@ -81,12 +82,17 @@ def agreements_of(run: Run) -> dict[tuple[str, str], Agreement]:
 
 
 def disagreements(run: Run) -> list[str]:
-    """Sentences about variants whose outputs are not the baseline's, or could not be compared, though both are finite."""
+    """Sentences about variants whose outputs are not the baseline's, or could not be compared, though both are finite.
+
+    Beside a Hugging Face model static gating shows what capacity would cost, and that may be every token.
+    """
     baseline, broken = next(iter(run.record.routed_labels), ""), not_finite(run)
     return [
         f"{phase}: {found.complaint(variant, baseline)}"
         for (phase, variant), found in agreements_of(run).items()
-        if not found.equal and not broken.keys() & {(phase, variant), (phase, baseline)}
+        if not found.equal
+        and not broken.keys() & {(phase, variant), (phase, baseline)}
+        and (found.compared or baseline != OWN.label)
     ]
 
 

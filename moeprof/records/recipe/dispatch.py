@@ -29,6 +29,9 @@ class Dispatch:
     """Whether models are deployed with it today, so that `--against` accepts it."""
 
 
+TITLES = {"dense": "the dense twin", "own": "the model's own backend"}
+"""What is not dispatched by moeprof: a model without experts, and one from elsewhere that executes its experts itself."""
+
 DISPATCHES: dict[str, Dispatch] = {}
 """All registered entries by name, in the order of registration."""
 
@@ -43,12 +46,11 @@ def register(dispatch: Dispatch) -> None:
 def dispatch_of(label: str) -> Dispatch:
     """The entry behind a variant's label; one without any capacity or padding for the dense twin and for unknown names."""
     name = label.partition("+")[0]
-    return DISPATCHES.get(name) or Dispatch(name, {"dense": "the dense twin"}.get(name, name))
+    return DISPATCHES.get(name) or Dispatch(name, TITLES.get(name, name))
 
 
 HOME = "moeprof.moe.dispatch"
 
-register(Dispatch("own", "the model's own backend"))
 
 register(
     Dispatch("static", "static gating", f"{HOME}.static:dispatch", padded=True, capacity="fraction", masked=True, baseline=True)

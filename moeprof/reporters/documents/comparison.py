@@ -31,7 +31,8 @@ def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     if metrics.distinct("category", "memory_at_peak", phase=phase):
         yield Heading("Memory by category", 3)
         yield category_table(metrics, phase, {variant: variant for variant in variants_of(run)})
-    yield Details("outputs layer by layer", [layer_table(run, metrics, phase)])
+    if metrics.distinct("layer", "output_tokens_compared", phase=phase):
+        yield Details("outputs layer by layer", [layer_table(run, metrics, phase)])
 
 
 def domain_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
