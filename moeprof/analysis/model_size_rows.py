@@ -13,15 +13,18 @@ from moeprof.analysis.model_size import (
 )
 from moeprof.records.metrics.point import format_point
 from moeprof.records.metrics.registry import MetricRow, Samples
+from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.run import Run
 
 
 def model_size_rows(run: Run) -> Iterator[Samples]:
-    """The rows of every variant and of the dense twin."""
+    """The rows of every variant, and of a dense twin whose shape follows from the recipe."""
     recipe = run.record.ran
     for label, variant in run.record.variants_by_label.items():
+        if variant.dense and isinstance(recipe.model, HuggingFaceSection):
+            continue
         for row in [*size_rows(recipe, label, variant), *saving_rows(recipe, label, variant)]:
             yield row, []
 

@@ -22,7 +22,7 @@ DEFAULT_RECIPES = ("lm-tiny", "mt-tiny")
 SETTINGS = {"max_tokens": "data", "too_long": "data", "ranks": "parallel", "device": "measure"}
 """Options that set a recipe's key of the same name, and its section."""
 
-MODEL_SETTINGS = ("dtype", "device_map", "experts_backend", "trust_remote_code", "chat", "keep_tokens")
+MODEL_SETTINGS = ("dtype", "device_map", "experts_backend", "dense_twin", "trust_remote_code", "chat", "keep_tokens")
 """Options that set a key of the section of a Hugging Face model."""
 
 ModelSettings = Mapping[str, int | str | bool | None]
@@ -64,6 +64,9 @@ def run_options(function: F) -> F:
                 "--experts-backend",
                 type=click.Choice(["keep", "eager", "grouped_mm", "batched_mm"]),
                 help="How transformers computes the experts of a --model; default: as its configuration says.",
+            ),
+            click.option(
+                "--dense-twin", metavar="PATH_OR_ID", help="Run a dense Hugging Face model on the same text beside a --model."
             ),
             click.option("--trust-remote-code", is_flag=True, help="Run Python code from the folder of a --model."),
             click.option("--chat", is_flag=True, help="Put text through the chat template of a --model."),

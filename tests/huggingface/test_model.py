@@ -14,7 +14,7 @@ from moeprof.huggingface.sites import find_sites
 from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step, make_step
-from moeprof.records.recipe.variant import OWN
+from moeprof.records.recipe.variant import DENSE, OWN
 from moeprof.records.run.run import Run
 from tests.huggingface.small_models import SEVEN, byte_tokenizer, saved, small_model
 
@@ -63,6 +63,15 @@ def test_bits_per_byte_are_those_of_the_models_own_loss(tmp_path: Path) -> None:
         losses = [float(model(torch.tensor([part]), labels=torch.tensor([part])).loss) for part in (ids[:24], ids[24:])]
     found = RunMetrics.of(run).value("bits_per_byte", phase="score", variant=OWN.label, domain="fox")
     assert found == pytest.approx(sum(losses) / 2 / np.log(2), rel=1e-5)
+
+
+def test_a_dense_model_runs_beside_it_if_it_is_named(tmp_path: Path) -> None:
+    folder, twin = saved(tmp_path / "model", small_model("qwen3_moe")), saved(tmp_path / "twin", small_model("qwen3"))
+    run = characterized(folder, tmp_path / "run", "--set", "load.phases=['score']", "--dense-twin", str(twin))
+    assert list(run.record.variants_by_label) == [OWN.label, DENSE.label]
+    metrics = RunMetrics.of(run)
+    assert metrics.value("slowdown_vs_dense", phase="score", variant=OWN.label) > 0
+    assert metrics.or_none("num_parameters", variant=DENSE.label) is None  # the recipe does not know it
 
 
 def test_a_run_keeps_token_ids_only_if_asked(tmp_path: Path) -> None:
