@@ -188,8 +188,10 @@ def test_output_to_a_terminal_that_is_gone_is_dropped_and_not_an_error() -> None
 
 
 def terminal_of_session() -> None:
-    """Makes the terminal on stdin that of the session."""
+    """Makes the terminal on stdin that of the session, whose end is not ignored even if the tests run under nohup."""
     import fcntl
     import termios
+
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
