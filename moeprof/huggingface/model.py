@@ -74,8 +74,8 @@ class HuggingFaceModel(nn.Module):
     @contextmanager
     def running(self, step: Step, other_stack: str) -> Iterator[None]:
         """Reports what the block does to the active probe, if any; layers of the other stack are not called in it."""
-        self.step, probe = step, active()
-        for layer in self.layers_in_use.values():
+        self.step, probe, in_use = step, active(), self.layers_in_use
+        for layer in in_use.values():
             layer.real_T = step.real_T
         if probe is None:
             yield
@@ -86,14 +86,19 @@ class HuggingFaceModel(nn.Module):
             if type(probe).routed is not Probe.routed:
                 pending: dict[str, Call] = {}
                 hooks.enter_context(Capture(called, lambda call: pending.update({call.site.layer: call}), scores=scored))
-                done = self.outputs_observed(lambda layer, step, _: self.report(probe, pending.pop(layer), step))
+                done = self.outputs_observed(
+                    lambda layer, step, _: self.report(probe, pending.pop(layer), step, in_use.get(layer))
+                )
                 hooks.enter_context(done)
             if timed:
-                hooks.enter_context(timed_regions(self.whole, called, self.layers_in_use))
+                hooks.enter_context(timed_regions(self.whole, called, in_use))
             yield
 
-    def report(self, probe: Probe, call: Call, step: Step) -> None:
-        """Gives a probe the choices of one layer, and its router's distribution if it asks for it."""
+    def report(self, probe: Probe, call: Call, step: Step, changed: ExpertsLayer | None) -> None:
+        """Gives a probe the choices of one layer, and its router's distribution if it asks for it.
+
+        `changed` executed the experts if not the model itself did.
+        """
         layer = call.site.layer
         counts = tally(call, step.real_T)
         if call.recorded_TC is not None:
@@ -102,7 +107,7 @@ class HuggingFaceModel(nn.Module):
                 self.kinds[layer] = found.kind
                 probe.scored(layer, step, found.gates_TC)
         num_rows, lost_TK = counts.routed + counts.padding, call.kept_TK != Kept.ROUTED
-        if (changed := self.layers_in_use.get(layer)) is not None:
+        if changed is not None:
             num_rows = changed.num_rows
             lost_TK = lost_TK if changed.dropped_TK is None else lost_TK | changed.dropped_TK
         probe.routed(layer, step, call.experts_TK, call.weights_TK, lost_TK, num_rows)
