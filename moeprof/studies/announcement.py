@@ -9,6 +9,7 @@ from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import OWN
 from moeprof.records.units import NS_PER_S, format_bytes, format_count, format_duration
+from moeprof.studies.feasibility import check_device
 
 ROWS, SIDE = 256, 1024
 """Sizes of the matrices whose product shows how fast this machine computes."""
@@ -18,7 +19,8 @@ DEFAULT_DOMAINS = 3
 
 
 def announcement(recipe: Recipe, section: HuggingFaceSection) -> str:
-    """One line: the model, the work of a run, and an estimate of its memory and time."""
+    """One line: the model, the work of a run, and an estimate of its memory and time. MoeprofError if its device is not available."""
+    check_device(recipe)
     load, layers = recipe.load, section.layers
     experts = f"{len(layers)} MoE layers of {section.experts} experts, top-{recipe.gating.top_k}"
     size = f"{format_count(section.num_parameters)} parameters, {format_bytes(section.weight_bytes)} in {section.dtype}"

@@ -183,3 +183,13 @@ def test_what_a_routers_scores_are_is_decided_once_and_not_from_a_single_row() -
         run(1, [7])
     assert len(probe.found) == 2 * len(model.sites)
     torch.testing.assert_close(probe.found[model.sites[0].layer, 1], misleading.softmax(dim=1))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_absent_is_reported_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path / "model", small_model("mixtral"))
+    assert moeprof(["characterize", "--model", str(folder), "--device", "cuda", "--out", str(tmp_path / "run")]) == 1
+    assert "device cuda, but torch" in capsys.readouterr().err.splitlines()[-2]
+    assert not (tmp_path / "run").exists()
