@@ -91,30 +91,30 @@ def test_a_limit_of_memory_leaves_libraries_their_part_or_is_refused(monkeypatch
         memory_for_a_rank(recipe, 1)
 
 
-@pytest.mark.parametrize(("batch_size", "took_mib"), [(1, 147), (4, 164), (10, 236), (22, 935)])
+@pytest.mark.parametrize(("batch_size", "took_mib"), [(1, 147), (4, 164), (10, 236), (22, 1270)])
 def test_what_a_run_took_beside_what_the_process_held_before_decides(
     monkeypatch: pytest.MonkeyPatch, batch_size: int, took_mib: int
 ) -> None:
-    """Runs of lm-tiny took so much of RAM that cannot be reclaimed; 45% more suffice, and 3% less are refused."""
+    """Runs of lm-tiny took at most so much of RAM that cannot be reclaimed; 90% more suffice, and 3% less are refused."""
     recipe = load_recipe("lm-tiny", [f"load.batch_size={batch_size}"])
     monkeypatch.setattr(feasibility, "process_limit", lambda: None)
     monkeypatch.delitem(sys.modules, "scipy", raising=False)
-    monkeypatch.setattr(feasibility, "available_memory", lambda device: int(1.45 * took_mib * 2**20))
+    monkeypatch.setattr(feasibility, "available_memory", lambda device: int(1.9 * took_mib * 2**20))
     check_memory(recipe, memory_for_a_rank(recipe, 1))
     monkeypatch.setattr(feasibility, "available_memory", lambda device: int(0.97 * took_mib * 2**20))
-    with pytest.raises(MoeprofError, match=r"needs \d+\.?\d* MiB on cpu, but"):
+    with pytest.raises(MoeprofError, match=r"needs \d+\.?\d* [MG]iB on cpu, but"):
         check_memory(recipe, memory_for_a_rank(recipe, 1))
 
 
 def test_a_batch_that_would_be_killed_in_a_small_container_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """lm-tiny at batch 22 held 937 MiB at most; of a limit of 700 MiB, 170 MiB were taken when it was checked."""
+    """lm-tiny at batch 22 held up to 1270 MiB; of a limit of 700 MiB, 170 MiB were taken when it was checked."""
     recipe = load_recipe("lm-tiny", ["load.batch_size=22"])
     monkeypatch.setattr(feasibility, "process_limit", lambda: None)
     monkeypatch.delitem(sys.modules, "scipy", raising=False)
     monkeypatch.setattr(feasibility, "available_memory", lambda device: (700 - 170) * 2**20)
-    with pytest.raises(MoeprofError, match="needs 815 MiB on cpu, but 394 MiB are free") as caught:
+    with pytest.raises(MoeprofError, match="needs 1.25 GiB on cpu, but 394 MiB are free") as caught:
         check_memory(recipe, memory_for_a_rank(recipe, 1))
-    assert caught.value.remedy == "Use --set load.batch_size=14, the largest that fits."
+    assert caught.value.remedy == "Use --set load.batch_size=11, the largest that fits."
 
 
 MEASURED = """
@@ -140,10 +140,11 @@ print(max(seen) - seen[0])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 10, 22])
-def test_a_run_takes_what_was_estimated(tmp_path: Path, batch_size: int) -> None:
+def test_a_run_takes_more_than_its_live_tensors_and_less_than_was_estimated(tmp_path: Path, batch_size: int) -> None:
     settings = [f"load.batch_size={batch_size}", "load.batches=1", "measure.warmup=0", "measure.rounds=5"]
     ended = subprocess.run(
         [sys.executable, "-c", MEASURED, tmp_path / "run", *settings], capture_output=True, text=True, check=True, timeout=600
     )
-    estimated_bytes = memory_need(load_recipe("lm-tiny", settings)).total + LIBRARIES_RAM_BYTES
-    assert 0.65 * estimated_bytes < int(ended.stdout.split()[-1]) < estimated_bytes
+    need = memory_need(load_recipe("lm-tiny", settings))
+    held_bytes = int(ended.stdout.split()[-1])
+    assert need.weights + need.activations < held_bytes < need.total + LIBRARIES_RAM_BYTES

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from moeprof.analysis.model_size import HELD_BY_SWEEP
+from moeprof.analysis.model_size import HELD
 from moeprof.analysis.timing.batch_search import Point, Search, search
 from moeprof.analysis.timing.timing import Timing
 from moeprof.huggingface.model import HuggingFaceModel
@@ -37,7 +37,7 @@ UNTIMED_VARIANT = Variant(dispatch="dynamic")
 """The variant under which prompts and source sentences are read, untimed: others might not have the memory for that."""
 
 SHARE_OF_RAM = 0.33
-"""Share of free memory used if no budget is set, well below 1 / HELD_BY_SWEEP."""
+"""Share of free memory used if no budget is set, below 1 / HELD."""
 
 
 def measure_sweep(workload: Workload, services: Services, phase: str, episodes: Sequence[Episode]) -> Findings:
@@ -126,7 +126,7 @@ def beyond_memory(services: Services, variant: Variant, needs: dict[int, int], b
     if not smaller or (services.group.alone and not on_cpu):
         return False
     expected = needs[smaller] * (batch / smaller) ** (2 if variant.dispatch_entry.padded else 1)
-    return anyone(services.group, expected * (HELD_BY_SWEEP if on_cpu else 1) > own_memory(services))
+    return anyone(services.group, expected * (HELD if on_cpu else 1) > own_memory(services))
 
 
 def unless_out_of_memory(work: Callable[[], T], group: Group) -> T | None:
