@@ -112,7 +112,7 @@ def test_a_batch_that_would_be_killed_in_a_small_container_is_refused(monkeypatc
     monkeypatch.setattr(feasibility, "process_limit", lambda: None)
     monkeypatch.delitem(sys.modules, "scipy", raising=False)
     monkeypatch.setattr(feasibility, "available_memory", lambda device: (700 - 170) * 2**20)
-    with pytest.raises(MoeprofError, match="needs 1.25 GiB on cpu, but 394 MiB are free") as caught:
+    with pytest.raises(MoeprofError, match=r"needs 1\.25 GiB on cpu, but 394 MiB are free") as caught:
         check_memory(recipe, memory_for_a_rank(recipe, 1))
     assert caught.value.remedy == "Use --set load.batch_size=11, the largest that fits."
 
