@@ -19,6 +19,7 @@ from moeprof.analysis.routing.entropy import gate_entropy_rows
 from moeprof.analysis.routing.trace_rows import trace_rows
 from moeprof.analysis.timing.breakdown import region_rows
 from moeprof.analysis.timing.communication import communication_floor_rows, communication_rows, communication_share_rows
+from moeprof.analysis.timing.decoding import decode_rows
 from moeprof.analysis.timing.stalls import load_rows
 from moeprof.analysis.timing.sweep_rows import (
     batch_rows,
@@ -32,6 +33,7 @@ from moeprof.records.metrics.registry import Samples
 from moeprof.records.run.raw_tables import (
     AGREEMENT,
     BATCHES,
+    DECODE_TIMES,
     FOOTPRINTS,
     GATE_ENTROPIES,
     MOVES,
@@ -82,6 +84,7 @@ DERIVATIONS = (
     derivation("cross-entropy", score_rows, SCORES),
     derivation("translations", translation_rows, TRANSLATIONS),
     derivation("time", time_rows, ROUNDS),
+    derivation("latency of decoding", decode_rows, DECODE_TIMES),
     derivation("speed-ups", equal_batch_rows, ROUNDS, AGREEMENT),
     derivation("payoff of placements", payoff_rows, ROUNDS, MOVES, AGREEMENT),
     derivation("breakdown", region_rows, ROUNDS, REGIONS),

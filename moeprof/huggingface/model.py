@@ -163,12 +163,13 @@ class CachedGeneration:
     """Decoding with the model's own cache, after a prompt or a source.
 
     Every round begins with the cache as it was after the prompt: what follows is cropped if the model's cache can be, otherwise a copy
-    of the whole takes its place.
+    of the whole takes its place, which is made before the first round.
     """
 
     def __init__(self, model: HuggingFaceModel, first_B: Tensor, cache: "Cached", more: dict[str, Any]) -> None:
         self.model, self.first_B, self.more, self.cache = model, first_B, more, cache
-        self.kept = None if getattr(cache, "is_croppable", False) else deepcopy(cache)
+        self.croppable = bool(getattr(cache, "is_croppable", False))
+        self.kept: Cached | None = None
         self.num_new = 0
         """Tokens in the cache after the prompt or the source."""
 
@@ -192,6 +193,7 @@ class CachedGeneration:
 
     def forward(self, tokens_B1: Tensor, step: Step) -> Tensor:
         """Logits (B, 1, V) of the next token."""
+        self.keep()
         self.model.use_decoding(True)
         logits_B1V: Tensor = self.model(tokens_B1, step, self.cache, **self.more)
         self.num_new += 1
@@ -199,8 +201,14 @@ class CachedGeneration:
 
     def rewind(self) -> None:
         """Discards everything after the prompt or the source."""
-        if self.num_new and self.kept is None:
+        if self.num_new and self.croppable:
             self.cache.crop(-self.num_new)
         elif self.num_new:
             self.cache = deepcopy(self.kept)
         self.num_new = 0
+        self.keep()
+
+    def keep(self) -> None:
+        """Copies a cache that cannot be cropped, before anything follows the prompt or the source."""
+        if not self.croppable and self.kept is None:
+            self.kept = deepcopy(self.cache)

@@ -32,7 +32,7 @@ from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.studies.progress import Progress
-from moeprof.workloads.episodes import Episode, Round
+from moeprof.workloads.episodes import DecodeEpisode, Episode, Marker, Round, unmarked
 
 RunModel = Model | HuggingFaceModel
 """The models that passes can run."""
@@ -77,9 +77,14 @@ class VariantRunner:
         play.rewind()
         barrier(self.group)
 
-    def prepare(self, variant: Variant, episode: Episode) -> PreparedRound:
+    def prepare(self, variant: Variant, episode: Episode, mark: Marker = unmarked) -> PreparedRound:
         """A round of one variant on an episode; each time it runs, it selects the variant first, off the clock."""
-        play = episode.ready(self.select(variant))
+        play = episode.ready(self.select(variant), mark)
+        return PreparedRound(play, partial(self.begin, variant, play))
+
+    def prepare_beginning(self, variant: Variant, episode: DecodeEpisode) -> PreparedRound:
+        """What precedes the rounds of `prepare` (the prompt or the source) as a round of its own."""
+        play = Round(lambda: episode.begin(self.models[variant]).first_B)
         return PreparedRound(play, partial(self.begin, variant, play))
 
     def tracker(self, variant: Variant, clock: Clock, limit_bytes: int | None = None) -> MemoryTracker:

@@ -5,7 +5,7 @@ B sequences, L positions, N generated tokens, V vocabulary.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,13 @@ from moeprof.parallel.group import ALONE, Group
 from moeprof.workloads.batches import Batch
 from moeprof.workloads.sources import Source
 from moeprof.workloads.tokenizers import PAD
+
+Marker = Callable[[], None]
+"""Marks a moment of a round."""
+
+
+def unmarked() -> None:
+    """Marks no moment of a round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +55,8 @@ class Episode(Protocol):
         """Fixes the tokens that all variants process: those that `model` generates."""
         ...
 
-    def ready(self, model: Any) -> Round:
-        """Runs the untimed part (prompt, encoder) and returns the timed one."""
+    def ready(self, model: Any, mark: Marker = unmarked) -> Round:
+        """Runs the untimed part (prompt, encoder) and returns the timed one, which marks where its steps begin and end if it decodes."""
         ...
 
     def outputs(self, model: Any) -> Iterator[Tensor]:
@@ -87,7 +94,7 @@ class ForwardEpisode:
     def settle(self, model: Any) -> None:
         """Does nothing, since the tokens are those of the text."""
 
-    def ready(self, model: Any) -> Round:
+    def ready(self, model: Any, mark: Marker = unmarked) -> Round:
         tokens_BL = torch.from_numpy(self.batch.tokens_BL).to(self.device)
         return Round(lambda: self.forward(model, tokens_BL, self.steps[0]))
 
@@ -122,6 +129,8 @@ class DecodeEpisode:
     """A sequence that generates this token continues as padding."""
     device: str
     begin: Callable[[Any], Generation]
+    reads: Literal["prefill", "encode"] = "prefill"
+    """What `begin` runs: a prompt, which gives the first generated token, or a source, after which the first step gives it."""
     group: Group = ALONE
     """Ranks that decode together, with the same number of steps."""
     sources: tuple[Source, ...] = ()
@@ -165,13 +174,15 @@ class DecodeEpisode:
             self.device,
         )
 
-    def ready(self, model: Any) -> Round:
+    def ready(self, model: Any, mark: Marker = unmarked) -> Round:
         generation = self.begin(model)
 
         def play() -> Tensor:
+            mark()
             for tokens_B, step in zip(self.tokens_NB, self.steps, strict=True):
                 logits_B1V = generation.forward(tokens_B[:, None], step)
                 chosen_B = logits_B1V[:, -1].argmax(dim=1)
+                mark()
             return chosen_B
 
         return Round(play, generation.rewind)

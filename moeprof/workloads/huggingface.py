@@ -145,6 +145,7 @@ class HuggingFaceText:
             device=device,
             group=self.group,
             begin=lambda model: begin(model, torch.from_numpy(read_BL.copy()).to(device), step),
+            reads="encode" if self.model.encoder_decoder else "prefill",
         )
 
 

@@ -103,6 +103,7 @@ class Translation:
             device=device,
             group=self.group,
             begin=lambda model: TranslationGeneration(model, batch, tags_B, load.decode_steps),
+            reads="encode",
             sources=self.sources[batch.index] if batch.domain and not self.recipe.data.fill else (),
         )
 

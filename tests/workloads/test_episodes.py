@@ -153,3 +153,11 @@ def test_decoding_gives_the_output_of_every_step_and_begins_anew() -> None:
     assert [output_BV.argmax(dim=1).tolist() for output_BV in outputs] == [[2, 12], [3, 13], [4, 14]]
     assert begun[1].fed == [[5, 15], [6, 16], [PAD, 17]]  # the settled tokens, whatever the model prefers
     assert [output_BV.shape for output_BV in outputs] == [(2, 20)] * 3
+
+
+def test_a_round_marks_its_beginning_and_the_end_of_every_step() -> None:
+    episode, script, marks = episode_of(1), Script([5, 6, 7, 8, 9]), list[int]()
+    episode.settle(script)
+    play = episode.ready(script, lambda: marks.append(len(script.fed)))
+    play()
+    assert marks == [0, 1, 2, 3, 4]

@@ -29,6 +29,16 @@ def fairseq_metrics() -> Iterator[Metric]:
             yield Metric(f"{name}_balance_{end}", "percent", "lower" if end == "top" else "higher", "routed", formula)
 
 
+def latency_metrics() -> Iterator[Metric]:
+    """Latencies of decoding, as a user of the model sees them."""
+    first = "time of the prompt, or of the source and the first step: until the first generated token; median over rounds"
+    yield Metric("time_to_first_token", "ns", "lower", "timed", first)
+    yield Metric("time_per_output_token", "ns", "lower", "timed", "mean step after the first token, median over rounds")
+    for percentile in (50, 95, 99):
+        formula = f"{percentile}th percentile of the decode steps of all rounds, interpolated"
+        yield Metric(f"decode_step_p{percentile}", "ns", "lower", "timed", formula)
+
+
 def with_interval(metric: Metric) -> Iterator[Metric]:
     """A timed metric, and the ends of the 95% interval of its median over rounds."""
     yield metric
@@ -68,6 +78,7 @@ METRICS = {
         Metric("fits", "boolean", "higher", "timed", "1 if the batch fits the memory budget, else 0"),
         Metric("memory_budget", "bytes", "neither", "timed", "memory that a sweep may use, including weights"),
         Metric("step_latency", "ns", "lower", "timed", "median over rounds of a round's time / its steps"),
+        *latency_metrics(),
         Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / step_latency of the dense twin"),
         Metric("step_tokens", "tokens", "neither", "exact", "mean tokens of a step, without padding"),
         Metric("step_rows", "tokens", "neither", "exact", "mean S of a step, including padding"),

@@ -44,6 +44,10 @@ ROUNDS = RawTable(
 )
 """Every timed round of every pass, as each rank timed it; `steps` and `tokens` (padding left out) are those of one round of the rank."""
 
+DECODE_TIMES = RawTable("decode_times", ("phase", "variant", "domain", "part"), ("rank", "round", "step", "time_ns"))
+"""What decoding consists of, in rounds of the pass `time`: `part` is `decode` for every step of a round of `rounds`, and `prefill` (of a
+prompt) or `encode` (of a source) for what precedes the steps, in rounds of its own."""
+
 REGIONS = RawTable("regions", ("phase", "variant", "domain", "region", "layer"), ("rank", "round", "time_ns"))
 """Time of every region and layer in the observed rounds of the pass `breakdown`; with `other` they add up to a round."""
 
@@ -111,7 +115,7 @@ ENERGY = RawTable("energy", ("phase", "variant", "point"), ("rank", "tokens"), (
 """Energy that the device used in the timed rounds of the pass `slots`, millijoules."""
 
 RAW_TABLES = (
-    *(ROUNDS, REGIONS, STEPS, GATE_ENTROPIES, AGREEMENT, NOT_FINITE, FOOTPRINTS, SCORES, TRANSLATIONS),
+    *(ROUNDS, DECODE_TIMES, REGIONS, STEPS, GATE_ENTROPIES, AGREEMENT, NOT_FINITE, FOOTPRINTS, SCORES, TRANSLATIONS),
     *(MOVES, STALLS, BATCHES, ENERGY),
 )
 

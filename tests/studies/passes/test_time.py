@@ -1,11 +1,14 @@
 """Speed-ups at equal batches, on a clock that knows what every dispatch costs."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
 from moeprof.records.recipe.variant import DENSE, STATIC
+from moeprof.records.run.raw_tables import DECODE_TIMES, ROUNDS
+from moeprof.records.run.run import Run
 from moeprof.studies.passes.time import measure_time
 
 from ..runs import DYNAMIC, TUTEL, DispatchClock, Micro, spoil, studied, values
@@ -101,3 +104,34 @@ def test_what_is_wrong_in_one_phase_is_told_in_the_other(micro: Micro, tmp_path:
     assert [reason.partition(":")[0] for reason in run.record.reasons] == ["decode"]
     assert values(run, "speedup_equal_batch", "variant", phase="encode", category="static")
     assert not values(run, "speedup_equal_batch", "variant", phase="decode", category="static")
+
+
+@pytest.mark.usefixtures("device")
+def test_the_latencies_of_decoding_are_those_of_its_prompts_sources_and_steps(
+    micro: Micro, tmp_path: Path, clock: DispatchClock
+) -> None:
+    """The prompts have 2 x 5 rows in one MoE layer, the sources 3 x 10 in one of the encoder, and the decoder has another."""
+    lm = studied(micro("lm"), tmp_path / "lm", "load.phases=['decode']", passes=[measure_time], clock=clock)
+    mt = studied(micro("mt"), tmp_path / "mt", "load.phases=['decode']", "data.fill=true", passes=[measure_time], clock=clock)
+    prompt, source, step_2, step_3 = (COSTS["static"](rows) for rows in (10, 30, 2, 3))
+    assert latency(lm, "time_to_first_token") == prompt
+    assert latency(mt, "time_to_first_token") == source + step_3
+    for run, step in ((lm, step_2), (mt, step_3)):
+        for metric in ("time_per_output_token", "decode_step_p50", "decode_step_p95", "decode_step_p99"):
+            assert latency(run, metric) == step
+
+
+def latency(run: Run, metric: str) -> float:
+    """Of static gating, over all domains."""
+    return values(run, metric, "variant", phase="decode")["static",]
+
+
+@pytest.mark.usefixtures("device")
+def test_the_steps_of_a_round_add_up_to_it(micro: Micro, tmp_path: Path) -> None:
+    """On a clock that advances at each reading: a round is read before and after its marks, which are one more than its steps."""
+    run = studied(micro("lm"), tmp_path / "run", "load.phases=['decode']", passes=[measure_time], clock=count().__next__)
+    steps = run.raw(DECODE_TIMES).to_pandas().query("part == 'decode'")
+    assert len(steps) == 2 * 3 * 5 * 3  # variants, domains, rounds, steps
+    if run.record.ran.measure.device == "cpu":
+        assert steps["time_ns"].eq(1).all()
+        assert run.raw(ROUNDS).to_pandas()["time_ns"].eq(3 + 2).all()
