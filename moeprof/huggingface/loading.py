@@ -55,24 +55,45 @@ def load_model(folder: CheckpointFolder, options: Options = Options()) -> "PreTr
     model = skeleton(folder, options)
     if not quantization(folder):
         WeightMap(folder, model)
-    place = options.device_map or (None if options.device == "cpu" else {"": options.device})
-    with quiet():
-        loaded, found = type(model).from_pretrained(
-            folder.path,
-            config=model.config,
-            dtype=model.config.dtype,
-            device_map=place,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=options.trust_remote_code,
-            output_loading_info=True,
-        )
+    loaded, found = from_pretrained(model, folder, options)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if names := found[what]:
             raise folder.refused(
                 f"{what.partition('_')[0]} weights: {min(map(str, names))}", "Use the config.json of these weights."
             )
     return chosen(loaded, folder, options)
+
+
+def from_pretrained(
+    model: "PreTrainedModel", folder: CheckpointFolder, options: Options
+) -> tuple["PreTrainedModel", dict[str, Any]]:
+    """The model that transformers loads, and what it says about the names; UsageError if devices cannot hold it."""
+    if options.device_map and options.device == "cpu" and torch.cuda.is_available():
+        raise folder.refused("--device-map auto places it on the GPUs, and the run is on the cpu", "Add --device cuda.")
+    place = options.device_map or (None if options.device == "cpu" else {"": options.device})
+    too_large = folder.refused(
+        "it is larger than the memory of all devices, so --device-map auto would leave layers on disk",
+        "Use a smaller --dtype, or more memory; moeprof optimize --expert-buffering reads experts from the files of the model.",
+    )
+    try:
+        with quiet():
+            loaded, found = type(model).from_pretrained(
+                folder.path,
+                config=model.config,
+                dtype=model.config.dtype,
+                device_map=place,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=options.trust_remote_code,
+                output_loading_info=True,
+            )
+    except ValueError as error:
+        if "offload" in str(error):
+            raise too_large from error
+        raise
+    if "disk" in getattr(loaded, "hf_device_map", {}).values():
+        raise too_large
+    return loaded, found
 
 
 def load_resident(folder: CheckpointFolder, options: Options = Options()) -> tuple["PreTrainedModel", ExpertShards]:

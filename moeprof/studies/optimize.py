@@ -85,6 +85,9 @@ def compared_with(recipe: Recipe, against: Sequence[str]) -> list[Variant]:
         return [baselines()[name] for name in dict.fromkeys(against or (STATIC.label,))]
     if against:
         raise UsageError(f"--against {against[0]}: a Hugging Face model is compared with its own backend", "Remove --against.")
+    if recipe.model.device_map:
+        what = f"model {recipe.model.huggingface}: a device map may place layers on several devices, and optimizations use one"
+        raise UsageError(what, "Leave out --device-map (model.device_map); with it, the model can be characterized.")
     return [OWN]
 
 

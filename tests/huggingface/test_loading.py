@@ -123,6 +123,31 @@ def test_the_backend_of_experts_is_the_chosen_one(tmp_path: Path) -> None:
         assert load_resident(folder, Options(experts_backend=backend))[0].get_experts_implementation()[""] == backend
 
 
+def test_a_device_map_gives_the_outputs_of_a_model_on_one_device(tmp_path: Path) -> None:
+    folder, placed = open_folder(str(saved(tmp_path / "model", small_model("qwen3_moe")))), Options(device_map="auto")
+    assert torch.equal(forward(load_model(folder, placed)), forward(load_model(folder)))
+
+
+@pytest.mark.parametrize("part", [1 / 2, 9 / 10])
+def test_a_device_map_that_would_leave_layers_on_disk_is_refused(
+    part: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_folder(str(saved(tmp_path / "model", model := small_model("qwen3_moe"))))
+    memory = int(part * sum(parameter.nbytes for parameter in model.parameters()))
+    monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda *_: {"cpu": memory})
+    with pytest.raises(UsageError, match="larger than the memory of all devices") as caught:
+        load_model(folder, Options(device_map="auto"))
+    assert "--expert-buffering" in caught.value.remedy
+
+
+def test_a_device_map_needs_a_run_on_the_gpus_that_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_folder(str(saved(tmp_path / "model", small_model("qwen3_moe"))))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UsageError, match="places it on the GPUs, and the run is on the cpu") as caught:
+        load_model(folder, Options(device_map="auto"))
+    assert caught.value.remedy == "Add --device cuda."
+
+
 def test_a_class_without_a_choice_of_backends_refuses_one(tmp_path: Path) -> None:
     folder = open_folder(str(saved(tmp_path, small_model("switch_transformers"), tokenizer=False)))
     assert load_model(folder, Options(experts_backend="eager")).get_experts_implementation()[""] == "eager"

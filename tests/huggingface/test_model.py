@@ -74,6 +74,15 @@ def test_a_dense_model_runs_beside_it_if_it_is_named(tmp_path: Path) -> None:
     assert metrics.or_none("num_parameters", variant=DENSE.label) is None  # the recipe does not know it
 
 
+def test_a_model_is_characterized_with_a_device_map(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", small_model("mixtral"))
+    run = characterized(folder, tmp_path / "run", "--set", "load.phases=['score']", "--device-map", "auto")
+    assert run.record.valid, run.record.reasons
+    trace = run.trace("score", OWN.label)
+    assert trace is not None
+    assert len(trace.column("expert")) == 4 * 2 * 24 * 2  # layers, batches, tokens, experts per token
+
+
 def test_a_run_keeps_token_ids_only_if_asked(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", small_model("qwen3_moe"))
     for options, kept in (((), False), (("--keep-tokens",), True)):

@@ -84,3 +84,12 @@ def test_speed_is_compared_with_the_models_own_backend_only(tmp_path: Path, caps
     folder = saved(tmp_path / "model", small_model("mixtral"))
     assert optimized(folder, tmp_path / "run", "--against", "tutel") == 2
     assert "compared with its own backend" in capsys.readouterr().err
+
+
+def test_a_device_map_cannot_be_optimized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = saved(tmp_path / "model", small_model("mixtral"))
+    assert optimized(folder, tmp_path / "run", "--expert-buffering", "--device-map", "auto") == 2
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert "a device map may place layers on several devices, and optimizations use one" in first
+    assert "Leave out --device-map" in second
+    assert not (tmp_path / "run").exists()
