@@ -16,6 +16,7 @@ from moeprof.analysis.placement.rank_load import judged_load_rows
 from moeprof.analysis.quality import score_rows, translation_rows
 from moeprof.analysis.routing.capacity import step_rows
 from moeprof.analysis.routing.entropy import gate_entropy_rows
+from moeprof.analysis.routing.expert_calls import call_rows
 from moeprof.analysis.routing.trace_rows import trace_rows
 from moeprof.analysis.timing.breakdown import region_rows
 from moeprof.analysis.timing.communication import communication_floor_rows, communication_rows, communication_share_rows
@@ -34,6 +35,7 @@ from moeprof.records.run.raw_tables import (
     AGREEMENT,
     BATCHES,
     DECODE_TIMES,
+    EXPERT_CALLS,
     FOOTPRINTS,
     GATE_ENTROPIES,
     MOVES,
@@ -76,6 +78,7 @@ DERIVATIONS = (
     derivation("model size", model_size_rows),
     derivation("routing", trace_rows, TRACES),
     derivation("capacity and waste", step_rows, STEPS),
+    derivation("calls of experts", call_rows, EXPERT_CALLS),
     derivation("gate entropy", gate_entropy_rows, TRACES, GATE_ENTROPIES),
     derivation("expert loads", expert_load_rows, EXPERT_LOADS),
     derivation("load of ranks", judged_load_rows, TRACES, if_placed=[STEPS]),

@@ -85,6 +85,12 @@ class ExpertsLayer(SparseLayer):
         """Whether the variant changes how the experts are executed; otherwise their module is as it was found."""
         return self.variant is not None and (self.variant.dispatch != OWN or self.store is not None)
 
+    @property
+    def backend(self) -> str:
+        """What computes the experts now: the backend of their class, or one of our kernels."""
+        ours = self.variant is not None and self.variant.dispatch != OWN
+        return f"moeprof {self.variant.kernel}" if ours and self.variant else backend_of(self.experts)
+
     @torch.no_grad()
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         """Outputs (T, D) of hidden states (T, D), expert ids (T, K) and weights (T, K), whatever the class calls them."""

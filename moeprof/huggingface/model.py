@@ -17,7 +17,7 @@ from moeprof.huggingface.capture import Call, Capture
 from moeprof.huggingface.layer import ExpertsLayer
 from moeprof.huggingface.scores import scores_of
 from moeprof.huggingface.sites import Site
-from moeprof.huggingface.tally import tally
+from moeprof.huggingface.tally import computed_rows, counted, tally
 from moeprof.huggingface.timed_regions import timed_regions
 from moeprof.instrument.probe import Probe, active
 from moeprof.instrument.step import Step
@@ -106,11 +106,14 @@ class HuggingFaceModel(nn.Module):
             if found.gates_TC is not None:
                 self.kinds[layer] = found.kind
                 probe.scored(layer, step, found.gates_TC)
-        num_rows, lost_TK = counts.routed + counts.padding, call.kept_TK != Kept.ROUTED
+        num_rows, kept_TK, backend = computed_rows(call, counts), call.kept_TK, call.backend
         if changed is not None:
-            num_rows = changed.num_rows
-            lost_TK = lost_TK if changed.dropped_TK is None else lost_TK | changed.dropped_TK
-        probe.routed(layer, step, call.experts_TK, call.weights_TK, lost_TK, num_rows)
+            num_rows, backend = changed.num_rows, changed.backend
+            if changed.dropped_TK is not None:
+                kept_TK = kept_TK.masked_fill(changed.dropped_TK & (kept_TK == Kept.ROUTED), Kept.DROPPED)
+                counts = counted(kept_TK, step.real_T)
+        probe.routed(layer, step, call.experts_TK, call.weights_TK, kept_TK != Kept.ROUTED, num_rows)
+        probe.called(layer, step, backend, counts._asdict())
 
     @property
     def layers_in_use(self) -> dict[str, ExpertsLayer]:

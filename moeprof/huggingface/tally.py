@@ -30,17 +30,26 @@ def tally(call: Call, real_T: Tensor | None = None) -> Tally:
     MoeprofError unless there are K choices for each row of the batch, and each of them is an expert with a finite weight.
     """
     check(call, real_T)
-    kept_TK = call.kept_TK if real_T is None else call.kept_TK[real_T.to(call.kept_TK.device)]
-    numbers = torch.bincount(kept_TK.reshape(-1).long(), minlength=len(Kept)).tolist()
-    padding = call.kept_TK.numel() - kept_TK.numel()
+    return counted(call.kept_TK, real_T)
+
+
+def counted(kept_TK: Tensor, real_T: Tensor | None = None) -> Tally:
+    """The choices (values of `Kept`) by kind."""
+    mine_TK = kept_TK if real_T is None else kept_TK[real_T.to(kept_TK.device)]
+    numbers = torch.bincount(mine_TK.reshape(-1).long(), minlength=len(Kept)).tolist()
     return Tally(
         routed=numbers[Kept.ROUTED],
-        padding=padding,
+        padding=kept_TK.numel() - mine_TK.numel(),
         skipped=numbers[Kept.SKIPPED],
         zero_compute=numbers[Kept.ZERO_COMPUTE],
         dropped=numbers[Kept.DROPPED],
         sentinel=numbers[Kept.SENTINEL],
     )
+
+
+def computed_rows(call: Call, counts: Tally) -> int:
+    """The rows that the model's own experts compute in a call, those of padding included."""
+    return call.site.adapter.computed_rows(len(call.experts_TK), counts.routed + counts.padding, call.site.size)
 
 
 def expert_counts(call: Call, real_T: Tensor | None = None) -> Tensor:

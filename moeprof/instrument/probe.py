@@ -1,6 +1,6 @@
 """The place where an instrument observes a model: one probe at a time, and none while time is measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import Tensor
@@ -26,6 +26,10 @@ class Probe:
 
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
         """Called once per MoE layer and step with the router's choices, their softmax values, the drops, and the rows computed."""
+
+    def called(self, layer: str, step: Step, backend: str, choices: Mapping[str, int]) -> None:
+        """Called once per layer and step of a Hugging Face model with what computed its experts, and the number of choices of each kind
+        (`routed`, `padding`, ...); they add up to rows x K."""
 
     def exchanged(self, region: str, layer: str, to_bytes: Sequence[int], start_ns: int, wait_ns: int, end_ns: int) -> None:
         """Called once per collective on every rank, in the same order, with the bytes for each destination rank (own rank

@@ -1,5 +1,7 @@
 """The instrument of the pass `routing`: records every decision of the routers as a routing trace."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -20,6 +22,8 @@ class RoutingRecorder(ExpertLoadRecorder):
         self.decisions: list[tuple[str, Step, Tensor, Tensor, Tensor]] = []
         self.steps: list[tuple[str, Step, int, int]] = []
         """Layer, step, S (padding included), and the rows that the layer handed to its experts."""
+        self.calls: list[tuple[str, Step, str, Mapping[str, int]]] = []
+        """Layer, step, what computed the experts, and the number of choices of each kind."""
         self.entropies_T: list[tuple[str, Step, Tensor]] = []
 
     def scored(self, layer: str, step: Step, gates_TE: Tensor) -> None:
@@ -29,6 +33,9 @@ class RoutingRecorder(ExpertLoadRecorder):
         super().routed(layer, step, experts_TK, probs_TK, dropped_TK, num_rows)
         self.steps.append((layer, step, len(experts_TK), num_rows))
         self.decisions.append((layer, step, experts_TK, probs_TK, dropped_TK))
+
+    def called(self, layer: str, step: Step, backend: str, choices: Mapping[str, int]) -> None:
+        self.calls.append((layer, step, backend, choices))
 
     def trace(self, header: TraceHeader) -> RoutingTrace:
         """The trace of everything recorded so far."""

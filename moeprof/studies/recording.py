@@ -20,7 +20,7 @@ from moeprof.huggingface.adapters.adapter import Kept
 from moeprof.huggingface.capture import Call, Capture
 from moeprof.huggingface.description import keys_of, top_k_of
 from moeprof.huggingface.sites import find_sites
-from moeprof.huggingface.tally import tally
+from moeprof.huggingface.tally import computed_rows, tally
 from moeprof.instrument.machine import environment
 from moeprof.instrument.routing import RoutingRecorder
 from moeprof.instrument.step import Step, make_step
@@ -29,11 +29,11 @@ from moeprof.records.name import name_from
 from moeprof.records.recipe.files import validated
 from moeprof.records.recipe.recipe import PHASES, Recipe
 from moeprof.records.recipe.variant import OWN
-from moeprof.records.run.raw_tables import STEPS
+from moeprof.records.run.raw_tables import EXPERT_CALLS, STEPS
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.routing_trace import RoutingTrace
-from moeprof.studies.passes.routing import step_rows, trace_header
+from moeprof.studies.passes.routing import call_rows, step_rows, trace_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,8 +112,9 @@ class Recording:
         prefix = next((prefix for prefix in self.stacks if prefix and call.site.layer.startswith(prefix)), "")
         step = self.stacks[prefix]
         counts = tally(call, step.real_T)
-        lost_TK, num_rows = call.kept_TK != Kept.ROUTED, counts.routed + counts.padding
-        self.recorder(step.phase).routed(call.site.layer, step, call.experts_TK, call.weights_TK, lost_TK, num_rows)
+        layer, lost_TK, recorder = call.site.layer, call.kept_TK != Kept.ROUTED, self.recorder(step.phase)
+        recorder.routed(layer, step, call.experts_TK, call.weights_TK, lost_TK, computed_rows(call, counts))
+        recorder.called(layer, step, call.backend, counts._asdict())
 
     def counts(self) -> dict[str, ExpertCounts]:
         """The tokens that each expert computed, (E,), by layer; padding and dropped choices are left out."""
@@ -170,8 +171,9 @@ class Recording:
         with writer.guarded():
             for phase, recorder in self.recorders.items():
                 writer.add_trace(self.trace(phase))
-                rows = [{**row, "rank": 0} for row in step_rows(phase, OWN.label, recorder, {})]
-                writer.append(STEPS, pa.Table.from_pylist(rows, schema=STEPS.schema))
+                steps, calls = step_rows(phase, OWN.label, recorder, {}), call_rows(phase, OWN.label, recorder)
+                for table, rows in ((STEPS, steps), (EXPERT_CALLS, calls)):
+                    writer.append(table, pa.Table.from_pylist([{**row, "rank": 0} for row in rows], schema=table.schema))
             return writer.finish()
 
 

@@ -75,6 +75,10 @@ class Adapter:
         parts = (size.experts, size.experts + size.zero)
         return sum(tensor.nbytes // len(tensor) for tensor in tensors if tensor.dim() and len(tensor) in parts)
 
+    def computed_rows(self, num_rows: int, num_routed: int, size: ExpertNumbers) -> int:
+        """Rows that the experts compute in a call of T = `num_rows`; `num_routed` choices, those of padding included, have an expert."""
+        return num_routed
+
     def seen(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> tuple[Tensor, ...]:
         """The tensors of a call that `choices` needs; called inside the hook, so it must be quick."""
         raise NotImplementedError

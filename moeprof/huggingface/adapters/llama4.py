@@ -27,6 +27,10 @@ class Llama4(Adapter):
     def hooked(self, module: nn.Module, block: nn.Module) -> nn.Module:
         return block.get_submodule("router")
 
+    def computed_rows(self, num_rows: int, num_routed: int, size: ExpertNumbers) -> int:
+        """All experts compute all rows, T x E."""
+        return num_rows * size.experts
+
     def seen(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> tuple[Tensor, ...]:
         return (output[0],)
 

@@ -110,6 +110,12 @@ METRICS = {
         Metric("capacity", "slots", "neither", "exact", "ceil(C x S), mean over steps"),
         Metric("dropped_fraction", "fraction", "lower", "routed", "choices over capacity / (top_k x tokens)"),
         Metric("dropped_tokens", "fraction", "lower", "routed", "tokens that lost at least one choice / tokens"),
+        Metric(
+            "expert_calls", "calls", "neither", "routed", "calls of a layer's experts that the backend in category computed"
+        ),
+        Metric(
+            "choices", "fraction", "neither", "routed", "choices of the kind in category / (top_k x rows), padding included"
+        ),
         Metric("overflow_expert1", "percent", "lower", "routed", "100 x dropped first choices / tokens (fairseq)"),
         Metric("overflow_expert2", "percent", "lower", "routed", "100 x dropped second choices / tokens (fairseq)"),
         Metric("active_experts", "experts", "neither", "routed", "experts with at least one choice, mean over steps"),

@@ -63,6 +63,14 @@ to its experts; `judged` is false for the steps that placements are made from.""
 GATE_ENTROPIES = RawTable("gate_entropies", ("phase", "variant", "domain", "layer"), ("rank", "tokens"), ("entropy_nats",))
 """Entropy of the router's softmax in every step, summed over the step's tokens."""
 
+FATES = ("routed", "padding", "skipped", "zero_compute", "dropped", "sentinel")
+"""What becomes of a choice: an expert computes it, the row is padding, the router skips the experts, the expert has no weights, it is full,
+or it is on another rank."""
+
+EXPERT_CALLS = RawTable("expert_calls", ("phase", "variant", "domain", "layer", "backend"), ("rank", "calls", *FATES))
+"""Calls of the experts of a Hugging Face model in the pass `routing`, by what computed them, and their choices by what became of them:
+together rows x K, padding included."""
+
 AGREEMENT = RawTable(
     "agreement",
     ("phase", "variant", "layer"),
@@ -115,7 +123,19 @@ ENERGY = RawTable("energy", ("phase", "variant", "point"), ("rank", "tokens"), (
 """Energy that the device used in the timed rounds of the pass `slots`, millijoules."""
 
 RAW_TABLES = (
-    *(ROUNDS, DECODE_TIMES, REGIONS, STEPS, GATE_ENTROPIES, AGREEMENT, NOT_FINITE, FOOTPRINTS, SCORES, TRANSLATIONS),
+    *(
+        ROUNDS,
+        DECODE_TIMES,
+        REGIONS,
+        STEPS,
+        GATE_ENTROPIES,
+        EXPERT_CALLS,
+        AGREEMENT,
+        NOT_FINITE,
+        FOOTPRINTS,
+        SCORES,
+        TRANSLATIONS,
+    ),
     *(MOVES, STALLS, BATCHES, ENERGY),
 )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.document import Block
+from moeprof.reporters.sections.calls import call_blocks
 from moeprof.reporters.sections.decoding import latency_blocks
 from moeprof.reporters.sections.experts import expert_blocks
 from moeprof.reporters.sections.locality import locality_blocks
@@ -24,5 +25,6 @@ def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     yield from breakdown_blocks(metrics, phase)
     yield from traffic_section(run, metrics, phase)
     yield from memory_blocks(metrics, phase)
+    yield from call_blocks(metrics, phase, columns_of(metrics))
     yield from expert_blocks(trace, metrics, phase, run.record.ran.parallel.ranks)
     yield from locality_blocks(trace, metrics, phase)

@@ -10,6 +10,7 @@ from moeprof.reporters.cells import cell, rate, times
 from moeprof.reporters.documents.document import Block, Curves, Details, Heading, Paragraph, Table
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffer_blocks
+from moeprof.reporters.sections.calls import call_blocks
 from moeprof.reporters.sections.decoding import latency_blocks
 from moeprof.reporters.sections.memory import category_table
 from moeprof.reporters.sections.placement import placement_blocks
@@ -27,6 +28,7 @@ def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     yield from latency_blocks(metrics, phase, {variant: variant for variant in variants_of(run)})
     yield from curve_blocks(run, metrics, phase)
     yield from region_blocks(run, metrics, phase)
+    yield from call_blocks(metrics, phase, {variant: variant for variant in variants_of(run)})
     yield from buffer_blocks(run, metrics, phase)
     yield from placement_blocks(run, metrics, phase)
     yield from rank_blocks(run, metrics, phase)

@@ -1,5 +1,6 @@
 """The pass `routing`: every batch once under every variant that routes, every decision kept."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from moeprof.parallel.collectives import gathered
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
-from moeprof.records.run.raw_tables import GATE_ENTROPIES, NOT_FINITE, STEPS
+from moeprof.records.run.raw_tables import EXPERT_CALLS, GATE_ENTROPIES, NOT_FINITE, STEPS
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.traces.expert_loads import joined
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
@@ -45,6 +46,8 @@ def record_variant(services: Services, phase: str, variant: Variant, episodes: S
     record_decisions(services, phase, variant, recorder)
     services.record(STEPS, step_rows(phase, variant.label, recorder, starts))
     services.record(GATE_ENTROPIES, entropy_rows(phase, variant.label, recorder))
+    if isinstance(services.recipe.model, HuggingFaceSection):
+        services.record(EXPERT_CALLS, call_rows(phase, variant.label, recorder))
 
 
 def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) -> tuple[RoutingRecorder, FiniteCheck]:
@@ -89,6 +92,15 @@ def entropy_rows(phase: str, label: str, recorder: RoutingRecorder) -> Iterator[
     for found in recorder.entropies():
         cells = {"phase": phase, "variant": label, "domain": found.domain, "layer": found.layer}
         yield cells | {"tokens": found.tokens, "entropy_nats": found.total}
+
+
+def call_rows(phase: str, label: str, recorder: RoutingRecorder) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `expert_calls`: the calls of a layer on a domain by the same backend are added up."""
+    found: dict[tuple[str, str, str], Counter[str]] = {}
+    for layer, step, backend, choices in recorder.calls:
+        found.setdefault((step.domain, layer, backend), Counter()).update({"calls": 1, **choices})
+    for (domain, layer, backend), numbers in found.items():
+        yield {"phase": phase, "variant": label, "domain": domain, "layer": layer, "backend": backend, **numbers}
 
 
 def trace_header(recipe: Recipe, phase: str, variant: Variant) -> TraceHeader:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.analysis.derive import derive
@@ -78,6 +78,7 @@ def test_over_domains_prompts_are_averaged_and_steps_are_pooled(tmp_path: Path) 
     }
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 10**9), min_size=4, max_size=4), min_size=2, max_size=2))
 def test_a_step_lasts_as_long_as_on_the_slowest_rank(tmp_path_factory: pytest.TempPathFactory, ranks: list[list[int]]) -> None:
     slowest = [max(times) for times in zip(*ranks, strict=True)]
