@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from moeprof.records.errors import UsageError
-from moeprof.records.limits import ExpertCount
+from moeprof.records.limits import MAX_RANKS, ExpertCount
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import weights_hash
 from moeprof.records.system.files import write_text
@@ -27,7 +27,7 @@ class PlacementFile(BaseModel):
     schema_version: int
     model_hash: str
     num_experts: ExpertCount
-    layers: dict[str, list[list[int]]]
+    layers: dict[str, Annotated[list[list[int]], Field(max_length=MAX_RANKS)]]
 
 
 class Move(NamedTuple):

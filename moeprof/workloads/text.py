@@ -4,19 +4,19 @@ import hashlib
 import logging
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import UsageError
 from moeprof.records.name import RULE, name_from, valid_name
-from moeprof.records.system.inputs import InputFile, lines_of, parsed_json, reported, texts_of
+from moeprof.records.system.inputs import InputFile, filled_lines, lines_of, parsed_json, reported, texts_of, whole_lines
 
 JSON_LINES = (".jsonl", ".json")
 FIX_LINE = "Fix or remove that line; nothing was read."
+REMOVE_EMPTY = "Remove the lines without text."
 READABLE = "Give a file that exists and is complete, as text in UTF-8 (iconv -t UTF-8 converts it)."
 LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
 MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
@@ -25,6 +25,9 @@ EXAMPLES = {"lm": "wikipedia=wiki.txt.gz", "mt": "ne-en=devtest.ne,devtest.en"}
 
 TOKEN_IDS = re.compile(r'\s*{\s*"tokens"\s*:')
 """How a line of JSON Lines with token ids begins."""
+
+MAX_EMPTY = 100_000
+"""The most pairs, or documents of a file, in a row without text."""
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +106,12 @@ class TextFile:
         return isinstance(first, dict) and key in first
 
     def objects(self, key: str) -> Iterator[tuple[int, Any]]:
-        """The line number and the value under `key` of every line of JSON that is not blank."""
-        for number, line in enumerate(self.lines(), start=1):
-            if not line.strip():
-                continue
+        """The line number and the value under `key` of every line of JSON that is not blank.
+
+        UsageError if one is wrong, or more than MAX_EMPTY in a row hold an empty value.
+        """
+        empty = 0
+        for number, line in filled_lines(self.texts()):
             try:
                 item = parsed_json(line)
             except ValueError as error:
@@ -115,6 +120,9 @@ class TextFile:
                 raise self.fault(f"line {number}: not valid JSON: {what}", remedy) from error
             if not isinstance(item, dict) or key not in item:
                 raise self.fault(f"line {number}: no field {key!r}", f"Every line is an object with a field {key!r}.")
+            empty = 0 if item[key] else empty + 1
+            if empty > MAX_EMPTY:
+                raise self.fault(f"line {number}: more than {MAX_EMPTY:,} lines in a row hold no {key}", REMOVE_EMPTY)
             yield number, item[key]
 
     def documents(self, limit: int | None) -> Iterator[str]:
@@ -218,9 +226,8 @@ def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = No
     """
     sources = [TextFile(name, InputFile(Path(path))) for path in ([paths] if isinstance(paths, str) else paths)]
     if len(sources) == 2:
-        sides = aligned_lines(*sources)
-        pairs = list(islice(filled(name, sides), max_pairs))
-        deque(sides, maxlen=0)  # lines beyond the limit are only counted
+        check_aligned(*sources)
+        pairs = list(islice(filled(name, zip(*(source.lines() for source in sources), strict=False)), max_pairs))
     elif len(sources) == 1 and sources[0].is_json_lines("translation"):
         pairs = list(islice(filled(name, translations(sources[0])), max_pairs))
     else:
@@ -231,23 +238,27 @@ def read_pairs(name: str, paths: str | Sequence[str], max_pairs: int | None = No
 
 
 def filled(name: str, sides: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Pairs with text on both sides; logs the first pair with one empty side, which may be a mistake."""
-    silent = False
+    """Pairs with text on both sides; logs the first pair with one empty side, which may be a mistake.
+
+    UsageError if more than MAX_EMPTY pairs in a row are left out.
+    """
+    silent, empty = False, 0
     for number, (source, target) in enumerate(sides, start=1):
         if source.strip() and target.strip():
+            empty = 0
             yield source, target
+        elif (empty := empty + 1) > MAX_EMPTY:
+            raise UsageError(f"data {name}: more than {MAX_EMPTY:,} pairs in a row have an empty side", REMOVE_EMPTY)
         elif not silent and (source.strip() or target.strip()):
             log.warning("data %s: pair %d has one empty side; such pairs are left out", name, number)
             silent = True
 
 
-def aligned_lines(source: TextFile, target: TextFile) -> Iterator[tuple[str, str]]:
-    """Pairs of lines; UsageError with both counts if one file is longer."""
-    counts = [0, 0]
-    for left, right in zip_longest(source.lines(), target.lines()):
-        counts = [counts[0] + (left is not None), counts[1] + (right is not None)]
-        if left is not None and right is not None:
-            yield left, right
+def check_aligned(source: TextFile, target: TextFile) -> None:
+    """UsageError with both counts of lines if they differ."""
+    counts = [
+        sum(piece.count("\n") + (not piece.endswith("\n")) for piece in whole_lines(side.texts())) for side in (source, target)
+    ]
     if counts[0] != counts[1]:
         raise UsageError(
             f"data {source.name}: {source.path} has {counts[0]} lines, {target.path} has {counts[1]}",

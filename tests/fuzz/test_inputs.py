@@ -50,9 +50,9 @@ TO_OUT = ("--quiet", "--force", "--out")
 
 @pytest.fixture(scope="module", autouse=True)
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe, its run, a replay with its placement, and a baseline of the run.
+    """A folder with a recipe, its run, replays, one with a placement, and a baseline of the run.
 
-    Commands of the tests then find everything imported, and take no longer than their input makes them.
+    Commands of the tests then find everything imported and compiled, and take no longer than their input makes them.
     """
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "micro.toml").write_bytes(RECIPE)
@@ -70,6 +70,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / "placement.json"),
     ]
     assert group.run(["replay", str(folder / "run"), *placing, *TO_OUT, str(folder / "replay")]) == 0
+    for access in ("sequential", "batch"):
+        caching = ["--cache", "--access", access, *TO_OUT, str(folder / f"caches-{access}")]
+        assert group.run(["replay", str(folder / "run"), *caching]) == 0
     assert group.run(["baseline", "save", str(folder / "base.json"), str(folder / "run")]) == 0
     return folder
 

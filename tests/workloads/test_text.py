@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError, escaped
 from moeprof.records.system.inputs import BLOCK_BYTES, MAX_BYTES, InputFile
+from moeprof.workloads import text as text_module
 from moeprof.workloads.text import TextFile, parse_data_option, read_documents, read_pairs
 from tests.records.system.pipes import fed
 
@@ -395,6 +396,19 @@ def test_a_folder_is_no_side_of_a_pair(tmp_path: Path) -> None:
 def test_two_files_of_blank_lines_hold_no_pair(tmp_path: Path) -> None:
     paths = [str(write(tmp_path / "a", "\n \n")), str(write(tmp_path / "b", "\n\n"))]
     assert fault(read_pairs, "x", paths)[0] == f"data x: {tmp_path}/a: holds no sentence pair"
+
+
+def test_a_file_of_documents_or_pairs_without_text_is_left_at_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "MAX_EMPTY", 3)
+    empty, blank = json.dumps({"text": ""}) + "\n", write(tmp_path / "blank", "\n" * 4)
+    filled = write(tmp_path / "filled.jsonl", (empty * 3 + json.dumps({"text": "one"}) + "\n") * 2)
+    assert read_documents("x", filled).documents == ["one", "one"]
+    sparse = write(tmp_path / "sparse", "\n\n\na\n" * 2)
+    assert read_pairs("x", [str(sparse), str(sparse)]).pairs == [("a", "a"), ("a", "a")]
+    assert fault(read_documents, "x", write(tmp_path / "empty.jsonl", empty * 4 + "no JSON"))[0].endswith(
+        "empty.jsonl: line 4: more than 3 lines in a row hold no text"
+    )
+    assert fault(read_pairs, "x", [str(blank), str(blank)])[0] == "data x: more than 3 pairs in a row have an empty side"
 
 
 def test_the_shared_sentences_are_a_thousand_pairs(shared_data: Path) -> None:

@@ -18,6 +18,9 @@ from moeprof.records.system.inputs import InputFile, parsed_toml, reported
 
 PACKAGE = Path(moeprof.__file__).parent
 TRACE = "trace:"
+MAX_CHARS = 2**20
+"""The most characters of a recipe, which has some thousand; Python reads about a million characters of TOML per second."""
+
 UNION_MEMBERS = ("str", "list[str]", "[key]")
 """What pydantic reports as if it were a key: alternatives of a value, and the name of an entry."""
 
@@ -66,6 +69,8 @@ def load_recipe(reference: str, overrides: Iterable[str] = ()) -> Recipe:
     path = find_recipe(reference)
     with reported(f"recipe {path}", "Give a built-in name or a readable .toml file."):
         text = InputFile(path).text()
+        if len(text) > MAX_CHARS:
+            raise ValueError(f"{len(text):,} characters are more than the {MAX_CHARS:,} of a recipe")
     try:
         document = parsed_toml(text)
     except ValueError as error:  # ValueError: also an integer of thousands of digits

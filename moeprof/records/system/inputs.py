@@ -5,14 +5,17 @@ import gc
 import gzip
 import json
 import os
+import re
 import stat
 import tomllib
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedIOBase, BufferedReader, BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,9 @@ a count table of small numbers 19 times."""
 PACKED_BYTES, RATIO = 32 * 2**20, 16
 """Without `--max-bytes`, an archive may hold so many bytes, or so many times its own: those of text and of logs hold 3 to 5 times."""
 
+MAX_OBJECTS = 2**20
+"""The most objects of one JSON document, and keys of one object; the largest, with the rows of a run, have some 100,000."""
+
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -48,6 +54,10 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """Byte-order marks; that of UTF-32-LE begins with that of UTF-16-LE."""
+
+
+FILLED = re.compile(r"\S[^\n]*")
+"""A line that is not blank, from its first character that is not white space."""
 
 
 class TooLargeError(ValueError):
@@ -170,9 +180,19 @@ def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:
 
 
 def parsed_json(text: str | bytes) -> Any:
-    """The document in JSON; ValueError if it is not JSON, is nested too deeply, or a key occurs twice, which would hide a value."""
+    """The document in JSON; ValueError if it is not JSON, is nested too deeply, is larger than MAX_OBJECTS allows, or a
+    key occurs twice, which would hide a value."""
+    objects = count(1)
+
+    def counted(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if next(objects) > MAX_OBJECTS:
+            raise ValueError(f"more than {MAX_OBJECTS:,} objects")
+        if len(pairs) > MAX_OBJECTS:
+            raise ValueError(f"more than {MAX_OBJECTS:,} keys in an object")
+        return unique(pairs)
+
     with nested():
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=counted)
 
 
 def parsed_toml(text: str) -> dict[str, Any]:
@@ -202,23 +222,40 @@ def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object; ValueError if a key occurs twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        times = Counter(key for key, _ in pairs)
+        raise ValueError(f"{next(key for key in times if times[key] > 1)!r} occurs twice")
     return found
+
+
+def whole_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Pieces of text that end with a line, joined and cut from others; only LF ends a line, and the last one may have no end."""
+    rest: list[str] = []
+    for piece in texts:
+        head, end, tail = piece.rpartition("\n")
+        if end:
+            yield "".join([*rest, head, end])
+            rest = []
+        rest.append(tail)
+    if last := "".join(rest):
+        yield last
 
 
 def lines_of(texts: Iterable[str]) -> Iterator[str]:
     """Lines without their ends, of pieces of text; only LF ends a line."""
-    rest: list[str] = []
-    for piece in texts:
-        head, *others = piece.split("\n")
-        rest.append(head)
-        if others:
-            yield "".join(rest)
-            yield from others[:-1]
-            rest = [others[-1]]
-    if last := "".join(rest):
-        yield last
+    for piece in whole_lines(texts):
+        yield from piece.removesuffix("\n").split("\n")
+
+
+def filled_lines(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """The number and the text of every line that is not blank, without white space before it; no step of Python per blank line."""
+    number = 1
+    for piece in whole_lines(texts):
+        place = 0
+        for found in FILLED.finditer(piece):
+            number += piece.count("\n", place, found.start())
+            place = found.start()
+            yield number, found[0]
+        number += piece.count("\n", place)
 
 
 def encoding_of(data: bytes) -> str:

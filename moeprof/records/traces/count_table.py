@@ -21,7 +21,7 @@ class CountTable(BaseModel):
     model: str = ""
     top_k: int = Field(ge=1, le=MAX_EXPERTS)
     layers: list[Annotated[int, Field(ge=0, le=MAX_COUNT)]] = Field(min_length=1, max_length=MAX_LAYERS)
-    counts: dict[Name, list[list[int]]] = Field(min_length=1)
+    counts: dict[Name, Annotated[list[list[int]], Field(max_length=MAX_LAYERS)]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def is_a_table(self) -> "CountTable":

@@ -342,6 +342,13 @@ def test_toml_that_nests_without_end_is_refused(valid: Path) -> None:
     assert fault(valid)[0].startswith(f"recipe {valid}: not valid TOML")
 
 
+def test_a_recipe_with_more_characters_than_any_is_refused_before_it_is_parsed(valid: Path) -> None:
+    valid.write_text(VALID.ljust(recipe_files.MAX_CHARS, "\n"))
+    assert load_recipe(str(valid)).model.dim == 64
+    valid.write_text("no TOML".ljust(recipe_files.MAX_CHARS + 1, "\n"))
+    assert fault(valid)[0] == f"recipe {valid}: 1,048,577 characters are more than the 1,048,576 of a recipe"
+
+
 def test_an_empty_recipe_lacks_its_first_section(valid: Path) -> None:
     valid.write_text("")
     assert fault(valid)[0] == f"recipe {valid}: workload: required key is missing"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system import inputs
@@ -16,7 +18,9 @@ from moeprof.records.system.inputs import (
     MAX_BYTES,
     SHARE,
     InputFile,
+    filled_lines,
     limit_inputs,
+    lines_of,
     max_bytes,
     parsed_json,
     parsed_toml,
@@ -167,6 +171,34 @@ def test_what_is_not_text_is_named_with_its_place(tmp_path: Path, content: bytes
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ValueError, match=cause):
         InputFile(tmp_path / "file").text()
+
+
+def test_a_key_that_occurs_twice_is_found_among_many() -> None:
+    keys = ",".join(f'"{number}":0' for number in [*range(100_000), 99_999])
+    with pytest.raises(ValueError, match="'99999' occurs twice"):
+        parsed_json("{" + keys + "}")
+
+
+def test_a_document_of_too_many_objects_is_refused_at_the_first_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_OBJECTS", 3)
+    assert parsed_json('[{}, {"a": {}}]') == [{}, {"a": {}}]
+    with pytest.raises(ValueError, match="more than 3 objects"):
+        parsed_json("[{}, {}, {}, {}, what follows is not read")
+
+
+def test_an_object_of_too_many_keys_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_OBJECTS", 2)
+    assert parsed_json('{"a": 0, "b": 1}') == {"a": 0, "b": 1}
+    with pytest.raises(ValueError, match="more than 2 keys in an object"):
+        parsed_json('{"a": 0, "b": 1, "a": 2}')
+
+
+@given(st.text("a \n\t\u2028"), st.integers(1, 9))
+def test_filled_lines_are_all_lines_but_the_blank_ones(text: str, size: int) -> None:
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    expected = [(number, line.lstrip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    assert list(filled_lines(pieces)) == expected
+    assert list(lines_of(pieces)) == text.removesuffix("\n").split("\n")[: len(text)]
 
 
 class Cycle:

@@ -40,6 +40,7 @@ def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Pa
         ({"layers": [0, -1]}, "layers.1"),
         ({"counts": {"a": [[3, 1], [2, 2]], "b": [[0, 0], [0, 0]]}}, "b has no choices"),
         ({"counts": {"a": [[1] * 65_537] * 2}}, "65537 experts are more than 65,536"),
+        ({"counts": {"a": [[1, 1]] * 10_001}}, "counts.a: list should have at most 10000 items"),
         ({"counts": {"": [[3, 1], [2, 2]]}}, "'' is not a valid name"),
         ({"counts": {"a\n::warning::": [[3, 1], [2, 2]]}}, r"'a\n::warning::' is not a valid name"),
     ],

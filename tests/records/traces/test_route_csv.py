@@ -8,6 +8,7 @@ import pytest
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
+from moeprof.records.traces import csv_table, route_csv
 from moeprof.records.traces.formats import read_trace_file
 from moeprof.records.traces.route_csv import ROUTE_CSV
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -155,6 +156,33 @@ def test_a_truncated_archive_a_folder_and_a_missing_file_are_two_lines_too(tmp_p
         with pytest.raises(UsageError, match=cause) as caught:
             read_trace_file(path)
         assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("line", ["# n_expert=8\n", " \n#\n", "\t\n"])
+def test_a_log_with_too_many_comments_is_refused_before_its_rows_are_read(
+    tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_table, "MAX_OTHERS", 40)
+    lines = line * (40 // line.count("\n"))
+    assert [len(trace) for trace in read_route_csv(log(tmp_path, lines + HEADER + ROWS))] == [3, 2]
+    monkeypatch.setattr(route_csv, "traces_of", None)
+    with pytest.raises(UsageError, match="more than 40 lines with # or of white space"):
+        read_route_csv(log(tmp_path, lines + HEADER + "#\n" + ROWS))
+
+
+def test_the_header_is_found_behind_a_million_blank_lines(tmp_path: Path) -> None:
+    blank = "\n" * 10**6
+    assert [len(trace) for trace in read_route_csv(log(tmp_path, blank + HEADER + blank + ROWS))] == [3, 2]
+    with pytest.raises(UsageError, match=r"line 2000008: expert -1 is negative"):
+        read_route_csv(log(tmp_path, blank + HEADER + blank + ROWS + "\n0,1,1,1,0,-1,0.5,0,0\n"))
+
+
+@pytest.mark.parametrize("character", [",", '"', "a"])
+def test_a_header_line_of_any_length_is_two_lines_for_the_user(tmp_path: Path, character: str) -> None:
+    with pytest.raises(UsageError, match="the header line has more than 65,536 characters"):
+        read_route_csv(log(tmp_path, character * 65_537))
+    with pytest.raises(UsageError, match="line 1: column 'phase' is not in the header"):
+        read_route_csv(log(tmp_path, character * 65_536 + "\n"))
 
 
 SPELLINGS = {
