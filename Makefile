@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export KINETO_LOG_LEVEL ?= 6
 
-.PHONY: characterize install install-dev test test-slow test-cuda fuzz lint gate gate-runs gate-baseline format benchmark wheel clean
+.PHONY: characterize install install-dev test test-slow test-cuda test-hf-floor fuzz lint gate gate-runs gate-baseline format benchmark wheel clean
 
 characterize: install
 	$(BIN)/moeprof characterize
@@ -73,6 +73,17 @@ gate-runs: install
 
 gate-baseline: gate-runs
 	$(BIN)/moeprof baseline save $(BASELINES)/gate.json $(GATE) $(addprefix --only ,$(GATED)) --force
+
+# The tests of Hugging Face models under the oldest transformers that moeprof allows, in front of the packages of $(VENV).
+HF_FLOOR := build/hf-floor
+PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+test-hf-floor: install-dev
+	$(BIN)/python -m venv --system-site-packages $(HF_FLOOR)
+	echo "import site; site.addsitedir('`$(BIN)/python $(PACKAGES)`')" > "`$(HF_FLOOR)/bin/python $(PACKAGES)`/project.pth"
+	$(HF_FLOOR)/bin/python -m pip --disable-pip-version-check --quiet install --ignore-installed --no-deps \
+		"transformers==`$(BIN)/python -c 'from moeprof.huggingface.folder import OLDEST; print(*OLDEST, "*", sep=".")'`"
+	OMP_NUM_THREADS=1 $(HF_FLOOR)/bin/python -m pytest $(PARALLEL) tests/huggingface tests/models/test_nllb.py
 
 lint: install-dev
 	$(BIN)/ruff check .

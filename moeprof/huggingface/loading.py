@@ -162,7 +162,7 @@ def estimate(folder: CheckpointFolder, options: Options = Options()) -> Estimate
 
 
 def skeleton(folder: CheckpointFolder, options: Options = Options()) -> "PreTrainedModel":
-    """The model on the meta device, every parameter in the type that it is loaded in."""
+    """The model on the meta device, every parameter and stored buffer in the type that it is loaded in."""
     from transformers.core_model_loading import build_glob_alternation
 
     config = configuration(folder, options.trust_remote_code)
@@ -176,9 +176,9 @@ def skeleton(folder: CheckpointFolder, options: Options = Options()) -> "PreTrai
         raise folder.refused(f"{CONFIG} makes no model: {type(error).__name__}: {reason(error)}", "Correct it.") from error
     if plan := model._get_dtype_plan(dtype):
         pattern, _, _ = build_glob_alternation(list(plan))
-        for name, parameter in model.named_parameters():
+        for name, tensor in model.state_dict(keep_vars=True).items():
             if pattern.search(name):
-                parameter.data = parameter.data.float()
+                tensor.data = tensor.data.float()
     return model
 
 

@@ -35,10 +35,11 @@ def ffn_of(experts: nn.Module) -> FFN:
     """The FFN of a decorated module; its gate takes both factors as the module stores them, interleaved or one after the other."""
     module = cast("Any", experts)
     gate = module._apply_gate if module.has_gate else module.act_fn
+    normed = getattr(module, "has_post_expert_norm", False)  # transformers before 5.20 does not say it, and has no such norm
 
     def ffn(rows: Tensor, product: Product) -> Tensor:
         outputs = product(gate(product(rows, UP)), DOWN)
-        return cast("Tensor", module.post_expert_norm(outputs) if module.has_post_expert_norm else outputs)
+        return cast("Tensor", module.post_expert_norm(outputs) if normed else outputs)
 
     return ffn
 

@@ -1,6 +1,7 @@
 """Experts are found by structure, with their sizes."""
 
 from collections.abc import Callable
+from inspect import signature
 
 import pytest
 import torch
@@ -53,11 +54,17 @@ def test_half_precision_halves_the_bytes() -> None:
     assert find_sites(small_model("gpt_oss").to(torch.bfloat16))[0].expert_bytes == BYTES["gpt_oss"] // 2
 
 
-def test_quantised_experts_have_their_true_bytes() -> None:
-    """fp8: a byte per weight and a float32 scale per block of 16 x 16. mxfp4: half a byte per weight, and biases in float32."""
+def test_experts_in_fp8_have_a_byte_per_weight_and_a_scale_per_block() -> None:
+    """The scales are float32, blocks 16 x 16."""
     model = small_model("qwen3_moe", num_hidden_layers=1)
     model.get_submodule("model.layers.0.mlp").experts = FP8Experts(model.config, block_size=(16, 16))
     assert find_sites(model)[0].expert_bytes == 3 * WIDTH * NARROW + (4 + 2) * FLOAT
+
+
+@pytest.mark.skipif(
+    "routing_data" in signature(Mxfp4GptOssExperts.forward).parameters, reason="this transformers sorts their rows"
+)
+def test_experts_in_mxfp4_have_half_a_byte_per_weight_and_biases_in_float32() -> None:
     model = small_model("gpt_oss", num_hidden_layers=1)
     model.get_submodule("model.layers.0.mlp").experts = Mxfp4GptOssExperts(model.config)
     assert find_sites(model)[0].expert_bytes == 3 * WIDTH * WIDE // 2 + (2 * WIDE + WIDTH) * FLOAT
