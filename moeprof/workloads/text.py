@@ -285,6 +285,9 @@ def parse_data_option(text: str, workload: str, *, plain: bool = False) -> tuple
     Without NAME it is the stem of the file, or of the source's file.
     """
     given, equals, path = text.partition("=") if "=" in text else ("", "", text)
+    if plain and workload == "mt" and "," in path and not Path(path).exists():
+        source = f"{given}{equals}{path.partition(',')[0]}"
+        raise UsageError(f"--data {text}: this encoder-decoder reads sources only", f"Give them alone: --data {source}")
     workload = "lm" if plain else workload
     paths = path.split(",") if workload == "mt" else [path]
     if not all(paths) or len(paths) > 2:

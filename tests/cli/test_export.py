@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.models.build import build_model
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
@@ -85,6 +86,29 @@ def test_a_folder_of_nllb_is_characterized_as_a_model_with_its_own_tokenizer(moe
     ids = dict(zip(zip(first.column("sequence"), first.column("position"), strict=True), first.column("token_id"), strict=True))
     wanted = [[*byte_tokenizer()(line).input_ids, 2] for line in ("abc", "Hé.")]
     assert ids == {(row, place): token for row, line in enumerate(wanted) for place, token in enumerate(line)}
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_an_exported_folder_is_optimized_as_a_model_with_pairs_and_without(
+    moeprof: Call, recipe: Path, tmp_path: Path, pairs: bool
+) -> None:
+    pytest.importorskip("tokenizers", reason="needs the extra moeprof[hf]")
+    assert moeprof("export", recipe, "--out", tmp_path / "out")[0] == 0
+    for name, lines in (("a.src", "abc\nde f\n"), ("a.ref", "cba\nf de\n")):
+        (tmp_path / name).write_text(lines)
+    data = ("--data", f"ab={tmp_path / 'a.src'},{tmp_path / 'a.ref'}") if pairs else ()
+    small = [f"--set={key}" for key in ("load.decode_steps=2", "load.batches=1", "measure.rounds=5", "measure.warmup=0")]
+    code, _, stderr = moeprof(
+        "optimize", "--model", tmp_path / "out", *data, *small, "--slots", "2", "--no-sweep", "--out", tmp_path / "run"
+    )
+    assert (code, stderr) == (0, "")
+    run = Run.open(tmp_path / "run")
+    assert run.record.valid, run.record.reasons
+    assert list(run.record.variants_by_label) == ["static", "dynamic", "dynamic+buffered"]
+    assert ("ab" in run.record.text_hashes) == pairs
+    for phase in ("encode", "decode"):
+        here = RunMetrics.of(run).at(phase=phase, variant="dynamic+buffered")
+        assert here.value("output_tokens_differing") == 0
 
 
 def test_what_cannot_be_exported_is_said_in_two_lines(moeprof: Call, recipe: Path, tmp_path: Path) -> None:

@@ -455,6 +455,16 @@ def test_a_pair_of_files_is_named_after_the_source() -> None:
     assert parse_data_option("d/ne-en.jsonl.gz", "mt") == ("ne-en", "d/ne-en.jsonl.gz")
 
 
+def test_a_model_that_reads_sources_only_is_given_no_pairs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_data_option("ne-en=a.ne,a.en", "mt", plain=True)
+    assert caught.value.what == "--data ne-en=a.ne,a.en: this encoder-decoder reads sources only"
+    assert caught.value.remedy == "Give them alone: --data ne-en=a.ne"
+    assert parse_data_option("ne-en=a.ne", "mt", plain=True) == ("ne-en", "a.ne")
+    comma = write(tmp_path / "a,b.txt", "text")
+    assert parse_data_option(f"x={comma}", "mt", plain=True) == ("x", str(comma))
+
+
 @pytest.mark.parametrize("text", ["", "wiki=", "="])
 def test_a_data_option_without_path_shows_the_form(text: str) -> None:
     what, remedy = fault(parse_data_option, text, "lm")
