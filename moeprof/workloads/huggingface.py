@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,12 +15,10 @@ from moeprof.parallel.group import ALONE, Group
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.system.inputs import InputFile
 from moeprof.workloads.batches import Batch, make_batches, mixed
-from moeprof.workloads.corpora import lm_text
 from moeprof.workloads.episodes import DecodeEpisode, Episode, ForwardEpisode, with_settled_tokens
-from moeprof.workloads.language_modelling import default_domains
-from moeprof.workloads.text import hash_of, read_documents, read_token_ids
+from moeprof.workloads.language_modelling import beginning, default_domains, long_enough, source_of
+from moeprof.workloads.text import Text, hash_of, read_token_ids
 
 if TYPE_CHECKING:
     from moeprof.records.run.run import FittedText
@@ -70,30 +67,23 @@ class HuggingFaceText:
 
     def read(self, domain: str) -> list[int]:
         """The ids of a domain's documents, each with the end of a text behind it, at least `max_tokens` if there are as many."""
-        source = InputFile(Path(str(self.recipe.data.files[domain]))) if self.recipe.data.files else None
+        source = source_of(self.recipe, domain)
         if source is not None and (documents := read_token_ids(domain, source, self.model.vocab_size)) is not None:
             self.text_hashes[domain] = hash_of(str(tokens) for tokens in documents)
             return list(islice(chain.from_iterable(documents), self.max_tokens))
         if self.tokenizer is None:
             load_tokenizer(self.folder)
-        max_chars, found = self.max_tokens * CHARS_PER_TOKEN, list[int]()
-        while len(found) < self.max_tokens:
-            before, found = found, list(self.encoded(domain, source, max_chars))
-            if len(found) == len(before):
-                break
-            max_chars *= 4
-        return found
+        return long_enough(
+            lambda max_chars: list(self.encoded(beginning(domain, source, max_chars))),
+            lambda tokens: len(tokens) >= self.max_tokens,
+            self.max_tokens * CHARS_PER_TOKEN,
+        )
 
-    def encoded(self, domain: str, source: InputFile | None, max_chars: int) -> Iterator[int]:
-        """The ids of the first characters of the user's text or, without one, of the default text."""
+    def encoded(self, text: Text) -> Iterator[int]:
+        """The ids of all documents of a text, whose hash becomes that of its domain."""
         assert self.tokenizer is not None
-        if source is None:
-            documents = [lm_text(domain, "heldout", max_chars)]
-            self.text_hashes[domain] = hash_of(documents)
-        else:
-            text = read_documents(domain, source, max_chars)
-            documents, self.text_hashes[domain] = text.documents, text.sha256
-        for document in documents:
+        self.text_hashes[text.name] = text.sha256
+        for document in text.documents:
             yield from self.tokenizer.encode(document)
             yield from self.tokenizer.end_ids
 

@@ -1,9 +1,9 @@
 """The LM workload: whole sequences scored in one pass, and tokens generated one by one after a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from moeprof.workloads.tokenizers import BOS, EOS, Tokenizer, make_tokenizer
 
 if TYPE_CHECKING:
     from moeprof.records.run.run import FittedText
+
+T = TypeVar("T")
 
 CHARS_PER_TOKEN = {"bytes": 1, "words": 8, "hashed": 8}
 """Characters per token to read in a first attempt."""
@@ -59,26 +61,12 @@ class LanguageModelling:
 
     def read(self, domain: str) -> Text:
         """A domain's text up to `max_tokens` tokens, or all of it."""
-        source = self.source(domain)
-        max_chars = self.max_tokens * CHARS_PER_TOKEN[self.recipe.own_model.tokenizer]
-        text = self.beginning(domain, source, max_chars)
-        while len(stream(text, self.tokenizer)) < self.max_tokens:
-            max_chars *= 4
-            text, shorter = self.beginning(domain, source, max_chars), text
-            if text == shorter:
-                break
-        return text
-
-    def source(self, domain: str) -> InputFile | None:
-        """The user's text, which is read from one object so that a pipe is read once; None for the default text."""
-        return InputFile(Path(str(self.recipe.data.files[domain]))) if self.recipe.data.files else None
-
-    def beginning(self, domain: str, source: InputFile | None, max_chars: int) -> Text:
-        """The first characters of the user's text or, without one, of the default text."""
-        if source:
-            return read_documents(domain, source, max_chars)
-        text = lm_text(domain, "heldout", max_chars)
-        return Text(domain, [text], hash_of([text]))
+        source = source_of(self.recipe, domain)
+        return long_enough(
+            lambda max_chars: beginning(domain, source, max_chars),
+            lambda text: len(stream(text, self.tokenizer)) >= self.max_tokens,
+            self.max_tokens * CHARS_PER_TOKEN[self.recipe.own_model.tokenizer],
+        )
 
     def episodes(self, phase: str) -> list[Episode]:
         """One episode per batch; for `decode` only batches whose sequences are at least as long as the prompt."""
@@ -110,6 +98,30 @@ class LanguageModelling:
                 model, prompt_BL, prompt_step(batch, load.prompt_length, device), load.decode_steps
             ),
         )
+
+
+def source_of(recipe: Recipe, domain: str) -> InputFile | None:
+    """The user's text, which is read from one object so that a pipe is read once; None for the default text."""
+    return InputFile(Path(str(recipe.data.files[domain]))) if recipe.data.files else None
+
+
+def beginning(domain: str, source: InputFile | None, max_chars: int) -> Text:
+    """The first characters of the user's text or, without one, of the default text."""
+    if source:
+        return read_documents(domain, source, max_chars)
+    text = lm_text(domain, "heldout", max_chars)
+    return Text(domain, [text], hash_of([text]))
+
+
+def long_enough(read: Callable[[int], T], enough: Callable[[T], bool], max_chars: int) -> T:
+    """What is read of the first characters, of four times as many as long as it is not enough, or of all that there are."""
+    found = read(max_chars)
+    while not enough(found):
+        max_chars *= 4
+        shorter, found = found, read(max_chars)
+        if found == shorter:
+            break
+    return found
 
 
 def default_domains(recipe: Recipe) -> list[str]:
