@@ -132,7 +132,9 @@ class TrainSection(Section):
     documentation_later_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of sequences from that documentation after documentation_steps."""
     documentation_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of that documentation's input tokens that are replaced by others of it, against overconfidence on other text."""
+    """Share of that documentation's input tokens that are replaced by others of it, against reliance on what was seen word for word."""
+    documentation_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of that documentation's targets that are replaced by others of it, against overconfidence on other text."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the matrices of attention, FFNs and experts, AdamW for the rest; `adamw`: AdamW for all."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3

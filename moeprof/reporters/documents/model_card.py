@@ -125,8 +125,16 @@ def source_of(card: ModelCard) -> Iterator[Block]:
             share = f"{share} (after {steps:,} steps {percent(train['documentation_later_share'])})"
         yield Paragraph(
             f"The documentation is that of {requirement}, whose source distribution has SHA-256 {release.sha256}; "
-            f"{share} of the sequences are from it."
+            f"{share} of the sequences are from it{disturbance(train)}."
         )
+
+
+def disturbance(train: Mapping[str, Any]) -> str:
+    """What of the documentation is replaced at random, if anything is."""
+    noise, smoothing = (train.get(f"documentation_{part}", 0) for part in ("noise", "smoothing"))
+    if not noise and not smoothing:
+        return ""
+    return f", and {percent(noise)} of its input tokens and {percent(smoothing)} of its targets are replaced by others of it"
 
 
 def huggingface_shape(config: Mapping[str, Any]) -> Iterator[list[str]]:

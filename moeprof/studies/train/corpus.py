@@ -115,18 +115,20 @@ class TextCorpus:
         chosen = [self.texts[domain].train for domain in domains]
         starts = [int(random.integers(len(stream) - self.length + 1)) for stream in chosen]
         drawn = lesson([self.window(stream, start) for stream, start in zip(chosen, starts, strict=True)])
+        documented_B = np.array([domain == DOCUMENTATION for domain in domains])
         if self.train.documentation_noise:
-            self.disturb(drawn.tokens_BL.numpy(), np.array([domain == DOCUMENTATION for domain in domains]), random)
+            self.disturb(drawn.tokens_BL.numpy()[:, 1:], documented_B, self.train.documentation_noise, random)
+        if self.train.documentation_smoothing:
+            self.disturb(drawn.targets_BL.numpy(), documented_B, self.train.documentation_smoothing, random)
         return drawn
 
     def disturb(
-        self, tokens_BL: npt.NDArray[np.int64], documented_B: npt.NDArray[np.bool_], random: np.random.Generator
+        self, tokens_BL: npt.NDArray[np.int64], documented_B: npt.NDArray[np.bool_], share: float, random: np.random.Generator
     ) -> None:
-        """Replaces some input tokens of the documentation, but not BOS, by tokens drawn from all of it; targets stay."""
+        """Replaces a share of the documentation's tokens by tokens drawn from all of it."""
         text = self.texts[DOCUMENTATION].train
         others_BL = text[random.integers(len(text), size=tokens_BL.shape)]
-        replaced_BL = (random.random(tokens_BL.shape) < self.train.documentation_noise) & documented_B[:, None]
-        replaced_BL[:, 0] = False
+        replaced_BL = (random.random(tokens_BL.shape) < share) & documented_B[:, None]
         tokens_BL[replaced_BL] = others_BL[replaced_BL]
 
     def share(self, number: int) -> float:

@@ -60,7 +60,8 @@ def test_the_shipped_card_has_the_wording_of_the_code_that_renders_cards(
 ) -> None:
     stored_guide(tmp_path, monkeypatch, PAGES)
     shipped = (recipe_folder() / "lm-tiny.md").read_text(encoding="utf-8")
-    sets = ('train.documentation="guide==1.0"', "train.documentation_steps=3", 'train.optimizer="muon"')
+    source = ('train.documentation="guide==1.0"', "train.documentation_steps=3", "train.documentation_smoothing=0.05")
+    sets = (*source, 'train.optimizer="muon"')
     card = made(micro, tmp_path, "lm", *sets, with_twin="dense twin" in shipped)
     assert wording(render(card, "lm-micro")) == wording(shipped)
 

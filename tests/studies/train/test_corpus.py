@@ -129,6 +129,23 @@ def test_noise_replaces_its_share_of_the_documentation_s_input_and_no_target(
     assert set(text_of(noisy.tokens_BL[documented].flatten())) <= set(pages)
 
 
+def test_smoothing_replaces_its_share_of_the_documentation_s_targets_and_no_input(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_guide(tmp_path, monkeypatch, PAGES)
+    sets = ('train.documentation="guide==1.0"', "train.batch_size=400")
+    plain, smooth = (
+        make_corpus(brief(micro, "lm", *sets, f"train.documentation_smoothing={share}")).lesson(0) for share in (0.0, 0.3)
+    )
+    assert torch.equal(plain.tokens_BL, smooth.tokens_BL)
+    changed = plain.targets_BL.ne(smooth.targets_BL)
+    pages = "".join(documentation("guide==1.0", "train"))
+    documented = torch.tensor([text_of(row) in pages for row in plain.tokens_BL])
+    assert not changed[~documented].any()
+    assert 0.25 <= changed[documented].float().mean() <= 0.31  # some targets are replaced by the same
+    assert set(text_of(smooth.targets_BL[documented].flatten())) <= set(pages)
+
+
 def test_files_with_too_little_text_are_refused(micro: Micro, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("too short to learn from")
     with pytest.raises(UsageError, match="data mine: too small"):
