@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -18,7 +20,7 @@ AGAIN_S = 5.0
 """A signal that follows another one sooner is the same request: a closed terminal sends several, and so does the launcher of ranks."""
 
 SOON_S = 0.02
-"""Time after which a signal that came during an import is tried again."""
+"""Time after which a signal that came during an import, or whose exception was lost, is sent again."""
 
 asked: list["Ended"] = []
 """What the signals of this process have raised so far."""
@@ -52,6 +54,7 @@ def raise_on_signals() -> None:
     """Makes every signal that asks to end raise `Ended` in the main thread."""
     for number in acting():
         signal.signal(number, raise_ended)
+    sys.unraisablehook = partial(send_again, otherwise=sys.unraisablehook)
 
 
 def ignore_signals() -> None:
@@ -83,9 +86,18 @@ def importing(frame: FrameType | None) -> bool:
 
 
 def raise_later(number: int) -> None:
-    """Calls the handler again soon: an exception in the middle of an import is lost or breaks a library (pandas then crashes)."""
-    signal.signal(signal.SIGALRM, lambda _, frame: raise_ended(number, frame))
+    """Sends the signal again soon: an exception in the middle of an import is lost or breaks a library (pandas then crashes)."""
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
     signal.setitimer(signal.ITIMER_REAL, SOON_S)
+
+
+def send_again(lost: "sys.UnraisableHookArgs", otherwise: Callable[["sys.UnraisableHookArgs"], object]) -> None:
+    """Sends a signal again whose exception Python ignored, because it was raised in a destructor or in a callback of C code."""
+    if isinstance(lost.exc_value, Ended):
+        asked[:] = [error for error in asked if error is not lost.exc_value]
+        raise_later(lost.exc_value.number)
+    else:
+        otherwise(lost)
 
 
 def leave_terminal() -> None:

@@ -85,6 +85,34 @@ def test_a_signal_during_an_import_takes_effect_after_it(
     assert module.done == ["the import goes on"] * 1000
 
 
+LOST = """
+import os, signal, time, weakref
+from moeprof.records.system.signals import raise_on_signals
+raise_on_signals()
+class Thing: pass
+thing = Thing()
+reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM) or [None for _ in range(10**5)])
+try:
+    del thing
+    print("Python ignored the exception")
+    time.sleep(30)
+except KeyboardInterrupt as error:
+    print(error)
+"""
+
+
+def test_a_signal_during_a_callback_takes_effect_after_it_and_shows_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.splitlines() == ["Python ignored the exception", "ended by SIGTERM"]
+    assert done.stderr == ""
+
+
+def test_other_exceptions_that_python_ignores_are_still_shown() -> None:
+    body = "from moeprof.records.system.signals import raise_on_signals\nraise_on_signals()\nclass A:\n def __del__(self): 1 / 0\nA()"
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, timeout=20, check=True)
+    assert "ZeroDivisionError" in done.stderr
+
+
 def test_a_block_may_choose_where_a_signal_takes_effect(signals: None) -> None:
     with delayed() as act:
         act()
