@@ -15,7 +15,7 @@ from moeprof.moe.routing import Routing
 from moeprof.records.errors import UsageError
 from moeprof.reporters.documents.model_card import render
 from moeprof.studies.train.appraisal import appraise
-from moeprof.studies.train.byte_tokenizer import byte_tokenizer
+from moeprof.studies.train.byte_tokenizer import SPECIALS, byte_tokenizer
 from moeprof.studies.train.changes import answers
 from moeprof.studies.train.checkpoint import read_origin
 from moeprof.studies.train.corpus import make_corpus
@@ -233,7 +233,9 @@ def test_a_damaged_or_foreign_folder_has_no_card(tmp_path: Path) -> None:
 
 
 TOKENIZER = byte_tokenizer(512)
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).filter(
+    lambda text: not any(name in text for name in SPECIALS.values())
+)
 
 
 @settings(max_examples=200)
@@ -242,6 +244,10 @@ def test_the_tokenizer_has_the_ids_of_moeprof_s_and_gives_every_text_back(text: 
     ids = TOKENIZER(text, add_special_tokens=False).input_ids
     assert ids == ByteTokenizer().encode(text)
     assert TOKENIZER.decode(ids) == text
+
+
+def test_the_name_of_a_special_token_is_that_token_as_in_other_tokenizers_of_transformers() -> None:
+    assert TOKENIZER("".join(SPECIALS.values()), add_special_tokens=False).input_ids == list(SPECIALS)
 
 
 @settings(max_examples=100)
