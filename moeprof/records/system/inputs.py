@@ -46,6 +46,9 @@ PACKED_BYTES, RATIO = 32 * 2**20, 16
 MAX_OBJECTS = 2**20
 """The most objects of one JSON document, and keys of one object; the largest, with the rows of a run, have some 100,000."""
 
+MAX_LISTS = 2**22
+"""The most `[` of one JSON document, counted before it is parsed; a document of so many lists takes seconds."""
+
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -182,6 +185,8 @@ def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:
 def parsed_json(text: str | bytes) -> Any:
     """The document in JSON; ValueError if it is not JSON, is nested too deeply, is larger than MAX_OBJECTS allows, or a
     key occurs twice, which would hide a value."""
+    if (text.count("[") if isinstance(text, str) else text.count(b"[")) > MAX_LISTS:
+        raise ValueError(f"more than {MAX_LISTS:,} lists")
     objects = count(1)
 
     def counted(pairs: list[tuple[str, object]]) -> dict[str, object]:

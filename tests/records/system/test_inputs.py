@@ -193,6 +193,16 @@ def test_an_object_of_too_many_keys_is_refused(monkeypatch: pytest.MonkeyPatch) 
         parsed_json('{"a": 0, "b": 1, "a": 2}')
 
 
+@pytest.mark.parametrize("document", ["[[], [[]]]", b"[[], [[]]]"])
+def test_a_document_of_too_many_lists_is_refused_before_it_is_parsed(
+    document: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "MAX_LISTS", 4)
+    assert parsed_json(document) == [[], [[]]]
+    with pytest.raises(ValueError, match="more than 4 lists"):
+        parsed_json("[" * 5 + "what follows is not read")
+
+
 @given(st.text("a \n\t\u2028"), st.integers(1, 9))
 def test_filled_lines_are_all_lines_but_the_blank_ones(text: str, size: int) -> None:
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
