@@ -88,8 +88,9 @@ class ExpertsLayer(SparseLayer):
     @property
     def backend(self) -> str:
         """What computes the experts now: the backend of their class, or one of our kernels."""
-        ours = self.variant is not None and self.variant.dispatch != OWN
-        return f"moeprof {self.variant.kernel}" if ours and self.variant else backend_of(self.experts)
+        if self.variant is None or self.variant.dispatch == OWN:
+            return backend_of(self.experts)
+        return f"moeprof {self.variant.kernel}"
 
     @torch.no_grad()
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from moeprof.records.errors import UsageError
 from moeprof.studies.train.corpus import make_corpus
+from moeprof.studies.train.lessons import Lesson
 from moeprof.workloads.corpora import lm_text, mt_pairs
 from moeprof.workloads.documentation import documentation
 from moeprof.workloads.tokenizers import BOS, EOS, FIRST_BYTE, PAD, make_tokenizer
@@ -111,39 +112,37 @@ def test_the_share_of_documentation_changes_after_its_steps_and_no_earlier_batch
     assert torch.equal(first.lesson(1).tokens_BL, always.lesson(1).tokens_BL)
 
 
+def without_and_with(micro: Micro, key: str) -> tuple[Lesson, Lesson, torch.Tensor]:
+    """The same large lesson with a share of 0 and of 0.3 under a key, and which of its rows are from the documentation."""
+    sets = ('train.documentation="guide==1.0"', "train.batch_size=400")
+    plain, disturbed = (make_corpus(brief(micro, "lm", *sets, f"train.{key}={share}")).lesson(0) for share in (0.0, 0.3))
+    pages = "".join(documentation("guide==1.0", "train"))
+    return plain, disturbed, torch.tensor([text_of(row) in pages for row in plain.tokens_BL])
+
+
 def test_noise_replaces_its_share_of_the_documentation_s_input_and_no_target(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored_guide(tmp_path, monkeypatch, PAGES)
-    sets = ('train.documentation="guide==1.0"', "train.batch_size=400")
-    clean, noisy = (
-        make_corpus(brief(micro, "lm", *sets, f"train.documentation_noise={noise}")).lesson(0) for noise in (0.0, 0.3)
-    )
+    clean, noisy, documented = without_and_with(micro, "documentation_noise")
     assert torch.equal(clean.targets_BL, noisy.targets_BL)
     changed = clean.tokens_BL.ne(noisy.tokens_BL)
-    pages = "".join(documentation("guide==1.0", "train"))
-    documented = torch.tensor([text_of(row) in pages for row in clean.tokens_BL])
     assert not changed[~documented].any()
     assert not changed[:, 0].any()
     assert 0.25 <= changed[documented, 1:].float().mean() <= 0.31  # some tokens are replaced by the same
-    assert set(text_of(noisy.tokens_BL[documented].flatten())) <= set(pages)
+    assert set(text_of(noisy.tokens_BL[documented].flatten())) <= set("".join(documentation("guide==1.0", "train")))
 
 
 def test_smoothing_replaces_its_share_of_the_documentation_s_targets_and_no_input(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored_guide(tmp_path, monkeypatch, PAGES)
-    sets = ('train.documentation="guide==1.0"', "train.batch_size=400")
-    plain, smooth = (
-        make_corpus(brief(micro, "lm", *sets, f"train.documentation_smoothing={share}")).lesson(0) for share in (0.0, 0.3)
-    )
+    plain, smooth, documented = without_and_with(micro, "documentation_smoothing")
     assert torch.equal(plain.tokens_BL, smooth.tokens_BL)
     changed = plain.targets_BL.ne(smooth.targets_BL)
-    pages = "".join(documentation("guide==1.0", "train"))
-    documented = torch.tensor([text_of(row) in pages for row in plain.tokens_BL])
     assert not changed[~documented].any()
     assert 0.25 <= changed[documented].float().mean() <= 0.31  # some targets are replaced by the same
-    assert set(text_of(smooth.targets_BL[documented].flatten())) <= set(pages)
+    assert set(text_of(smooth.targets_BL[documented].flatten())) <= set("".join(documentation("guide==1.0", "train")))
 
 
 def test_files_with_too_little_text_are_refused(micro: Micro, tmp_path: Path) -> None:
