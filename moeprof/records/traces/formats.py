@@ -3,12 +3,13 @@
 A new format is one file that defines a `TraceFormat`, and one line in the table.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.foreign import kind_of_file, kind_of_folder
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
 from moeprof.records.traces.route_csv import ROUTE_CSV
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
@@ -16,6 +17,8 @@ from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 FORMATS: dict[str, TraceFormat] = {}
 """By name; the first one that recognises a file reads it, the latest registered first."""
+
+NO_OPTIONS = ImportOptions()
 
 
 def register(entry: TraceFormat) -> None:
@@ -38,21 +41,59 @@ def format_of(file: InputFile) -> TraceFormat:
         raise ValueError(kind_of_file(file))
 
 
-def read_trace_file(path: Path, *, loads_only: bool = False) -> TraceFile:
-    """The content of a file in any known format.
+def read_trace_file(path: Path, *, loads_only: bool = False, options: ImportOptions = NO_OPTIONS) -> TraceFile:
+    """The content of a file in any known format, or of a folder that holds the files of one recording.
 
     With `loads_only` a file that holds loads and no choices is accepted too; otherwise it is a UsageError.
     """
-    source = InputFile(path)
-    entry = format_of(source)
+    return read_recording(files_in(path), loads_only=loads_only, options=options)
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file at a path, or the files in a folder, in order of their names and without hidden ones.
+
+    UsageError that says what the folder is if no format recognises any of them, or if it is a part of a run directory.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    with reported(f"trace {path}", remedy()):
+        in_run = (path.absolute().parent / "run.json").is_file()
+        if in_run or not any(entry.recognise(InputFile(file)) for entry in FORMATS.values() for file in files):
+            raise ValueError(kind_of_folder(path))
+    return files
+
+
+def read_recording(
+    paths: Sequence[Path], *, loads_only: bool = False, named: str | None = None, options: ImportOptions = NO_OPTIONS
+) -> TraceFile:
+    """The content of the files of one recording, of the format with a name or of that which recognises all of them."""
+    sources = [InputFile(path) for path in paths]
+    entry = format_named(named) if named else common_format(sources)
     if entry.loads_only and not loads_only:
         raise UsageError(
-            f"trace {path}: a {entry.name} holds loads, and not the choices of tokens",
+            f"trace {paths[0]}: a {entry.name} holds loads, and not the choices of tokens",
             f"Replay it with --balance. --cache and forced routing need choices: {', '.join(accepted(loads_only=False))}.",
         )
-    file = entry.read(source)
-    check_tokens(file.traces, path)
+    file = entry.read(sources, options)
+    check_tokens(file.traces, paths[0])
     return file
+
+
+def format_named(name: str) -> TraceFormat:
+    """The format of a name; UsageError if there is none."""
+    if name not in FORMATS:
+        raise UsageError(f"--from {name}: unknown format", f"Formats: {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def common_format(sources: Sequence[InputFile]) -> TraceFormat:
+    """The format of all files; UsageError if they are of several formats."""
+    found = {entry.name: source for source in reversed(sources) for entry in [format_of(source)]}
+    if len(found) > 1:
+        (one, first), (other, second) = list(found.items())[:2]
+        raise UsageError(f"trace {first.path}: {one}, but {second.path} is a {other}", "Give the files of one recording.")
+    return FORMATS[next(iter(found))]
 
 
 def check_tokens(traces: Iterable[RoutingTrace], path: Path) -> None:
@@ -69,19 +110,12 @@ def check_tokens(traces: Iterable[RoutingTrace], path: Path) -> None:
 
 def read_routing(path: Path) -> list[RoutingTrace]:
     """The routing traces of a file, or of all variants and phases of a run directory; UsageError if there are none."""
-    if not path.is_dir():
-        return read_trace_file(path).traces
     if traces := list(read_traces(path / "routing")):
         check_tokens(traces, path)
         return traces
-    check_folder(path)
-    raise UsageError(f"run {path}: no routing trace in it", remedy())
-
-
-def check_folder(path: Path) -> None:
-    """UsageError that says what a folder is if it is no run directory."""
     if not (path / "run.json").is_file():
-        raise UsageError(f"trace {path}: {kind_of_folder(path)}", remedy())
+        return read_trace_file(path).traces
+    raise UsageError(f"run {path}: no routing trace in it", remedy())
 
 
 def remedy() -> str:

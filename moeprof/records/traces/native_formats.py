@@ -2,9 +2,9 @@
 
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.columns import MAGIC
-from moeprof.records.traces.count_table import CountTable
+from moeprof.records.traces.count_table import read_counts
 from moeprof.records.traces.routing_trace import RoutingTrace
-from moeprof.records.traces.trace_format import TraceFile, TraceFormat
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
 
 
 def is_parquet(file: InputFile) -> bool:
@@ -21,7 +21,7 @@ RUN_TRACE = TraceFormat(
     "run trace",
     "a file of its routing/ folder (*.parquet)",
     recognise=is_parquet,
-    read=read_run_file,
+    read=single(read_run_file),
     write=RoutingTrace.write,
 )
 
@@ -34,13 +34,13 @@ def is_count_table(file: InputFile) -> bool:
 
 def read_count_file(file: InputFile) -> TraceFile:
     """The table, named by the file's stem."""
-    return TraceFile(file.path.stem, counts=CountTable.read(file))
+    return TraceFile(file.path.stem, counts=read_counts(file))
 
 
 COUNT_TABLE = TraceFormat(
     "count table",
     "a count table (*.json)",
     recognise=is_count_table,
-    read=read_count_file,
+    read=single(read_count_file),
     loads_only=True,
 )

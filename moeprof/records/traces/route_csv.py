@@ -17,7 +17,7 @@ from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.columns import with_columns
 from moeprof.records.traces.csv_table import comments_of, header_of, line_of, table_of
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
-from moeprof.records.traces.trace_format import TraceFile, TraceFormat
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
 
 PHASES = {0: "prefill", 1: "decode"}
 NEEDED = {name: pa.int32() for name in ("phase", "step", "layer", "slot", "expert")}
@@ -53,7 +53,7 @@ def read_route_file(file: InputFile) -> TraceFile:
 
 
 ROUTE_CSV = TraceFormat(
-    "route log", "a route log (*.route.csv, plain or gzipped)", recognise=is_route_csv, read=read_route_file
+    "route log", "a route log (*.route.csv, plain or gzipped)", recognise=is_route_csv, read=single(read_route_file)
 )
 
 

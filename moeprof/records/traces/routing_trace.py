@@ -14,6 +14,7 @@ from moeprof.records.limits import MAX_RANKS, ExpertCount
 from moeprof.records.name import Name, checked_name
 from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.columns import NAMES, codes, read_with_header, with_columns, write_with_header
+from moeprof.records.traces.import_options import ImportReport
 
 SCHEMA = 1
 COLUMNS = pa.schema(
@@ -50,6 +51,8 @@ class TraceHeader(BaseModel):
     top_k: ExpertCount
     layers: list[Name]
     forced: bool = False
+    imported: ImportReport | None = None
+    """What an import from another format kept and left out; None for a trace that moeprof recorded."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class RoutingTrace:
 
     def write(self, path: Path) -> None:
         """Writes Parquet; the same decisions give the same bytes."""
-        write_with_header(path, self.table.cast(COLUMNS), self.header.model_dump_json())
+        write_with_header(path, self.table.cast(COLUMNS), self.header.model_dump_json(exclude_none=True))
 
     @classmethod
     def read(cls, file: Path | InputFile) -> "RoutingTrace":

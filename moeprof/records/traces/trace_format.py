@@ -1,29 +1,55 @@
 """What a trace format is: how a file of it is recognised and read, and what such a file holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
-from moeprof.records.traces.count_table import CountTable
+from moeprof.records.traces.choice_counts import ChoiceCounts
+from moeprof.records.traces.import_options import ImportOptions, ImportReport
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 
 @dataclass(frozen=True)
 class TraceFile:
-    """The content of one file: routing traces, or a count table."""
+    """The content of a file, or of the files of one recording: routing traces, or counts of experts."""
 
     name: str
     """What to call the trace in reports and folder names."""
     traces: list[RoutingTrace] = field(default_factory=list)
-    """One per phase, variant and rank; empty for a count table."""
-    counts: CountTable | None = None
+    """One per phase, variant and rank; empty if there are only counts."""
+    counts: ChoiceCounts | None = None
     expert_bytes: dict[str, int] = field(default_factory=dict)
     """Bytes of one expert in each layer; {} if the file does not say."""
     experts_guessed: bool = False
     """Whether the number of experts is one more than the highest id, because the file does not state it."""
     as_logged: bool = False
     """Whether every token has a step number of its own, and experts come in the order of their use."""
+    report: ImportReport | None = None
+    """What was kept and left out; None for a format of moeprof."""
+
+
+TraceReader = Callable[[Sequence[InputFile], ImportOptions], TraceFile]
+"""Reads the files of one recording; UsageError if they are damaged or do not belong together."""
+
+
+def single(read: Callable[[InputFile], TraceFile]) -> TraceReader:
+    """A reader for a format whose recordings are one file, and which needs no options."""
+
+    def read_one(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
+        return read(only(files))
+
+    return read_one
+
+
+def only(files: Sequence[InputFile]) -> InputFile:
+    """The one file of a recording; UsageError if there are several."""
+    if len(files) > 1:
+        raise UsageError(
+            f"trace {files[1].path}: a second file beside {files[0].path}", "Give one file; these are not ranks of a recording."
+        )
+    return files[0]
 
 
 @dataclass(frozen=True)
@@ -35,8 +61,8 @@ class TraceFormat:
     """For the list of accepted formats in an error, such as `route log (*.route.csv)`."""
     recognise: Callable[[InputFile], bool]
     """Whether a file has this format, from its first bytes, decompressed (`head`), and its path."""
-    read: Callable[[InputFile], TraceFile]
-    """The content of a file; UsageError if it is damaged. The choices of tokens are checked afterwards, for all formats alike."""
+    read: TraceReader
+    """The choices of tokens are checked afterwards, for all formats alike."""
     write: Callable[[RoutingTrace, Path], None] | None = None
     """Writes one trace; None if moeprof only reads this format."""
     loads_only: bool = False

@@ -3,14 +3,12 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from moeprof.analysis.placement.balance_rows import BalanceInputs
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
 from moeprof.analysis.routing.load_matrix import layer_matrices, rank_of_rows
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import ALL, PREFILL, PhaseChoice, TraceSource
-from moeprof.records.traces.count_table import CountTable
+from moeprof.records.traces.choice_counts import ChoiceCounts
 from moeprof.records.traces.routing_trace import RoutingTrace, joined
 from moeprof.studies.replay.checks import check_matrices
 from moeprof.studies.replay.source import ReplaySource, Selection, read, selected, source_of
@@ -81,8 +79,8 @@ def together(traces: list[RoutingTrace]) -> RoutingTrace:
     return joined(traces[0].header.model_copy(update={"layers": layers}), [trace.table for trace in traces])
 
 
-def loads_of_counts(table: CountTable, name: str, path: Path, phase: PhaseChoice, experts: int | None) -> ReplayLoads:
-    """Loads of a count table that has been read from `path`; every domain is one step of the phase `all`."""
+def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoice, experts: int | None) -> ReplayLoads:
+    """Loads of counts that have been read from `path`, in the phase `all`; without steps, every domain is one."""
     if phase != ALL:
         raise UsageError(f"--phase {phase}: a count table has no phases", "Remove --phase.")
     if experts not in (None, table.num_experts):
@@ -94,31 +92,33 @@ def loads_of_counts(table: CountTable, name: str, path: Path, phase: PhaseChoice
         path=str(path),
         workload="lm",
         num_experts=table.num_experts,
-        top_k=table.top_k,
+        top_k=table.top_k or 1,
         layers=layers,
         decisions=digest_of(table),
     )
-    if len(table.counts) < 2:
+    if len(table.counts) < 2 and table.num_steps < 2:
         raise UsageError(
             f"count table {path}: one domain cannot both place and validate", "Give counts of two domains, or a routing trace."
         )
     empty = [str(layer) for layer in table.layers if str(layer) not in layers]
     notes = [f"no choices counted in layer {', '.join(empty)}, so it is not placed"] if empty else []
+    if table.top_k is None:
+        notes.append("choices of a token not stated: tokens are counted as choices (set --top-k K)")
     return ReplayLoads(trace, inputs, [*notes, *table.remarks])
 
 
-def digest_of(table: CountTable) -> dict[str, str]:
+def digest_of(table: ChoiceCounts) -> dict[str, str]:
     """The counts' hash, in the place of the decisions of a trace."""
     return {"counts": table.digest}
 
 
-def inputs_of_counts(table: CountTable) -> BalanceInputs:
-    """A load matrix of one step for every layer and domain that has choices."""
+def inputs_of_counts(table: ChoiceCounts) -> BalanceInputs:
+    """A load matrix for every layer and domain that has choices."""
     layers = [
         [
-            matrix_of_counts(str(layer), domain, np.array(rows[index])[:, None], table.top_k)
-            for domain, rows in table.counts.items()
-            if any(rows[index])
+            matrix_of_counts(str(layer), domain, counts_SLE[:, index].T, table.top_k or 1)
+            for domain, counts_SLE in table.counts.items()
+            if counts_SLE[:, index].any()
         ]
         for index, layer in enumerate(table.layers)
     ]

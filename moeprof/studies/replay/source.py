@@ -21,7 +21,7 @@ from moeprof.records.recipe.model import router_groups
 from moeprof.records.run.raw_tables import STEPS
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
-from moeprof.records.traces.formats import check_folder, check_tokens, read_trace_file, remedy
+from moeprof.records.traces.formats import check_tokens, read_trace_file, remedy
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
 from moeprof.studies.replay.checks import check_ranks, check_shapes
@@ -132,7 +132,7 @@ def read(path: Path, *, loads_only: bool = False) -> tuple[TraceFile, Run | None
     With `loads_only` a file that holds loads and no choices is accepted too.
     """
     run = owner_of(path)
-    if path.is_dir() and (run is None or run.record.recipe is None):
+    if path.is_dir() and run and run.record.recipe is None:
         raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
     file = read_traces_of(run) if run and path.is_dir() else read_trace_file(path, loads_only=loads_only)
     if run is None or run.record.recipe is None:
@@ -155,8 +155,7 @@ def read_traces_of(run: Run) -> TraceFile:
 def owner_of(path: Path) -> Run | None:
     """The run in a directory, or the run whose `routing/` folder holds a file."""
     if path.is_dir():
-        check_folder(path)
-        return Run.open(path)
+        return Run.open(path) if (path / "run.json").is_file() else None
     folder = path.absolute().parent
     in_run = folder.name == "routing" and (folder.parent / "run.json").is_file()
     return Run.open(folder.parent) if in_run else None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.traces.count_table import CountTable
+from moeprof.records.traces.count_table import read_counts
 from tests.records.run.runs import fault
 
 TABLE = {"model": "m", "top_k": 1, "layers": [0, 7], "note": "n", "counts": {"a": [[3, 1], [2, 2]], "b": [[0, 4], [4, 0]]}}
@@ -17,10 +17,10 @@ def written(path: Path, **changes: object) -> Path:
 
 
 def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Path) -> None:
-    table = CountTable.read(written(tmp_path / "c.json"))
+    table = read_counts(written(tmp_path / "c.json"))
     assert (table.num_experts, table.top_k, table.layers) == (2, 1, [0, 7])
-    assert table.counts["b"] == [[0, 4], [4, 0]]
-    assert table.digest != CountTable.read(written(tmp_path / "c.json", counts={"a": [[3, 2], [2, 2]]})).digest
+    assert table.totals("b").tolist() == [[0, 4], [4, 0]]
+    assert table.digest != read_counts(written(tmp_path / "c.json", counts={"a": [[3, 2], [2, 2]]})).digest
 
 
 @pytest.mark.parametrize(
@@ -47,29 +47,29 @@ def test_a_table_is_read_and_what_else_the_file_holds_is_left_aside(tmp_path: Pa
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, changes: dict[str, object], why: str) -> None:
     path = written(tmp_path / "c.json", **changes)
-    assert why in fault(lambda: CountTable.read(path))
+    assert why in fault(lambda: read_counts(path))
 
 
 def test_layers_with_different_totals_are_a_remark(tmp_path: Path) -> None:
-    assert list(CountTable.read(written(tmp_path / "c.json")).remarks) == []
+    assert list(read_counts(written(tmp_path / "c.json")).remarks) == []
     cut = written(
         tmp_path / "c.json", layers=[0, 7, 9], counts={"a": [[3, 1], [2, 100_001], [0, 0]], "b": [[1, 3], [4, 0], [0, 0]]}
     )
-    assert list(CountTable.read(cut).remarks) == [
+    assert list(read_counts(cut).remarks) == [
         "a has 4 choices in layer 0, but 100,003 in layer 7; every layer should have the same number"
     ]
 
 
 def test_a_layer_that_is_silent_in_one_domain_only_is_a_remark(tmp_path: Path) -> None:
     silent = written(tmp_path / "c.json", counts={"a": [[2, 1], [0, 0]], "b": [[1, 3], [4, 0]]})
-    assert list(CountTable.read(silent).remarks) == [
+    assert list(read_counts(silent).remarks) == [
         "a has 0 choices in layer 7, but 3 in layer 0; every layer should have the same number"
     ]
 
 
 def test_an_expert_that_is_chosen_more_often_than_there_are_tokens_is_a_remark(tmp_path: Path) -> None:
     table = written(tmp_path / "c.json", top_k=2, layers=[0, 7, 9], counts={"a": [[2, 2], [1, 3], [4, 0]]})
-    assert list(CountTable.read(table).remarks) == [
+    assert list(read_counts(table).remarks) == [
         "a has 3 choices of expert 1 in layer 7, but 4 choices are 2 tokens with 2 different experts each; further layers: 1"
     ]
 
@@ -77,16 +77,16 @@ def test_an_expert_that_is_chosen_more_often_than_there_are_tokens_is_a_remark(t
 def test_a_domain_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text('{"top_k": 1, "layers": [0], "counts": {"a": [[1, 2]], "b": [[2, 1]], "a": [[3, 0]]}}')
-    assert "'a' occurs twice" in fault(lambda: CountTable.read(path))
+    assert "'a' occurs twice" in fault(lambda: read_counts(path))
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
-    assert "no such file" in fault(lambda: CountTable.read(tmp_path / "none.json"))
+    assert "no such file" in fault(lambda: read_counts(tmp_path / "none.json"))
     (tmp_path / "c.json").write_bytes(b"\xff[")
-    fault(lambda: CountTable.read(tmp_path / "c.json"))
+    fault(lambda: read_counts(tmp_path / "c.json"))
 
 
 def test_the_published_counts_of_mixtral_add_up(shared_data: Path) -> None:
-    table = CountTable.read(shared_data / "loads" / "mixtral_8x7b_counts.json")
+    table = read_counts(shared_data / "loads" / "mixtral_8x7b_counts.json")
     assert list(table.counts) == ["github", "arxiv", "c4", "book", "wikipedia"]
-    assert {sum(row) for rows in table.counts.values() for row in rows} == {417_792}
+    assert {total for domain in table.counts for total in table.totals(domain).sum(axis=1).tolist()} == {417_792}

@@ -14,7 +14,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
 from moeprof.records.traces.native_formats import RUN_TRACE
-from moeprof.records.traces.trace_format import TraceFile, TraceFormat
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.replay.source import read_source
@@ -43,7 +43,7 @@ MADE_UP = TraceFormat(
     "made-up",
     "a made-up log (*.made)",
     recognise=lambda file: file.head.startswith(b"made-up\n"),
-    read=read_made_up,
+    read=single(read_made_up),
 )
 
 

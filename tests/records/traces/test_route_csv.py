@@ -10,7 +10,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces import csv_table, route_csv
 from moeprof.records.traces.formats import read_trace_file
-from moeprof.records.traces.route_csv import ROUTE_CSV
+from moeprof.records.traces.route_csv import read_route_file
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 PREAMBLE = (
@@ -34,7 +34,7 @@ def log(folder: Path, content: str | bytes = PREAMBLE + HEADER + ROWS, name: str
 
 def read_route_csv(path: Path) -> list[RoutingTrace]:
     """The traces, whose tokens may be incomplete."""
-    return ROUTE_CSV.read(InputFile(path)).traces
+    return read_route_file(InputFile(path)).traces
 
 
 def test_every_phase_is_a_trace_of_the_files_domain(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_gzipped_log_is_the_same_log(tmp_path: Path) -> None:
     for one, other in zip(read_route_csv(packed), read_route_csv(log(tmp_path)), strict=True):
         assert one.header == other.header
         assert one.table.drop_columns("weight").equals(other.table.drop_columns("weight"))
-    assert ROUTE_CSV.read(InputFile(packed)).expert_bytes == {"0": 10, "1": 20}
+    assert read_route_file(InputFile(packed)).expert_bytes == {"0": 10, "1": 20}
 
 
 def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
@@ -146,10 +146,11 @@ def test_a_truncated_archive_a_folder_and_a_missing_file_are_two_lines_too(tmp_p
     packed.write_bytes(gzip.compress((HEADER + ROWS * 50).encode())[:-20])
     damaged = tmp_path / "damaged.route.csv.gz"
     damaged.write_bytes(gzip.compress(b"")[:10] + b"\xff" * 20)
+    (empty := tmp_path / "empty").mkdir()
     causes = {
         packed: "truncated gzip file",
         damaged: "damaged gzip file: ",
-        tmp_path: "is a directory",
+        empty: "a folder without run.json",
         tmp_path / "absent.route.csv": "no such file",
     }
     for path, cause in causes.items():

@@ -1,0 +1,58 @@
+"""What a user may state about a foreign trace, and what its import reports."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from moeprof.records.limits import NonNegative
+from moeprof.records.name import Name
+from moeprof.records.traces.layer_map import LayerMap
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Facts that a file may lack, and rows that are kept although they are not tokens of a user."""
+
+    layers: LayerMap | None = None
+    """Which layers of the model have experts; None if it is not stated."""
+    top_k: int | None = None
+    experts: int | None = None
+    keep_padding: bool = False
+    keep_warmup: bool = False
+    strip_tokens: bool = False
+    """Whether token ids are left out, so that the text cannot be read from the trace."""
+    physical: bool = False
+    """Whether ids of physical experts are kept, although the file maps them to logical ones."""
+
+
+class ImportReport(BaseModel):
+    """What an import kept and left out; counts of rows, each of which is one token of one layer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Name
+    kept: NonNegative
+    padding: NonNegative = 0
+    """Rows of -1, and rows that a CUDA graph repeats to fill its batch."""
+    warmup: NonNegative = 0
+    """Leading rows of identical choices."""
+    cached: NonNegative = 0
+    """Positions that a prefix cache served, whose experts were never computed."""
+    sentinels: NonNegative = 0
+    """Choices of no expert among those of a token that was kept."""
+    notes: list[str] = []
+    """Further remarks, one sentence each."""
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """Remarks for a report: what was left out, and the notes."""
+        left_out = {
+            "padding": self.padding,
+            "warm-up": self.warmup,
+            "served by the prefix cache": self.cached,
+            "choices of no expert": self.sentinels,
+        }
+        if counted := ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count):
+            yield f"imported from {self.format}: {self.kept:,} rows of a token and layer kept; left out: {counted}"
+        yield from self.notes
