@@ -33,6 +33,9 @@ class TraceFile:
 TraceReader = Callable[[Sequence[InputFile], ImportOptions], TraceFile]
 """Reads the files of one recording; UsageError if they are damaged or do not belong together."""
 
+TraceWriter = Callable[[TraceFile, Path], None]
+"""Writes all traces of a file, or its counts, into one file; UsageError if the format cannot hold them."""
+
 
 def single(read: Callable[[InputFile], TraceFile]) -> TraceReader:
     """A reader for a format whose recordings are one file, and which needs no options."""
@@ -63,7 +66,9 @@ class TraceFormat:
     """Whether a file has this format, from its first bytes, decompressed (`head`), and its path."""
     read: TraceReader
     """The choices of tokens are checked afterwards, for all formats alike."""
-    write: Callable[[RoutingTrace, Path], None] | None = None
-    """Writes one trace; None if moeprof only reads this format."""
+    write: TraceWriter | None = None
+    """None if moeprof only reads this format."""
+    keeps: frozenset[str] = frozenset()
+    """Columns of a routing trace that `write` keeps, beside layer, slot and expert; a conversion loses the others."""
     loads_only: bool = False
     """Whether it holds total loads instead of choices, so that it can place experts but not drive a cache or a router."""

@@ -13,7 +13,7 @@ from moeprof.moe.forced import make_forced_routing
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
-from moeprof.records.traces.native_formats import RUN_TRACE
+from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
@@ -122,9 +122,21 @@ def test_a_count_table_drives_neither_caches_nor_routers(tmp_path: Path) -> None
 def test_what_a_format_writes_it_reads_again(tmp_path: Path) -> None:
     trace = trace_of([Row(0, 1), Row(1, 2)])
     assert RUN_TRACE.write is not None
-    RUN_TRACE.write(trace, tmp_path / "trace.parquet")
+    RUN_TRACE.write(TraceFile("trace", [trace]), tmp_path / "trace.parquet")
     (read,) = read_routing(tmp_path / "trace.parquet")
     assert (read.header, read.table.to_pylist()) == (trace.header, trace.table.to_pylist())
+    with pytest.raises(UsageError, match="2 traces in place of one"):
+        RUN_TRACE.write(TraceFile("trace", [trace, trace]), tmp_path / "trace.parquet")
+
+
+def test_counts_are_written_and_read_again_and_choices_are_not_counts(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps(COUNTS))
+    assert COUNT_TABLE.write is not None
+    COUNT_TABLE.write(read_trace_file(path, loads_only=True), again := tmp_path / "again.json")
+    assert json.loads(again.read_text())["counts"] == COUNTS["counts"]
+    with pytest.raises(UsageError, match="holds choices of tokens, not counts"):
+        COUNT_TABLE.write(TraceFile("trace", [trace_of([Row(0, 1)])]), again)
 
 
 def test_a_missing_file_is_two_lines(tmp_path: Path) -> None:
