@@ -12,14 +12,15 @@ from typing import Any
 
 from moeprof.records.errors import UsageError
 from moeprof.records.name import RULE, name_from, valid_name
+from moeprof.records.system.archives import SUFFIXES, unpacked_name
 from moeprof.records.system.inputs import InputFile, filled_lines, lines_of, parsed_json, reported, texts_of, whole_lines
 
 JSON_LINES = (".jsonl", ".json")
 FIX_LINE = "Fix or remove that line; nothing was read."
 REMOVE_EMPTY = "Remove the lines without text."
 READABLE = "Give a file that exists and is complete, as text in UTF-8 (iconv -t UTF-8 converts it)."
-LM_REMEDY = "Give a .txt or .jsonl file (also .gz), or a folder of them."
-MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz), or one .jsonl file with `translation` objects."
+LM_REMEDY = "Give a .txt or .jsonl file (also .gz and .zst), or a folder of them."
+MT_REMEDY = "Give SOURCE,TARGET, two line-aligned files (also .gz and .zst), or one .jsonl file with `translation` objects."
 FORMS = {"lm": "[NAME=]PATH", "mt": "[NAME=]SOURCE,TARGET (or [NAME=]FILE.jsonl)"}
 EXAMPLES = {"lm": "wikipedia=wiki.txt.gz", "mt": "ne-en=devtest.ne,devtest.en"}
 
@@ -143,15 +144,13 @@ class TextFile:
 
 
 def kind(path: Path) -> str:
-    """The suffix of a file name, such as `.jsonl`, without `.gz`."""
-    inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    return inner.suffix.lower()
+    """The suffix of a file name, such as `.jsonl`, without that of an archive."""
+    return unpacked_name(path).suffix.lower()
 
 
 def stem(path: Path) -> str:
-    """The name of a file without its suffix, and without `.gz`; that of the folder for `.` and `..`."""
-    full = Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow links)
-    return (full.with_suffix("") if full.suffix.lower() == ".gz" else full).stem
+    """The name of a file without its suffix, and without that of an archive; that of the folder for `.` and `..`."""
+    return unpacked_name(Path(os.path.abspath(path))).stem  # noqa: PTH100 (resolve would follow links)
 
 
 def read_documents(name: str, text: Path | InputFile, max_chars: int | None = None) -> Text:
@@ -209,13 +208,13 @@ def text_files(name: str, source: InputFile) -> list[InputFile]:
         file
         for folder, _, names in os.walk(path)
         for file in (Path(folder, entry) for entry in names)
-        if (file.suffix.lower() == ".gz" or kind(file) in (".txt", ".jsonl"))
+        if (file.suffix.lower() in SUFFIXES or kind(file) in (".txt", ".jsonl"))
         and file.is_file()
         and os.access(file, os.R_OK)
         and file.resolve().is_relative_to(root)
     ]
     if not files:
-        raise TextFile(name, source).fault("the folder holds no .txt, .jsonl or .gz file that can be read", LM_REMEDY)
+        raise TextFile(name, source).fault("the folder holds no .txt, .jsonl, .gz or .zst file that can be read", LM_REMEDY)
     return [InputFile(file) for file in sorted(files, key=lambda file: file.relative_to(path).as_posix())]
 
 

@@ -278,8 +278,8 @@ def test_a_wrong_line_of_json_is_named_by_its_number(tmp_path: Path, line: str, 
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "sub" / "notes.md", "no")
     what, remedy = fault(read_documents, "x", tmp_path)
-    assert what == f"data x: {tmp_path}: the folder holds no .txt, .jsonl or .gz file that can be read"
-    assert remedy == "Give a .txt or .jsonl file (also .gz), or a folder of them."
+    assert what == f"data x: {tmp_path}: the folder holds no .txt, .jsonl, .gz or .zst file that can be read"
+    assert remedy == "Give a .txt or .jsonl file (also .gz and .zst), or a folder of them."
 
 
 def test_the_file_of_a_folder_that_is_wrong_is_named(tmp_path: Path) -> None:

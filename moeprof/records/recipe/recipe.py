@@ -45,7 +45,7 @@ class DataSection(Section):
     domains: list[Name] | None = None
     """Default domains (LM) or target languages (MT) to use; all when absent."""
     files: dict[Name, str | list[str]] = Field(default_factory=dict)
-    """NAME = path (LM: .txt, .jsonl, .gz or a folder; MT: .jsonl with `translation`), or for MT [source, target], line-aligned."""
+    """NAME = path (LM: .txt, .jsonl, .gz, .zst or a folder; MT: .jsonl with `translation`), or for MT [source, target], line-aligned."""
     max_tokens: Positive | None = None
     """Maximum number of tokens to read of each domain."""
     fill: bool = False

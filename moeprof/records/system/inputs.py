@@ -2,13 +2,11 @@
 
 import codecs
 import gc
-import gzip
 import json
 import os
 import re
 import stat
 import tomllib
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import UsageError
+from moeprof.records.system.archives import legible, opener_of
 from moeprof.records.system.files import reason
 from moeprof.records.system.resources import free_memory
 from moeprof.records.units import format_bytes, parse_bytes
@@ -28,7 +27,6 @@ HEAD_BYTES = 2**16
 """How much of a file is read to recognise its format."""
 
 BLOCK_BYTES = 2**20
-GZIP = b"\x1f\x8b"
 MAX_BYTES = "MOEPROF_MAX_BYTES"
 """Environment variable behind `--max-bytes`, which ranks and worker processes inherit."""
 
@@ -94,7 +92,7 @@ class InputFile:
     def blocks(self) -> Iterator[bytes]:
         """All bytes of the file, decompressed, in blocks."""
         with self.opened() as file:
-            yield from bounded(file, self.most_bytes(packed=isinstance(file, gzip.GzipFile)))
+            yield from bounded(file, self.most_bytes())
 
     def text(self) -> str:
         """The whole file as text, each line end a line feed; ValueError, with line and column, if it is not text."""
@@ -114,17 +112,27 @@ class InputFile:
 
     @contextmanager
     def opened(self) -> Iterator[BufferedIOBase]:
-        """The file for reading, decompressed if its first bytes are those of a gzip archive."""
-        with self.path.open("rb") if self.piped is None else BufferedReader(BytesIO(self.piped)) as file:
-            if file.peek(len(GZIP))[: len(GZIP)] != GZIP:
+        """The file for reading, decompressed if its first bytes are those of an archive."""
+        with self.raw() as file:
+            if not (opener := opener_of(file)):
                 yield file
                 return
-            with gzip.GzipFile(fileobj=file) as unpacked:
+            with opener(file) as unpacked:
                 yield unpacked
 
-    def most_bytes(self, *, packed: bool) -> int:
+    def raw(self) -> BufferedReader:
+        """The file for reading, as it is."""
+        return self.path.open("rb") if self.piped is None else BufferedReader(BytesIO(self.piped))
+
+    @cached_property
+    def packed(self) -> bool:
+        """Whether the file is an archive, gzip or zstd."""
+        with self.raw() as file:
+            return opener_of(file) is not None
+
+    def most_bytes(self) -> int:
         """The most bytes that are read, decompressed; without `--max-bytes` fewer of a packed file that is far larger inside."""
-        if os.environ.get(MAX_BYTES) or not packed:
+        if os.environ.get(MAX_BYTES) or not self.packed:
             return max_bytes()
         size_bytes = self.path.stat().st_size if self.piped is None else len(self.piped)
         return min(max_bytes(), max(PACKED_BYTES, RATIO * size_bytes))
@@ -294,17 +302,6 @@ def check_memory(needed_bytes: int) -> None:
     """ValueError if the content of a file does not fit in the free memory."""
     if needed_bytes > (free := free_memory()):
         raise ValueError(f"its content takes {format_bytes(needed_bytes)}, but {format_bytes(free)} of memory are free")
-
-
-@contextmanager
-def legible() -> Iterator[None]:
-    """Turns every fault of an archive into a ValueError in plain words."""
-    try:
-        yield
-    except EOFError as error:
-        raise ValueError("truncated gzip file") from error
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"damaged gzip file: {error}") from error
 
 
 def limit_inputs(size: str) -> None:

@@ -5,6 +5,7 @@ Their functions raise ValueError in plain words, never an error of Arrow; only a
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def read_table(file: Path | InputFile) -> pa.Table:
     source = InputFile.of(file)
     what = "a damaged Parquet file" if source.head.startswith(MAGIC) else "not a Parquet file"
     with source.opened() as opened, readable(what):
-        parquet = pq.ParquetFile(opened)
+        parquet = pq.ParquetFile(opened if opened.seekable() else BytesIO(source.read()))
         stated = parquet.metadata
         pages = sum(stated.row_group(number).total_byte_size for number in range(stated.num_row_groups))
         check_memory(pages + stated.num_rows * stated.num_columns * CELL_BYTES)

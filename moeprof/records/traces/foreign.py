@@ -9,7 +9,6 @@ BINARY = (
     (b"GGUF", "a GGUF file of llama.cpp"),
     (b"\x89HDF\r\n", "an HDF5 file"),
     (b"ARROW1", "an Arrow file"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
     (b"\xfd7zXZ", "an xz archive"),
     (b"BZh", "a bzip2 archive"),
     (b"\x80\x02", "a Python pickle"),

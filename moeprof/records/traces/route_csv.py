@@ -28,7 +28,7 @@ OPTIONAL = {
     "dropped": pa.int8(),
     "residency": pa.int8(),
 }
-NAME = re.compile(r"(\.route)?(\.csv)?(\.gz)?$", re.IGNORECASE)
+NAME = re.compile(r"(\.route)?(\.csv)?(\.gz|\.zst)?$", re.IGNORECASE)
 """The end of the file's name."""
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,10 @@ from moeprof.records.system.inputs import (
 )
 from moeprof.records.system.resources import free_memory
 from tests.records.system.pipes import fed
+
+
+def zstd(content: bytes) -> bytes:
+    return bytes(pa.Codec("zstd").compress(content, asbytes=True))
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +62,13 @@ def test_a_process_keeps_what_it_has_read_of_a_pipe(tmp_path: Path) -> None:
 def test_an_input_that_is_as_large_as_allowed_is_read_and_one_byte_more_is_refused(
     tmp_path: Path, limit: Callable[[str], None]
 ) -> None:
-    path, packed = tmp_path / "plain", tmp_path / "packed"
-    path.write_bytes(b"x" * 2048)
-    packed.write_bytes(gzip.compress(b"x" * 2048))
+    contents = {"plain": b"x" * 2048, "gzip": gzip.compress(b"x" * 2048), "zstd": zstd(b"x" * 2048)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
     limit("2KiB")
-    assert len(InputFile(path).read()) == len(InputFile(packed).read()) == 2048
+    assert [len(InputFile(tmp_path / name).read()) for name in contents] == [2048] * 3
     limit("2047")
-    for file in (path, packed):
+    for file in (tmp_path / name for name in contents):
         with pytest.raises(UsageError) as caught, reported(f"text {file}", "Another remedy."):
             InputFile(file).text()
         assert caught.value.what == f"text {file}: more than 2.00 KiB"
@@ -88,11 +93,12 @@ def test_without_a_limit_an_archive_may_hold_16_times_its_bytes_or_32_mib(
     assert InputFile(path).read() == 2 * empty
 
 
-def test_an_archive_that_holds_a_thousand_times_its_size_is_not_unpacked(tmp_path: Path, limit: Callable[[str], None]) -> None:
-    path = tmp_path / "bomb.gz"
-    with gzip.open(path, "wb") as file:
-        for _ in range(64):
-            file.write(bytes(2**20))
+@pytest.mark.parametrize("pack", [gzip.compress, zstd])
+def test_an_archive_that_holds_a_thousand_times_its_size_is_not_unpacked(
+    tmp_path: Path, limit: Callable[[str], None], pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(pack(bytes(64 * 2**20)))
     assert path.stat().st_size < 2**16 + 2**10
     limit("1MiB")
     with pytest.raises(ValueError, match=r"more than 1 MiB"):
@@ -148,6 +154,8 @@ def test_the_option_is_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
         ("\ufeffa\u00e9\r\n".encode("utf-32-le"), "a\u00e9\n"),
         (gzip.compress(b"\xef\xbb\xbfa", mtime=0), "a"),
         (gzip.compress(b"a", mtime=0) + gzip.compress(b"b", mtime=0), "ab"),
+        (zstd(b"\xef\xbb\xbfa"), "a"),
+        (zstd(b"a") + zstd(b"b"), "ab"),
         (b"", ""),
     ],
 )
@@ -165,6 +173,8 @@ def test_marks_line_ends_and_archives_are_understood_whatever_the_name(tmp_path:
         (gzip.compress(b"text" * 9, mtime=0)[:-9], "truncated gzip file"),
         (gzip.compress(b"text", mtime=0)[:-8] + bytes(8), "damaged gzip file: CRC check failed"),
         (gzip.compress(b"text", mtime=0) + b"more", "damaged gzip file: Not a gzipped file"),
+        (zstd(b"text" * 9)[:-3], "truncated zstd file"),
+        (zstd(b"text") + b"more", "damaged zstd file: "),
     ],
 )
 def test_what_is_not_text_is_named_with_its_place(tmp_path: Path, content: bytes, cause: str) -> None:
