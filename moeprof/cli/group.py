@@ -12,7 +12,7 @@ import click
 import moeprof
 from moeprof.cli.streams import prepare
 from moeprof.records.system.causes import described
-from moeprof.records.system.signals import exit_code, ignore_signals, raise_on_signals, why
+from moeprof.records.system.signals import exit_code, ignore_signals, raise_on_signals, settled, why
 
 BUG = "This is a bug in moeprof; rerun with --debug for a traceback."
 
@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
+    settled.clear()
     debug, quiet = "--debug" in arguments, "--quiet" in arguments
     start_logging(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
     rest = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
@@ -95,8 +96,9 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as error:
         ending = error.__cause__ or error  # click puts Abort in the place of KeyboardInterrupt
-        click.echo(f"moeprof: {why(ending)}", err=True)
-        return exit_code(ending)
+        if code := exit_code(ending):
+            click.echo(f"moeprof: {why(ending)}", err=True)
+        return code
     except Exception as error:
         if debug:
             traceback.print_exc()

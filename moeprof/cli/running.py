@@ -18,7 +18,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.folder import emptied, output_folder
 from moeprof.records.run.run import UNFINISHED, Run
 from moeprof.records.run.writer import end_in_its_place, failed
-from moeprof.records.system.signals import INTERRUPTED, raise_if_asked, too_late, why
+from moeprof.records.system.signals import INTERRUPTED, raise_if_asked, settled, too_late, why
 
 if TYPE_CHECKING:
     from moeprof.studies.study import Study
@@ -52,19 +52,20 @@ def run_all(
 
 def run_here(planned: Planned, out: Path | None, group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
     """Runs all recipes on this rank; the first rank shows each run when it is done, or as JSON all of them at the end."""
-    runs = []
+    runs: list[Run] = []
     for (recipe, study), new in zip(planned, output_folders(planned, out), strict=True):
         raise_if_asked()
         with made_by_first(new, group) as folder:
-            runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet))
+            last = len(runs) == len(planned) - 1
+            runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet, last=last))
         if group.first and not as_json:
             show_complete(runs[-1:], default_format())
     if group.first and as_json:
         show_complete(runs, "json")
 
 
-def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force: bool, quiet: bool) -> Run:
-    """Runs the study on one recipe."""
+def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force: bool, quiet: bool, last: bool) -> Run:
+    """Runs the study on one recipe; `last`: no other follows."""
     argv = ["moeprof", *sys.argv[1:]]
     return reported(
         recipe.name,
@@ -72,13 +73,16 @@ def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force
         lambda bar: study.run(recipe, folder, force=force, argv=argv, progress=bar, group=group),
         group,
         quiet=quiet,
+        last=last,
     )
 
 
-def reported(title: str, folder: Path, produce: Callable[[Bar], Run], group: Group = ALONE, *, quiet: bool) -> Run:
+def reported(
+    title: str, folder: Path, produce: Callable[[Bar], Run], group: Group = ALONE, *, quiet: bool, last: bool = True
+) -> Run:
     """The run that `produce` writes to the folder, with its reports; a partial run gets them too.
 
-    A signal that comes when the run is complete does not prevent its reports.
+    A signal that comes when the run is complete does not prevent its reports; with the `last` run the command is settled.
     """
     before = version(folder)
     try:
@@ -96,6 +100,8 @@ def reported(title: str, folder: Path, produce: Callable[[Bar], Run], group: Gro
         raise
     if group.first:
         with too_late():
+            if last:
+                settled.set()
             write_reports(run)
     return run
 
@@ -122,13 +128,15 @@ def launch_all(planned: Planned, out: Path | None, num_ranks: int, *, force: boo
 
 
 def launch_in(folders: Sequence[Path], num_ranks: int, arguments: Sequence[str], timeout_s: float) -> None:
-    """Runs the same command on every rank, and settles its runs."""
+    """Runs the same command on every rank, and settles its runs; a signal that comes when all are complete is too late."""
     cause = INTERRUPTED
     try:
         launch(arguments, num_ranks, folders, timeout_s)
     except KeyboardInterrupt as error:
         cause = why(error)
-        raise
+        if not all((folder / "run.json").is_file() and Run.open(folder).record.complete for folder in folders):
+            raise
+        settled.set()
     except MoeprofError as error:
         cause = f"failed: {error.what}"
         if isinstance(error, RankError) and not any((folder / "run.json").is_file() for folder in folders):

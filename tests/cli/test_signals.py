@@ -93,6 +93,24 @@ def test_a_signal_that_comes_when_a_run_is_complete_changes_nothing(
     assert not list(tmp_path.rglob(f"*{PARTIAL}"))
 
 
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_a_signal_that_comes_while_a_complete_run_is_printed_ends_the_output_and_not_the_run(
+    moeprof: Call, strike: Strike, given: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    strike(number, "moeprof.cli.output.write", 1)
+    code, stdout, stderr = moeprof(*COMMANDS["replay"](given, tmp_path))
+    assert (code, stdout, stderr.strip()) == (0, "", "")
+    assert Run.open(tmp_path / "run").record.valid
+
+
+def test_a_signal_that_comes_while_an_older_run_is_printed_is_the_exit_code(
+    moeprof: Call, strike: Strike, given: Path, tmp_path: Path
+) -> None:
+    assert moeprof(*COMMANDS["replay"](given, tmp_path))[0] == 0
+    strike(TERM, "moeprof.cli.output.write", 1)
+    assert moeprof("report", tmp_path / "run")[0] == 128 + TERM
+
+
 def test_a_signal_at_the_end_of_a_run_prevents_the_next_one(moeprof: Call, strike: Strike, given: Path, tmp_path: Path) -> None:
     (given / "other.toml").write_text((given / "lm.toml").read_text())
     _, *recipes_and_more = COMMANDS["characterize"](given, tmp_path)

@@ -25,6 +25,9 @@ SOON_S = 0.02
 asked: list["Ended"] = []
 """What the signals of this process have raised so far."""
 
+settled = threading.Event()
+"""Set when a command has completed all that it was asked for: a signal that comes later ends its output, and no longer decides."""
+
 
 class Ended(KeyboardInterrupt):
     """A signal asks this process to end; whatever it writes is left whole, and an unfinished run is marked invalid."""
@@ -41,7 +44,9 @@ def why(error: BaseException) -> str:
 
 
 def exit_code(error: BaseException) -> int:
-    """128 plus the number of the signal, as shells report it; 130 for a plain KeyboardInterrupt."""
+    """128 plus the number of the signal, as shells report it; 130 for a plain KeyboardInterrupt; 0 if the work was settled."""
+    if settled.is_set():
+        return 0
     return 128 + (error.number if isinstance(error, Ended) else signal.SIGINT)
 
 
