@@ -3,8 +3,8 @@
 T tokens, L layers, K choices, R rows of a trace.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ Ids = npt.NDArray[np.integer]
 """Whole numbers of any size, as engines store them."""
 
 NO_EXPERT = -1
+MAX_SLOTS = 127
+"""The most choices of a token, whose numbers a trace keeps in a byte."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class LoggedChoices:
 
     experts_TLK: Ids
     """Logical ids, by descending weight if the log says; NO_EXPERT where nothing was chosen."""
-    layers: Sequence[int]
-    """Absolute numbers of the layers, (L,)."""
+    layers: Sequence[int | str]
+    """Absolute numbers of the layers, (L,), or their names."""
     step_T: Ids
     """The forward pass of each token, counted over the whole log."""
     sequence_T: Ids
@@ -38,28 +40,30 @@ class LoggedChoices:
     """Whether a token was decoded; others are of a prompt."""
     token_id_T: Ids | None = None
     weights_TLK: npt.NDArray[np.floating] | None = None
+    domain_T: Ids | None = None
+    """The index of each token's domain in `domains`; None if there is only one, which the reader names."""
+    domains: Sequence[str] = ()
+    dropped_TLK: Flags | None = None
+    """Choices that an expert's capacity did not admit, or that were skipped; None if there are none."""
 
     def __len__(self) -> int:
         return len(self.experts_TLK)
 
     def select(self, kept_T: Flags) -> "LoggedChoices":
         """Some of the tokens."""
-        return LoggedChoices(
-            self.experts_TLK[kept_T],
-            self.layers,
-            self.step_T[kept_T],
-            self.sequence_T[kept_T],
-            self.position_T[kept_T],
-            self.decode_T[kept_T],
-            None if self.token_id_T is None else self.token_id_T[kept_T],
-            None if self.weights_TLK is None else self.weights_TLK[kept_T],
-        )
+        of_tokens = {one.name: getattr(self, one.name) for one in fields(self) if "_T" in one.name}
+        return replace(self, **{name: values[kept_T] for name, values in of_tokens.items() if values is not None})
 
 
 def traces_of(
-    choices: LoggedChoices, domain: str, num_experts: int | None, workload: str = "lm", report: ImportReport | None = None
+    choices: LoggedChoices,
+    domain: str,
+    num_experts: int | None,
+    workload: str = "lm",
+    report: ImportReport | None = None,
+    prompt_phase: str = "prefill",
 ) -> list[RoutingTrace]:
-    """One trace per phase that has tokens, prefill first; without a number of experts it is one more than the highest id.
+    """One trace per phase that has tokens, prompts first; without a number of experts it is one more than the highest id.
 
     ValueError if there are no choices, or an expert is out of range.
     """
@@ -68,25 +72,22 @@ def traces_of(
     known = num_experts or int(choices.experts_TLK.max()) + 1
     if not 1 <= known <= MAX_EXPERTS:
         raise ValueError(f"expert {choices.experts_TLK.max()} is not below {MAX_EXPERTS:,}")
-    return list(by_phase(choices, domain, known, workload, report))
-
-
-def by_phase(
-    choices: LoggedChoices, domain: str, num_experts: int, workload: str, report: ImportReport | None
-) -> Iterator[RoutingTrace]:
-    """The traces of `traces_of`."""
-    for phase, chosen_T in (("prefill", ~choices.decode_T), ("decode", choices.decode_T)):
-        if chosen_T.any():
-            header = TraceHeader(
-                workload=workload,
-                phase=phase,
-                variant="imported",
-                num_experts=num_experts,
-                top_k=choices.experts_TLK.shape[2],
-                layers=[str(layer) for layer in choices.layers],
-                imported=report,
-            )
-            yield RoutingTrace(header, table_of(choices.select(chosen_T), domain)).validate()
+    if choices.experts_TLK.shape[2] > min(known, MAX_SLOTS):
+        raise ValueError(f"a token has {choices.experts_TLK.shape[2]} choices, more than {min(known, MAX_SLOTS)}")
+    header = TraceHeader(
+        workload=workload,
+        phase=prompt_phase,
+        variant="imported",
+        num_experts=known,
+        top_k=choices.experts_TLK.shape[2],
+        layers=[str(layer) for layer in choices.layers],
+        imported=report,
+    )
+    return [
+        RoutingTrace(header.model_copy(update={"phase": phase}), table_of(choices.select(chosen_T), domain)).validate()
+        for phase, chosen_T in ((prompt_phase, ~choices.decode_T), ("decode", choices.decode_T))
+        if chosen_T.any()
+    ]
 
 
 def table_of(choices: LoggedChoices, domain: str) -> pa.Table:
@@ -111,11 +112,14 @@ def table_of(choices: LoggedChoices, domain: str) -> pa.Table:
         "slot": slot_NK.ravel(),
         "expert": expert_NK.ravel(),
         "weight": weight_NK.ravel(),
-        "dropped": np.zeros(len(token_R), bool),
+        "dropped": np.zeros(len(token_R), bool)
+        if choices.dropped_TLK is None
+        else choices.dropped_TLK[token_N, layer_N].ravel(),
     }
     table = pa.table({name: pa.array(values[row_R]) for name, values in columns.items()})
     names = {"layer": (np.repeat(layer_N, top_k)[row_R], [str(layer) for layer in choices.layers])}
-    names["domain"] = (np.zeros(table.num_rows), [domain])
+    domain_R = np.zeros(table.num_rows) if choices.domain_T is None else choices.domain_T[token_R][row_R]
+    names["domain"] = (domain_R, list(choices.domains) or [domain])
     for name, (code_R, known) in names.items():
         table = table.append_column(name, pa.DictionaryArray.from_arrays(pa.array(code_R.astype(np.int32)), pa.array(known)))
     return with_columns(table, COLUMNS)

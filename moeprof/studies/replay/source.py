@@ -278,6 +278,8 @@ def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[s
         rank = next(iter(chosen.traces.values()))[0].header.rank
         notes.append(f"the file holds the choices of rank {rank} alone, of {ranks} ranks of the run")
     notes += missing_steps(chosen)
+    reports = (one.header.imported for ranks in chosen.traces.values() for one in ranks)
+    notes += dict.fromkeys(line for report in reports if report for line in report.lines)
     if chosen.file.experts_guessed:
         notes.append(
             f"number of experts not stated in the trace: taken as {trace.num_experts} from its highest id (set --experts N)"
