@@ -1,6 +1,5 @@
 """Checks of what can be measured on this machine, each with what was found or what is missing."""
 
-import importlib.util
 import platform
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +15,6 @@ from moeprof.records.system.files import cache_folder
 from moeprof.records.system.resources import free_memory, num_cores, total_memory
 from moeprof.records.units import format_bytes
 
-OPTIONAL = {"numba": "fast replay"}
-"""Optional packages, and what each one brings."""
-
 
 class Capability(NamedTuple):
     """One line of the output of `moeprof doctor`."""
@@ -30,7 +26,7 @@ class Capability(NamedTuple):
 
 def capabilities() -> list[Capability]:
     """All checks, in the order in which they are printed."""
-    return [*software(), *processor(), *accelerator(), *disk(), *optional_packages()]
+    return [*software(), *processor(), *accelerator(), *disk()]
 
 
 def software() -> Iterator[Capability]:
@@ -85,10 +81,3 @@ def disk() -> Iterator[Capability]:
         else f"{obstacle}: expert buffering is not available on a CPU"
     )
     yield Capability("direct I/O", not obstacle, detail)
-
-
-def optional_packages() -> Iterator[Capability]:
-    """Checks the packages in `OPTIONAL`."""
-    for name, purpose in OPTIONAL.items():
-        found = importlib.util.find_spec(name) is not None
-        yield Capability(name, found, purpose if found else f"not installed: {purpose} is not available")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from moeprof.instrument import capabilities as module
-from moeprof.instrument.capabilities import Capability, accelerator, capabilities, disk, optional_packages, software
+from moeprof.instrument.capabilities import Capability, accelerator, capabilities, disk, software
 
 NAMES = [
     *("Python", "torch", "git commit", "CPU timing", "memory", "allocator", "CUDA", "GPU counters"),
-    *("run directory", "direct I/O", "numba"),
+    *("run directory", "direct I/O"),
 ]
 
 
@@ -84,14 +84,6 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
     assert next(disk()) == Capability("run directory", False, f"{tmp_path}: read-only file system; use --out")
-
-
-def test_a_package_that_is_absent_is_named_with_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OPTIONAL", {"torch": "everything", "no_such_package": "the moon"})
-    assert list(optional_packages()) == [
-        Capability("torch", True, "everything"),
-        Capability("no_such_package", False, "not installed: the moon is not available"),
-    ]
 
 
 @pytest.mark.parametrize("obstacle", ["", "/cache is on tmpfs, which keeps files in memory"])

@@ -10,8 +10,10 @@ from functools import partial
 
 import numpy as np
 
-from moeprof.analysis.caching.priority import PROTECTION, largest_traits, next_uses, weights
-from moeprof.analysis.caching.stack_distance import ALL_SIZES, Depths, depths, recency_depths
+from moeprof.analysis.caching.loading_order import hits_by_loading
+from moeprof.analysis.caching.one_cache import counted, hits_of_one_cache
+from moeprof.analysis.caching.priority import largest_traits, next_uses, weights
+from moeprof.analysis.caching.stack_distance import Depths, depths, recency_depths
 from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
@@ -46,7 +48,7 @@ class Accesses:
 
     def count(self, flags_N: Flags) -> Ints:
         """The number of flagged accesses, by group (G,)."""
-        return np.bincount(self.groups_N[flags_N], minlength=self.num_groups).astype(np.int64)
+        return counted(self.groups_N, flags_N, self.num_groups)
 
 
 def compulsory(accesses: Accesses) -> Ints:
@@ -71,14 +73,11 @@ def misses_in_bytes(
     checked(*budgets)
     eviction = make_eviction(policy)
     accesses, sizes_B = renumbered(accesses, sizes_B)
-    if eviction.by_insertion or len(np.unique(sizes_B)) != 1:
-        replayed = engine(accesses, eviction, sizes_B, access)
+    if eviction.by_insertion or not equal(sizes_B):
+        replayed, num_groups = one_cache(accesses, eviction, sizes_B, access), accesses.num_groups
         with ThreadPoolExecutor(num_cores()) as cores:
-            return np.stack(list(cores.map(lambda budget: accesses.count(replayed(budget) == 0), budgets)))
-    if eviction == EVICTION["lru"]:
-        depth_N = recency_depths(accesses.blocks_N, accesses.starts_K, len(sizes_B), access == "batch")
-    else:
-        depth_N = engine(accesses, eviction, sizes_B, access)(ALL_SIZES)
+            return np.stack(list(cores.map(lambda budget: counted(accesses.groups_N, ~replayed(budget), num_groups), budgets)))
+    depth_N = all_sizes(accesses, eviction, len(sizes_B), access == "batch")
     return deeper(accesses, depth_N, np.asarray(budgets, np.int64) // sizes_B[0])
 
 
@@ -88,12 +87,17 @@ def hits(
     """Which accesses hit (N,), in a cache of `capacity` slots, or bytes if blocks have sizes."""
     checked(capacity)
     dense, sizes_B = renumbered(accesses, unit_sizes(accesses) if sizes_B is None else sizes_B)
-    return engine(dense, make_eviction(policy), sizes_B, access)(capacity) > 0
+    return one_cache(dense, make_eviction(policy), sizes_B, access)(capacity)
 
 
 def unit_sizes(accesses: Accesses) -> Ints:
     """Sizes of 1 for every block (B,), so that a capacity counts slots."""
     return np.ones(int(accesses.blocks_N.max(initial=-1)) + 1, np.int64)
+
+
+def equal(sizes_B: Ints) -> bool:
+    """Whether there are blocks, and all have one size."""
+    return len(np.unique(sizes_B)) == 1
 
 
 def checked(*capacities: int) -> None:
@@ -110,20 +114,39 @@ def renumbered(accesses: Accesses, sizes_B: Ints) -> tuple[Accesses, Ints]:
     return replace(accesses, blocks_N=number_B[accesses.blocks_N]), sizes_B[used].astype(np.int64)
 
 
-def engine(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: AccessMode) -> Callable[[int], Depths]:
-    """A function that replays the trace at a capacity, or at ALL_SIZES, and returns the depth of every access (N,)."""
-    starts_K, num_blocks = accesses.starts_K, len(sizes_B)
-    largest_F = largest_traits(len(accesses), num_blocks, int(np.diff(starts_K).max()))
+def one_cache(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: AccessMode) -> Callable[[int], Flags]:
+    """A function that replays the trace through a cache of a capacity, and returns which accesses hit (N,)."""
+    starts_K, num_blocks, together = accesses.starts_K, len(sizes_B), access == "batch"
+    if eviction.by_loading_only and equal(sizes_B):
+        lifo, inactive_first = eviction.order[-1].highest, len(eviction.order) > 1
+        return lambda capacity: hits_by_loading(
+            accesses.blocks_N, starts_K, num_blocks, lifo, inactive_first, together, capacity // int(sizes_B[0])
+        )
     return partial(
-        depths,
+        hits_of_one_cache,
         accesses.blocks_N,
         next_uses(accesses.blocks_N, num_blocks),
         starts_K,
-        weights(eviction, largest_F),
+        weights_of(accesses, eviction, num_blocks, starts_K),
         sizes_B,
-        access == "batch",
-        0 if eviction.may_bypass else PROTECTION,
+        together,
+        not eviction.may_bypass,
     )
+
+
+def all_sizes(accesses: Accesses, eviction: Eviction, num_blocks: int, together: bool) -> Depths:
+    """The depth of every access (N,): the fewest slots with which it hits, 0 if it always misses."""
+    starts_K = accesses.starts_K
+    if eviction == EVICTION["lru"]:
+        return recency_depths(accesses.blocks_N, starts_K, num_blocks, together)
+    weights_F = weights_of(accesses, eviction, num_blocks, starts_K)
+    next_N = next_uses(accesses.blocks_N, num_blocks)
+    return depths(accesses.blocks_N, next_N, starts_K, weights_F, num_blocks, together, not eviction.may_bypass)
+
+
+def weights_of(accesses: Accesses, eviction: Eviction, num_blocks: int, starts_K: Ints) -> Ints:
+    """The weights of a policy for this trace, (F,)."""
+    return weights(eviction, largest_traits(len(accesses), num_blocks, int(np.diff(starts_K).max())))
 
 
 def deeper(accesses: Accesses, depth_N: Depths, slots: Ints) -> Ints:

@@ -10,9 +10,9 @@ from dataclasses import fields
 
 import numpy as np
 
-from moeprof.analysis.caching.compiled import compiled
 from moeprof.policies.eviction.eviction import Eviction, ExpertHistory
 from moeprof.records.arrays import Ints
+from moeprof.records.compiled import compiled
 
 TRAITS = [field.name for field in fields(ExpertHistory)]
 INSERTED, USED, USES, USES_SINCE, ACTIVE, DUE, NEXT_USE, ID, NUM_TRAITS = range(9)

@@ -1,4 +1,4 @@
-"""The fast replay of a trace: all cache sizes in one pass if the policy allows it, otherwise one size at a time.
+"""The replay of a trace through caches of every number of slots at once, for policies that allow it.
 
 A policy whose priorities do not depend on the cache is a stack algorithm: the caches of 1, 2, 3, ... slots hold the first
 1, 2, 3, ... blocks of one list, so the depth at which a block is found says which of them hit (Mattson et al. 1970). After a use
@@ -13,30 +13,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis.caching.compiled import compiled
-from moeprof.analysis.caching.priority import ACTIVE, DUE, INSERTED, NEXT_USE, USED, USES, USES_SINCE, priority, unseen
+from moeprof.analysis.caching.priority import ACTIVE, DUE, NEXT_USE, PROTECTION, USED, USES, priority, unseen
 from moeprof.records.arrays import Ints
+from moeprof.records.compiled import compiled
 
 Depths = npt.NDArray[np.int32]
 
-ALL_SIZES = 0
-"""The capacity that stands for a cache of every number of slots."""
-
 
 class Line(NamedTuple):
-    """The resident blocks: by depth if all sizes are replayed at once, in any order for one size."""
+    """The blocks that were used, by depth."""
 
     weights_F: Ints
     traits_BF: Ints
     block_S: Ints
     priority_S: Ints
     place_B: Ints
-    """The place of a block in the line, -1 if it is not resident."""
-    filled: Ints
-    """(number of resident blocks, their total size)."""
-
-
-LENGTH, HELD = 0, 1
+    """The place of a block in the line, -1 before its first use."""
+    length: Ints
+    """(number of blocks in the line,)."""
 
 
 @compiled
@@ -66,21 +60,14 @@ def recency_depths(blocks_N: Ints, starts_K: Ints, num_blocks: int, together: bo
 
 @compiled
 def depths(
-    blocks_N: Ints,
-    next_N: Ints,
-    starts_K: Ints,
-    weights_F: Ints,
-    sizes_B: Ints,
-    together: bool,
-    protection: int,
-    capacity: int,
+    blocks_N: Ints, next_N: Ints, starts_K: Ints, weights_F: Ints, num_blocks: int, together: bool, protects: bool
 ) -> Depths:
-    """Depth of every access, 0 if no cache has the block (N,); with a capacity other than ALL_SIZES every hit has depth 1.
+    """Depth of every access, 0 for a first use (N,).
 
-    `together` uses a whole batch before anything is evicted for it; `protection` is added to the priority of what was just used.
+    `together` uses a whole batch before anything is evicted for it; `protects` spares what was just used.
     """
     depth_N = np.zeros(len(blocks_N), np.int32)
-    line = empty_line(weights_F, len(sizes_B), len(blocks_N))
+    line, protection = empty_line(weights_F, num_blocks, len(blocks_N)), PROTECTION if protects else 0
     by_batch = weights_F[ACTIVE] != 0 or weights_F[DUE] != 0
     for batch in range(len(starts_K) - 1):
         start, stop = starts_K[batch], starts_K[batch + 1]
@@ -89,15 +76,12 @@ def depths(
         for step in range(start, start + 1 if together else stop):
             after = stop if together else step + 1
             for now in range(step, after):
-                depth_N[now] = depth(line, blocks_N[now], capacity)
-                use(line, blocks_N[now], now, stop - start, next_N[now], depth_N[now] == 0)
+                depth_N[now] = line.place_B[blocks_N[now]] + 1
+                use(line, blocks_N[now], now, stop - start, next_N[now])
                 update_priority(line, blocks_N[now], protection)
             for now in range(step, after):
-                admit(line, blocks_N[now], protection, sizes_B)
-                if capacity == ALL_SIZES:
-                    rise(line, blocks_N[now])
-            if capacity != ALL_SIZES:
-                evict(line, sizes_B, capacity)
+                admit(line, blocks_N[now], protection)
+                rise(line, blocks_N[now])
             for now in range(step, after):
                 update_priority(line, blocks_N[now], 0)
         if by_batch:
@@ -107,14 +91,14 @@ def depths(
 
 @compiled
 def empty_line(weights_F: Ints, num_blocks: int, num_accesses: int) -> Line:
-    """The line of a cold cache."""
+    """The line before the first use."""
     return Line(
         weights_F,
         unseen(num_blocks, num_accesses),
         np.zeros(num_blocks, np.int64),
         np.zeros(num_blocks, np.int64),
         np.full(num_blocks, -1, np.int64),
-        np.zeros(2, np.int64),
+        np.zeros(1, np.int64),
     )
 
 
@@ -129,37 +113,27 @@ def announce(line: Line, blocks_N: Ints, start: int, stop: int, active: int) -> 
 
 @compiled
 def update_priority(line: Line, block: int, protection: int) -> None:
-    """Computes the priority of a resident block from its present traits."""
+    """Computes the priority of a block of the line from its present traits."""
     if line.place_B[block] >= 0:
         line.priority_S[line.place_B[block]] = priority(line.weights_F, line.traits_BF, block) + protection
 
 
 @compiled
-def depth(line: Line, block: int, capacity: int) -> int:
-    """The depth at which a block is found, from 1, or 0 if it is not resident."""
-    return line.place_B[block] + 1 if capacity == ALL_SIZES else int(line.place_B[block] >= 0)
-
-
-@compiled
-def use(line: Line, block: int, now: int, period: int, next_use: int, missed: bool) -> None:
+def use(line: Line, block: int, now: int, period: int, next_use: int) -> None:
     """Updates the traits of a block that is used now."""
-    if missed:
-        line.traits_BF[block, INSERTED], line.traits_BF[block, USES_SINCE] = now, 0
     line.traits_BF[block, USED], line.traits_BF[block, NEXT_USE] = now, next_use
     line.traits_BF[block, USES] += 1
-    line.traits_BF[block, USES_SINCE] += 1
     line.traits_BF[block, DUE] += period
 
 
 @compiled
-def admit(line: Line, block: int, protection: int, sizes_B: Ints) -> None:
-    """Appends a block that is not resident to the end of the line."""
+def admit(line: Line, block: int, protection: int) -> None:
+    """Appends a block that is used for the first time to the end of the line."""
     if line.place_B[block] < 0:
-        place = line.filled[LENGTH]
+        place = line.length[0]
         line.block_S[place], line.place_B[block] = block, place
         update_priority(line, block, protection)
-        line.filled[LENGTH] += 1
-        line.filled[HELD] += sizes_B[block]
+        line.length[0] += 1
 
 
 @compiled
@@ -181,17 +155,3 @@ def rise(line: Line, block: int) -> None:
             line.priority_S[place], carried = carried, line.priority_S[place]
             line.place_B[line.block_S[place]] = place
     line.block_S[last], line.priority_S[last], line.place_B[block] = block, carried, last
-
-
-@compiled
-def evict(line: Line, sizes_B: Ints, capacity: int) -> None:
-    """Evicts the blocks with the lowest priorities until the rest fits."""
-    while line.filled[HELD] > capacity:
-        place = np.argmin(line.priority_S[: line.filled[LENGTH]])
-        last = line.filled[LENGTH] - 1
-        line.filled[HELD] -= sizes_B[line.block_S[place]]
-        line.place_B[line.block_S[place]] = -1
-        if place != last:
-            line.block_S[place], line.priority_S[place] = line.block_S[last], line.priority_S[last]
-            line.place_B[line.block_S[place]] = place
-        line.filled[LENGTH] = last

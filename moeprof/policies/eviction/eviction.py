@@ -70,6 +70,12 @@ class Eviction:
         """Whether the time of loading counts; if not, a smaller cache holds a subset of what a larger one holds."""
         return any(criterion.trait in ("inserted", "uses_since_insertion") for criterion in self.order)
 
+    @property
+    def by_loading_only(self) -> bool:
+        """Whether the time of loading alone orders the experts, after whether they are active at most: LIFO and FIFO."""
+        *before, last = self.order
+        return last.trait == "inserted" and before in ([], [lowest("active")]) and not self.may_bypass
+
     def priority(self, history: ExpertHistory) -> tuple[int, ...]:
         """The expert's place in the order; the expert with the lowest priority is evicted."""
         return tuple(

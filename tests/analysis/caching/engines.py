@@ -1,29 +1,13 @@
-"""The miss engines compiled, and as they are where numba is not installed; and the plain cache that both must agree with."""
+"""Batches as accesses, and the plain cache that the engines must agree with."""
 
-import importlib
-import sys
 from collections.abc import Iterator
-from types import ModuleType
-from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.analysis import caching
 from moeprof.analysis.caching.miss_counts import Accesses
 from moeprof.policies.cache import AccessMode, Cache
 from moeprof.policies.eviction.registry import make_eviction
-
-MODULES = ["compiled", "priority", "stack_distance", "miss_counts"]
-
-
-def uncompiled() -> ModuleType:
-    """A second copy of `moeprof.analysis.caching.miss_counts`, imported as if numba were not there; the first one stays in place."""
-    names = [f"moeprof.analysis.caching.{name}" for name in MODULES]
-    with mock.patch.dict(sys.modules, {"numba": None}), mock.patch.multiple(caching, **dict.fromkeys(MODULES)):
-        for name in names:
-            del sys.modules[name]
-        return [importlib.import_module(name) for name in names][-1]
 
 
 def accesses_of(batches: list[list[int]], groups: list[int] | None = None) -> Accesses:

@@ -1,6 +1,4 @@
-"""The fast engines count what the plain cache counts: every policy, size and mode, compiled and not."""
-
-from types import ModuleType
+"""The fast engines count what the plain cache counts: every policy, mode and size of blocks."""
 
 import numpy as np
 import pytest
@@ -8,60 +6,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies.batches import EVERY_POLICY, Batches, drawn_batches
 
-from moeprof.analysis.caching import miss_counts as installed
 from moeprof.analysis.caching.miss_counts import Accesses, compulsory, hits, misses, misses_in_bytes
 from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.registry import DEFAULT, make_eviction
-from tests.analysis.caching.engines import accesses_of, plain_hits, uncompiled
+from tests.analysis.caching.engines import accesses_of, plain_hits
 
-ENGINES = {"as installed": installed, "without numba": uncompiled()}
-engines, policies = st.sampled_from(list(ENGINES)), st.sampled_from(EVERY_POLICY)
+policies = st.sampled_from(EVERY_POLICY)
 modes: st.SearchStrategy[AccessMode] = st.sampled_from(["sequential", "batch"])
 
 
-def engine(name: str) -> ModuleType:
-    return ENGINES[name]
-
-
-def test_the_engine_without_numba_is_plain_python() -> None:
-    assert type(ENGINES["without numba"].depths).__name__ == "function"
-
-
-def test_with_numba_the_engine_is_compiled() -> None:
-    pytest.importorskip("numba", reason="numba is not installed (moeprof[fast])")
-    assert type(installed.depths).__name__ == "CPUDispatcher"
-
-
 @settings(max_examples=300, deadline=None)  # the first example compiles
-@given(engines, policies, drawn_batches(), modes, st.data())
+@given(policies, drawn_batches(), modes, st.data())
 def test_a_curve_agrees_with_the_plain_cache_at_every_size(
-    name: str, policy: str, batches: Batches, access: AccessMode, data: st.DataObject
+    policy: str, batches: Batches, access: AccessMode, data: st.DataObject
 ) -> None:
     groups = data.draw(st.lists(st.integers(0, 2), min_size=len(batches), max_size=len(batches)))
     accesses, slots = accesses_of(batches, groups), range(1, 8)
     expected = [accesses.count(~plain_hits(accesses, policy, size, access)).tolist() for size in slots]
-    assert engine(name).misses(accesses, policy, slots, access).tolist() == expected
+    assert misses(accesses, policy, slots, access).tolist() == expected
 
 
 @settings(max_examples=200, deadline=None)
-@given(engines, policies, drawn_batches(), modes, st.integers(1, 7))
-def test_every_single_hit_agrees_with_the_plain_cache(
-    name: str, policy: str, batches: Batches, access: AccessMode, slots: int
-) -> None:
+@given(policies, drawn_batches(), modes, st.integers(1, 7))
+def test_every_single_hit_agrees_with_the_plain_cache(policy: str, batches: Batches, access: AccessMode, slots: int) -> None:
     accesses = accesses_of(batches)
-    found_N = engine(name).hits(accesses, policy, slots, access)
+    found_N = hits(accesses, policy, slots, access)
     assert found_N.tolist() == plain_hits(accesses, policy, slots, access).tolist()
 
 
 @settings(max_examples=200, deadline=None)
-@given(engines, policies, drawn_batches(), modes, st.integers(1, 20), st.lists(st.integers(1, 5), min_size=6, max_size=6))
+@given(policies, drawn_batches(), modes, st.integers(1, 20), st.lists(st.integers(1, 5), min_size=6, max_size=6))
 def test_a_budget_in_bytes_agrees_with_the_plain_cache(
-    name: str, policy: str, batches: Batches, access: AccessMode, budget: int, sizes: list[int]
+    policy: str, batches: Batches, access: AccessMode, budget: int, sizes: list[int]
 ) -> None:
     accesses = accesses_of(batches)
     expected = plain_hits(accesses, policy, budget, access, sizes)
-    assert engine(name).hits(accesses, policy, budget, access, np.array(sizes)).tolist() == expected.tolist()
-    (missed_G,) = engine(name).misses_in_bytes(accesses, policy, [budget], np.array(sizes), access)
+    assert hits(accesses, policy, budget, access, np.array(sizes)).tolist() == expected.tolist()
+    (missed_G,) = misses_in_bytes(accesses, policy, [budget], np.array(sizes), access)
     assert missed_G.tolist() == accesses.count(~expected).tolist()
 
 

@@ -32,8 +32,6 @@ def counted(misses_of: Callable[[str, list[int]], Ints], reference: dict[str, di
 
 @pytest.mark.parametrize("name", ["backf", "cs", "gli", "multi1", "loop"])
 def test_block_traces_miss_as_often_as_in_another_simulator(name: str, shared_data: Path) -> None:
-    if name == "loop":
-        pytest.importorskip("numba", reason="half a million accesses take minutes without numba")
     reference = json.loads((shared_data / "reference/lirs_unit_misses.json").read_text())["traces"][name]
     with gzip.open(shared_data / f"cache/{name}.trace.gz", "rt") as file:
         accesses = one_by_one(np.array([int(line) for line in file if line.strip().isdigit()], np.int64))
