@@ -10,6 +10,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.foreign import kind_of_file, kind_of_folder
 from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.logs.registry import LOGS
 from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
 from moeprof.records.traces.route_csv import ROUTE_CSV
 from moeprof.records.traces.routing_trace import RoutingTrace, read_traces
@@ -28,7 +29,7 @@ def register(entry: TraceFormat) -> None:
     FORMATS[entry.name] = entry
 
 
-for known in (RUN_TRACE, ROUTE_CSV, COUNT_TABLE):
+for known in (RUN_TRACE, ROUTE_CSV, COUNT_TABLE, *LOGS):
     register(known)
 
 

@@ -13,15 +13,13 @@ import torch
 from safetensors.numpy import save_file
 
 from moeprof.records.errors import UsageError
-from moeprof.records.traces.formats import read_routing
+from moeprof.records.traces.formats import read_routing, remedy
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.source import read_source
 
-CHOICES = np.arange(6).reshape(3, 2)
-ACCEPTED = (
-    "Accepted: a run directory, a file of its routing/ folder (*.parquet), a route log (*.route.csv, plain or gzipped); "
-    "with moeprof replay --balance also a count table (*.json)."
-)
+CHOICES = np.arange(6)
+ACCEPTED = remedy()
+"""What the registry accepts, which `test_formats.py` checks."""
 
 
 def packed(path: Path) -> None:

@@ -105,10 +105,12 @@ def test_an_unknown_file_is_answered_with_the_accepted_formats(tmp_path: Path, m
             read(path)
         what, accepted = str(caught.value).splitlines()
         assert what == f"trace {path}: text that begins with 'nothing of the kind'"
-        assert accepted == (
-            "Accepted: a run directory, a file of its routing/ folder (*.parquet), a route log (*.route.csv, plain or gzipped), "
-            "a made-up log (*.made); with moeprof replay --balance also a count table (*.json)."
+        assert accepted.startswith(
+            "Accepted: a run directory, a file of its routing/ folder (*.parquet), a route log (*.route.csv, "
         )
+        choices, loads = accepted.split("; with moeprof replay --balance also ")
+        assert choices.endswith(", a made-up log (*.made)")
+        assert loads.startswith("a count table (*.json)")
 
 
 def test_a_count_table_drives_neither_caches_nor_routers(tmp_path: Path) -> None:

@@ -1,0 +1,9 @@
+"""The formats of this package; a new one is one file and one line here."""
+
+from moeprof.records.traces.logs.sglang_api import SGLANG_API
+from moeprof.records.traces.logs.vllm import VLLM
+
+LOGS = (
+    SGLANG_API,
+    VLLM,
+)
