@@ -20,6 +20,7 @@ COMMANDS = {
     "characterize": "Run workloads as deployed and record routing, time and memory.",
     "optimize": "Apply optimizations one after another and compare speed, memory and outputs.",
     "replay": "Replay a routing trace through expert caches or placements, without a model.",
+    "convert": "Write a trace in the format of another tool.",
     "placement": "Show, compare and check placements of experts.",
     "report": "Render recorded runs again.",
     "compare": "Compare two runs metric by metric; the exit code is for CI.",

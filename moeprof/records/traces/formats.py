@@ -51,13 +51,14 @@ def read_trace_file(path: Path, *, loads_only: bool = False, options: ImportOpti
 
 
 def files_in(path: Path) -> list[Path]:
-    """The file at a path, or the files in a folder, in order of their names and without hidden ones.
+    """The file at a path, or the files in a folder or its `routing/`, in order of their names and without hidden ones.
 
     UsageError that says what the folder is if no format recognises any of them, or if it is a part of a run directory.
     """
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    folder = path / "routing" if (path / "routing").is_dir() else path
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     with reported(f"trace {path}", remedy()):
         in_run = (path.absolute().parent / "run.json").is_file()
         if in_run or not any(entry.recognise(InputFile(file)) for entry in FORMATS.values() for file in files):
@@ -73,7 +74,7 @@ def read_recording(
     entry = format_named(named) if named else common_format(sources)
     if entry.loads_only and not loads_only:
         raise UsageError(
-            f"trace {paths[0]}: a {entry.name} holds loads, and not the choices of tokens",
+            f"trace {paths[0]}: {entry.title} holds loads, and not the choices of tokens",
             f"Replay it with --balance. --cache and forced routing need choices: {', '.join(accepted(loads_only=False))}.",
         )
     file = entry.read(sources, options)
@@ -93,7 +94,10 @@ def common_format(sources: Sequence[InputFile]) -> TraceFormat:
     found = {entry.name: source for source in reversed(sources) for entry in [format_of(source)]}
     if len(found) > 1:
         (one, first), (other, second) = list(found.items())[:2]
-        raise UsageError(f"trace {first.path}: {one}, but {second.path} is a {other}", "Give the files of one recording.")
+        raise UsageError(
+            f"trace {first.path}: {FORMATS[one].title}; but {second.path}: {FORMATS[other].title}",
+            "Give the files of one recording.",
+        )
     return FORMATS[next(iter(found))]
 
 

@@ -1,11 +1,14 @@
 """The two formats that moeprof defines itself: the routing traces of a run, and tables of expert counts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
+from moeprof.records.system.files import replacing_folder
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.columns import MAGIC
 from moeprof.records.traces.count_table import read_counts, write_counts
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
 
@@ -15,27 +18,43 @@ def is_parquet(file: InputFile) -> bool:
     return file.head.startswith(MAGIC) or file.path.suffix.lower() == ".parquet"
 
 
-def read_run_file(file: InputFile) -> TraceFile:
-    """The one trace of the file, named by the file's stem."""
-    return TraceFile(file.path.stem, [RoutingTrace.read(file)])
+def read_run_files(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
+    """The trace of every file, named by the file's stem or by the folder of several; UsageError if two are of the same rank."""
+    traces: dict[tuple[str, str, int], RoutingTrace] = {}
+    for file in files:
+        trace = RoutingTrace.read(file)
+        key = (trace.header.phase, trace.header.variant, trace.header.rank)
+        if key in traces:
+            raise UsageError(
+                f"trace {file.path}: a second trace of {key[0]}, {key[1]}, rank {key[2]}", "Give each file of a recording once."
+            )
+        traces[key] = trace
+    first = files[0].path
+    return TraceFile(first.stem if len(files) == 1 else first.absolute().parent.name, list(traces.values()))
 
 
-def write_run_file(file: TraceFile, path: Path) -> None:
-    """Writes the one trace; UsageError if there are several, each of which needs a file of its own."""
-    if len(file.traces) != 1:
-        raise UsageError(
-            f"{path}: {len(file.traces)} traces in place of one", "Write each phase, variant and rank to a file of its own."
-        )
-    file.traces[0].write(path)
+def write_run_files(file: TraceFile, path: Path) -> None:
+    """Writes the one trace to a file *.parquet, or every phase, variant and rank to a file of its own in a folder."""
+    if len(file.traces) == 1 and path.suffix == ".parquet":
+        file.traces[0].write(path)
+        return
+    if path.suffix == ".parquet":
+        raise ValueError(f"a *.parquet holds one phase of one rank, and there are {len(file.traces)} traces; name a folder")
+    if path.exists() and not (path.is_dir() and all(one.suffix == ".parquet" for one in path.iterdir())):
+        raise ValueError(f"{path} holds more than traces, so it is not replaced")
+    with replacing_folder(path) as partial:
+        for trace in file.traces:
+            trace.write(partial / trace.file_name)
 
 
 RUN_TRACE = TraceFormat(
-    "run trace",
+    "run",
     "a file of its routing/ folder (*.parquet)",
     recognise=is_parquet,
-    read=single(read_run_file),
-    write=write_run_file,
-    keeps=frozenset(COLUMNS.names),
+    read=read_run_files,
+    write=write_run_files,
+    keeps=frozenset([*COLUMNS.names, "phase"]),
+    endings=(".parquet",),
 )
 
 
@@ -51,17 +70,19 @@ def read_count_file(file: InputFile) -> TraceFile:
 
 
 def write_count_file(file: TraceFile, path: Path) -> None:
-    """Writes the counts; UsageError if the file has choices in place of counts."""
+    """Writes the totals of the counts; ValueError if there are only choices."""
     if file.counts is None:
-        raise UsageError(f"{path}: {file.name} holds choices of tokens, not counts", "Count the choices first.")
+        raise ValueError(f"{file.name} holds choices of tokens, not counts")
     write_counts(file.counts, path)
 
 
 COUNT_TABLE = TraceFormat(
-    "count table",
+    "counts",
     "a count table (*.json)",
     recognise=is_count_table,
     read=single(read_count_file),
     write=write_count_file,
+    keeps=frozenset(["domain"]),
+    endings=(".counts.json",),
     loads_only=True,
 )

@@ -53,7 +53,7 @@ def read_route_file(file: InputFile) -> TraceFile:
 
 
 ROUTE_CSV = TraceFormat(
-    "route log", "a route log (*.route.csv, plain or gzipped)", recognise=is_route_csv, read=single(read_route_file)
+    "route-csv", "a route log (*.route.csv, plain or gzipped)", recognise=is_route_csv, read=single(read_route_file)
 )
 
 

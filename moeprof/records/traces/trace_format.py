@@ -70,5 +70,7 @@ class TraceFormat:
     """None if moeprof only reads this format."""
     keeps: frozenset[str] = frozenset()
     """Columns of a routing trace that `write` keeps, beside layer, slot and expert; a conversion loses the others."""
+    endings: tuple[str, ...] = ()
+    """Endings of file names that mean this format where a file is written; reading goes by the content."""
     loads_only: bool = False
     """Whether it holds total loads instead of choices, so that it can place experts but not drive a cache or a router."""

@@ -21,7 +21,8 @@ from moeprof.records.recipe.model import router_groups
 from moeprof.records.run.raw_tables import STEPS
 from moeprof.records.run.replay import ALL, DECODE, PHASES, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run
-from moeprof.records.traces.formats import check_tokens, read_trace_file, remedy
+from moeprof.records.traces.formats import NO_OPTIONS, check_tokens, read_trace_file, remedy
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
 from moeprof.studies.replay.checks import check_ranks, check_shapes
@@ -126,7 +127,7 @@ def with_experts(file: TraceFile, experts: int, path: Path) -> TraceFile:
     return replace(file, traces=traces, experts_guessed=False)
 
 
-def read(path: Path, *, loads_only: bool = False) -> tuple[TraceFile, Run | None]:
+def read(path: Path, *, loads_only: bool = False, options: ImportOptions = NO_OPTIONS) -> tuple[TraceFile, Run | None]:
     """The traces of a run directory or of a file, and the run that recorded them if it is known; it is read once.
 
     With `loads_only` a file that holds loads and no choices is accepted too.
@@ -134,7 +135,7 @@ def read(path: Path, *, loads_only: bool = False) -> tuple[TraceFile, Run | None
     run = owner_of(path)
     if path.is_dir() and run and run.record.recipe is None:
         raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
-    file = read_traces_of(run) if run and path.is_dir() else read_trace_file(path, loads_only=loads_only)
+    file = read_traces_of(run) if run and path.is_dir() else read_trace_file(path, loads_only=loads_only, options=options)
     if run is None or run.record.recipe is None:
         return file, None
     check_shapes(file.traces, run.record.recipe, path)

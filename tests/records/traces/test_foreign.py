@@ -81,6 +81,6 @@ def test_counts_are_sent_to_the_flag_that_reads_them(tmp_path: Path, name: str) 
     with pytest.raises(UsageError) as caught:
         read_source(path)
     what, remedy = str(caught.value).splitlines()
-    assert what == f"trace {path}: a count table holds loads, and not the choices of tokens"
+    assert what == f"trace {path}: a count table (*.json) holds loads, and not the choices of tokens"
     assert remedy.startswith("Replay it with --balance. --cache and forced routing need choices: a run directory, ")
     assert read_loads(path).trace.num_experts == 2

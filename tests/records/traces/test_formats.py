@@ -83,8 +83,8 @@ def test_forced_routing_reads_a_registered_format(made_up: Path) -> None:
 
 
 def test_a_name_is_registered_once() -> None:
-    with pytest.raises(ValueError, match="'route log' is registered already"):
-        register(FORMATS["route log"])
+    with pytest.raises(ValueError, match="'route-csv' is registered already"):
+        register(FORMATS["route-csv"])
 
 
 def test_every_format_is_recognised_by_its_content(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_every_format_is_recognised_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "counts.txt").write_text(json.dumps(COUNTS))
     trace_of([Row(0, 1)]).write(tmp_path / "trace.bin")
     names = {path.name: format_of(InputFile(path)).name for path in tmp_path.iterdir()}
-    assert names == {"log.txt": "route log", "packed.bin": "route log", "counts.txt": "count table", "trace.bin": "run trace"}
+    assert names == {"log.txt": "route-csv", "packed.bin": "route-csv", "counts.txt": "counts", "trace.bin": "run"}
 
 
 def test_an_unknown_file_is_answered_with_the_accepted_formats(tmp_path: Path, made_up: Path) -> None:
@@ -117,7 +117,8 @@ def test_a_count_table_drives_neither_caches_nor_routers(tmp_path: Path) -> None
     path = tmp_path / "counts.json"
     path.write_text(json.dumps(COUNTS))
     for read in (read_source, read_routing):
-        assert fault(lambda read=read: read(path)) == f"trace {path}: a count table holds loads, and not the choices of tokens"  # type: ignore[misc]
+        found = fault(lambda read=read: read(path))  # type: ignore[misc]
+        assert found == f"trace {path}: a count table (*.json) holds loads, and not the choices of tokens"
     assert read_trace_file(path, loads_only=True).counts is not None
 
 
@@ -127,7 +128,7 @@ def test_what_a_format_writes_it_reads_again(tmp_path: Path) -> None:
     RUN_TRACE.write(TraceFile("trace", [trace]), tmp_path / "trace.parquet")
     (read,) = read_routing(tmp_path / "trace.parquet")
     assert (read.header, read.table.to_pylist()) == (trace.header, trace.table.to_pylist())
-    with pytest.raises(UsageError, match="2 traces in place of one"):
+    with pytest.raises(ValueError, match="there are 2 traces; name a folder"):
         RUN_TRACE.write(TraceFile("trace", [trace, trace]), tmp_path / "trace.parquet")
 
 
@@ -137,7 +138,7 @@ def test_counts_are_written_and_read_again_and_choices_are_not_counts(tmp_path: 
     assert COUNT_TABLE.write is not None
     COUNT_TABLE.write(read_trace_file(path, loads_only=True), again := tmp_path / "again.json")
     assert json.loads(again.read_text())["counts"] == COUNTS["counts"]
-    with pytest.raises(UsageError, match="holds choices of tokens, not counts"):
+    with pytest.raises(ValueError, match="holds choices of tokens, not counts"):
         COUNT_TABLE.write(TraceFile("trace", [trace_of([Row(0, 1)])]), again)
 
 

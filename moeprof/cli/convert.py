@@ -1,0 +1,75 @@
+"""`moeprof convert`: writes a trace, or a placement, in the format of another tool."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moeprof.cli.trace_options import import_options, trace_options
+
+if TYPE_CHECKING:
+    from moeprof.studies.convert import Conversion
+
+
+@click.command(name="convert")
+@click.argument("paths", nargs=-1, required=True, metavar="IN...", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--to", "target", metavar="FORMAT", help="Format of OUT.  [default: as the ending of its name says]")
+@trace_options
+@click.option("--variant", metavar="NAME", help="Variant of a run directory.  [default: static]")
+@click.option("--strip-tokens", is_flag=True, help="Leave out token ids, from which the text could be read.")
+@click.option("--force", is_flag=True, help="Replace OUT.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+def command(
+    paths: tuple[Path, ...],
+    out: Path,
+    target: str | None,
+    source: str | None,
+    variant: str | None,
+    *,
+    strip_tokens: bool,
+    force: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Write the trace in IN as OUT, in another format.
+
+    IN is a run directory, a file of any format, or all files of one recording, such as those of its ranks. What OUT cannot hold
+    is reported.
+    """
+    options = import_options(given, strip_tokens=strip_tokens)
+    from moeprof.studies.convert import convert
+
+    done = convert(paths, out, source=source, target=target, variant=variant, options=options, force=force)
+    click.echo(json.dumps(document(done), indent=1) if as_json else "\n".join(lines(done)))
+
+
+def lines(done: "Conversion") -> list[str]:
+    """What was written, what was left out, and what was lost."""
+    lost = f"Lost, because {done.target.name} has no field for it: {', '.join(done.lost)}"
+    return [f"{done.out}: {contents(done)}, as {done.target.name}", *done.remarks, *([lost] if done.lost else [])]
+
+
+def contents(done: "Conversion") -> str:
+    """What the file holds, in words."""
+    counts = done.file.counts
+    if counts is not None:
+        total = sum(int(one.sum()) for one in counts.counts.values())
+        return f"{total:,} choices of {counts.num_experts} experts in {len(counts.layers)} layers"
+    rows = {trace.header.phase: 0 for trace in done.file.traces}
+    for trace in done.file.traces:
+        rows[trace.header.phase] += len(trace)
+    listed = " and ".join(f"{count:,} of {phase}" for phase, count in rows.items())
+    headers = [trace.header for trace in done.file.traces]
+    layers = {layer for header in headers for layer in header.layers}
+    return f"choices ({listed}) of {headers[0].num_experts} experts in {len(layers)} layers"
+
+
+def document(done: "Conversion") -> dict[str, Any]:
+    """The result as JSON."""
+    counts = done.file.counts
+    held: dict[str, Any] = {"traces": [{**trace.header.model_dump(), "rows": len(trace)} for trace in done.file.traces]}
+    if counts is not None:
+        held = {"layers": counts.layers, "experts": counts.num_experts, "top_k": counts.top_k, "domains": list(counts.counts)}
+    return {"out": str(done.out), "format": done.target.name, **held, "lost": done.lost, "remarks": done.remarks}

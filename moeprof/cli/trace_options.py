@@ -1,0 +1,58 @@
+"""The options that say about a foreign trace what its files do not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from moeprof.records.errors import UsageError
+from moeprof.records.limits import MAX_EXPERTS
+from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.layer_map import LayerMap
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPTIONS = (
+    click.option("--from", "source", metavar="FORMAT", help="Format of the files.  [default: recognised by their content]"),
+    click.option(
+        "--model-config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The model's config.json: which layers have experts, how many, and how many a token uses.",
+    ),
+    click.option("--layers", metavar="N-M,...", help="Numbers of the layers that have experts, such as 1-47."),
+    click.option(
+        "--top-k", type=click.IntRange(1, MAX_EXPERTS), metavar="K", help="Experts of a token, if the files do not say."
+    ),
+    click.option(
+        "--experts", type=click.IntRange(1, MAX_EXPERTS), metavar="N", help="Experts of a layer, if the files do not say."
+    ),
+    click.option("--keep-padding", is_flag=True, help="Keep rows that only fill a batch."),
+    click.option("--keep-warmup", is_flag=True, help="Keep the leading rows of identical choices."),
+    click.option("--physical", is_flag=True, help="Keep ids of physical experts, although the files map them to logical ones."),
+)
+
+
+def trace_options(function: F) -> F:
+    """Adds the options to a command, whose function gets them by name."""
+    for decorator in reversed(OPTIONS):
+        function = decorator(function)
+    return function
+
+
+def import_options(given: dict[str, Any], *, strip_tokens: bool = False) -> ImportOptions:
+    """The options, taken out of what a command was given; UsageError if they contradict each other."""
+    config, layers = given.pop("model_config"), given.pop("layers")
+    if config is not None and layers is not None:
+        raise UsageError("--layers and --model-config: both are given", "Give one; both name the layers that have experts.")
+    stated = {name: given.pop(name) for name in ("top_k", "experts", "keep_padding", "keep_warmup", "physical")}
+    return ImportOptions(layers=parsed(layers) if layers else None, strip_tokens=strip_tokens, **stated)
+
+
+def parsed(layers: str) -> LayerMap:
+    """The layers of `--layers`; UsageError if they are none."""
+    try:
+        return LayerMap.parse(layers)
+    except ValueError as error:
+        raise UsageError(f"--layers {layers}: {error}", "Example: --layers 1-47") from error

@@ -1,0 +1,81 @@
+"""`moeprof convert` as its user types it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moeprof.records.traces.formats import read_routing
+from moeprof.records.traces.routing_trace import RoutingTrace
+from tests.studies.replay.logs import route_log
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A route log of two phases, with two layers and four experts of which a token uses two."""
+    return route_log(tmp_path / "talk.route.csv", [(0, 1), (1, 2)], prefill=[(2, 3), (0, 3), (0, 1)], layers=2)
+
+
+def rows_of(traces: list[RoutingTrace]) -> list[dict[str, object]]:
+    """All rows, phase by phase."""
+    return [{"phase": trace.header.phase, **row} for trace in traces for row in trace.table.to_pylist()]
+
+
+def test_a_folder_of_traces_holds_the_same_rows(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    code, stdout, stderr = moeprof("convert", log, tmp_path / "out", "--to", "run")
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith(f"{tmp_path / 'out'}: choices (")
+    assert "Lost" not in stdout
+    found, given = ([str(row) for row in rows_of(read_routing(path))] for path in (tmp_path / "out", log))
+    assert sorted(found) == sorted(given)
+
+
+def test_counts_are_those_of_the_rows_and_the_loss_is_named(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    code, stdout, _ = moeprof("convert", log, tmp_path / "talk.counts.json")
+    rows = Counter((int(str(row["layer"])), row["expert"]) for row in rows_of(read_routing(log)))
+    table = json.loads((tmp_path / "talk.counts.json").read_text())
+    cells = {
+        (layer, expert): count
+        for layer, row in zip(table["layers"], table["counts"]["talk"], strict=True)
+        for expert, count in enumerate(row)
+    }
+    assert (code, +Counter(cells)) == (0, rows)
+    assert stdout.splitlines()[1] == "Lost, because counts has no field for it: choices of single tokens"
+
+
+def test_the_result_is_one_json_document(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    _, stdout, _ = moeprof("convert", log, tmp_path / "talk.counts.json", "--json")
+    found = json.loads(stdout)
+    assert (found["format"], found["lost"], found["domains"]) == ("counts", ["choices of single tokens"], ["talk"])
+
+
+def test_token_ids_are_left_out_if_asked(moeprof: Call, tmp_path: Path, log: Path) -> None:
+    assert moeprof("convert", log, tmp_path / "out", "--to", "run", "--strip-tokens")[0] == 0
+    assert {row["token_id"] for row in rows_of(read_routing(tmp_path / "out"))} == {-1}
+
+
+def test_what_cannot_be_written_is_two_lines_and_nothing_is_left(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    counts = tmp_path / "c.json"
+    counts.write_text(json.dumps({"layers": [0], "counts": {"a": [[3, 1]]}}))
+    (mixed := tmp_path / "mixed").mkdir()
+    (mixed / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, what in (
+        ([counts, tmp_path / "c.parquet"], f"trace {counts}: it holds counts, and run needs the choices of tokens"),
+        ([log, tmp_path / "c.txt"], f"{tmp_path / 'c.txt'}: the name does not say which format is wanted"),
+        ([log, tmp_path / "c.txt", "--to", "nonsense"], "--to nonsense: unknown format"),
+        ([log, tmp_path / "c.parquet", "--from", "nonsense"], "--from nonsense: unknown format"),
+        ([log, counts, "--to", "counts"], f"{counts}: it exists already"),
+        ([log, mixed, "--to", "run", "--force"], f"trace {log}: {mixed} holds more than traces, so it is not replaced"),
+        ([log, log, tmp_path / "x.parquet"], f"trace {log}: a second file beside {log}"),
+        ([log, counts, tmp_path / "x.parquet"], None),
+        ([log, tmp_path / "x.parquet", "--layers", "4-2"], "--layers 4-2: 4-2 is not a range of layers below 10,000"),
+    ):
+        code, stdout, stderr = moeprof("convert", *arguments)
+        assert (code, stdout, len(stderr.splitlines())) == (2, "", 2), stderr
+        assert what is None or stderr.splitlines()[0] == f"Error: {what}"
+    assert sorted(tmp_path.rglob("*")) == before
