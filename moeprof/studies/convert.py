@@ -98,10 +98,10 @@ def target_format(name: str | None, out: Path) -> TraceFormat:
 
 def fitting(file: TraceFile, entry: TraceFormat) -> TraceFile:
     """The content in the form that a format takes: choices, or counts, with one domain where it knows none."""
-    if not entry.loads_only:
-        if not file.traces:
-            raise ValueError(f"it holds counts, and {entry.name} needs the choices of tokens")
+    if file.traces and not entry.loads_only:
         return file
+    if not (file.traces or entry.loads_only or entry.either):
+        raise ValueError(f"it holds counts, and {entry.name} needs the choices of tokens")
     counts = file.counts or counted(file.traces)
     return replace(file, traces=[], counts=counts if "domain" in entry.keeps else pooled(counts))
 

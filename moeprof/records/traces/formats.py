@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.traces.dumps.registry import DUMPS
 from moeprof.records.traces.foreign import kind_of_file, kind_of_folder
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.logs.registry import LOGS
@@ -29,7 +30,7 @@ def register(entry: TraceFormat) -> None:
     FORMATS[entry.name] = entry
 
 
-for known in (RUN_TRACE, ROUTE_CSV, COUNT_TABLE, *LOGS):
+for known in (RUN_TRACE, ROUTE_CSV, COUNT_TABLE, *DUMPS, *LOGS):
     register(known)
 
 
@@ -73,13 +74,20 @@ def read_recording(
     sources = [InputFile(path) for path in paths]
     entry = format_named(named) if named else common_format(sources)
     if entry.loads_only and not loads_only:
-        raise UsageError(
-            f"trace {paths[0]}: {entry.title} holds loads, and not the choices of tokens",
-            f"Replay it with --balance. --cache and forced routing need choices: {', '.join(accepted(loads_only=False))}.",
-        )
+        raise no_choices(paths[0], entry)
     file = entry.read(sources, options)
+    if not file.traces and not loads_only:
+        raise no_choices(paths[0], entry)
     check_tokens(file.traces, paths[0])
     return file
+
+
+def no_choices(path: Path, entry: TraceFormat) -> UsageError:
+    """The error for a file that has loads where choices are needed."""
+    return UsageError(
+        f"trace {path}: {entry.title} holds loads, and not the choices of tokens",
+        f"Replay it with --balance. --cache and forced routing need choices: {', '.join(accepted(loads_only=False))}.",
+    )
 
 
 def format_named(name: str) -> TraceFormat:

@@ -41,6 +41,8 @@ class ImportReport(BaseModel):
     """Positions that a prefix cache served, whose experts were never computed."""
     sentinels: NonNegative = 0
     """Choices of no expert among those of a token that was kept."""
+    repeated: NonNegative = 0
+    """Rows with two copies of one expert, which are two choices of it; in all other traces a token's experts differ."""
     notes: list[str] = []
     """Further remarks, one sentence each."""
 
@@ -55,4 +57,6 @@ class ImportReport(BaseModel):
         }
         if counted := ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count):
             yield f"imported from {self.format}: {self.kept:,} rows of a token and layer kept; left out: {counted}"
+        if self.repeated:
+            yield f"{self.repeated:,} rows have two copies of one expert: the map of physical experts is of another time than they are"
         yield from self.notes

@@ -26,6 +26,8 @@ class Stated:
     top_k: int | None = None
     absent: Literal["padding", "cached"] = "padding"
     """What a token without any choice is."""
+    repeated: int = 0
+    """Rows with two copies of one expert."""
     notes: Iterable[str] = ()
     workload: str = "lm"
     prompt_phase: str = "prefill"
@@ -92,6 +94,7 @@ def without_idle_rows(choices: LoggedChoices, stated: Stated, options: ImportOpt
         padding=padding + (absent if stated.absent == "padding" else 0),
         warmup=warmup,
         cached=absent if stated.absent == "cached" else 0,
+        repeated=stated.repeated,
         notes=list(stated.notes),
     )
     return kept, report

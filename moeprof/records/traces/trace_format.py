@@ -72,5 +72,7 @@ class TraceFormat:
     """Columns of a routing trace that `write` keeps, beside layer, slot and expert; a conversion loses the others."""
     endings: tuple[str, ...] = ()
     """Endings of file names that mean this format where a file is written; reading goes by the content."""
+    either: bool = False
+    """Whether it holds choices in one file and loads in another."""
     loads_only: bool = False
     """Whether it holds total loads instead of choices, so that it can place experts but not drive a cache or a router."""
