@@ -72,12 +72,13 @@ class FromShards:
         """Why an expert file should be written and read in place of the shards; empty if single experts can be read from them."""
 
     def __call__(self, layer: str, expert: int, into: ExpertWeights) -> None:
-        paths = dict(zip(self.layers[layer].names, self.layers[layer].parameter_paths, strict=True))
         for name, view in into.items():
-            if self.shards.why_not(paths[name]):
-                view.copy_(self.made(paths[name], set(paths.values()))[expert])
+            path, row = self.layers[layer].place(name, expert)
+            if self.shards.why_not(path):
+                whole = self.made(path, set(self.layers[layer].parameter_paths))
+                view.copy_(whole if row is None else whole[row])
             else:
-                self.shards.read(paths[name], expert, view)
+                self.shards.read(path, row, view)
 
     def made(self, path: str, of_layer: set[str]) -> Tensor:
         """A whole parameter, which is made once as long as the experts of one layer follow each other."""

@@ -4,18 +4,18 @@ T tokens (padding included), K choices, E experts, D width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from moeprof.huggingface.adapters.adapter import CallChoices, Kept
-from moeprof.huggingface.adapters.three_arguments import ThreeArguments
 from moeprof.huggingface.capture import backend_of, by_weight
-from moeprof.huggingface.experts import computed, expert_tensors, with_tensors
-from moeprof.huggingface.our_kernels import Changed, ffn_of, for_kernels, tensor_names
+from moeprof.huggingface.our_kernels import Changed
 from moeprof.huggingface.recipe import CAPACITY_FACTOR
 from moeprof.huggingface.sites import Site
 from moeprof.huggingface.slots import computed_in_slots
+from moeprof.huggingface.stack import ExpertStack, Received, TensorPlace
 from moeprof.instrument.probe import region
 from moeprof.moe.dispatch import dispatch_function
 from moeprof.moe.exchange import LOCAL
@@ -27,7 +27,6 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.variant import OWN as AS_DEPLOYED
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
-from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights, ResidentStore
 
 OWN = AS_DEPLOYED.dispatch
@@ -35,19 +34,16 @@ OWN = AS_DEPLOYED.dispatch
 
 
 class ExpertsLayer(SparseLayer):
-    """The experts of a site; their tensors stay where they are, and every variant without slots uses them there."""
+    """The experts of a site; there is one copy of their tensors, which every variant without slots uses."""
 
     def __init__(self, site: Site, capacity_fraction: float | None = None) -> None:
         """`capacity_fraction` is C of a static dispatch, 1.25 K / E if absent. UsageError if such experts cannot be supported."""
         super().__init__(site.layer)
         self.experts, self.num_experts, self.capacity_fraction = site.experts, site.num_experts, capacity_fraction
-        self.path = site.path
-        if why := refusal(site):
-            raise refused(self, why, "Leave out the optimizations; the model can be characterized.")
-        self.names = tuple(expert_tensors(site.experts, site.num_experts))
-        self.why_not_ours = ours_refusal(site.experts, self.names)
+        self.path, self.stack = site.path, supported(site)
+        self.why_not_ours = self.stack.ours_refusal()
         if not self.why_not_ours:
-            self.ffn = ffn_of(site.experts)
+            self.ffn = self.stack.ffn
         self.real_T: Tensor | None = None
         """Which rows are tokens, (T,) bool; None if all are. Padding uses no experts in slots and none of our kernels."""
         self.dropped_TK: Tensor | None = None
@@ -57,16 +53,21 @@ class ExpertsLayer(SparseLayer):
 
     @property
     def weights(self) -> ExpertWeights:
-        return ExpertWeights((name, getattr(self.experts, name)) for name in self.names)
+        return self.stack.weights
+
+    def place(self, name: str, expert: int) -> TensorPlace:
+        """Where a tensor of an expert is in the model."""
+        found = self.stack.place(name, expert)
+        return found._replace(parameter=f"{self.path}.{found.parameter}")
 
     @property
     def parameter_paths(self) -> list[str]:
-        """The names of the weights in the model, in their order."""
-        return [f"{self.path}.{name}" for name in self.names]
+        """The names in the model of the parameters that hold the weights."""
+        return [f"{self.path}.{name}" for name in self.stack.parameter_names]
 
     def weights_under(self, variant: Variant) -> ExpertWeights:
         weights = super().weights_under(variant)
-        return weights if variant.dispatch == OWN else for_kernels(self.experts, weights)
+        return weights if variant.dispatch == OWN else self.stack.for_kernels(weights)
 
     def use(self, variant: Variant | None) -> None:
         """Executes the experts as `variant` says from now on; None leaves their module as it was found.
@@ -75,111 +76,93 @@ class ExpertsLayer(SparseLayer):
         """
         super().use(variant)
         vars(self.experts).pop("forward", None)
+        if self.ours and self.why_not_ours:
+            raise refused(self, self.why_not_ours, "Use the model's own backend.")
         if self.replaced:
-            if variant is not None and variant.dispatch != OWN and self.why_not_ours:
-                raise refused(self, self.why_not_ours, "Use the model's own backend.")
             vars(self.experts)["forward"] = self.forward
+
+    @property
+    def ours(self) -> Variant | None:
+        """The variant, if it executes the experts by our dispatch and kernels; None if their own class does."""
+        return None if self.variant is None or self.variant.dispatch == OWN else self.variant
 
     @property
     def replaced(self) -> bool:
         """Whether the variant changes how the experts are executed; otherwise their module is as it was found."""
-        return self.variant is not None and (self.variant.dispatch != OWN or self.store is not None)
+        return self.ours is not None or self.store is not None
 
     @property
     def backend(self) -> str:
         """What computes the experts now: the backend of their class, or one of our kernels."""
-        if self.variant is None or self.variant.dispatch == OWN:
-            return backend_of(self.experts)
-        return f"moeprof {self.variant.kernel}"
+        return f"moeprof {self.ours.kernel}" if self.ours else backend_of(self.experts)
 
     @torch.no_grad()
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        """Outputs (T, D) of hidden states (T, D), expert ids (T, K) and weights (T, K), whatever the class calls them."""
-        x_TD, experts_TK, weights_TK = *args, *kwargs.values()
-        self.num_rows, self.dropped_TK = experts_TK.numel(), None
-        if self.variant is not None and self.variant.dispatch != OWN:
-            return self.ours(x_TD, experts_TK, weights_TK, self.variant)
-        if isinstance(self.store, BufferedStore):
-            real_TK = experts_TK if self.real_T is None else experts_TK.masked_fill(~self.real_T[:, None], self.num_experts)
-            return computed_in_slots(self.experts, self.store, x_TD, real_TK, weights_TK, self.name)
-        with region("experts", self.name):
-            return computed(self.experts, x_TD, experts_TK, weights_TK)
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Outputs (T, D) of a call of the experts' module, as the variant executes them."""
+        call, self.dropped_TK = self.stack.received(args, kwargs), None
+        used_T = call.used_T if self.real_T is None else self.real_T if call.used_T is None else self.real_T & call.used_T
+        if self.ours:
+            return self.by_our_kernels(call._replace(used_T=used_T), self.ours)
+        if not isinstance(self.store, BufferedStore):
+            return self.stack.computed(call.x_TD, sentinels(call, call.used_T, self.num_experts), call.weights_TK)
+        self.num_rows = call.experts_TK.numel() if used_T is None else int(used_T.sum()) * call.experts_TK.shape[1]
+        experts_TK = sentinels(call, used_T, self.num_experts)
+        return computed_in_slots(self.stack, self.store, call.x_TD, experts_TK, call.weights_TK, self.name)
 
-    def ours(self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, variant: Variant) -> Tensor:
+    def by_our_kernels(self, call: Received, variant: Variant) -> Tensor:
         """Outputs (T, D) by the variant's dispatch and kernel."""
-        capacity_fraction = self.capacity_fraction or CAPACITY_FACTOR * experts_TK.shape[1] / self.num_experts
-        store = Changed(self.store or ResidentStore(self.weights), lambda weights: for_kernels(self.experts, weights))
+        capacity_fraction = self.capacity_fraction or CAPACITY_FACTOR * call.experts_TK.shape[1] / self.num_experts
+        store = Changed(self.store or ResidentStore(self.weights), self.stack.for_kernels)
         with region("dispatch", self.name):
-            routing = self.routing(experts_TK, weights_TK, in_order=variant.dispatch_entry.capacity != "none")
-            inputs_TD = x_TD.to(store.weights.first.dtype)
+            routing = self.routing(call, in_order=variant.dispatch_entry.capacity != "none")
+            inputs_TD = call.x_TD.to(store.weights.first.dtype)
             dispatched = dispatch_function(variant.dispatch)(inputs_TD, routing, capacity_fraction, LOCAL)
         store.expect(dispatched.rows.offsets)
         outputs_RD = run_experts(KERNELS[variant.kernel], dispatched.rows, store, self.ffn, self.name)
         self.num_rows, self.dropped_TK = len(dispatched.rows.rows_RD), dispatched.dropped_TK
         with region("combine", self.name):
-            return dispatched.combine(outputs_RD, 1.0).to(x_TD.dtype)
+            return dispatched.combine(outputs_RD, 1.0).to(call.x_TD.dtype)
 
-    def routing(self, experts_TK: Tensor, weights_TK: Tensor, *, in_order: bool) -> Routing:
+    def routing(self, call: Received, *, in_order: bool) -> Routing:
         """The decisions that the experts were called with; `in_order`: first choices first, because later ones may be dropped."""
+        experts_TK, weights_TK = call.experts_TK, call.weights_TK
         if in_order:
             kept_TK = torch.full_like(experts_TK, Kept.ROUTED)
             experts_TK, weights_TK, _ = by_weight(CallChoices(experts_TK, weights_TK, kept_TK))
-        return Routing(experts_TK, weights_TK.float(), self.real_T, self.num_experts, final=True)
+        return Routing(experts_TK, weights_TK.float(), call.used_T, self.num_experts, final=True)
 
     def require_sentinels(self) -> None:
         """UsageError if the loop of the class fails for ids that no expert has; other backends know them."""
-        if backend_of(self.experts) != "eager":
-            return
-        layout = EntryLayout.of(self.weights)
-        slotted = with_tensors(self.experts, layout.weights(layout.slab(1, "cpu")))
-        x_TD = torch.ones(1, width(self.experts, self.weights), dtype=layout.dtype)
-        try:
-            sound = not computed(slotted, x_TD, torch.ones(1, 1, dtype=torch.int64), torch.zeros(1, 1)).any()
-        except (RuntimeError, IndexError):
-            sound = False
-        if not sound:
-            name = type(self.experts).__name__
-            raise refused(
-                self, f"the loop of {name} fails for experts that are in no slot", "Use --experts-backend grouped_mm."
-            )
+        if backend_of(self.experts) == "eager" and not self.stack.takes_sentinels():
+            what = f"the loop of {self.stack.kind} fails for experts that are in no slot"
+            raise refused(self, what, "Use --experts-backend grouped_mm.")
 
 
-def refused(layer: ExpertsLayer, why: str, remedy: str) -> UsageError:
+def sentinels(call: Received, used_T: Tensor | None, num_experts: int) -> Tensor:
+    """The ids (T, K) of a call, E where a row reaches no expert."""
+    return call.experts_TK if used_T is None else call.experts_TK.masked_fill(~used_T[:, None], num_experts)
+
+
+def refused(layer: Site | ExpertsLayer, why: str, remedy: str) -> UsageError:
     """The error for a layer that cannot be executed in this way."""
-    return UsageError(f"layer {layer.name} ({layer.path}): {why}", remedy)
+    name = layer.name if isinstance(layer, ExpertsLayer) else layer.layer
+    return UsageError(f"layer {name} ({layer.path}): {why}", remedy)
 
 
-def refusal(site: Site) -> str:
-    """Why the experts of a site can only run as their model runs them; empty if they need not."""
-    name, experts = type(site.experts).__name__, site.experts
-    if not isinstance(site.adapter, ThreeArguments):
-        return f"{name} is not called with hidden states, ids and weights of chosen experts"
+def supported(site: Site) -> ExpertStack:
+    """The experts of a site as variants execute them; UsageError if they can only run as their model runs them."""
+    name, experts, stack = type(site.experts).__name__, site.experts, site.stack
+    remedy = "Leave out the optimizations; the model can be characterized."
+    if stack is None:
+        raise refused(site, f"{name} is not called with hidden states, ids and weights of chosen experts", remedy)
     if site.num_zero:
-        return f"{name} has {site.num_zero} experts without weights"
-    if not expert_tensors(experts, site.num_experts):
-        return f"{name} has no tensor with one part for each of its {site.num_experts} experts"
+        raise refused(site, f"{name} has {site.num_zero} experts without weights", remedy)
     if "forward" in vars(experts) or experts._compiled_call_impl is not None:
-        return f"the forward function of {name} is replaced already, as by accelerate's hooks or torch.compile"
-    if getattr(experts, "_is_expert_parallel", False):
-        return f"{name} has only the experts of one rank"
-    return ""
-
-
-def ours_refusal(experts: nn.Module, names: Sequence[str]) -> str:
-    """Why our kernels cannot take a module's experts; empty if they can."""
-    name = type(experts).__name__
-    if not (hasattr(experts, "has_gate") and hasattr(experts, "is_transposed")):
-        return f"{name} does not say how its matrices are stored, because transformers' use_experts_implementation is not applied to it"
-    if unknown := set(names) ^ set(tensor_names(experts).values()):
-        return f"{name} has experts of other tensors than our kernels know: {', '.join(sorted(unknown))}"
-    if not all(getattr(experts, one).is_floating_point() for one in names):
-        return f"{name} has quantised experts"
-    return ""
-
-
-def width(experts: nn.Module, weights: ExpertWeights) -> int:
-    """D, the width of the rows that the experts take."""
-    return weights["down_proj"].shape[2 if getattr(experts, "is_transposed", False) else 1]
+        what = f"the forward function of {name} is replaced already, as by accelerate's hooks or torch.compile"
+        raise refused(site, what, remedy)
+    if why := stack.refusal():
+        raise refused(site, why, remedy)
+    return stack
 
 
 def experts_layers(sites: Sequence[Site], capacity_fraction: float | None = None) -> nn.ModuleList:

@@ -30,6 +30,10 @@ Cached = Any
 """Keys, values and states of one batch, of the class that the model chooses."""
 
 
+CallSeen = Callable[[ExpertsLayer, Step, Tensor, Callable[[], Tensor]], None]
+"""Takes a layer, its step, its outputs (T, D), and what computes them again, as the variant says that the layer then has."""
+
+
 class HuggingFaceModel(nn.Module):
     """A model of transformers; hooks are on it only while a probe observes it."""
 
@@ -145,6 +149,25 @@ class HuggingFaceModel(nn.Module):
             for site in self.sites:
                 hooks.callback(site.experts.register_forward_hook(self.output_hook(site, see)).remove)
             yield
+
+    @contextmanager
+    def calls_observed(self, see: CallSeen) -> Iterator[None]:
+        """Calls `see` with each call in the block of a layer that variants can change."""
+        with ExitStack() as hooks:
+            for layer in self.layers or ():
+                assert isinstance(layer, ExpertsLayer)
+                hooks.callback(layer.experts.register_forward_hook(self.call_hook(layer, see), with_kwargs=True).remove)
+            yield
+
+    def call_hook(self, layer: ExpertsLayer, see: CallSeen) -> Callable[..., None]:
+        """A hook that passes a call of a layer's experts on."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y_TD: Tensor) -> None:
+            assert self.step is not None
+            layer.real_T = self.step.real_T
+            see(layer, self.step, y_TD, lambda: layer.forward(*args, **kwargs))
+
+        return hook
 
     def output_hook(self, site: Site, see: Callable[[str, Step, Tensor], None]) -> Callable[..., None]:
         """A hook that passes the outputs of a layer's experts on."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from moeprof.huggingface.adapters.three_arguments import ThreeArguments
 from moeprof.huggingface.sites import find_sites
 from moeprof.records.system.files import reason
 from moeprof.store.checkpoint_folder import CONFIG, CheckpointFolder
@@ -172,8 +171,11 @@ class ExpertShards:
         """Why single experts of a parameter cannot be read; empty if they can."""
         return self.weights.why_not.get(parameter, "")
 
-    def read(self, parameter: str, expert: int, into: Tensor) -> None:
-        """Fills the slab of one expert, (...) without E, of any type; MoeprofError if a file cannot be read."""
+    def read(self, parameter: str, expert: int | None, into: Tensor) -> None:
+        """Fills the slab of one expert, (...) without E, of any type; without `expert`, the parameter is that of one.
+
+        MoeprofError if a file cannot be read.
+        """
         for part in self.weights.parts[parameter]:
             source, place = part.of(expert), into
             if part.dim is not None:
@@ -208,8 +210,10 @@ class Part:
             shape[one], shape[other] = shape[other], shape[one]
         return tuple(shape)
 
-    def of(self, expert: int) -> Stored:
-        """The tensor of one expert, contiguous in its file."""
+    def of(self, expert: int | None) -> Stored:
+        """The tensor of one expert, contiguous in its file; without `expert`, all of it."""
+        if expert is None:
+            return self.tensors[0]
         return self.tensors[expert] if self.stacked else self.tensors[0].row(expert)
 
 
@@ -294,11 +298,6 @@ def loading_info(missing: Iterable[str] = (), unexpected: Iterable[str] = ()) ->
 
 
 def expert_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters (E, ...) of all experts that are called with the ids of the chosen ones, so that others can be absent."""
-    return [
-        f"{site.path}.{name}"
-        for site in find_sites(model)
-        if isinstance(site.adapter, ThreeArguments) and not site.num_zero
-        for name, parameter in site.experts.named_parameters(recurse=False)
-        if parameter.dim() and len(parameter) == site.num_experts
-    ]
+    """Names of the parameters of all experts that variants can execute, with some of them absent."""
+    stacks = [(site, site.stack) for site in find_sites(model) if not site.num_zero]
+    return [f"{site.path}.{name}" for site, stack in stacks if stack for name in stack.parameter_names]

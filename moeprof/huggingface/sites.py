@@ -9,6 +9,7 @@ from moeprof.huggingface.adapters.adapter import Adapter, ExpertNumbers
 from moeprof.huggingface.adapters.registry import ADAPTERS
 from moeprof.huggingface.layer_names import layer_names
 from moeprof.huggingface.routers import SiteRouter, find_router, recorders
+from moeprof.huggingface.stack import ExpertStack
 from moeprof.records.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Site:
     expert_bytes: int
     """Of one expert, all of its tensors."""
     router: SiteRouter | None
+
+    @property
+    def stack(self) -> ExpertStack | None:
+        """The experts as variants execute them; None if only the model itself can."""
+        return self.adapter.stack(self.experts, self.size)
 
     @property
     def num_experts(self) -> int:

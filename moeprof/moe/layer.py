@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from moeprof.instrument.memory import key_of
 from moeprof.instrument.probe import active, region
 from moeprof.instrument.step import Step
 from moeprof.moe.dispatch import Dispatched, dispatch_function
@@ -110,8 +111,8 @@ def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]
         if layer not in behind
         for whole in layer.weights.values()
     ]
-    absent = {id(parameter) for layer in behind for parameter in layer.weights.values()}
-    kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in absent]
+    absent = {key_of(whole) for layer in behind for whole in layer.weights.values()}
+    kept = [tensor for tensor in (*model.parameters(), *model.buffers()) if key_of(tensor) not in absent]
     found: dict[str, list[Tensor]] = {"weights": [*kept, *coming], "expert_slots": []}
     for layer in behind:
         store = layer.stores[variant]

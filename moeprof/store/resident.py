@@ -25,6 +25,11 @@ class ExpertWeights(dict[str, Tensor]):
         """The first of the tensors, for the dtype and the device of all."""
         return next(iter(self.values()))
 
+    @property
+    def floating(self) -> bool:
+        """Whether all are floating-point numbers, and none is quantised."""
+        return all(whole.is_floating_point() for whole in self.values())
+
     def map(self, change: Callable[[Tensor], Tensor]) -> "ExpertWeights":
         """The same tensors, each changed, under their names."""
         return ExpertWeights((name, change(whole)) for name, whole in self.items())

@@ -352,7 +352,6 @@ def test_a_loop_without_room_for_other_experts_is_refused(architecture: str) -> 
         ("llama4_text", "Llama4TextExperts is not called with"),
         ("longcat_flash", "experts without weights"),
         ("jetmoe", "is not called with"),
-        ("switch_transformers", "is not called with"),
     ],
 )
 def test_experts_that_are_called_in_another_way_are_refused(architecture: str, why: str) -> None:

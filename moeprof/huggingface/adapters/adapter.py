@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from moeprof.huggingface.stack import ExpertStack
+
 
 class Kept(IntEnum):
     """What became of a choice."""
@@ -64,6 +66,10 @@ class Adapter:
     def computing(self, module: nn.Module) -> list[nn.Module]:
         """The modules that compute the outputs of the experts."""
         return [module]
+
+    def stack(self, module: nn.Module, size: ExpertNumbers) -> ExpertStack | None:
+        """The experts as variants execute them; None if only the model itself can."""
+        return None
 
     def size(self, module: nn.Module, block: nn.Module) -> ExpertNumbers:
         """The numbers of experts."""

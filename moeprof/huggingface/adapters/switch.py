@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moeprof.huggingface.adapters.adapter import Adapter, CallChoices, ExpertNumbers, Kept, parameter_names
+from moeprof.huggingface.separate import SeparateExperts
+from moeprof.huggingface.stack import Received
 
 NAMES = ["hidden_states", "selected_experts", "routing_weights"]
 
@@ -28,6 +31,9 @@ class Switch(Adapter):
         assert isinstance(module, nn.ModuleDict)
         return ExpertNumbers(len(module))
 
+    def stack(self, module: nn.Module, size: ExpertNumbers) -> SeparateExperts:
+        return SwitchExperts(module, size.experts)
+
     def expert_bytes(self, module: nn.Module, size: ExpertNumbers) -> int:
         return sum(parameter.nbytes for parameter in module.parameters()) // size.experts
 
@@ -43,3 +49,16 @@ class Switch(Adapter):
         experts_T1 = torch.where(routed_T1, mask_TE.argmax(dim=1, keepdim=True), probs_TE.argmax(dim=1, keepdim=True))
         kept_T1 = torch.where(routed_T1, int(Kept.ROUTED), int(Kept.DROPPED)).to(torch.int8)
         return CallChoices(experts_T1, weights_T1, kept_T1)
+
+
+class SwitchExperts(SeparateExperts):
+    """Experts that are called with hidden states, a mask (T, K, E) of the chosen experts and their weights."""
+
+    def received(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Received:
+        """The mask of a token whose expert was full is empty."""
+        x_TD, mask_TKE, weights_TK = *args, *kwargs.values()
+        return Received(x_TD, mask_TKE.argmax(dim=2), weights_TK, (mask_TKE > 0).any(dim=2).any(dim=1))
+
+    def arguments(self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, num_experts: int) -> tuple[Tensor, ...]:
+        mask_TKE = F.one_hot(experts_TK.clamp(max=num_experts), num_experts + 1)[..., :num_experts]
+        return x_TD, mask_TKE, weights_TK

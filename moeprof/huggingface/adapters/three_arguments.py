@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from moeprof.huggingface.adapters.adapter import Adapter, CallChoices, ExpertNumbers, Kept, parameter_names
+from moeprof.huggingface.fused import FusedExperts
+from moeprof.huggingface.stack import ExpertStack
 
 NAMES = ["top_k_index", "top_k_weights"]
 
@@ -16,6 +18,9 @@ class ThreeArguments(Adapter):
 
     def recognises(self, module: nn.Module, block: nn.Module) -> bool:
         return parameter_names(module)[1:] == NAMES
+
+    def stack(self, module: nn.Module, size: ExpertNumbers) -> ExpertStack:
+        return FusedExperts(module, size.experts)
 
     def expert_bytes(self, module: nn.Module, size: ExpertNumbers) -> int:
         """Models that keep the matrices of all experts below each other (dbrx) may keep them in a module of their own."""

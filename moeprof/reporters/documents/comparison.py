@@ -1,6 +1,8 @@
 """The blocks of a phase in the report on a comparison: the table, curves over the batch, time and memory."""
 
+import math
 from collections.abc import Iterator
+from operator import itemgetter
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.bottleneck import IDLE_GAPS, includes_idle_gaps
@@ -17,7 +19,7 @@ from moeprof.reporters.sections.placement import placement_blocks
 from moeprof.reporters.sections.speed import region_table, regions_of, share_bars
 from moeprof.reporters.sections.tables import scope_name, scopes
 from moeprof.reporters.sections.traffic import traffic_blocks, traffic_table
-from moeprof.reporters.sections.variants import baselines, variant_table, variants_of
+from moeprof.reporters.sections.variants import baselines, not_finite, variant_table, variants_of
 
 
 def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
@@ -107,23 +109,39 @@ def rank_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
 
 
 def layer_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
-    """Outputs of every layer on the inputs of the baseline's layer."""
+    """Outputs of every layer on the inputs of the baseline's layer, and which layer differs most."""
+    compared = [
+        (layer, variant, here)
+        for layer in metrics.distinct("layer", "output_tokens_compared", phase=phase)
+        for variant in variants_of(run)
+        for here in [metrics.at(phase=phase, variant=variant, layer=layer)]
+        if here.or_none("output_tokens_compared") is not None
+    ]
     rows = [
         [
             layer,
             variant,
-            f"{compared:,.0f}",
+            cell(here.or_none("output_tokens_compared"), "{:,.0f}".format),
             cell(here.or_none("output_tokens_differing")),
             cell(here.or_none("output_max_abs_diff")),
         ]
-        for layer in metrics.distinct("layer", "output_tokens_compared", phase=phase)
-        for variant in variants_of(run)
-        for here in [metrics.at(phase=phase, variant=variant, layer=layer)]
-        if (compared := here.or_none("output_tokens_compared")) is not None
+        for layer, variant, here in compared
     ]
     return Table(
         ["layer", "variant", "compared tokens", "differing", "largest difference"],
         rows,
         labels=2,
-        caption="Every MoE layer repeated on the inputs of the baseline's layer; tokens with a dropped choice in it are excluded.",
+        caption="Every MoE layer repeated on the inputs of the baseline's layer; tokens with a dropped choice in it are excluded."
+        + differing_most(compared),
     )
+
+
+def differing_most(compared: list[tuple[str, str, RunMetrics]]) -> str:
+    """A sentence on the layer whose outputs differ most, under which variant; empty if all are equal to the bit."""
+    apart = [
+        (math.inf if not_finite(here) else here.or_none("output_max_abs_diff") or 0.0, layer, variant)
+        for layer, variant, here in compared
+    ]
+    largest, layer, variant = max(apart, key=itemgetter(0))
+    size = cell(largest) if math.isfinite(largest) else "not finite"
+    return f" Layer {layer} differs most, under {variant}: {size}." if largest else ""

@@ -3,7 +3,8 @@
 Layer by layer on the baseline's own inputs, then end to end. T rows of a step, K choices, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from moeprof.analysis.comparison.output_agreement import Agreement, Compared
+from moeprof.huggingface.layer import ExpertsLayer
+from moeprof.huggingface.model import HuggingFaceModel
 from moeprof.instrument.hooks import hooked
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
 from moeprof.moe.layer import MoELayer, moe_layers
+from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.records.arrays import Flags
-from moeprof.records.recipe.variant import Variant
+from moeprof.records.recipe.variant import OWN, Variant
 from moeprof.records.run.raw_tables import AGREEMENT
 from moeprof.studies.passes.finite import finite
 from moeprof.studies.selection import first_of_each_domain
@@ -41,8 +45,13 @@ class Decision:
     """The chosen experts in the order of their numbers."""
     probs_TK: Tensor
     """The largest softmax values, best first, whichever experts they belong to."""
-    lost_T: Flags
-    """Tokens that lost a choice because an expert was full."""
+    dropped_TK: Tensor
+    """The choices, in this order, that no expert computes, as one is full."""
+
+    @property
+    def lost_T(self) -> Flags:
+        """Tokens that lost a choice."""
+        return any_of(self.dropped_TK)
 
 
 class DecisionRecorder(Probe):
@@ -52,8 +61,21 @@ class DecisionRecorder(Probe):
         self.decisions: list[Decision] = []
 
     def routed(self, layer: str, step: Step, experts_TK: Tensor, probs_TK: Tensor, dropped_TK: Tensor, num_rows: int) -> None:
-        lost_T = dropped_TK.any(dim=1).cpu().numpy()
-        self.decisions.append(Decision(layer, step, experts_TK.sort(dim=1).values, probs_TK, lost_T))
+        sorted_TK, order_TK = experts_TK.sort(dim=1)
+        self.decisions.append(Decision(layer, step, sorted_TK, probs_TK, dropped_TK.gather(1, order_TK)))
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """A layer's outputs on some inputs."""
+
+    y_TD: Tensor
+    lost_T: Flags
+    """Tokens that lost a choice in it."""
+
+
+See = Callable[[SparseLayer, Step, LayerCall, Callable[[], LayerCall]], None]
+"""Takes a layer, its step, what it computed, and what computes it again on the same inputs, as the layer's variant then says."""
 
 
 class Context:
@@ -103,19 +125,23 @@ def compare(services: Services, episode: Episode, found: dict[Variant, Agreement
     tolerance, runner = TOLERANCES[services.recipe.model.dtype], services.runner
     recorder = DecisionRecorder()
 
-    def same_inputs(layer: MoELayer, inputs: tuple[Tensor, Step], y_TD: Tensor) -> None:
-        if inputs[1].phase == episode.phase:
+    def same_inputs(layer: SparseLayer, step: Step, expected: LayerCall, again: Callable[[], LayerCall]) -> None:
+        if step.phase == episode.phase:
             for variant, agreement in found.items():
-                compare_layer(layer, inputs, y_TD, variant, agreement, recorder, tolerance)
+                other = repeated(layer, variant, again)
+                kept_T = real(step, len(other.lost_T)) & ~expected.lost_T & ~other.lost_T
+                agreement.layers.setdefault(layer.name, Compared()).add(
+                    *differences(expected.y_TD, other.y_TD, kept_T, tolerance)
+                )
 
     model = runner.select(runner.baseline)
-    with hooked(moe_layers(model), same_inputs):
+    with calls_seen(model, recorder, same_inputs):
         expected = played(episode, model, recorder)
     services.progress.advance()
     for variant, agreement in found.items():
         other = DecisionRecorder()
         outputs = played(episode, runner.select(variant), other)
-        compare_whole(episode, (recorder, expected), (other, outputs), agreement, tolerance)
+        compare_whole(episode, (recorder, expected), (other, outputs), agreement, tolerance, own=runner.baseline == OWN)
         services.progress.advance()
 
 
@@ -125,23 +151,38 @@ def played(episode: Episode, model: RunModel, recorder: DecisionRecorder) -> lis
         return list(episode.outputs(model))
 
 
-def compare_layer(
-    layer: MoELayer,
-    inputs: tuple[Tensor, Step],
-    y_TD: Tensor,
-    variant: Variant,
-    agreement: Agreement,
-    recorder: DecisionRecorder,
-    tolerance: float,
-) -> None:
-    """Runs one layer again as `variant`, and compares the tokens that lost nothing in it under either variant."""
-    step, lost_T = inputs[1], recorder.decisions[-1].lost_T
+def calls_seen(model: RunModel, recorder: DecisionRecorder, see: See) -> AbstractContextManager[None]:
+    """Calls `see` after each call of a layer in the block; decisions of repetitions are taken from the recorder again."""
+    if isinstance(model, HuggingFaceModel):
+
+        def seen(layer: ExpertsLayer, step: Step, y_TD: Tensor, again: Callable[[], Tensor]) -> None:
+            """What the model itself drops is no loss: no variant computes it."""
+            see(layer, step, LayerCall(y_TD, np.zeros(len(y_TD), bool)), lambda: LayerCall(again(), lost_in(layer, len(y_TD))))
+
+        return model.calls_observed(seen)
+
+    def after(layer: MoELayer, inputs: tuple[Tensor, Step], y_TD: Tensor) -> None:
+        def again() -> LayerCall:
+            return LayerCall(layer.forward(*inputs), recorder.decisions.pop().lost_T)
+
+        see(layer, inputs[1], LayerCall(y_TD, recorder.decisions[-1].lost_T), again)
+
+    return hooked(moe_layers(model), after)
+
+
+def lost_in(layer: ExpertsLayer, num_rows: int) -> Flags:
+    """The tokens that lost a choice in the last call of a layer, (T,)."""
+    return np.zeros(num_rows, bool) if layer.dropped_TK is None else any_of(layer.dropped_TK)
+
+
+def repeated(layer: SparseLayer, variant: Variant, again: Callable[[], LayerCall]) -> LayerCall:
+    """What the layer computes on the same inputs as `variant`."""
     usual = layer.variant
     layer.use(variant)
-    other_TD = layer.forward(*inputs)
-    layer.use(usual)
-    kept_T = real(step, len(lost_T)) & ~lost_T & ~recorder.decisions.pop().lost_T
-    agreement.layers.setdefault(layer.name, Compared()).add(*differences(y_TD, other_TD, kept_T, tolerance))
+    try:
+        return again()
+    finally:
+        layer.use(usual)
 
 
 def compare_whole(
@@ -150,11 +191,17 @@ def compare_whole(
     found: tuple[DecisionRecorder, list[Tensor]],
     agreement: Agreement,
     tolerance: float,
+    *,
+    own: bool,
 ) -> None:
-    """Compares every step's outputs for tokens that depend on no lost choice and no other decision."""
+    """Compares every step's outputs for tokens that depend on no lost choice and no other decision.
+
+    `own`: the baseline is a model of transformers, and choices that it drops itself are no loss to who drops the same.
+    """
     context = Context()
     for ours, theirs in zip(expected[0].decisions, found[0].decisions, strict=True):
-        follow(context, ours, theirs, agreement, tolerance)
+        lost_TK = ours.dropped_TK ^ theirs.dropped_TK if own else ours.dropped_TK | theirs.dropped_TK
+        follow(context, ours, theirs, any_of(lost_TK), agreement, tolerance)
     for step, ours_TV, theirs_TV in zip(episode.steps, expected[1], found[1], strict=True):
         agreement.tokens += int(real(step).sum())
         agreement.whole.add(*differences(ours_TV, theirs_TV, context.intact(step), tolerance))
@@ -163,8 +210,8 @@ def compare_whole(
             agreement.agreeing = (agreement.agreeing or 0) + int((same_T.cpu().numpy() & real(step)).sum())
 
 
-def follow(context: Context, ours: Decision, theirs: Decision, agreement: Agreement, tolerance: float) -> None:
-    """Adds what one layer lost or decided differently to the context; counts flips and jumps."""
+def follow(context: Context, ours: Decision, theirs: Decision, lost_T: Flags, agreement: Agreement, tolerance: float) -> None:
+    """Adds what one layer lost (T,) or decided differently to the context; counts flips and jumps."""
     intact_T = context.intact(ours.step)
     other_T = (ours.experts_TK != theirs.experts_TK).any(dim=1).cpu().numpy() & intact_T
     # A near-tie leaves the same best values behind, whichever expert they belong to.
@@ -172,7 +219,7 @@ def follow(context: Context, ours: Decision, theirs: Decision, agreement: Agreem
     jumps_T = apart_TK.any(dim=1).cpu().numpy() & other_T
     agreement.jumps += int(jumps_T.sum())
     agreement.flips += int((other_T & ~jumps_T).sum())
-    context.lose(ours.step, ours.lost_T | theirs.lost_T | other_T)
+    context.lose(ours.step, lost_T | other_T)
 
 
 def differences(ours_TV: Tensor, theirs_TV: Tensor, chosen_T: Flags, tolerance: float) -> tuple[int, int, float]:
@@ -185,6 +232,12 @@ def differences(ours_TV: Tensor, theirs_TV: Tensor, chosen_T: Flags, tolerance: 
     apart_N = (ours_NV - theirs_NV).abs().amax(dim=1)
     equal_N = apart_N.isfinite() & (apart_N <= tolerance * ours_NV.abs().amax(dim=1))
     return len(rows), int((~equal_N).sum()), float(apart_N.nan_to_num(torch.inf, torch.inf).max())
+
+
+def any_of(flags_TK: Tensor) -> Flags:
+    """Which rows have a flag set, (T,)."""
+    flags: Flags = flags_TK.any(dim=1).cpu().numpy()
+    return flags
 
 
 def real(step: Step, num_rows: int | None = None) -> Flags:

@@ -164,6 +164,31 @@ def test_outputs_that_differ_stand_in_the_table(tmp_path: Path) -> None:
     assert cells(run)["outputs equal?"][2] == "NO: 7 of 90 differ"
 
 
+def test_the_layer_that_differs_most_is_named(tmp_path: Path) -> None:
+    rows = [
+        MetricRow(f"output_{metric}", value, "lm", "score", variant=variant, layer=layer)
+        for layer, variant, apart in (("1", "tutel", 1e-6), ("1", "dynamic", 0.0), ("3", "tutel", 2e-7), ("3", "dynamic", 0.25))
+        for metric, value in (("tokens_compared", 1234), ("tokens_differing", 7 * (apart > 0.1)), ("max_abs_diff", apart))
+    ]
+    report = render(written(tmp_path / "run", [*speeds(), *outputs(), *rows]), "markdown")
+    assert "Layer 3 differs most, under dynamic: 0.250." in report
+    assert "| 3     | dynamic |           1,234 |         7 |              0.250 |" in report
+
+
+def test_a_layer_whose_outputs_are_not_finite_differs_most(tmp_path: Path) -> None:
+    at = {"workload": "lm", "phase": "score", "variant": "tutel"}
+    rows = [MetricRow(f"output_tokens_{name}", 9, **at, layer="1") for name in ("compared", "differing")]
+    rows += [MetricRow("output_tokens_compared", 9, **at, layer="3"), MetricRow("output_max_abs_diff", 5.0, **at, layer="3")]
+    report = render(written(tmp_path / "run", [*speeds(), *outputs(), *rows]), "markdown")
+    assert "Layer 1 differs most, under tutel: not finite." in report
+
+
+def test_layers_that_are_equal_to_the_bit_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    at = {"workload": "lm", "phase": "score", "variant": "tutel", "layer": "1"}
+    rows = [MetricRow("output_tokens_compared", 9, **at), MetricRow("output_max_abs_diff", 0.0, **at)]
+    assert "differs most" not in render(written(tmp_path / "run", [*speeds(), *outputs(), *rows]), "markdown")
+
+
 def test_nothing_that_fits_is_called_none(tmp_path: Path) -> None:
     at = {"workload": "lm", "phase": "score", "variant": "static"}
     rows = [MetricRow("max_batch", 0, **at), MetricRow("fits", 0, **at, point="batch=1"), *outputs()]
