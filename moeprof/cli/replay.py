@@ -21,7 +21,16 @@ Parsed = TypeVar("Parsed")
 
 OWN = {
     "cache": ("policies", "slots", "budget", "access", "overlap"),
-    "balance": ("balancers", "nodes", "groups", "replicas", "node_bandwidth", "token_bytes", "save_placement"),
+    "balance": (
+        "balancers",
+        "nodes",
+        "groups",
+        "replicas",
+        "node_bandwidth",
+        "token_bytes",
+        "save_placement",
+        "tokens_per_step",
+    ),
 }
 """The options that only one kind of replay has."""
 
@@ -88,6 +97,12 @@ OWN = {
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Write the placement; needs one --balancer and one number of --devices.",
+)
+@click.option(
+    "--tokens-per-step",
+    metavar="N,...",
+    help="Tokens that a server runs in one step: so many consecutive ones of the trace. The report is about the first number and "
+    "compares the others.  [default: the steps of the trace]",
 )
 @click.option(
     "--devices",
@@ -192,7 +207,8 @@ def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
         save=given["save_placement"],
     )
     expert_size, token_size = (optional(f"--{name}-bytes", given[f"{name}_bytes"], parse_bytes) for name in ("expert", "token"))
-    loads = read_loads(trace, options.phase, given["variant"], expert_size, token_size, given["experts"])
+    tokens = listed("--tokens-per-step", given["tokens_per_step"], positive)
+    loads = read_loads(trace, options.phase, given["variant"], expert_size, token_size, given["experts"], tokens)
     return loads.trace, lambda folder, force, argv, bar: replay_placements(
         loads, options, folder, force=force, argv=argv, progress=bar
     )

@@ -27,7 +27,7 @@ def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Ca
     assert (code, stderr) == (0, "")
     assert stdout.startswith("# moeprof replay: talk\n")
     summary = stdout.partition("## Phase")[0]
-    assert "- Placement (decode, 4 devices): anti-correlation, recommended. " in summary
+    assert "- Placement (decode, 4 devices, 64 tokens per step): anti-correlation, recommended. " in summary
     assert "Threshold: busiest-device share below " in summary
     assert "All-to-all (modelled): " in summary
     assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run")[1]
@@ -99,5 +99,5 @@ def test_a_log_of_a_single_prompt_says_that_its_evidence_is_little(moeprof: Call
     log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 3], [0, 1]])
     code, stdout, _ = moeprof("replay", log, "--balance", "--balancer", "greedy", "--devices", "2", "--out", tmp_path / "run")
     assert code == 0
-    assert "Placement (decode, 2 devices): greedy, too little evidence." in stdout
+    assert "Placement (decode, 2 devices, 1 token per step): greedy, too little evidence." in stdout
     assert "About 10 such test steps would decide" in stdout

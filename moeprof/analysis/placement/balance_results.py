@@ -10,9 +10,13 @@ from moeprof.records.metrics.point import format_point
 from moeprof.records.run.replay import ALL, DECODE
 
 
-def balancer_point(balancer: str, devices: int) -> str:
-    """The cell `point` of a balancer's number: `balancer=greedy;devices=8`; without a balancer `devices=8`."""
-    return format_point(({"balancer": balancer} if balancer else {}) | {"devices": str(devices)})
+def balancer_point(balancer: str, devices: int, tokens: int = 0) -> str:
+    """The cell `point` of a balancer's number: `balancer=greedy;devices=8`; without a balancer `devices=8`.
+
+    `tokens` is the number of tokens per step, if several are compared.
+    """
+    named = {"balancer": balancer, "devices": devices, "tokens": tokens}
+    return format_point({name: str(value) for name, value in named.items() if value})
 
 
 def balancer_value(results: RunMetrics, metric: str, phase: str, balancer: str, devices: int) -> float | None:
@@ -55,21 +59,33 @@ def drift_pairs(results: RunMetrics, phase: str) -> list[str]:
     return results.distinct("category", "load_divergence", phase=phase)
 
 
-def gain_at(results: RunMetrics, phase: str, point: str = "") -> Gain | None:
+def gain_at(results: RunMetrics, phase: str, point: str = "", tokens: int = 0) -> Gain | None:
     """The recorded gain over contiguous placement; None if no step was left to test on."""
     value, low, high = (results.or_none(f"load_gain{end}", phase=phase, point=point) for end in ("", "_low", "_high"))
-    steps = results.or_none("test_steps", phase=phase)
+    steps = results.or_none("test_steps", phase=phase, point=format_point({"tokens": tokens} if tokens else {}))
     return None if value is None or low is None or high is None or steps is None else Gain(value, low, high, int(steps))
 
 
-def best(results: RunMetrics, phase: str, devices: int, *, copies: bool) -> tuple[str, Gain] | None:
-    """The balancer with the largest gain among those that make copies, or that make none; the first of equal ones."""
+def best(results: RunMetrics, phase: str, devices: int, *, copies: bool, tokens: int = 0) -> tuple[str, Gain] | None:
+    """The balancer with the largest gain among those that make copies, or that make none; the first of equal ones.
+
+    `tokens` is the number of tokens per step, if several are compared.
+    """
     found = [
         (name, gain)
         for name in candidates(results, phase, devices, copies=copies)
-        if (gain := gain_at(results, phase, balancer_point(name, devices))) is not None
+        if (gain := gain_at(results, phase, balancer_point(name, devices, tokens), tokens)) is not None
     ]
     return max(found, key=lambda pair: pair[1].value, default=None)
+
+
+def step_sizes(results: RunMetrics, phase: str, *, copies: bool) -> list[tuple[int, str, Gain]]:
+    """For each number of tokens per step, rising: the best balancer with or without copies, and its gain."""
+    found = []
+    for tokens in sorted(set(results.record.balanced.tokens_per_step)):
+        one = best(results, phase, results.record.balanced.focus, copies=copies, tokens=tokens)
+        found += [(tokens, *one)] if one else []
+    return found
 
 
 def candidates(results: RunMetrics, phase: str, devices: int, *, copies: bool) -> list[str]:

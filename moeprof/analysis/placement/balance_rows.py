@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from moeprof.analysis.placement.device_load import device_counts, floor_shares, load_values, over_layers
+from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed_trials, num_moved, trial_of
 from moeprof.analysis.placement.virtual_parallel import Choices, choices_of, virtual_rows
 from moeprof.analysis.routing.drift import HALVES, DomainPair, category_of, domain_pairs, drift_metrics
@@ -39,6 +42,8 @@ class BalanceInputs:
     """By phase, then by layer in the order of execution, then by domain."""
     ranks: Mapping[str, Sequence[RoutingTrace]] = field(default_factory=dict)
     """The traces of each phase, one per rank; empty if the source is a count table, whose choices belong to no token."""
+    resized: Mapping[int, Mapping[str, Sequence[Sequence[LoadMatrix]]]] = field(default_factory=dict)
+    """The matrices of `layers` for other numbers of tokens per step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,8 @@ class PhaseLoads:
     layers: Sequence[Sequence[LoadMatrix]]
     """For each layer a matrix per domain."""
     ranks: Sequence[RoutingTrace] = ()
+    resized: Mapping[int, Sequence[Sequence[LoadMatrix]]] = field(default_factory=dict)
+    """`layers` for other numbers of tokens per step."""
 
     @cached_property
     def trial(self) -> Trial:
@@ -62,6 +69,10 @@ class PhaseLoads:
         """The choices of each layer that is placed; {} if they belong to no token."""
         found = {layer: choices_of(self.ranks, layer) for layer in self.trial.halves if self.ranks}
         return {layer: choices for layer, choices in found.items() if choices}
+
+    def trial_of_size(self, tokens: int) -> Trial:
+        """The trial with so many tokens in a step, one of the requested numbers."""
+        return trial_of(self.resized[tokens]) if tokens in self.resized else self.trial
 
     def cluster(self, name: str, devices: int) -> Cluster:
         """The devices and physical experts that a balancer places on."""
@@ -90,7 +101,15 @@ def balance_rows(record: RunRecord, inputs: BalanceInputs, advance: Callable[[],
 def phases_of(balance: BalanceRequest, inputs: BalanceInputs) -> list[PhaseLoads]:
     """The loads of every phase."""
     return [
-        PhaseLoads(name, balance, inputs.variant, layers, inputs.ranks.get(name, ())) for name, layers in inputs.layers.items()
+        PhaseLoads(
+            name,
+            balance,
+            inputs.variant,
+            layers,
+            inputs.ranks.get(name, ()),
+            {tokens: phases[name] for tokens, phases in inputs.resized.items()},
+        )
+        for name, layers in inputs.layers.items()
     ]
 
 
@@ -119,6 +138,9 @@ def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Cal
     if phase.trial.halves:
         yield phase.row("history_steps", phase.trial.history_steps)
         yield phase.row("test_steps", phase.trial.test_steps)
+        yield phase.row("step_tokens", phase.trial.step_tokens)
+    if phase.balance.tokens_per_step:
+        yield from step_size_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
     crosses = crossed_trials(phase.layers)
     for devices in phase.balance.devices:
         yield from all_floor_rows(phase, crosses, devices)
@@ -132,6 +154,25 @@ def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Cal
                 crossed_tops = trial.tops(trial.place(name, phase.cluster(name, devices)))
                 yield from load_rows(phase, crossed_tops, at(name, devices), domain=future, category=past)
             advance()
+
+
+def step_size_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRow]:
+    """What every balancer gains with each number of tokens per step, on the number of devices of the verdict."""
+    devices = phase.balance.focus
+    for tokens in dict.fromkeys(phase.balance.tokens_per_step):
+        if (trial := phase.trial_of_size(tokens)).halves:
+            yield phase.row("test_steps", trial.test_steps, point=format_point({"tokens": tokens}))
+            tops = {name: trial.tops(trial.place(name, phase.cluster(name, devices))) for name in names}
+            for name, after in tops.items():
+                point = format_point({"balancer": name, "devices": devices, "tokens": tokens})
+                yield phase.row("avg_max_load", np.mean([top_B.mean() for top_B in after.values()]), point=point)
+                if name != CONTIGUOUS.name and CONTIGUOUS.name in tops:
+                    yield from gain_rows(phase, trial.gain(tops[CONTIGUOUS.name], after), point)
+
+
+def gain_rows(phase: PhaseLoads, found: Gain, point: str) -> Iterator[MetricRow]:
+    """A gain and the ends of its interval."""
+    yield from phase.rows({"load_gain": found.value, "load_gain_low": found.low, "load_gain_high": found.high}, point=point)
 
 
 def all_floor_rows(phase: PhaseLoads, crosses: Mapping[tuple[str, str], Trial], devices: int) -> Iterator[MetricRow]:
@@ -178,8 +219,7 @@ def placement_rows(
     yield from load_rows(phase, tops, point)
     yield phase.row("device_slots", phase.cluster(name, devices).num_slots, point=point)
     if before and name != CONTIGUOUS.name:
-        found = phase.trial.gain(before, tops)
-        yield from phase.rows({"load_gain": found.value, "load_gain_low": found.low, "load_gain_high": found.high}, point=point)
+        yield from gain_rows(phase, phase.trial.gain(before, tops), point)
     if placements:
         yield from move_rows(phase, placements, point)
     if devices == phase.balance.focus <= MOST_DEVICES:

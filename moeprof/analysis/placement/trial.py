@@ -114,6 +114,11 @@ class Trial:
         """The number of distinct test steps over all layers."""
         return len(np.unique(np.concatenate([halves.test.steps_B for halves in self.halves.values()])))
 
+    @property
+    def step_tokens(self) -> float:
+        """Tokens of a test step, mean over steps and layers."""
+        return float(np.mean([halves.test.tokens_B.mean() for halves in self.halves.values()]))
+
 
 def trial_of(layers: Sequence[Sequence[LoadMatrix]], starts: Mapping[str, int] | None = None) -> Trial:
     """The trial of a phase, halved in the middle or at each domain's step in `starts`; layers with a single step are left out."""

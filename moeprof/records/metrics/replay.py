@@ -60,6 +60,7 @@ def balance_metrics() -> Iterator[Metric]:
         )
     yield Metric("history_steps", "steps", "neither", "exact", "steps that placements are based on, over all layers")
     yield Metric("test_steps", "steps", "neither", "exact", "steps that placements are tested on, over all layers")
+    yield Metric("step_tokens", "tokens", "neither", "exact", "tokens of a test step, mean over steps and layers")
     yield Metric("device_slots", "slots", "lower", "exact", "experts of a layer on each device")
     yield Metric(
         "moved_experts", "experts", "lower", "routed", "slots whose expert contiguous placement has on a different device"

@@ -62,6 +62,9 @@ class BalanceRequest(Strict):
     """Groups of neighbouring experts that stay on one node, for balancers that place node by node; 0 if there are none."""
     replicas: Annotated[int, Field(ge=0, le=MAX_EXPERTS)] = 1
     """Extra slots per layer and device for copies of experts, for balancers that replicate."""
+    tokens_per_step: list[Positive] = []
+    """Numbers of consecutive tokens that steps are made of; the first one is that of all rows without `tokens` in their point. Empty if
+    the steps are those of the trace."""
     phase: PhaseChoice
     bandwidth: Size
     """Bandwidth of a device to others of its node, bytes per second."""

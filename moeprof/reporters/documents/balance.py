@@ -1,6 +1,7 @@
 """The report on a replay of placements: whether to move or copy experts, and how the answer depends on the text."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from moeprof.analysis.placement import balance_results
 from moeprof.analysis.placement.balance_results import balancer_value
@@ -9,7 +10,7 @@ from moeprof.analysis.routing.drift import HALVES
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.run.replay import ALL
-from moeprof.records.units import format_bytes
+from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.documents.document import Block, Heading
 from moeprof.reporters.sections.devices import phase_blocks
@@ -22,11 +23,11 @@ PHASE_TITLES = {
 
 
 def summary(results: RunMetrics) -> list[str]:
-    """At most ten statements; none if the replay has no numbers."""
+    """The most important statements; none if the replay has no numbers."""
     lines: list[str] = []
     phases = balance_results.phases(results)
     for phase in phases[:2]:
-        lines += [*verdict_lines(results, phase), *copies_line(results, phase)]
+        lines += [*verdict_lines(results, phase), *copies_line(results, phase), *step_size_lines(results, phase)]
     for phase in phases[:1]:
         lines += [*move_line(results, phase), *wait_line(results, phase), *domain_line(results, phase)]
     return [*lines, *trace_lines(results)]
@@ -52,10 +53,32 @@ def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
     floor = balance_results.floor(results, "avg_max_load", phase, devices)
     limits = f"ideal {percent(1 / devices)}" + (f", floor without copies {percent(floor)}" if floor is not None else "")
     yield (
-        f"Placement ({phase}, {devices} devices): {name}, {gain.verdict}. The busiest device gets {percent(after)} of a step's choices "
-        f"on average, {percent(before)} under contiguous placement ({limits})."
+        f"Placement ({phase}, {devices} devices{step_size(results, phase)}): {name}, {gain.verdict}. The busiest device gets "
+        f"{percent(after)} of a step's choices on average, {percent(before)} under contiguous placement ({limits})."
     )
     yield f"Gain ({phase}): {interval(gain)} on {gain.steps} held-out steps. {threshold(gain, before, floor)}"
+
+
+def step_size(results: RunMetrics, phase: str) -> str:
+    """`, 16 tokens per step`, or nothing if the run did not record it."""
+    tokens = results.or_none("step_tokens", phase=phase)
+    return f", {format_significant(tokens)} token{'s' * (tokens != 1)} per step" if tokens else ""
+
+
+def step_size_lines(results: RunMetrics, phase: str) -> Iterator[str]:
+    """How the verdicts depend on the number of tokens per step, and where they change."""
+    for copies in (False, True):
+        found = balance_results.step_sizes(results, phase, copies=copies)
+        if len(found) < 2:
+            continue
+        (first, name, gain), *others = found
+        sizes = [f"at {first:,} token{'s' * (first > 1)} per step, {name} gains {percent(gain.value)} ({gain.verdict})"]
+        sizes += [f"at {tokens:,}, {name} {percent(gain.value)} ({gain.verdict})" for tokens, name, gain in others]
+        changes = [
+            f"between {one[0]:,} and {other[0]:,}" for one, other in pairwise(found) if one[2].verdict != other[2].verdict
+        ]
+        flips = f"The verdict changes {' and '.join(changes)}." if changes else "The verdict is the same for all."
+        yield f"Step size ({phase}, {'with' if copies else 'without'} copies): {'; '.join(sizes)}. {flips}"
 
 
 def interval(gain: Gain) -> str:

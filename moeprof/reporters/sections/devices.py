@@ -7,6 +7,7 @@ from moeprof.analysis.placement import balance_results
 from moeprof.analysis.placement.balance_results import balancer_point, balancer_value
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.records.metrics.point import format_point
 from moeprof.records.run.replay import ALL
 from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.cells import cell, duration, percent
@@ -24,6 +25,8 @@ def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
     if judged:
         yield balancer_table(results, phase, devices)
         yield cost_table(results, phase, devices)
+        if len(set(results.record.balanced.tokens_per_step)) > 1:
+            yield step_size_table(results, phase, devices)
         yield load_curves(results, phase)
         yield from device_maps(results, phase, devices)
     if balance_results.domain_pairs(results, phase):
@@ -73,6 +76,23 @@ def cost_table(results: RunMetrics, phase: str, devices: int) -> Table:
     table = table_of(results, phase, devices, columns, caption)
     notes = {"bytes": "bytes = both ways", "waiting": "waiting = mean over devices, modelled"}
     return replace(table, caption=" · ".join([caption, *(note for column, note in notes.items() if column in table.columns)]))
+
+
+def step_size_table(results: RunMetrics, phase: str, devices: int) -> Table:
+    """Gains with a row per number of tokens in a step and a column per balancer."""
+    names = [name for name in balance_results.balancers(results, phase, devices) if name != CONTIGUOUS.name]
+    rows = []
+    for tokens in sorted(set(results.record.balanced.tokens_per_step)):
+        steps = results.or_none("test_steps", phase=phase, point=format_point({"tokens": str(tokens)}))
+        contiguous = results.or_none("avg_max_load", phase=phase, point=balancer_point(CONTIGUOUS.name, devices, tokens))
+        points = (balancer_point(name, devices, tokens) for name in names)
+        gains = (cell(results.or_none("load_gain", phase=phase, point=point), signed) for point in points)
+        rows.append([f"{tokens:,}", cell(steps, format_significant), cell(contiguous, percent), *gains])
+    caption = (
+        f"{devices} devices, by tokens per step: consecutive tokens of a domain, which a server would run together. steps = test steps · "
+        "avg max = under contiguous placement · the others: decrease of avg max."
+    )
+    return Table(["tokens", "steps", "avg max", *names], rows, caption=caption)
 
 
 def table_of(

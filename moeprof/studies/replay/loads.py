@@ -1,15 +1,17 @@
 """Loads of experts for placements: from a routing trace, or from a count table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moeprof.analysis.placement.balance_rows import BalanceInputs
 from moeprof.analysis.routing.count_matrix import matrix_of_counts
-from moeprof.analysis.routing.load_matrix import layer_matrices, rank_of_rows
+from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices, rank_of_rows
+from moeprof.analysis.routing.regroup import in_steps_of, together, with_steps
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import ALL, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.traces.choice_counts import ChoiceCounts
-from moeprof.records.traces.routing_trace import RoutingTrace, joined
+from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.studies.replay.checks import check_matrices
 from moeprof.studies.replay.source import ReplaySource, Selection, read, selected, source_of
 
@@ -23,6 +25,8 @@ class ReplayLoads:
     notes: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     """Why a replay of the loads is invalid; empty if it is valid."""
+    tokens_per_step: Sequence[int] = ()
+    """As in `BalanceRequest`."""
 
 
 def read_loads(
@@ -32,13 +36,17 @@ def read_loads(
     expert_bytes: int | None = None,
     token_bytes: int | None = None,
     experts: int | None = None,
+    tokens_per_step: Sequence[int] = (),
 ) -> ReplayLoads:
-    """The loads in `path`; UsageError if it cannot be read or lacks the phase."""
+    """The loads in `path`; UsageError if it cannot be read or lacks the phase, or if no phase has the tokens for two steps."""
     if token_bytes is not None and token_bytes < 1:
         raise UsageError(f"--token-bytes {token_bytes}: must be at least 1", "Give the bytes of one token's hidden state.")
     file, run = read(path, loads_only=True)
+    if file.counts is not None and tokens_per_step:
+        given = ",".join(map(str, tokens_per_step))
+        raise UsageError(f"--tokens-per-step {given}: {path} holds counts, and no tokens", "Remove --tokens-per-step.")
     loads = (
-        loads_of_trace(source_of(selected(file, run, path, phase, variant, experts), phase, expert_bytes))
+        loads_of_trace(source_of(selected(file, run, path, phase, variant, experts), phase, expert_bytes), tokens_per_step)
         if file.counts is None
         else loads_of_counts(file.counts, file.name, path, phase, experts)
     )
@@ -48,35 +56,48 @@ def read_loads(
     return replace(loads, trace=loads.trace.model_copy(update={"token_bytes": token_bytes}))
 
 
-def loads_of_trace(source: ReplaySource) -> ReplayLoads:
+def loads_of_trace(source: ReplaySource, tokens_per_step: Sequence[int] = ()) -> ReplayLoads:
     """Loads of a routing trace."""
     notes = [note for note in source.notes if "--expert-bytes" not in note]
-    return ReplayLoads(source.trace, inputs_of_trace(source.selection), notes, source.selection.reasons)
+    inputs = inputs_of_trace(source.selection, tokens_per_step)
+    if tokens_per_step and not any(inputs.layers.values()):
+        tokens = tokens_per_step[0]
+        raise UsageError(
+            f"--tokens-per-step {tokens}: no domain of {source.trace.path} has {tokens:,} tokens in one phase",
+            "Give a smaller number, or a longer trace.",
+        )
+    return ReplayLoads(source.trace, inputs, notes, source.selection.reasons, tokens_per_step)
 
 
-def inputs_of_trace(chosen: Selection) -> BalanceInputs:
-    """Load matrices of every phase; all ranks run every step together, and the prefill of a chat in a log is one step."""
-    ranks = {
-        phase: [a_step_per_sequence(trace) if chosen.file.as_logged and phase == PREFILL else trace for trace in traces]
-        for phase, traces in chosen.traces.items()
+def inputs_of_trace(chosen: Selection, tokens_per_step: Sequence[int] = ()) -> BalanceInputs:
+    """Load matrices of every phase; all ranks run every step together, and the prefill of a chat in a log is one step.
+
+    With `tokens_per_step` the steps have so many tokens instead; the matrices for its further numbers come along.
+    """
+    first, *others = tokens_per_step or [0]
+    ranks = {phase: stepped(chosen, phase, first) for phase in chosen.traces}
+    resized = {
+        tokens: {phase: matrices_of(stepped(chosen, phase, tokens), chosen.layers) for phase in chosen.traces}
+        for tokens in others
     }
-    layers, order = {}, chosen.layers
-    for phase, traces in ranks.items():
-        found = {found[0].layer: found for found in layer_matrices(together(traces), rank_R=rank_of_rows(traces))}
-        layers[phase] = [found[layer] for layer in order if layer in found]
-    return BalanceInputs(chosen.variant, layers, ranks)
+    layers = {phase: matrices_of(traces, chosen.layers) for phase, traces in ranks.items()}
+    return BalanceInputs(chosen.variant, layers, ranks, resized)
 
 
-def a_step_per_sequence(trace: RoutingTrace) -> RoutingTrace:
-    """The same choices; those of a sequence are one step."""
-    at = trace.table.schema.get_field_index("step")
-    return RoutingTrace(trace.header, trace.table.set_column(at, trace.table.schema.field(at), trace.table["sequence"]))
+def stepped(chosen: Selection, phase: str, tokens: int) -> list[RoutingTrace]:
+    """The traces of a phase, one per rank, with steps of so many tokens; 0 for the steps that ran."""
+    traces = chosen.traces[phase]
+    if tokens:
+        return in_steps_of(traces, tokens)
+    if chosen.file.as_logged and phase == PREFILL:
+        return [with_steps(trace, trace.column("sequence")) for trace in traces]
+    return traces
 
 
-def together(traces: list[RoutingTrace]) -> RoutingTrace:
-    """One trace of all ranks, with the layers of any of them."""
-    layers = list(dict.fromkeys(layer for trace in traces for layer in trace.header.layers))
-    return joined(traces[0].header.model_copy(update={"layers": layers}), [trace.table for trace in traces])
+def matrices_of(traces: Sequence[RoutingTrace], order: Sequence[str]) -> list[list[LoadMatrix]]:
+    """The load matrices of each layer by domain, in the order of the layers."""
+    found = {found[0].layer: found for found in layer_matrices(together(traces), rank_R=rank_of_rows(traces))}
+    return [found[layer] for layer in order if layer in found]
 
 
 def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoice, experts: int | None) -> ReplayLoads:

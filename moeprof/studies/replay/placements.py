@@ -51,7 +51,7 @@ def replay_placements(
 ) -> Run:
     """The finished run in `out`; UsageError if an option does not fit the loads."""
     shown, notes = progress or Silent(), [*loads.notes]
-    balance = resolved(loads.trace, options)
+    balance = resolved(loads, options)
     pairs = possible_pairs(balance, notes)
     phases = phases_of(balance, loads.inputs)
     notes += [note for phase in phases for note in untested(phase)]
@@ -66,8 +66,9 @@ def replay_placements(
         return writer.finish(*loads.reasons)
 
 
-def resolved(trace: TraceSource, options: PlacementOptions) -> BalanceRequest:
+def resolved(loads: ReplayLoads, options: PlacementOptions) -> BalanceRequest:
     """The request with every default filled in: contiguous placement first, because it is the baseline of all others."""
+    trace = loads.trace
     names = dict.fromkeys([CONTIGUOUS.name, *(find_balancer(name).name for name in options.balancers or BALANCERS)])
     if options.nodes < 2 and not options.balancers:
         names = dict.fromkeys(name for name in names if not BALANCERS[name].by_node)
@@ -88,6 +89,7 @@ def resolved(trace: TraceSource, options: PlacementOptions) -> BalanceRequest:
         nodes=options.nodes,
         groups=groups_for(trace, options),
         replicas=options.replicas,
+        tokens_per_step=list(loads.tokens_per_step),
         phase=options.phase,
         bandwidth=options.bandwidth,
         node_bandwidth=options.node_bandwidth or options.bandwidth,
@@ -112,7 +114,10 @@ def possible_pairs(balance: BalanceRequest, notes: list[str]) -> list[tuple[str,
 
 
 def untested(phase: PhaseLoads) -> list[str]:
-    """A note on layers that have one step only."""
+    """A note on layers that have one step only, and on numbers of tokens per step that leave fewer than two steps."""
+    short = [tokens for tokens in phase.balance.tokens_per_step if not phase.trial_of_size(tokens).halves]
+    if short:
+        return [f"{phase.name}: fewer than two steps of {' or '.join(map(str, short))} tokens, so there is no placement"]
     layers = [matrices[0].layer for matrices in phase.layers if matrices[0].layer not in phase.trial.halves]
     if not layers or not phase.ranks:
         return []

@@ -42,7 +42,7 @@ def balance_inputs(run: Run, path: Path) -> tuple[dict[str, str], BalanceInputs]
     if file.counts is not None:
         return digest_of(file.counts), inputs_of_counts(file.counts)
     chosen = selected(file, owner, path, run.record.balanced.phase, recorded_variant(run), run.record.trace.num_experts)
-    return chosen.decisions, inputs_of_trace(chosen)
+    return chosen.decisions, inputs_of_trace(chosen, run.record.balanced.tokens_per_step)
 
 
 def recorded_variant(run: Run) -> str:
