@@ -51,6 +51,8 @@ class LoggedChoices:
 
     def select(self, kept_T: Flags) -> "LoggedChoices":
         """Some of the tokens."""
+        if kept_T.all():
+            return self
         of_tokens = {one.name: getattr(self, one.name) for one in fields(self) if "_T" in one.name}
         return replace(self, **{name: values[kept_T] for name, values in of_tokens.items() if values is not None})
 
@@ -92,34 +94,42 @@ def traces_of(
 
 def table_of(choices: LoggedChoices, domain: str) -> pa.Table:
     """Rows in the order of their computation: step by step, and within a step layer by layer."""
-    num_tokens, _, top_k = choices.experts_TLK.shape
-    present_TL = (choices.experts_TLK != NO_EXPERT).any(axis=2)
-    token_N, layer_N = np.nonzero(present_TL)
+    token_N, layer_N = np.nonzero((choices.experts_TLK != NO_EXPERT).any(axis=2))
     order_N = np.lexsort((token_N, layer_N, choices.step_T[token_N]))
     token_N, layer_N = token_N[order_N], layer_N[order_N]
-    expert_NK = choices.experts_TLK[token_N, layer_N]
-    slot_NK = np.broadcast_to(np.arange(top_k, dtype=np.int8), expert_NK.shape)
-    row_R, token_R = (expert_NK != NO_EXPERT).ravel(), np.repeat(token_N, top_k)
-    weight_NK = np.full(expert_NK.shape, np.nan, np.float32)
-    if choices.weights_TLK is not None:
-        weight_NK = choices.weights_TLK[token_N, layer_N].astype(np.float32)
-    token_ids_T = np.full(num_tokens, -1) if choices.token_id_T is None else choices.token_id_T
-    columns = {
-        "step": choices.step_T[token_R],
-        "sequence": choices.sequence_T[token_R],
-        "position": choices.position_T[token_R],
-        "token_id": token_ids_T[token_R],
-        "slot": slot_NK.ravel(),
-        "expert": expert_NK.ravel(),
-        "weight": weight_NK.ravel(),
-        "dropped": np.zeros(len(token_R), bool)
-        if choices.dropped_TLK is None
-        else choices.dropped_TLK[token_N, layer_N].ravel(),
+    expert_NK = choices.experts_TLK[token_N, layer_N].astype(np.int32)
+    chosen_R = None if (chosen_NK := expert_NK != NO_EXPERT).all() else chosen_NK.ravel()
+
+    def of_tokens(value_T: Ids | None, missing: int) -> npt.NDArray[np.generic]:
+        """A value of each token, (R,)."""
+        return repeated(np.full(len(token_N), missing, np.int32) if value_T is None else value_T.astype(np.int32)[token_N])
+
+    def repeated(value_N: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """A value of each token and layer, (R,)."""
+        return chosen(np.repeat(value_N, expert_NK.shape[1]))
+
+    def of_choices(cube_TLK: npt.NDArray[np.generic] | None, missing: float | bool) -> npt.NDArray[np.generic]:
+        """A value of each choice, (R,)."""
+        return chosen(np.full(expert_NK.size, missing) if cube_TLK is None else cube_TLK[token_N, layer_N].ravel())
+
+    def chosen(value_R: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        return value_R if chosen_R is None else value_R[chosen_R]
+
+    names = {
+        "layer": (repeated(layer_N.astype(np.int32)), [str(layer) for layer in choices.layers]),
+        "domain": (of_tokens(choices.domain_T, 0), list(choices.domains) or [domain]),
     }
-    table = pa.table({name: pa.array(values[row_R]) for name, values in columns.items()})
-    names = {"layer": (np.repeat(layer_N, top_k)[row_R], [str(layer) for layer in choices.layers])}
-    domain_R = np.zeros(table.num_rows) if choices.domain_T is None else choices.domain_T[token_R][row_R]
-    names["domain"] = (domain_R, list(choices.domains) or [domain])
+    columns = {
+        "step": of_tokens(choices.step_T, 0),
+        "sequence": of_tokens(choices.sequence_T, 0),
+        "position": of_tokens(choices.position_T, 0),
+        "token_id": of_tokens(choices.token_id_T, -1),
+        "slot": chosen(np.tile(np.arange(expert_NK.shape[1], dtype=np.int8), len(expert_NK))),
+        "expert": chosen(expert_NK.ravel()),
+        "weight": of_choices(choices.weights_TLK, np.nan).astype(np.float32),
+        "dropped": of_choices(choices.dropped_TLK, missing=False),
+    }
+    arrays = {name: pa.array(values) for name, values in columns.items()}
     for name, (code_R, known) in names.items():
-        table = table.append_column(name, pa.DictionaryArray.from_arrays(pa.array(code_R.astype(np.int32)), pa.array(known)))
-    return with_columns(table, COLUMNS)
+        arrays[name] = pa.DictionaryArray.from_arrays(pa.array(code_R), pa.array(known))
+    return with_columns(pa.table(arrays), COLUMNS)

@@ -66,6 +66,12 @@ def named(layers: Sequence[int]) -> list[str]:
     return [str(layer) for layer in layers]
 
 
+def check_numbers(layers: Sequence[int], stated: LayerMap | None) -> None:
+    """ValueError if one of a trace's absolute layers has no experts by the stated ones."""
+    if stated is not None and (foreign := sorted({*layers} - {*stated.moe_layers})):
+        raise ValueError(f"layer {foreign[0]} has choices, but no experts by the stated layers: {HOW}")
+
+
 def moe_layers_of(
     experts_TLK: npt.NDArray[np.integer], stated: LayerMap | None
 ) -> tuple[npt.NDArray[np.integer], tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """The router's decisions of one phase, variant and rank: one row per token and choice, as a Parquet file."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class RoutingTrace:
             if len(values) and values.min() < 0:
                 raise ValueError(f"{name} {values.min()} is negative")
         keys = [self.codes("layer")[0], *(self.column(name) for name in ("step", "sequence", "position"))]
-        order = np.lexsort((self.column("slot"), *reversed(keys)))
+        order = token_order(keys, self.column("slot"), self.header.top_k)
         new_R = np.ones(len(order), bool)
         new_R[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
         slot_R, expert_R, top_k = self.column("slot")[order], self.column("expert")[order], self.header.top_k
@@ -156,6 +156,20 @@ class RoutingTrace:
             for domain in trace.names("domain"):
                 checked_name(domain)
             return trace
+
+
+def token_order(keys: Sequence[npt.NDArray[Any]], slot_R: npt.NDArray[Any], top_k: int) -> npt.NDArray[np.intp]:
+    """An order in which the rows of a token, which agree in the keys, are neighbours with ascending slots.
+
+    If every token's rows are so already, only one of each is sorted.
+    """
+    apart = bool(len(slot_R) % top_k) or bool((slot_R.reshape(-1, top_k) != np.arange(top_k)).any())
+    if not apart and all((key.reshape(-1, top_k) == key[::top_k, None]).all() for key in keys):
+        first_keys = [key[::top_k] for key in keys]
+        order_T = np.lexsort(first_keys[::-1])
+        if not np.all([key[order_T][1:] == key[order_T][:-1] for key in first_keys], axis=0).any():
+            return np.asarray((order_T[:, None] * top_k + np.arange(top_k)).ravel())
+    return np.lexsort((slot_R, *reversed(keys)))
 
 
 def joined(header: TraceHeader, parts: Iterable[pa.Table]) -> RoutingTrace:

@@ -2,8 +2,10 @@
 
 from moeprof.records.traces.logs.sglang_api import SGLANG_API
 from moeprof.records.traces.logs.vllm import VLLM
+from moeprof.records.traces.logs.vllm_log import VLLM_LOG
 
 LOGS = (
     SGLANG_API,
     VLLM,
+    VLLM_LOG,
 )

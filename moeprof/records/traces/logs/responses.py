@@ -22,7 +22,7 @@ class Answered:
 
     experts_TLK: Ids
     num_prompt: int | None
-    """Tokens of the prompt; None if unknown, and all rows count as a prompt."""
+    """Tokens of the prompt; None if unknown, and every row counts as a step of decoding."""
     first: int = 0
     """The position of the first row."""
     token_ids: Sequence[int] | None = None
@@ -56,7 +56,7 @@ def choices_of(answers: Sequence[Answered], stated: LayerMap | None) -> LoggedCh
     experts_TLK, layers = moe_layers_of(np.concatenate([answer.experts_TLK for answer in answers]), stated)
     length_S = np.array([len(answer.experts_TLK) for answer in answers])
     first_S = np.array([answer.first for answer in answers])
-    prompt_S = np.array([first_and_rows(answer) if answer.num_prompt is None else answer.num_prompt for answer in answers])
+    prompt_S = np.array([answer.num_prompt or 0 for answer in answers])
     sequence_T = np.repeat(np.arange(len(answers)), length_S)
     start_S = np.cumsum(length_S) - length_S
     position_T = np.arange(len(sequence_T)) - start_S[sequence_T] + first_S[sequence_T]

@@ -39,7 +39,7 @@ from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
 NAME, KEY, PROMPT_KEY = "vllm", "routed_experts", "prompt_routed_experts"
 ZIP = b"PK\x03\x04"
-NO_PHASES = "the file does not state which tokens were decoded: all are taken as a prompt"
+NO_PHASES = "the file does not state which tokens were decoded: each is taken as a step of decoding"
 
 
 def is_vllm(file: InputFile) -> bool:

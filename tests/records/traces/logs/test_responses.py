@@ -135,14 +135,16 @@ def test_every_line_and_choice_is_a_sequence(tmp_path: Path) -> None:
     assert (set(prefill.column("sequence")), set(decode.column("sequence"))) == ({0}, {0, 1})
 
 
-def test_arrays_without_a_response_are_prompts(tmp_path: Path) -> None:
+def test_arrays_without_a_response_are_decoded_token_by_token(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", ALL_LAYERS.astype(np.int32))
     np.savez(tmp_path / "two.npz", a=ALL_LAYERS, b=ALL_LAYERS[:2])
     np.savez_compressed(tmp_path / "packed.npz", a=ALL_LAYERS, b=ALL_LAYERS[:2])
     (one,) = read_trace_file(tmp_path / "one.npy", options=OPTIONS).traces
     assert len(one) == 7 * 3 * 2
     assert one.header.imported is not None
-    assert list(one.header.imported.lines) == ["the file does not state which tokens were decoded: all are taken as a prompt"]
+    assert list(one.header.imported.lines) == [
+        "the file does not state which tokens were decoded: each is taken as a step of decoding"
+    ]
     for name in ("two.npz", "packed.npz"):
         (two,) = read_trace_file(tmp_path / name, options=OPTIONS).traces
         assert [int((two.column("sequence") == number).sum()) for number in (0, 1)] == [42, 12]

@@ -1,0 +1,78 @@
+"""JSON lines as a table: one object per line, of which the fields of a schema are read.
+
+N lines, K choices.
+"""
+
+import io
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from moeprof.records.system.inputs import InputFile, encoding_of, parsed_json
+from moeprof.records.traces.choices import Ids
+from moeprof.records.traces.columns import readable
+
+BLOCK_BYTES = 2**24
+"""The most bytes of a line, and what is parsed at once."""
+
+BOM = b"\xef\xbb\xbf"
+
+
+def table_of_lines(file: InputFile, fields: Mapping[str, pa.DataType]) -> pa.Table:
+    """The fields of every line, null where a line lacks one; other fields are ignored.
+
+    ValueError if a line is no JSON object, is longer than BLOCK_BYTES, or a field is of another type.
+    """
+    plain = encoding_of(file.head) == "utf-8"
+    content = (file.read() if plain else file.text().encode()).removeprefix(BOM)
+    if not content or content.isspace():
+        raise ValueError("no lines in it")
+    options = pa.json.ParseOptions(explicit_schema=pa.schema(list(fields.items())), unexpected_field_behavior="ignore")
+    reading = pa.json.ReadOptions(use_threads=False, block_size=min(BLOCK_BYTES, len(content) + 1))
+    try:
+        return pa.json.read_json(io.BytesIO(content), reading, options)
+    except pa.ArrowInvalid as error:
+        message = str(error).splitlines()[0].removeprefix("JSON parse error: ")
+        raise ValueError(f"not JSON lines with the fields {', '.join(fields)}: {message}") from error
+
+
+def first_objects(file: InputFile, most: int = 8) -> Iterable[dict[str, object]]:
+    """The objects in the first complete lines of a file, up to the first line that is none."""
+    for line in file.head_text.split("\n")[:most]:
+        try:
+            found = parsed_json(line)
+        except ValueError:
+            return
+        if not isinstance(found, dict):
+            return
+        yield found
+
+
+def lists_of(table: pa.Table, name: str, what: str) -> npt.NDArray[np.generic]:
+    """A column of lists of K values as (N, K); ValueError if a list is missing, empty, or of another length, or a value is missing."""
+    column = table[name].combine_chunks()
+    lists = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    length_N = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    if len(wrong := np.flatnonzero((length_N != length_N[:1]) | (length_N == 0))):
+        raise ValueError(f"{what} {int(wrong[0])} has {length_N[wrong[0]]} values in {name}, but the first has {length_N[0]}")
+    values = lists.flatten()
+    if values.null_count:
+        raise ValueError(f"{name} has an empty value")
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(-1, int(length_N[0]))
+
+
+def numbers_in(table: pa.Table, name: str, most: int = 2**31 - 1) -> Ids:
+    """A column of whole numbers from 0, (N,); ValueError if one is missing or out of range."""
+    column = table[name]
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise ValueError(f"row {row} lacks {name}")
+    with readable(f"{name} is not of whole numbers"):
+        values = column.cast(pa.int64()).to_numpy()
+    if len(values) and not (values.min() >= 0 and values.max() <= most):
+        raise ValueError(f"{name} {values[(values < 0) | (values > most)][0]} is not between 0 and {most:,}")
+    return np.asarray(values)
