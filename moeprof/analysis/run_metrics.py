@@ -98,7 +98,9 @@ class RunMetrics:
 
     @property
     def baseline(self) -> str:
-        """Label of the variant that has experts and runs as deployed: outputs are compared with its own."""
+        """Label of the variant that has experts and runs as deployed: outputs are compared with its own; of a trace, its variant."""
+        if self.record.characterization:
+            return self.record.characterization.variant
         return next(iter(self.record.routed_labels), STATIC.label)
 
     @property

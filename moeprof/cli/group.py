@@ -17,7 +17,7 @@ from moeprof.records.system.signals import exit_code, ignore_signals, raise_on_s
 BUG = "This is a bug in moeprof; rerun with --debug for a traceback."
 
 COMMANDS = {
-    "characterize": "Run workloads as deployed and record routing, time and memory.",
+    "characterize": "Run workloads as deployed and record routing, time and memory; or analyse a routing trace.",
     "optimize": "Apply optimizations one after another and compare speed, memory and outputs.",
     "replay": "Replay a routing trace through expert caches or placements, without a model.",
     "convert": "Write a trace in the format of another tool.",

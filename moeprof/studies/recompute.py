@@ -31,7 +31,7 @@ def recompute(run: Run) -> Recomputed:
     """
     missing = {one.name: files for one in DERIVATIONS if (files := missing_files(run, one))} if run.record.recipe else {}
     derive_rows = derive if run.record.complete else salvage
-    derived = list(derive_rows(run) if run.record.recipe else replayed_rows(run))
+    derived = list(derive_rows(run) if run.record.recipe else rows_without_model(run))
     recorded = run.rows if (run.path / "metrics.csv").exists() else []
     fresh = {row.address: row.cells() for row, _ in derived}
     signatures = set(map(signature, fresh))
@@ -44,8 +44,12 @@ def recompute(run: Run) -> Recomputed:
     return Recomputed(Run.open(run.path), len(fresh), len(kept), missing)
 
 
-def replayed_rows(run: Run) -> Iterator[Samples]:
-    """The rows of a replay, from the trace that it names."""
+def rows_without_model(run: Run) -> Iterator[Samples]:
+    """The rows of what reads a trace: of a characterization from the run directory, of a replay from the trace that it names."""
+    if run.record.characterization:
+        from moeprof.analysis.routing.characterization import characterization_rows
+
+        return ((row, []) for row in characterization_rows(run))
     from moeprof.analysis.caching.replay_rows import CacheInputs, replay_rows
     from moeprof.analysis.placement.balance_rows import balance_rows
     from moeprof.studies.replay.recompute import recompute_inputs

@@ -214,7 +214,7 @@ def run_settings(record: RunRecord) -> dict[str, Any]:
     """The settings that numbers depend on, besides texts, weights and routing."""
     if record.recipe:
         return settings_of(record.recipe)
-    asked = (record.replay or record.balanced).model_dump(mode="json", exclude={*SWEPT, "trace"})
+    asked = record.request.model_dump(mode="json", exclude={*SWEPT, "trace"})
     return asked | record.trace.model_dump(mode="json", include={"num_experts", "layers", "expert_bytes", "weight_bytes"})
 
 

@@ -4,7 +4,7 @@ Shape suffix: E experts.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from statistics import fmean
 
@@ -14,7 +14,7 @@ from moeprof.analysis.routing.layer_rows import Values, over_layers, rows_at
 from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, layer_matrices
 from moeprof.records.arrays import Floats
 from moeprof.records.metrics.registry import MetricRow
-from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
 
 DomainPair = tuple[str, str]
 """Two domains."""
@@ -28,15 +28,20 @@ def drift_rows(trace: RoutingTrace) -> list[MetricRow]:
 
     The rows over all layers are means of the layers' rows. A trace of one domain has none.
     """
+    return drift_between(trace.header, layer_matrices(trace))
+
+
+def drift_between(header: TraceHeader, layers: Iterable[Sequence[LoadMatrix]]) -> list[MetricRow]:
+    """The rows of `drift_rows`, from the matrices of every layer by domain."""
     rows: list[MetricRow] = []
     layers_of: dict[DomainPair | None, list[Values]] = {}
-    for matrices in layer_matrices(trace):
+    for matrices in layers:
         pairs = dict(domain_pairs(matrices))
         for pair, values in (pairs | {None: mean_of(list(pairs.values()))}).items():
             layers_of.setdefault(pair, []).append(values)
-            rows += rows_at(trace.header, values, layer=matrices[0].layer, category=category_of(pair))
-    for pair, layers in layers_of.items():
-        rows += rows_at(trace.header, over_layers(layers), category=category_of(pair))
+            rows += rows_at(header, values, layer=matrices[0].layer, category=category_of(pair))
+    for pair, found in layers_of.items():
+        rows += rows_at(header, over_layers(found), category=category_of(pair))
     return rows
 
 

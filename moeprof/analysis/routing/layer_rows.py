@@ -1,6 +1,6 @@
 """From load matrices to metric rows: per layer first, and only then over layers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, layer_matrices, pooled
@@ -26,20 +26,30 @@ def measured(
     slot: int | None = None,
     rank_R: Counts | None = None,
 ) -> list[MetricRow]:
+    """The results of `measure` for every layer and domain of a trace, as `measured_layers` orders them.
+
+    `slot` 0 measures first choices only; `rank_R` is the rank of every row.
+    """
+    return measured_layers(trace.header, layer_matrices(trace, slot=slot, rank_R=rank_R), measure)
+
+
+def measured_layers(
+    header: TraceHeader, layers: Iterable[Sequence[LoadMatrix]], measure: Callable[[LoadMatrix], Values]
+) -> list[MetricRow]:
     """The results of `measure` for every layer and domain, for every layer over all domains, and for both over all layers.
 
-    `slot` 0 measures first choices only; `rank_R` is the rank of every row. A domain without a name has no row of its own, because
-    its address is that of all domains.
+    `layers` has a matrix per domain for each layer. A domain without a name has no row of its own, because its address is that of
+    all domains.
     """
     rows: list[MetricRow] = []
     layers_of: dict[str, list[Values]] = {}
-    for matrices in layer_matrices(trace, slot=slot, rank_R=rank_R):
+    for matrices in layers:
         for matrix in (*(one for one in matrices if one.domain), pooled(matrices)):
             values = measure(matrix)
             layers_of.setdefault(matrix.domain, []).append(values)
-            rows += rows_at(trace.header, values, layer=matrix.layer, domain=matrix.domain)
-    for domain, layers in layers_of.items():
-        rows += rows_at(trace.header, over_layers(layers), domain=domain)
+            rows += rows_at(header, values, layer=matrix.layer, domain=matrix.domain)
+    for domain, found in layers_of.items():
+        rows += rows_at(header, over_layers(found), domain=domain)
     return rows
 
 
@@ -50,7 +60,7 @@ def over_layers(layers: Sequence[Values]) -> Values:
 
 
 def rows_at(
-    header: TraceHeader, values: Values, *, layer: str = "", domain: str = "", category: str = ""
+    header: TraceHeader, values: Values, *, layer: str = "", domain: str = "", category: str = "", point: str = ""
 ) -> Iterator[MetricRow]:
     """The rows of `values` at one address; workload, phase, variant and whether routing was forced are the trace's."""
     for name, value in values.items():
@@ -63,5 +73,6 @@ def rows_at(
             layer=layer,
             domain=domain,
             category=category,
+            point=point,
             forced=header.forced,
         )

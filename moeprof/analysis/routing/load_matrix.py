@@ -88,6 +88,13 @@ class LoadMatrix:
         """A[m, b]: share of a step's choices that an expert takes; columns sum to 1."""
         return dense(self, self.shares_N)
 
+    def first_shares(self, num_steps: int) -> Floats:
+        """The first columns of `shares_EB`, at most `num_steps` of them, as rows."""
+        cells = slice(0, int(np.searchsorted(self.column_N, num_steps)))
+        shares_BE = np.zeros((min(num_steps, self.num_steps), self.num_experts))
+        shares_BE[self.column_N[cells], self.expert_N[cells]] = self.shares_N[cells]
+        return shares_BE
+
     @property
     def shares_N(self) -> Floats:
         """The cells of `shares_EB`."""

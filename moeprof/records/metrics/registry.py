@@ -10,6 +10,7 @@ from moeprof.records.metrics.buffering import buffer_metrics
 from moeprof.records.metrics.metric import Kind, Metric
 from moeprof.records.metrics.replay import balance_metrics, replay_metrics
 from moeprof.records.metrics.row import RowKey
+from moeprof.records.metrics.trace import trace_metrics
 from moeprof.records.system.files import replacing
 
 KEYS = RowKey._fields
@@ -151,6 +152,7 @@ METRICS = {
         *replay_metrics(),
         *balance_metrics(),
         *buffer_metrics(),
+        *trace_metrics(),
         Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
         Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),
         Metric("memory_dynamic_peak", "bytes", "lower", "routed", "largest live tensor bytes in a phase, without parameters"),

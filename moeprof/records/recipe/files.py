@@ -46,6 +46,11 @@ def builtin_names() -> list[str]:
     return sorted(sizes, key=lambda name: (sizes[name].workload, sizes[name].model.dim, sizes[name].model.experts))
 
 
+def is_builtin(reference: str) -> bool:
+    """Whether this is the name of a built-in recipe, and not a path."""
+    return os.sep not in reference and (recipe_folder() / f"{reference}.toml").is_file()
+
+
 def find_recipe(reference: str) -> Path:
     """The file behind a built-in name or a path."""
     path = Path(reference)

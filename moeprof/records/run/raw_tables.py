@@ -71,6 +71,9 @@ EXPERT_CALLS = RawTable("expert_calls", ("phase", "variant", "domain", "layer", 
 """Calls of the experts of a Hugging Face model in the pass `routing`, by what computed them, and their choices by what became of them:
 together rows x K, padding included."""
 
+EXPERT_COUNTS = RawTable("expert_counts", ("domain", "layer"), ("expert", "choices"))
+"""A count table that was characterized: the choices of every expert, those without any included."""
+
 AGREEMENT = RawTable(
     "agreement",
     ("phase", "variant", "layer"),
@@ -130,6 +133,7 @@ RAW_TABLES = (
         STEPS,
         GATE_ENTROPIES,
         EXPERT_CALLS,
+        EXPERT_COUNTS,
         AGREEMENT,
         NOT_FINITE,
         FOOTPRINTS,

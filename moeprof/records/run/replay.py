@@ -1,4 +1,4 @@
-"""The source and the settings of a replay, which has no recipe."""
+"""The source and the settings of what reads a trace and has no recipe: replays, and the characterization of a trace."""
 
 from math import log2
 from typing import Annotated, Literal
@@ -47,6 +47,16 @@ class TraceSource(Strict):
     """Hash of the recorded model's weights; empty if unknown."""
     groups: int = 0
     """Groups of neighbouring experts among which the model's router chooses first; 0 if it has none or they are unknown."""
+
+
+class TraceRequest(Strict):
+    """The trace of a characterization that runs no model."""
+
+    trace: TraceSource
+    variant: str
+    """The label of the variant that was recorded, which the rows of the run have."""
+    counts_only: bool = False
+    """Whether the source counts choices without their order."""
 
 
 class BalanceRequest(Strict):

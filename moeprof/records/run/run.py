@@ -20,7 +20,7 @@ from moeprof.records.placement import Placement
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import RAW_TABLES, RawTable
-from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceSource
+from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceRequest, TraceSource
 from moeprof.records.system.files import reason, refuse_newer
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.system.signals import ENDED, INTERRUPTED
@@ -42,6 +42,9 @@ CONTENTS = {
     *("routing", "placements", "timeline", "logs", "report.md", "report.html"),
 }
 """Everything that a run directory may hold."""
+
+ORIGINS = {"replay": {"replay", "balance"}, "characterize": {"recipe", "characterization"}}
+"""What the runs of a command describe, one of them each; other commands run a recipe."""
 
 SAMPLE_COLUMNS = (*KEYS, "round", "value")
 
@@ -100,11 +103,13 @@ class RunRecord(BaseModel):
     started: str = ""
     finished: str = ""
     recipe: Recipe | None = None
-    """The recipe of a run that ran a model; None for a replay."""
+    """The recipe of a run that ran a model; None for a replay, and for the characterization of a trace."""
     replay: ReplayRequest | None = None
     """The settings of a replay of caches."""
     balance: BalanceRequest | None = None
     """The settings of a replay of placements."""
+    characterization: TraceRequest | None = None
+    """The trace of a characterization that ran no model."""
     variants: list[dict[str, str | bool | int]] = []
     speedup_baselines: list[str] = []
     """Labels of the variants that speed-ups are computed against."""
@@ -122,10 +127,9 @@ class RunRecord(BaseModel):
 
     @model_validator(mode="after")
     def has_one_origin(self) -> "RunRecord":
-        replays = self.command == "replay"
-        origins = [self.recipe is not None, self.replay is not None, self.balance is not None]
-        if sum(origins) != 1 or replays == origins[0]:
-            raise ValueError(f"{self.command!r} needs a {'replay' if replays else 'recipe'} and nothing else")
+        origins = {name for name in ("recipe", "replay", "balance", "characterization") if getattr(self, name) is not None}
+        if len(origins) != 1 or not origins <= ORIGINS.get(self.command, {"recipe"}):
+            raise ValueError(f"{self.command!r} needs a {'replay' if self.command == 'replay' else 'recipe'} and nothing else")
         return self
 
     @property
@@ -135,7 +139,7 @@ class RunRecord(BaseModel):
 
     @property
     def name(self) -> str:
-        """The name of the recipe, or of the replayed trace."""
+        """The name of the recipe, or of the trace."""
         return self.recipe.name if self.recipe else self.trace.name
 
     @property
@@ -146,15 +150,20 @@ class RunRecord(BaseModel):
     @property
     def ran(self) -> Recipe:
         """The recipe of a run that ran a model."""
-        assert self.recipe is not None, "a replay has no recipe"
+        assert self.recipe is not None, "what reads a trace has no recipe"
         return self.recipe
 
     @property
+    def request(self) -> ReplayRequest | BalanceRequest | TraceRequest:
+        """The settings of a run that reads a trace: a replay of either kind, or a characterization."""
+        asked = self.replay or self.balance or self.characterization
+        assert asked is not None, "a run of a model reads no trace"
+        return asked
+
+    @property
     def trace(self) -> TraceSource:
-        """The source of a replay of either kind."""
-        asked = self.replay or self.balance
-        assert asked is not None, "a run of a model replays nothing"
-        return asked.trace
+        """The trace that was replayed or characterized."""
+        return self.request.trace
 
     @property
     def variants_by_label(self) -> dict[str, Variant]:
@@ -177,13 +186,19 @@ class RunRecord(BaseModel):
         return self.replay
 
     @property
+    def characterized(self) -> TraceRequest:
+        """The settings of a characterization of a trace, which this run must be."""
+        assert self.characterization is not None, "this run characterizes no trace"
+        return self.characterization
+
+    @property
     def balanced(self) -> BalanceRequest:
         """The settings of a replay of placements, which this run must be."""
         assert self.balance is not None, "this run replays no placements"
         return self.balance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A run directory, read on demand; everything in it is checked before use."""
 

@@ -134,7 +134,7 @@ def read_routing(path: Path) -> list[RoutingTrace]:
 def remedy() -> str:
     """Which traces are accepted, as the second line of an error."""
     more = ", ".join(accepted(loads_only=True))
-    return f"Accepted: {', '.join(accepted(loads_only=False))}; with moeprof replay --balance also {more}."
+    return f"Accepted: {', '.join(accepted(loads_only=False))}; with moeprof characterize and replay --balance also {more}."
 
 
 def accepted(*, loads_only: bool) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.run.run import Run
-from moeprof.reporters.documents import balance, characterization, comparison, replay
+from moeprof.reporters.documents import balance, characterization, comparison, replay, trace
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph
 from moeprof.reporters.documents.summary import summary
 from moeprof.reporters.documents.verdict import verdict
@@ -38,7 +38,7 @@ KINDS = {
 
 def document_of(run: Run) -> Document:
     """All blocks in order; parts that were not recorded are named."""
-    title, lines, body = model_parts(run) if run.record.recipe else replay_parts(run)
+    title, lines, body = parts_of(run)
     document: Document = [Heading(f"moeprof {run.record.command}: {run.record.name}", 1)]
     if not run.record.valid:
         document.append(
@@ -52,6 +52,14 @@ def document_of(run: Run) -> Document:
 
 Parts = tuple[str, list[str], Iterable[Block]]
 """The title of the summary, its lines, and the blocks after it."""
+
+
+def parts_of(run: Run) -> Parts:
+    """The parts of a run, by what it is."""
+    if run.record.characterization:
+        metrics = RunMetrics.of(run)
+        return "Summary", trace.summary(run, metrics), trace.body(run, metrics)
+    return model_parts(run) if run.record.recipe else replay_parts(run)
 
 
 def replay_parts(run: Run) -> Parts:

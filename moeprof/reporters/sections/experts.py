@@ -1,8 +1,8 @@
 """Capacity, dropped tokens, and the loads of the experts in every layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from moeprof.analysis.routing.load_matrix import LoadMatrix, load_matrices, pooled
+from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices, pooled
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.recipe.dispatch import dispatch_of
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -69,19 +69,18 @@ def expert_blocks(trace: RoutingTrace | None, metrics: RunMetrics, phase: str, r
     if trace is None or not len(trace):
         yield Paragraph("No load maps: this run has no routing trace of the phase.")
         return
-    matrices = load_matrices(trace)
-    yield load_map(trace, matrices)
-    yield Details("expert loads over steps, layer by layer", [batch_map(layer, matrices) for layer in trace.header.layers])
+    layers = list(layer_matrices(trace))
+    yield load_map(layers)
+    yield batch_maps(layers)
     yield Details("fairseq's counters", [fairseq_table(metrics, phase)])
 
 
-def load_map(trace: RoutingTrace, matrices: list[LoadMatrix]) -> HeatMap:
+def load_map(layers: Sequence[Sequence[LoadMatrix]]) -> HeatMap:
     """Each expert's share of the choices, with a row per layer and domain."""
     lines: list[LoadMatrix] = []
-    for layer in trace.header.layers:
-        own = [matrix for matrix in matrices if matrix.layer == layer]
+    for own in layers:
         lines += [*([pooled(own)] if len(own) > 1 else []), *own]
-    top, experts = max(float(matrix.shares_E.max()) for matrix in lines), trace.header.num_experts
+    top, experts = max(float(matrix.shares_E.max()) for matrix in lines), lines[0].num_experts
     return HeatMap(
         f"Load of the {experts} experts, by id",
         [f"{matrix.layer} {scope_name(matrix.domain)}" for matrix in lines],
@@ -91,19 +90,25 @@ def load_map(trace: RoutingTrace, matrices: list[LoadMatrix]) -> HeatMap:
     )
 
 
-def batch_map(layer: str, matrices: list[LoadMatrix]) -> HeatMap:
-    """Each expert's share of a step's choices (paper figure 6), with a row per step and a few steps per domain."""
-    own = [matrix for matrix in matrices if matrix.layer == layer]
-    each = max(1, MAX_BATCHES // max(len(own), 1))
+def batch_maps(layers: Sequence[Sequence[LoadMatrix]]) -> Details:
+    """The maps over steps of all layers."""
+    return Details("expert loads over steps, layer by layer", [batch_map(own) for own in layers])
+
+
+def batch_map(own: Sequence[LoadMatrix]) -> HeatMap:
+    """Each expert's share of a step's choices (paper figure 6) in one layer, with a row per step and a few steps per domain."""
+    each = max(1, MAX_BATCHES // len(own))
     lines = [
-        (f"{matrix.domain} {step}", matrix.shares_EB[:, step].tolist())
-        for matrix in own
-        for step in range(min(each, matrix.num_steps))
+        (f"{matrix.domain} {step}", shares.tolist()) for matrix in own for step, shares in enumerate(matrix.first_shares(each))
     ]
     top = max((max(values) for _, values in lines), default=0.0)
     caption = f"{scale(top, 'the step')} Vertical lines are experts that stay hot."
     return HeatMap(
-        f"Layer {layer}: experts over steps", [label for label, _ in lines], [values for _, values in lines], top, caption
+        f"Layer {own[0].layer}: experts over steps",
+        [label for label, _ in lines],
+        [values for _, values in lines],
+        top,
+        caption,
     )
 
 

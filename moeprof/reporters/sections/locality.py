@@ -75,7 +75,7 @@ def drift_blocks(metrics: RunMetrics, phase: str) -> Iterator[Block]:
             cell(metrics.or_none("hot_jaccard", phase=phase, variant=metrics.baseline, layer=layer, category=pair)),
             cell(metrics.or_none("load_divergence", phase=phase, variant=metrics.baseline, layer=layer, category=pair)),
         ]
-        for layer in metrics.layers(phase)
+        for layer in metrics.distinct("layer", "load_divergence", phase=phase)
         for pair in pairs
     ]
     caption = (

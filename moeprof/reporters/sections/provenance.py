@@ -34,10 +34,12 @@ def threads(number: int) -> str:
 
 
 def of_replay(record: RunRecord) -> Iterator[str]:
-    """The replayed trace, and assumptions of the model."""
+    """The trace that was read, and assumptions of the model of a replay."""
     trace = record.trace
     yield f"Trace: {trace.path}"
     yield from (f"Routing decisions, {name}: sha256 {digest[:12]}" for name, digest in trace.decisions.items())
+    if record.characterization:
+        return
     links = " and ".join(f"{rate / 1e9:g} GB/s" for rate in link_rates(record))
     if sizes := sorted(set(trace.expert_bytes.values())):
         expert = " to ".join(format_bytes(size) for size in dict.fromkeys((sizes[0], sizes[-1])))

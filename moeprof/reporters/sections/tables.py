@@ -50,11 +50,11 @@ def domain_rows(metrics: RunMetrics, phase: str, variant: str) -> list[Row]:
     ]
 
 
-def layer_rows(metrics: RunMetrics, phase: str, variant: str) -> list[Row]:
-    """The rows of `domain_rows` for every layer."""
+def layer_rows(metrics: RunMetrics, phase: str, variant: str, metric: str = "active_experts") -> list[Row]:
+    """The rows of `domain_rows` for every layer that has a metric."""
     return [
         Row([layer, scope_name(domain)], Address(phase=phase, domain=domain, layer=layer, variant=variant))
-        for layer in metrics.layers(phase)
+        for layer in metrics.distinct("layer", metric, phase=phase)
         for domain in scopes(metrics, phase)
     ]
 

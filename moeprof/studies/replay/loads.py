@@ -104,9 +104,21 @@ def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoi
     """Loads of counts that have been read from `path`, in the phase `all`; without steps, every domain is one."""
     if phase != ALL:
         raise UsageError(f"--phase {phase}: a count table has no phases", "Remove --phase.")
+    inputs = inputs_of_counts(table)
+    trace, notes = described_counts(table, name, path, inputs, experts)
+    if len(table.counts) < 2 and table.num_steps < 2:
+        raise UsageError(
+            f"count table {path}: one domain cannot both place and validate", "Give counts of two domains, or a routing trace."
+        )
+    return ReplayLoads(trace, inputs, notes)
+
+
+def described_counts(
+    table: ChoiceCounts, name: str, path: Path, inputs: BalanceInputs, experts: int | None
+) -> tuple[TraceSource, list[str]]:
+    """A count table as `run.json` describes it, and what cannot be right in it; UsageError if it has not this number of experts."""
     if experts not in (None, table.num_experts):
         raise UsageError(f"--experts {experts}: the count table {path} has {table.num_experts} experts", "Remove --experts.")
-    inputs = inputs_of_counts(table)
     layers = [matrices[0].layer for matrices in inputs.layers[ALL]]
     trace = TraceSource(
         name=name,
@@ -117,15 +129,11 @@ def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoi
         layers=layers,
         decisions=digest_of(table),
     )
-    if len(table.counts) < 2 and table.num_steps < 2:
-        raise UsageError(
-            f"count table {path}: one domain cannot both place and validate", "Give counts of two domains, or a routing trace."
-        )
     empty = [str(layer) for layer in table.layers if str(layer) not in layers]
-    notes = [f"no choices counted in layer {', '.join(empty)}, so it is not placed"] if empty else []
+    notes = [f"no choices counted in layer {', '.join(empty)}, so it is left out"] if empty else []
     if table.top_k is None:
         notes.append("choices of a token not stated: tokens are counted as choices (set --top-k K)")
-    return ReplayLoads(trace, inputs, [*notes, *table.remarks])
+    return trace, [*notes, *table.remarks]
 
 
 def digest_of(table: ChoiceCounts) -> dict[str, str]:

@@ -134,7 +134,7 @@ def read(path: Path, *, loads_only: bool = False, options: ImportOptions = NO_OP
     """
     run = owner_of(path)
     if path.is_dir() and run and run.record.recipe is None:
-        raise UsageError(f"run {path}: it is a replay and has no trace of its own", "Give the trace that it replayed.")
+        raise UsageError(f"run {path}: it ran no model and has no trace of its own", "Give the trace that it read.")
     file = read_traces_of(run) if run and path.is_dir() else read_trace_file(path, loads_only=loads_only, options=options)
     if run is None or run.record.recipe is None:
         return file, None
@@ -269,7 +269,7 @@ def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[s
     preamble = chosen.file.expert_bytes if chosen.file.as_logged else ()
     listed = [*preamble, *(layer for ranks in chosen.traces.values() for one in ranks for layer in one.header.layers)]
     missing = [layer for layer in dict.fromkeys(listed) if layer not in trace.layers]
-    notes = [f"no choices recorded in layer {', '.join(missing)}, so it has no cache here"] if missing else []
+    notes = [f"no choices recorded in layer {', '.join(missing)}, so it is left out"] if missing else []
     if phase == ALL:
         present = next(iter(chosen.traces))
         notes += [

@@ -108,7 +108,7 @@ def test_an_unknown_file_is_answered_with_the_accepted_formats(tmp_path: Path, m
         assert accepted.startswith(
             "Accepted: a run directory, a file of its routing/ folder (*.parquet), a route log (*.route.csv, "
         )
-        choices, loads = accepted.split("; with moeprof replay --balance also ")
+        choices, loads = accepted.split("; with moeprof characterize and replay --balance also ")
         assert choices.endswith(", a made-up log (*.made)")
         assert loads.startswith("a count table (*.json)")
 

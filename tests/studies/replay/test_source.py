@@ -125,7 +125,7 @@ def test_a_layer_of_which_nothing_was_recorded_is_named(tmp_path: Path) -> None:
     log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if ",1," not in line[5:9]))
     source = read_source(log, "decode")
     assert source.trace.layers == ["0", "2"]
-    assert source.notes == ["no choices recorded in layer 1, so it has no cache here"]
+    assert source.notes == ["no choices recorded in layer 1, so it is left out"]
 
 
 def test_a_layer_that_misses_some_steps_is_named(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_what_is_no_trace_at_all_is_two_lines(tmp_path: Path) -> None:
     assert fault(lambda: read_source(tmp_path)).endswith("a folder without run.json, so not a run directory")
     log = route_log(tmp_path / "talk.route.csv", STEPS)
     replayed = replay_caches(read_source(log), CacheOptions(slots=[2], policies=["lru"]), tmp_path / "run")
-    assert "it is a replay and has no trace of its own" in fault(lambda: read_source(replayed.path))
+    assert "it ran no model and has no trace of its own" in fault(lambda: read_source(replayed.path))
     bare = RunWriter(tmp_path / "bare", RunRecord(command="characterize", recipe=load_recipe("lm-tiny"))).finish()
     assert "no choices in it" in fault(lambda: read_source(bare.path))
 

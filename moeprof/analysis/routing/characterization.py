@@ -1,0 +1,111 @@
+"""The rows of a characterization that runs no model: from a trace of any engine, or from counts without order."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from moeprof.analysis.routing.analyses import by_variant
+from moeprof.analysis.routing.chance import chance_metrics, entropy
+from moeprof.analysis.routing.count_matrix import matrix_of_counts
+from moeprof.analysis.routing.distinct import distinct_rows, expected_rows
+from moeprof.analysis.routing.drift import drift_between
+from moeprof.analysis.routing.hot_set import elsewhere_rows, hot_set_rows
+from moeprof.analysis.routing.layer_rows import measured_layers
+from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices
+from moeprof.analysis.routing.locality import locality_metrics
+from moeprof.analysis.routing.metrics import balance_metrics, routing_metrics
+from moeprof.analysis.routing.prediction import prompt_rows, static_rows
+from moeprof.analysis.routing.regroup import together
+from moeprof.analysis.routing.token_choices import PhaseTokens, phase_tokens
+from moeprof.records.metrics.registry import MetricRow
+from moeprof.records.run.raw_tables import EXPERT_COUNTS
+from moeprof.records.run.replay import ALL, DECODE, PREFILL, TraceRequest
+from moeprof.records.run.run import Run
+from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
+
+LayersByDomain = Sequence[Sequence[LoadMatrix]]
+"""For each layer a matrix per domain."""
+
+
+def characterization_rows(run: Run) -> Iterator[MetricRow]:
+    """The rows of a run directory, from its traces or its counts."""
+    if run.record.characterized.counts_only:
+        return count_rows(counted_header(run.record.characterized), counted_layers(run))
+    return trace_rows(run.traces)
+
+
+def recorded_layers(run: Run) -> dict[str, LayersByDomain]:
+    """The load matrices of every phase of a run directory, decode last; counts are one phase."""
+    if run.record.characterized.counts_only:
+        return {ALL: counted_layers(run)}
+    return {phase: list(layer_matrices(together(ranks))) for phase, ranks in by_phase(run.traces).items()}
+
+
+def by_phase(traces: Sequence[RoutingTrace]) -> dict[str, list[RoutingTrace]]:
+    """The traces of all ranks by phase, decode last."""
+    found = {phase: ranks for (phase, _), ranks in by_variant(traces).items()}
+    return dict(sorted(found.items(), key=lambda one: one[0] == DECODE))
+
+
+def counted_header(request: TraceRequest) -> TraceHeader:
+    """The header that a trace of the counted choices would have, all of them in one phase."""
+    trace = request.trace
+    return TraceHeader(
+        workload=trace.workload,
+        phase=ALL,
+        variant=request.variant,
+        num_experts=trace.num_experts,
+        top_k=trace.top_k,
+        layers=trace.layers,
+    )
+
+
+def counted_layers(run: Run) -> list[list[LoadMatrix]]:
+    """The recorded counts as matrices of one step."""
+    counts: dict[str, dict[str, list[int]]] = {}
+    for row in run.raw(EXPERT_COUNTS).to_pylist():
+        counts.setdefault(row["layer"], {}).setdefault(row["domain"], []).append(row["choices"])
+    top_k = run.record.trace.top_k
+    return [
+        [matrix_of_counts(layer, domain, np.array(choices)[:, None], top_k) for domain, choices in domains.items()]
+        for layer, domains in counts.items()
+    ]
+
+
+def trace_rows(traces: Sequence[RoutingTrace]) -> Iterator[MetricRow]:
+    """Everything that choices of tokens allow, phase by phase."""
+    phases: dict[str, PhaseTokens] = {}
+    for phase, ranks in by_phase(traces).items():
+        phases[phase] = phase_tokens(ranks)
+        yield from phase_rows(ranks[0].header, list(layer_matrices(together(ranks))), phases[phase])
+    if {PREFILL, DECODE} <= set(phases):
+        yield from prompt_rows(phases[PREFILL], phases[DECODE])
+
+
+def phase_rows(header: TraceHeader, layers: LayersByDomain, tokens: PhaseTokens) -> Iterator[MetricRow]:
+    """Loads, locality, drift, distinct experts, the hot set and what sets that never change predict."""
+    yield from measured_layers(header, layers, step_metrics)
+    yield from drift_between(header, layers)
+    yield from distinct_rows(tokens)
+    yield from hot_set_rows(tokens)
+    yield from elsewhere_rows(header, layers)
+    yield from static_rows(tokens, layers)
+
+
+def step_metrics(matrix: LoadMatrix) -> dict[str, float]:
+    """The metrics of one load matrix, each beside its value by chance."""
+    return routing_metrics(matrix) | locality_metrics(matrix) | chance_metrics(matrix)
+
+
+def count_rows(header: TraceHeader, layers: LayersByDomain) -> Iterator[MetricRow]:
+    """What counts without order allow: loads, drift, the hot set of another domain, and distinct experts of independent tokens."""
+    yield from measured_layers(header, layers, count_metrics)
+    yield from drift_between(header, layers)
+    yield from elsewhere_rows(header, layers)
+    yield from expected_rows(header, layers)
+
+
+def count_metrics(matrix: LoadMatrix) -> dict[str, float]:
+    """The metrics of total loads."""
+    loads = {"dead_experts": int(matrix.dead_E.sum()), "load_entropy": entropy(matrix.counts_E)}
+    return loads | balance_metrics(matrix.counts_E)

@@ -1,0 +1,82 @@
+"""Characterizes a recorded trace of any engine, or a count table, without a model, and leaves a run directory with what it used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from moeprof.analysis.placement.balance_rows import BalanceInputs
+from moeprof.analysis.routing.characterization import characterization_rows
+from moeprof.instrument.machine import host
+from moeprof.records.run.raw_tables import EXPERT_COUNTS
+from moeprof.records.run.replay import ALL, TraceRequest
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.records.run.writer import RunWriter
+from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.studies.progress import Progress, Silent
+from moeprof.studies.replay.loads import described_counts, inputs_of_counts, stepped
+from moeprof.studies.replay.source import read, selected, source_of
+
+
+@dataclass(frozen=True)
+class RecordedRouting:
+    """What is characterized, with its description for `run.json`."""
+
+    request: TraceRequest
+    traces: Sequence[RoutingTrace] = ()
+    """One per phase and rank; empty for counts."""
+    counts: BalanceInputs | None = None
+    notes: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    """Why the numbers are invalid; empty if they are valid."""
+
+
+def read_recorded(path: Path, variant: str | None = None, experts: int | None = None) -> RecordedRouting:
+    """One variant of the traces, or the counts, in `path`; UsageError as for a replay."""
+    file, run = read(path, loads_only=True)
+    if file.counts is not None:
+        inputs = inputs_of_counts(file.counts)
+        trace, notes = described_counts(file.counts, file.name, path, inputs, experts)
+        return RecordedRouting(TraceRequest(trace=trace, variant=inputs.variant, counts_only=True), counts=inputs, notes=notes)
+    source = source_of(selected(file, run, path, "all", variant, experts), "all", None)
+    chosen = source.selection
+    traces = [trace for phase in chosen.traces for trace in stepped(chosen, phase, 0)]
+    notes = [note for note in source.notes if "--expert-bytes" not in note]
+    return RecordedRouting(
+        TraceRequest(trace=source.trace, variant=chosen.variant), traces, notes=notes, reasons=chosen.reasons
+    )
+
+
+def characterize_trace(
+    recorded: RecordedRouting, out: Path, *, force: bool = False, argv: Sequence[str] = (), progress: Progress | None = None
+) -> Run:
+    """The finished run in `out`, which holds the choices, without the ids of tokens, or the counts."""
+    shown = progress or Silent()
+    record = RunRecord(
+        command="characterize",
+        argv=list(argv),
+        characterization=recorded.request,
+        environment=host(),
+        notes=list(recorded.notes),
+    )
+    writer = RunWriter(out, record, force=force, derive=lambda run: ((row, []) for row in characterization_rows(run)))
+    with writer.guarded():
+        shown.stage("routing", len(recorded.traces))
+        for trace in recorded.traces:
+            writer.add_trace(trace.without_token_ids())
+            shown.advance()
+        if recorded.counts:
+            writer.append(EXPERT_COUNTS, counted(recorded.counts))
+        return writer.finish(*recorded.reasons)
+
+
+def counted(counts: BalanceInputs) -> pa.Table:
+    """The rows of the raw table of counts."""
+    rows = [
+        {"domain": matrix.domain, "layer": matrix.layer, "expert": expert, "choices": choices}
+        for matrices in counts.layers[ALL]
+        for matrix in matrices
+        for expert, choices in enumerate(matrix.counts_E.tolist())
+    ]
+    return pa.Table.from_pylist(rows, schema=EXPERT_COUNTS.schema)
