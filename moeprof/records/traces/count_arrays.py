@@ -81,6 +81,8 @@ def placed(used_L: Flags, options: ImportOptions, rows: RowKind) -> tuple[RowMap
     if options.layers is None:
         return RowMap(used, used), [] if rows != "moe" else [UNMAPPED]
     found = RowMap(options.layers.moe_layers, options.layers.moe_layers)
+    if rows == "all" and options.layers.num_layers not in (None, len(used_L)):
+        raise ValueError(f"it has {len(used_L)} layers, but the model has {options.layers.num_layers}")
     if rows != "stated":
         found = options.layers.rows(len(used_L))
     if foreign := sorted(set(used) - set(found.rows)):

@@ -29,7 +29,7 @@ def packed(path: Path) -> None:
 
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "routes.pt": (lambda path: torch.save(torch.from_numpy(CHOICES), path), "a PyTorch file (torch.save)"),
+    "routes.pt": (lambda path: torch.save({"routes": torch.from_numpy(CHOICES)}, path), "a PyTorch file (torch.save)"),
     "routes.npy": (lambda path: np.save(path, CHOICES), "a NumPy array (.npy)"),
     "routes.npz": (lambda path: np.savez(path, routes=CHOICES), "a NumPy archive (.npz)"),
     "routes.pkl": (lambda path: path.write_bytes(pickle.dumps(CHOICES.tolist())), "a Python pickle"),

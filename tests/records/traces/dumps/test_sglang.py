@@ -194,7 +194,7 @@ def test_what_the_user_states_must_fit(tmp_path: Path) -> None:
     path = stat(tmp_path / "a.pt", [[[0, 0], [3, 1], [1, 3]]])
     assert "it has 2 experts, but --experts states 3" in fault(path, experts=3)
     assert "layer 1 has choices, but the model has no experts there" in fault(path, layers=LayerMap((0, 2), 3))
-    assert "it has 3 layers, but the model has 2 MoE layers of 5" in fault(path, layers=LayerMap((1, 2), 5))
+    assert "it has 3 layers, but the model has 5" in fault(path, layers=LayerMap((1, 2), 5))
     assert notes(read(path, layers=LayerMap((0, 1, 2), 3))) == ["layer 0 has experts, but no choices"]
     choices = recording(tmp_path / "b.pt", [GOOD], MAP)
     assert "a token has 2 choices, not 3 as stated" in fault(choices, top_k=3)
