@@ -1,28 +1,41 @@
-"""The format `*.route.csv`: the routing log of BigMoeOnEdge, plain or gzipped.
+"""The format `*.route.csv`: the routing log of BigMoeOnEdge, plain or packed, with the columns of batched decoding and of encoders.
 
 Lines with `#` state `n_expert=E`, and `layer=L expert_bytes=B` for every layer. The others are one line per choice, columns by
-name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so every token of a chat has a step of
-its own. A new chat in the same log restarts `step` and raises `turn`. `dropped` is 1 for an expert that was skipped, and never read.
+name; `phase` 0 is prefill and 1 decode, and `step` is the token's absolute position, so every token of a chat has a step of its own.
+A new chat in the same log restarts `step` and raises `turn`. `dropped` is 1 for an expert that was skipped, and never read.
+
+Tokens of one `step` in several values of `sequence` are one batch, with the place of each in `position`; `domain` names their text.
+With a column `stack` (`enc`, `dec`), which goes before the number of a layer, `phase` may also be 2, encode, or 3, score. After the
+line `# step=pass` steps are forward passes, as moeprof writes them.
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, whole_number
-from moeprof.records.name import name_from
+from moeprof.records.name import checked_name, name_from
 from moeprof.records.system.inputs import InputFile, reported
-from moeprof.records.traces.columns import with_columns
+from moeprof.records.traces.columns import NAMES, codes, with_columns
 from moeprof.records.traces.csv_table import comments_of, header_of, line_of, table_of
+from moeprof.records.traces.import_options import ImportOptions, ImportReport
+from moeprof.records.traces.importing import agreed
+from moeprof.records.traces.layer_map import check_numbers
+from moeprof.records.traces.route_csv_steps import numbered
+from moeprof.records.traces.route_csv_writer import PASSES, PHASES, write_route_file
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
-from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
-PHASES = {0: "prefill", 1: "decode"}
 NEEDED = {name: pa.int32() for name in ("phase", "step", "layer", "slot", "expert")}
 OPTIONAL = {
     "turn": pa.int32(),
+    "sequence": pa.int32(),
+    "position": pa.int32(),
+    "domain": NAMES,
+    "stack": NAMES,
     "token_id": pa.int32(),
     "weight": pa.float32(),
     "dropped": pa.int8(),
@@ -39,25 +52,54 @@ def is_route_csv(file: InputFile) -> bool:
     return bool(named) or {*NEEDED} <= {*header_of(file.head_text)}
 
 
-def read_route_file(file: InputFile) -> TraceFile:
-    """One trace per phase that has rows, and the experts' sizes; the domain is the file's stem, and rows keep their order."""
+def read_route_files(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
+    """One trace per phase that has rows, and the experts' sizes; rows keep their order. Without a column of domains, the file's stem
+    is the domain."""
+    file = only(files)
     with reported(
         f"route log {file.path}",
-        f"Give a complete *.route.csv, plain or gzipped, with the columns {', '.join(NEEDED)}.",
+        f"Give a complete *.route.csv, plain or packed, with the columns {', '.join(NEEDED)}.",
     ):
         text, domain = file.text(), name_from(NAME.sub("", file.path.name), "trace")
         comments = comments_of(text)
-        known, sizes = stated(comments, "n_expert"), expert_bytes_of(comments)
-        traces = traces_of(text, known, domain, stated(comments, "n_expert_used"))
-        return TraceFile(domain, traces, expert_bytes=sizes, experts_guessed=known is None, as_logged=True)
+        known = agreed("experts", stated(comments, "n_expert"), options.experts)
+        top_k = agreed("choices of a token", stated(comments, "n_expert_used"), options.top_k)
+        in_passes = PASSES in comments.splitlines()
+        workloads = {checked_name(name) for name in re.findall(r"^# workload=(\S+)$", comments, re.MULTILINE)}
+        traces = traces_of(text, known, domain, top_k, in_passes=in_passes, workload=min(workloads, default="lm"))
+        check_numbers([int(layer) for trace in traces for layer in trace.header.layers if layer.isdecimal()], options.layers)
+        if options.strip_tokens:
+            traces = [trace.without_token_ids() for trace in traces]
+        return TraceFile(
+            domain,
+            traces,
+            expert_bytes=expert_bytes_of(comments),
+            experts_guessed=known is None,
+            as_logged=not in_passes,
+            report=traces[0].header.imported,
+        )
 
 
 ROUTE_CSV = TraceFormat(
-    "route-csv", "a route log (*.route.csv, plain or gzipped)", recognise=is_route_csv, read=single(read_route_file)
+    "route-csv",
+    "a route log (*.route.csv, plain or gzipped)",
+    recognise=is_route_csv,
+    read=read_route_files,
+    write=write_route_file,
+    keeps=frozenset([*COLUMNS.names, "phase"]),
+    endings=(".route.csv",),
 )
 
 
-def traces_of(text: str, num_experts: int | None, domain: str, top_k: int | None = None) -> list[RoutingTrace]:
+def traces_of(
+    text: str,
+    num_experts: int | None,
+    domain: str,
+    top_k: int | None = None,
+    *,
+    in_passes: bool = False,
+    workload: str = "lm",
+) -> list[RoutingTrace]:
     """One trace per phase that has rows; without a number of experts, or of a token's choices, it is one more than the highest."""
     table = table_of(text, NEEDED, OPTIONAL)
     if not table.num_rows:
@@ -67,8 +109,13 @@ def traces_of(text: str, num_experts: int | None, domain: str, top_k: int | None
     if choices > known:
         raise ValueError(f"a token has {choices} choices, but there are {known} experts")
     check(table, known, choices, text)
-    table = numbered(table)
-    return [trace_of(table, code, known, choices, domain) for code in PHASES if code in table["phase"].to_numpy()]
+    table = with_domains(table if in_passes else numbered(table), domain)
+    report = ImportReport(format="route-csv", kept=int((table["slot"].to_numpy() == 0).sum()))
+    header = TraceHeader(
+        workload=workload, phase="prefill", variant="imported", num_experts=known, top_k=choices, layers=[], imported=report
+    )
+    present = np.unique(table["phase"].to_numpy())
+    return [trace_of(table, code, header) for code in PHASES if code in present]
 
 
 def expert_bytes_of(comments: str) -> dict[str, int]:
@@ -88,11 +135,13 @@ def stated(comments: str, name: str) -> int | None:
 def check(table: pa.Table, num_experts: int, top_k: int, text: str) -> None:
     """ValueError, with its line in the text, for a value out of range."""
     limits = {
-        "phase": len(PHASES),
+        "phase": len(PHASES) if "stack" in table.column_names else 2,
         "expert": num_experts,
         "residency": 3,
         "dropped": 2,
         "turn": None,
+        "sequence": None,
+        "position": None,
         "step": None,
         "layer": None,
         "slot": min(top_k, 127),
@@ -105,44 +154,41 @@ def check(table: pa.Table, num_experts: int, top_k: int, text: str) -> None:
                 raise ValueError(f"line {line_of(text, int(wrong[0]))}: {name} {values[wrong[0]]} is {why}")
 
 
-def numbered(table: pa.Table) -> pa.Table:
-    """The table with the number of the chat as `sequence`, `position`, and steps that count over all chats.
-
-    Turns 0, 1, 2 with steps 0 to 5, 6 to 9, 0 to 3  ->  sequences 0, 0, 1 with steps 0 to 5, 6 to 9, 10 to 13
-    """
-    position_R = table["step"].to_numpy().astype(np.int64)
-    turn_R = table["turn"].to_numpy() if "turn" in table.column_names else np.zeros(len(position_R), np.int32)
-    turns, place_R = np.unique(turn_R, return_inverse=True)
-    first_T, last_T = np.full(len(turns), np.iinfo(np.int64).max), np.full(len(turns), -1)
-    np.minimum.at(first_T, place_R, position_R)
-    np.maximum.at(last_T, place_R, position_R)
-    restarts_T = np.append(False, first_T[1:] <= last_T[:-1])
-    shift_T = np.cumsum(np.where(restarts_T, np.append(0, last_T[:-1]) + 1 - first_T, 0))
-    columns = {"step": position_R + shift_T[place_R], "sequence": np.cumsum(restarts_T)[place_R], "position": position_R}
-    others = {name: table[name] for name in table.column_names if name != "step"}
-    return pa.table(others | {name: pa.array(values) for name, values in columns.items()})
+def with_domains(table: pa.Table, domain: str) -> pa.Table:
+    """The table with the names of domains and layers; one name of a domain for all rows unless it has a column of them."""
+    if "domain" in table.column_names:
+        for name in codes(table, "domain")[1]:
+            checked_name(name)
+    else:
+        table = table.append_column("domain", pa.array(np.full(table.num_rows, domain)).dictionary_encode())
+    layers = table["layer"].cast(pa.string())
+    if "stack" in table.column_names:
+        stacks = table["stack"].cast(pa.string())
+        layers = pc.if_else(pc.equal(stacks, ""), layers, pc.binary_join_element_wise(stacks, layers, "."))
+    return table.set_column(table.column_names.index("layer"), "layer", layers.combine_chunks().dictionary_encode())
 
 
-def trace_of(table: pa.Table, phase: int, num_experts: int, top_k: int, domain: str) -> RoutingTrace:
+def trace_of(table: pa.Table, phase: int, header: TraceHeader) -> RoutingTrace:
     """The rows of one phase as a trace."""
     rows = table.filter(pc.equal(table["phase"], phase))
     if "dropped" in rows.column_names and rows["dropped"].to_numpy().all():
         raise ValueError(f"every choice of phase {PHASES[phase]} was dropped")
-    header = TraceHeader(
-        workload="lm",
-        phase=PHASES[phase],
-        variant="imported",
-        num_experts=num_experts,
-        top_k=top_k,
-        layers=[str(layer) for layer in np.unique(rows["layer"])],
-    )
+    code_R, names = codes(rows, "layer")
+    layers = sorted({checked_name(names[code]) for code in np.unique(code_R)}, key=by_stack)
     size = rows.num_rows
     filled = {
+        "sequence": pa.array(np.zeros(size, np.int32)),
+        "position": rows["step"],
         "token_id": pa.array(np.full(size, -1, np.int32)),
         "weight": pa.array(np.full(size, np.nan, np.float32)),
-        "domain": pa.array(np.full(size, domain)).dictionary_encode(),
         "dropped": pa.array(np.zeros(size, bool)),
     }
     columns = filled | {name: rows[name] for name in rows.column_names if name in COLUMNS.names}
-    columns["layer"] = rows["layer"].cast(pa.string()).dictionary_encode()
-    return RoutingTrace(header, with_columns(pa.table(columns), COLUMNS)).validate()
+    named = header.model_copy(update={"phase": PHASES[phase], "layers": layers})
+    return RoutingTrace(named, with_columns(pa.table(columns), COLUMNS)).validate()
+
+
+def by_stack(layer: str) -> tuple[str, int]:
+    """A sorting key: `3` before `12`, `dec.3` before `enc.1`."""
+    stack, _, number = layer.rpartition(".")
+    return stack, int(number)

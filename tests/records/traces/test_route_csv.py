@@ -3,6 +3,7 @@
 import gzip
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,9 @@ from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces import csv_table, route_csv
 from moeprof.records.traces.formats import read_trace_file
-from moeprof.records.traces.route_csv import read_route_file
+from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.layer_map import LayerMap
+from moeprof.records.traces.route_csv import read_route_files
 from moeprof.records.traces.routing_trace import RoutingTrace
 
 PREAMBLE = (
@@ -34,7 +37,7 @@ def log(folder: Path, content: str | bytes = PREAMBLE + HEADER + ROWS, name: str
 
 def read_route_csv(path: Path) -> list[RoutingTrace]:
     """The traces, whose tokens may be incomplete."""
-    return read_route_file(InputFile(path)).traces
+    return read_route_files([InputFile(path)], ImportOptions()).traces
 
 
 def test_every_phase_is_a_trace_of_the_files_domain(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_a_gzipped_log_is_the_same_log(tmp_path: Path) -> None:
     for one, other in zip(read_route_csv(packed), read_route_csv(log(tmp_path)), strict=True):
         assert one.header == other.header
         assert one.table.drop_columns("weight").equals(other.table.drop_columns("weight"))
-    assert read_route_file(InputFile(packed)).expert_bytes == {"0": 10, "1": 20}
+    assert read_route_files([InputFile(packed)], ImportOptions()).expert_bytes == {"0": 10, "1": 20}
 
 
 def test_an_imported_trace_survives_parquet(tmp_path: Path) -> None:
@@ -231,3 +234,64 @@ def test_gemmas_log_has_the_stated_shape(shared_data: Path) -> None:
     assert len(decode) == 128 * 30 * 6
     assert len(prefill) == 29 * 30 * 6
     assert read_trace_file(path).expert_bytes["0"] == 4336640
+
+
+def test_sequences_of_one_step_are_one_batch(tmp_path: Path) -> None:
+    """Two sequences decode together: their rows alternate, and the step does not say their positions."""
+    text = "phase,step,layer,slot,expert,sequence,position,domain\n" + "".join(
+        f"1,{step},{layer},0,{(step + sequence + layer) % 4},{sequence},{10 * sequence + step},{name}\n"
+        for step in range(3)
+        for layer in range(2)
+        for sequence, name in ((0, "code"), (3, "prose"))
+    )
+    (trace,) = read_trace_file(log(tmp_path, text)).traces
+    assert trace.column("step").tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert trace.column("sequence").tolist() == [0, 3] * 6
+    assert trace.column("position").tolist() == [0, 30, 0, 30, 1, 31, 1, 31, 2, 32, 2, 32]
+    assert trace.names("domain") == ["code", "prose"]
+
+
+def test_prompts_whose_rows_follow_each_other_ran_one_after_another(tmp_path: Path) -> None:
+    rows = [(0, 0, 0), (0, 1, 0), (1, 2, 0), (0, 0, 1), (0, 1, 1), (1, 2, 1)]
+    text = "phase,step,layer,slot,expert,sequence\n" + "".join(
+        f"{phase},{step},0,0,{step},{one}\n" for phase, step, one in rows
+    )
+    prefill, decode = read_trace_file(log(tmp_path, text)).traces
+    assert (prefill.column("step").tolist(), decode.column("step").tolist()) == ([0, 1, 3, 4], [2, 5])
+    assert (prefill.column("sequence").tolist(), decode.column("sequence").tolist()) == ([0, 0, 1, 1], [0, 1])
+    assert prefill.column("position").tolist() == [0, 1, 0, 1]
+
+
+def test_a_sequence_number_that_two_chats_have_stands_for_two_sequences(tmp_path: Path) -> None:
+    rows = [(turn, step, sequence) for turn in range(2) for step in range(2) for sequence in (0, 1)]
+    text = "turn,phase,step,layer,slot,expert,sequence\n" + "".join(
+        f"{turn},1,{step},0,0,1,{one}\n" for turn, step, one in rows
+    )
+    (trace,) = read_trace_file(log(tmp_path, text)).traces
+    assert trace.column("step").tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert trace.column("sequence").tolist() == [0, 1, 0, 1, 2, 3, 2, 3]
+
+
+def test_an_encoder_has_layers_of_its_stack(tmp_path: Path) -> None:
+    text = "phase,step,layer,slot,expert,stack\n2,0,3,0,1,enc\n2,0,11,0,1,enc\n1,1,3,0,2,dec\n1,1,5,0,2,\n"
+    decode, encode = read_trace_file(log(tmp_path, text)).traces
+    assert (encode.header.phase, encode.header.layers) == ("encode", ["enc.3", "enc.11"])
+    assert (decode.header.phase, decode.header.layers) == ("decode", ["5", "dec.3"])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"experts": 9}, "it states 8 experts, but the options or the model's configuration 9"),
+        ({"top_k": 3}, "it states 2 choices of a token, but the options or the model's configuration 3"),
+        ({"layers": LayerMap((1, 2))}, "layer 0 has choices, but no experts by the stated layers"),
+    ],
+)
+def test_a_log_that_contradicts_what_is_stated_is_refused(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        read_trace_file(log(tmp_path), options=ImportOptions(**options))
+
+
+def test_a_log_without_token_ids_says_no_text(tmp_path: Path) -> None:
+    text = "token_id,expert,slot,layer,step,phase\n99,1,0,4,7,1\n"
+    assert read_trace_file(log(tmp_path, text), options=ImportOptions(strip_tokens=True)).traces[0].column("token_id") == [-1]

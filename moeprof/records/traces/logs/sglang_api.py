@@ -110,5 +110,6 @@ SGLANG_API = TraceFormat(
     recognise=is_response,
     read=read_responses,
     write=write_responses,
-    keeps=frozenset({"sequence", "position"}),
+    keeps=frozenset({"phase", "sequence", "position"}),
+    endings=(".sglang.json",),
 )

@@ -188,5 +188,6 @@ VLLM = TraceFormat(
     recognise=is_vllm,
     read=read_vllm,
     write=write_vllm,
-    keeps=frozenset({"sequence", "position", "token_id"}),
+    keeps=frozenset({"phase", "sequence", "position", "token_id"}),
+    endings=(".vllm.json",),
 )
