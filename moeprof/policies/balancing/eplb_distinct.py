@@ -37,39 +37,12 @@ def busiest_load(weights_E: Floats, holds_DE: Flags) -> float:
 
 def packed_apart(weights_E: Floats, cluster: Cluster, most: int) -> Flags:
     """Which device holds which expert, (D, E): heaviest replicas first, each on the least loaded device with room for it."""
+    from moeprof.policies.balancing.loops import placed_apart
+
     slots_P = replicated(weights_E, cluster.total_slots, most)
     weights_P = carried(weights_E, slots_P)
-    each_E = weights_P[: len(weights_E)]
-    holds_DE = np.zeros((cluster.num_devices, len(weights_E)), bool)
-    load_D, filled_D = np.zeros(cluster.num_devices), np.zeros(cluster.num_devices, np.int64)
-    for expert in slots_P[heaviest_first(weights_P)].tolist():
-        room_D = filled_D < cluster.num_slots
-        free_D = room_D & ~holds_DE[:, expert]
-        if free_D.any():
-            device = int(np.argmin(np.where(free_D, np.round(load_D, DIGITS), np.inf)))
-            holds_DE[device, expert] = True
-            load_D[device] += each_E[expert]
-        else:
-            device = int(np.argmax(room_D))
-            make_room(holds_DE, load_D, each_E, expert, device)
-        filled_D[device] += 1
-    return holds_DE
-
-
-def make_room(holds_DE: Flags, load_D: Floats, each_E: Floats, expert: int, last: int) -> None:
-    """Adds `expert` if all devices with room hold it already: a full device takes it, and gives one of its experts to `last`.
-
-    Such a pair of device and expert always exists, because a full device without `expert` holds more other experts than `last`
-    does. The pair is chosen that minimizes the larger load of the two devices.
-    """
-    device_M, other_M = np.nonzero(holds_DE & ~holds_DE[:, [expert]] & ~holds_DE[last])
-    after_M = load_D[device_M] - each_E[other_M] + each_E[expert]
-    best = int(np.argmin(np.round(np.maximum(after_M, load_D[last] + each_E[other_M]), DIGITS)))
-    device, other = int(device_M[best]), int(other_M[best])
-    holds_DE[device, [expert, other]] = True, False
-    holds_DE[last, other] = True
-    load_D[device] = after_M[best]
-    load_D[last] += each_E[other]
+    order_P = slots_P[heaviest_first(weights_P)]
+    return placed_apart(order_P, weights_P[: len(weights_E)], cluster.num_devices, cluster.num_slots)
 
 
 EPLB_DISTINCT = Balancer("eplb-distinct", eplb_distinct, replicates=True, repeats=False)

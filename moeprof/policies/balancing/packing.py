@@ -27,16 +27,7 @@ def packed(weights_N: Floats, num_packs: int, affinity_NN: Floats | None = None)
     room = num_items // num_packs
     if room == 1:
         return np.arange(num_items).reshape(num_packs, 1)
-    members_KM = np.empty((num_packs, room), np.int64)
-    filled_K = np.zeros(num_packs, np.int64)
-    load_K = np.zeros(num_packs)
-    attached_KN = np.zeros((num_packs, 1 if affinity_NN is None else num_items))
-    for item in heaviest_first(weights_N).tolist():
-        cost_K = load_K if affinity_NN is None else load_K + attached_KN[:, item]
-        pack = int(np.argmin(np.where(filled_K < room, np.round(cost_K, DIGITS), np.inf)))
-        members_KM[pack, filled_K[pack]] = item
-        filled_K[pack] += 1
-        load_K[pack] += weights_N[item]
-        if affinity_NN is not None:
-            attached_KN[pack] += affinity_NN[item]
-    return members_KM
+    from moeprof.policies.balancing.loops import fill_packs
+
+    affinities_NN = np.empty((0, 0)) if affinity_NN is None else affinity_NN
+    return fill_packs(heaviest_first(weights_N), np.asarray(weights_N, np.float64), num_packs, affinities_NN)

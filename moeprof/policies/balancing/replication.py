@@ -5,7 +5,6 @@ Shape suffixes: E experts, P slots.
 
 import numpy as np
 
-from moeprof.policies.balancing.balancer import DIGITS
 from moeprof.records.arrays import Floats, Ints
 
 
@@ -18,15 +17,9 @@ def replicated(weights_E: Floats, num_slots: int, most: int | None = None) -> In
         slot 4: loads per replica are 3, 3, 1, so expert 0 gets it again (a tie)
         slots_P = [0, 1, 2, 0, 0]
     """
-    num_experts = len(weights_E)
-    slots_P = np.arange(num_slots)
-    copies_E = np.ones(num_experts)
-    for slot in range(num_experts, num_slots):
-        carried_E = np.round(weights_E / copies_E, DIGITS)
-        expert = int(np.argmax(carried_E if most is None else np.where(copies_E < most, carried_E, -1.0)))
-        slots_P[slot] = expert
-        copies_E[expert] += 1
-    return slots_P
+    from moeprof.policies.balancing.loops import copied
+
+    return copied(weights_E, num_slots, num_slots if most is None else most)
 
 
 def carried(weights_E: Floats, slots_P: Ints) -> Floats:
