@@ -7,9 +7,10 @@ from moeprof.huggingface.buffers import FromShards, ModelBuffers, from_parameter
 from moeprof.huggingface.description import options_of
 from moeprof.huggingface.folder import open_folder
 from moeprof.huggingface.layer import experts_layers
-from moeprof.huggingface.loading import load_model, load_resident
+from moeprof.huggingface.loading import chosen, load_model, load_resident, skeleton
 from moeprof.huggingface.model import HuggingFaceModel
 from moeprof.huggingface.sites import find_sites
+from moeprof.moe.layer import use_variant
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import OWN, Variant
@@ -32,6 +33,19 @@ def build_model(recipe: Recipe, section: HuggingFaceSection, variants: Collectio
     sites = find_sites(whole)
     changed = any(variant != OWN for variant in variants)
     return HuggingFaceModel(whole, sites, experts_layers(sites, recipe.gating.capacity_fraction) if changed else None)
+
+
+def check_experts(recipe: Recipe, section: HuggingFaceSection, variants: Collection[Variant]) -> None:
+    """UsageError if the experts cannot be computed by the chosen backend, or executed as one of the variants says; no weight is read."""
+    changed = [variant for variant in variants if variant != OWN and not variant.dense]
+    if not changed and section.experts_backend == "keep":
+        return
+    folder, options = open_folder(section.huggingface), options_of(section, recipe.measure.device)
+    sites = find_sites(chosen(skeleton(folder, options), folder, options))
+    if changed:
+        layers = experts_layers(sites)
+        for variant in changed:
+            use_variant(layers, variant)
 
 
 def build_twin(recipe: Recipe, section: HuggingFaceSection) -> HuggingFaceModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from moeprof.analysis.model_size import largest_batch, memory_need
+from moeprof.huggingface.build import check_experts
 from moeprof.instrument.machine import available_memory
 from moeprof.models.build import make_model
 from moeprof.models.checkpoint import check_checkpoint
@@ -54,10 +55,11 @@ def check_gpus(recipe: Recipe, neighbours: int) -> None:
         )
 
 
-def check_weights(recipe: Recipe) -> None:
-    """UsageError if the recipe's checkpoint is missing, damaged or of another shape."""
+def check_weights(recipe: Recipe, variants: Sequence[Variant] = ()) -> None:
+    """UsageError if the recipe's checkpoint is missing, damaged or of another shape, or its experts cannot run under a variant."""
     if isinstance(recipe.model, HuggingFaceSection):
         assert recipe.model.layers, "the command line resolves recipes before they run"
+        check_experts(recipe, recipe.model, variants)
     elif recipe.model.checkpoint:
         check_checkpoint(make_model(recipe), Path(recipe.model.checkpoint), Group(0, recipe.parallel.ranks))
 

@@ -85,7 +85,7 @@ class Study:
     def check(self, recipe: Recipe, group: Group) -> None:
         """MoeprofError if this machine cannot run its ranks of the recipe; nothing is allocated."""
         self.check_devices(recipe, group)
-        check_weights(recipe)
+        check_weights(recipe, self.variants)
         check_memory(recipe, memory_for_a_rank(recipe, group.neighbours), self.variants)
 
     def check_devices(self, recipe: Recipe, group: Group) -> None:

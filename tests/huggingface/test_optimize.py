@@ -139,11 +139,32 @@ def test_what_slots_need_is_read_from_the_shards_if_all_experts_stay_behind_them
     buffers.close()
 
 
-def test_a_model_that_cannot_be_optimized_is_refused_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert optimized(saved(tmp_path / "model", small_model("llama4_text")), tmp_path / "run") == 2
-    first, second = capsys.readouterr().err.splitlines()[-2:]
-    assert "is not called with hidden states, ids and weights" in first
-    assert second == "Leave out the optimizations; the model can be characterized."
+@pytest.mark.parametrize(
+    ("architecture", "options", "what", "remedy"),
+    [
+        (
+            "llama4_text",
+            [],
+            "is not called with hidden states, ids and weights",
+            "Leave out the optimizations; the model can be",
+        ),
+        ("longcat_flash", ["--dynamic-gating"], "experts without weights", "Leave out the optimizations; the model can be"),
+        (
+            "switch_transformers",
+            ["--experts-backend", "grouped_mm"],
+            "cannot compute its experts with grouped_mm",
+            "Use --experts-backend keep.",
+        ),
+    ],
+)
+def test_what_cannot_be_optimized_is_refused_in_two_lines_and_leaves_nothing(
+    architecture: str, options: list[str], what: str, remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert optimized(saved(tmp_path / "model", small_model(architecture)), tmp_path / "run", *options) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert what in first
+    assert second.startswith(remedy)
+    assert not (tmp_path / "run").exists()
 
 
 def test_speed_is_compared_with_the_models_own_backend_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
