@@ -5,6 +5,7 @@ N lines, K choices.
 
 import io
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ def first_objects(file: InputFile, most: int = 8) -> Iterable[dict[str, object]]
         yield found
 
 
-def lists_of(table: pa.Table, name: str, what: str) -> npt.NDArray[np.generic]:
+def lists_of(table: pa.Table, name: str, what: str) -> npt.NDArray[Any]:
     """A column of lists of K values as (N, K); ValueError if a list is missing, empty, or of another length, or a value is missing."""
     column = table[name].combine_chunks()
     lists = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
@@ -63,6 +64,19 @@ def lists_of(table: pa.Table, name: str, what: str) -> npt.NDArray[np.generic]:
     if values.null_count:
         raise ValueError(f"{name} has an empty value")
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(-1, int(length_N[0]))
+
+
+def optional_lists(table: pa.Table, name: str, like_NK: npt.NDArray[Any], missing: float | bool) -> npt.NDArray[Any] | None:
+    """A column of lists as (N, K), with one value in rows that lack it; None if all do. ValueError if a list has another length."""
+    has_N = table[name].is_valid().to_numpy()
+    if not has_N.any():
+        return None
+    found = lists_of(table.filter(pa.array(has_N)), name, "row")
+    if found.shape[1] != like_NK.shape[1]:
+        raise ValueError(f"a row has {like_NK.shape[1]} experts, but {found.shape[1]} values in {name}")
+    values_NK = np.full(like_NK.shape, missing, found.dtype)
+    values_NK[has_N] = found
+    return values_NK
 
 
 def numbers_in(table: pa.Table, name: str, most: int = 2**31 - 1) -> Ids:

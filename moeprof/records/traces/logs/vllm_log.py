@@ -21,7 +21,7 @@ from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import Stated, agreed, imported
 from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.logs.arrays import count_of
-from moeprof.records.traces.logs.json_lines import first_objects, lists_of, numbers_in, table_of_lines
+from moeprof.records.traces.logs.json_lines import first_objects, lists_of, numbers_in, optional_lists, table_of_lines
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 NAME = "vllm-log"
@@ -88,19 +88,11 @@ def layers_in(file: InputFile, requests: dict[object, int]) -> dict[int, LayerLo
     numbers = [requests.setdefault(name, len(requests)) for name in encoded.dictionary.to_pylist()]
     request_R = np.array(numbers, np.int64)[encoded.indices.to_numpy()]
     experts_RK = lists_of(table, "topk_ids", "row").astype(np.int32)
-    weights_RK = weights_in(table, experts_RK)
+    weights_RK = optional_lists(table, "topk_weights", experts_RK, np.nan)
+    if weights_RK is None:
+        weights_RK = np.full(experts_RK.shape, np.nan, np.float32)
     rows = {int(layer): np.flatnonzero(layer_R == layer) for layer in np.unique(layer_R)}
     return {layer: LayerLog(request_R[at], token_R[at], experts_RK[at], weights_RK[at]) for layer, at in rows.items()}
-
-
-def weights_in(table: pa.Table, experts_RK: Ids) -> npt.NDArray[np.floating]:
-    """The weights of every row, NaN if some lack them; ValueError if there are not as many as experts."""
-    if table["topk_weights"].null_count:
-        return np.full(experts_RK.shape, np.nan, np.float32)
-    weights_RK = lists_of(table, "topk_weights", "row").astype(np.float32)
-    if weights_RK.shape[1] != experts_RK.shape[1]:
-        raise ValueError(f"a row has {experts_RK.shape[1]} experts, but {weights_RK.shape[1]} weights")
-    return weights_RK
 
 
 def together(logs: dict[int, LayerLog]) -> tuple[LoggedChoices, list[str]]:

@@ -113,7 +113,7 @@ ROUTES = routes(CHOSEN[:, 0], 1)
         ([META, *ROUTES, ROUTES[0] | {"layer": -1}], {}, "layer -1 is not between 0 and"),
         ([META, *ROUTES, ROUTES[0] | {"token_idx": None}], {}, "row 6 lacks token_idx"),
         ([META, *ROUTES, json.dumps(ROUTES[0])[:-9]], {}, "not JSON lines"),
-        ([META, *[line | {"topk_weights": [1.0]} for line in ROUTES]], {}, "a row has 2 experts, but 1 weights"),
+        ([META, *[line | {"topk_weights": [1.0]} for line in ROUTES]], {}, "a row has 2 experts, but 1 values in topk_weights"),
     ],
 )
 def test_what_does_not_fit_is_two_lines(tmp_path: Path, lines: list[object], options: dict[str, Any], reason: str) -> None:
