@@ -1,10 +1,11 @@
 """Virtual expert parallelism: the tokens of a trace spread over any number of devices, and what these would send each other.
 
 The tokens of a step are split into equal blocks of neighbours, in the order of rank, sequence and position; if there are as many
-devices as recorded ranks, tokens stay on their rank. A rank's choices of an expert go to its copies in rotation (see `device_load`),
-first choices before second ones. A token is sent as one copy per choice, as the ranks of a run send it; what would be sent if its
-choices on one device shared a copy is counted beside it. A device sends and receives at the same time, over one link within its node
-and another between nodes, and all devices wait for the slowest. The times are modelled, not measured, for one copy per choice.
+devices as recorded ranks, tokens stay on their rank. A rank's choices of an expert go to its copies in rotation (see
+`device_load`), first choices before second ones. A token is sent as one copy per choice, as the ranks of a run send it; what would
+be sent if its choices on one device, or on one node, shared a copy is counted beside it. A device sends and receives at the same
+time, over one link within its node and another between nodes, and all devices wait for the slowest. The times are modelled, not
+measured, for one copy per choice.
 
 Shape suffixes: R rows of one layer (choices), B steps, D devices, S slots of a device, V nodes.
 """
@@ -112,6 +113,8 @@ class Flows:
     """Over all steps, from row to column; the diagonal is not sent."""
     unique_DD: Counts
     """The same if a token is sent to each device once."""
+    node_unique_VV: Counts
+    """The same from node to node, if a token is sent to each node once."""
     near_BD: Counts
     """In each step: the larger of what a device sends and receives within its node."""
     far_BD: Counts
@@ -137,12 +140,22 @@ def flows(choices: Choices, slots_DS: Counts, cluster: Cluster) -> Flows:
         sent, received = (np.bincount(cell, minlength=num_steps * num_devices) for cell in cells)
         return np.maximum(sent, received).reshape(num_steps, num_devices)
 
-    def counted(kept_R: slice | Counts) -> Counts:
-        cells = home_R[kept_R] * num_devices + served_R[kept_R]
-        return np.bincount(cells, minlength=num_devices**2).reshape(num_devices, num_devices)
+    def once(place_R: Counts, number: int) -> Counts:
+        """The first choice of every token at each of so many places."""
+        return np.asarray(np.unique(choices.number_R * number + place_R, return_index=True)[1])
 
-    first_on_device = np.unique(choices.number_R * num_devices + served_R, return_index=True)[1]
-    return Flows(counted(slice(None)), counted(first_on_device), busiest(moves_R & ~leaves_R), busiest(leaves_R))
+    def counted(kept_R: slice | Counts, per_place: int = 1) -> Counts:
+        number = num_devices // per_place
+        cells = home_R[kept_R] // per_place * number + served_R[kept_R] // per_place
+        return np.bincount(cells, minlength=number**2).reshape(number, number)
+
+    return Flows(
+        counted(slice(None)),
+        counted(once(served_R, num_devices)),
+        counted(once(served_R // each, cluster.num_nodes), each),
+        busiest(moves_R & ~leaves_R),
+        busiest(leaves_R),
+    )
 
 
 @dataclass(frozen=True)
@@ -182,8 +195,11 @@ def layer_values(
     found: Flows, steps: int, cluster: Cluster, token_bytes: int | None, links: DeviceLinks
 ) -> Iterator[tuple[str, str, float]]:
     """Metric, category and value per step of one layer."""
-    for kind, pairs_DD in (("", found.pairs_DD), ("unique_", found.unique_DD)):
-        for category, count in sent(pairs_DD, cluster.num_nodes).items():
+    counts = {"": sent(found.pairs_DD, cluster.num_nodes), "unique_": sent(found.unique_DD, cluster.num_nodes)}
+    if cluster.num_nodes > 1:
+        counts["node_unique_"] = {"": leaving(found.node_unique_VV)} | pairs(found.node_unique_VV, "node ")
+    for kind, by_category in counts.items():
+        for category, count in by_category.items():
             yield f"virtual_comm_{kind}tokens", category, count / steps
             if token_bytes:
                 yield f"virtual_comm_{kind}bytes", category, WAYS * count * token_bytes / steps
@@ -196,8 +212,13 @@ def layer_values(
 def sent(pairs_DD: Counts, num_nodes: int) -> dict[str, int]:
     """Tokens that leave their device: all, by node, and by pair."""
     nodes_VV = between_nodes(pairs_DD, num_nodes)
-    leaving, far = (int(counts.sum() - counts.trace()) for counts in (pairs_DD, nodes_VV))
-    return {"": leaving, NODE: leaving - far, OTHER_NODES: far} | pairs(pairs_DD, "") | pairs(nodes_VV, "node ")
+    moved, far = leaving(pairs_DD), leaving(nodes_VV)
+    return {"": moved, NODE: moved - far, OTHER_NODES: far} | pairs(pairs_DD, "") | pairs(nodes_VV, "node ")
+
+
+def leaving(tokens: Counts) -> int:
+    """Tokens that are not for the place where they are."""
+    return int(tokens.sum() - tokens.trace())
 
 
 def pairs(tokens: Counts, kind: str) -> dict[str, int]:

@@ -78,6 +78,7 @@ def balance_metrics() -> Iterator[Metric]:
     for name, what in (
         ("virtual_comm", "copies of tokens that leave their device for an expert, one per choice"),
         ("virtual_comm_unique", "tokens that leave their device, once for each device that serves choices of theirs"),
+        ("virtual_comm_node_unique", "tokens that leave their node, once for each node that serves choices of theirs"),
     ):
         yield Metric(f"{name}_tokens", "tokens", "lower", "routed", f"{what}, per step, one way")
         yield Metric(f"{name}_bytes", "bytes", "lower", "routed", f"bytes of {name}_tokens, both ways")

@@ -36,7 +36,9 @@ def summary(results: RunMetrics) -> list[str]:
 def body(results: RunMetrics) -> Iterator[Block]:
     """Device loads, phase by phase."""
     for phase in balance_results.phases(results):
-        yield Heading(f"Phase {PHASE_TITLES.get(phase, phase)}")
+        regrouped = results.record.balanced.tokens_per_step
+        title = f"{phase}{step_size(results, phase)}, consecutive" if regrouped else PHASE_TITLES.get(phase, phase)
+        yield Heading(f"Phase {title}")
         yield from phase_blocks(results, phase)
 
 

@@ -67,6 +67,7 @@ def cost_table(results: RunMetrics, phase: str, devices: int) -> Table:
         "bytes": ("virtual_comm_bytes", format_bytes),
         "sent once": ("virtual_comm_unique_tokens", format_significant),
         "bytes once": ("virtual_comm_unique_bytes", format_bytes),
+        "once per node": ("virtual_comm_node_unique_tokens", format_significant),
         "waiting": ("virtual_wait_time", duration),
     }
     caption = (
@@ -74,7 +75,11 @@ def cost_table(results: RunMetrics, phase: str, devices: int) -> Table:
         "devices, one per choice, one way · sent once = the same if a token goes to each device once"
     )
     table = table_of(results, phase, devices, columns, caption)
-    notes = {"bytes": "bytes = both ways", "waiting": "waiting = mean over devices, modelled"}
+    notes = {
+        "once per node": "once per node = tokens that cross nodes, if one goes to each node once",
+        "bytes": "bytes = both ways",
+        "waiting": "waiting = mean over devices, modelled",
+    }
     return replace(table, caption=" · ".join([caption, *(note for column, note in notes.items() if column in table.columns)]))
 
 

@@ -52,6 +52,9 @@ def test_flows_are_those_of_the_choices_one_by_one(ranks: list[list[Row]], devic
     assert seen.pairs_DD.tolist() == [[pairs[a, b] for b in range(devices)] for a in range(devices)]
     unique = Counter((home, target) for _, _, home, target in once)
     assert seen.unique_DD.tolist() == [[unique[a, b] for b in range(devices)] for a in range(devices)]
+    node_once = {(step, token, home * nodes // devices, target * nodes // devices) for step, token, home, target in once}
+    of_nodes = Counter((home, target) for _, _, home, target in node_once)
+    assert seen.node_unique_VV.tolist() == [[of_nodes[a, b] for b in range(nodes)] for a in range(nodes)]
     for counted, expected in ((seen.near_BD, near), (seen.far_BD, far)):
         assert counted.tolist() == [
             [max(expected[step, device, "sent"], expected[step, device, "received"]) for device in range(devices)]

@@ -138,6 +138,25 @@ def test_choices_on_one_device_are_counted_as_copies_and_as_one_token(tmp_path: 
     assert sent(run, category="1>0") == {"tokens": 0, "bytes": 0, "unique_tokens": 0, "unique_bytes": 0}
 
 
+def test_choices_on_one_node_are_counted_once_per_choice_device_and_node(tmp_path: Path) -> None:
+    # token t of four is on device t; its choices are experts 0, 2 and 3, on devices 0, 2 and 3, and devices 0 and 1 are node 0
+    rows = [
+        Row(step, expert, slot=slot, sequence=token)
+        for step in range(20)
+        for token in range(4)
+        for slot, expert in enumerate((0, 2, 3))
+    ]
+    trace_of(rows, num_experts=4, layers=("1",)).write(tmp_path / "t.parquet")
+    run = replayed(
+        read_loads(tmp_path / "t.parquet", token_bytes=1000), tmp_path / "run", balancers=["contiguous"], devices=[4], nodes=2
+    )
+    at = {"phase": "decode", "variant": "static", "point": "balancer=contiguous;devices=4"}
+    assert value_of(run, "virtual_comm_unique_tokens", category="other nodes", **at) == 2 + 2 + 1 + 1
+    assert value_of(run, "virtual_comm_node_unique_tokens", **at) == 1 + 1 + 1 + 1
+    assert value_of(run, "virtual_comm_node_unique_tokens", category="node 0>1", **at) == 2
+    assert value_of(run, "virtual_comm_node_unique_bytes", category="node 1>0", **at) == 2 * 2 * 1000
+
+
 def test_the_case_of_two_choices_on_one_device(shared_data: Path, tmp_path: Path) -> None:
     loads = read_loads(shared_data.parent / "cases" / "two_choices_one_device.parquet", token_bytes=1000)
     run = replayed(loads, tmp_path / "run", balancers=["contiguous"], devices=[2])

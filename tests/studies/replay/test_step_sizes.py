@@ -8,7 +8,8 @@ import pytest
 from moeprof.analysis.placement import balance_results
 from moeprof.analysis.run_metrics import of_replay
 from moeprof.records.run.run import Run
-from moeprof.reporters.documents.balance import summary
+from moeprof.reporters.documents.balance import body, summary
+from moeprof.reporters.documents.document import Heading
 from moeprof.studies.recompute import recompute
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
@@ -68,6 +69,7 @@ def test_the_verdict_names_the_step_size_and_where_it_changes(chat: Path, tmp_pa
     (line,) = (line for line in lines if line.startswith("Step size (decode, without copies): "))
     assert "at 1 token per step, greedy gains 0.0% (not recommended); at 4, greedy " in line
     assert line.endswith("The verdict changes between 1 and 4.")
+    assert next(iter(body(results))) == Heading("Phase decode, 1 token per step, consecutive")
 
 
 def test_without_the_option_the_steps_are_those_of_the_trace(chat: Path, tmp_path: Path) -> None:
