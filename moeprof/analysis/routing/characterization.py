@@ -10,7 +10,7 @@ from moeprof.analysis.routing.count_matrix import matrix_of_counts
 from moeprof.analysis.routing.distinct import distinct_rows, expected_rows
 from moeprof.analysis.routing.drift import drift_between
 from moeprof.analysis.routing.hot_set import elsewhere_rows, hot_set_rows
-from moeprof.analysis.routing.layer_rows import measured_layers
+from moeprof.analysis.routing.layer_rows import measured_layers, rows_at
 from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices
 from moeprof.analysis.routing.locality import locality_metrics
 from moeprof.analysis.routing.metrics import balance_metrics, routing_metrics
@@ -84,6 +84,7 @@ def trace_rows(traces: Sequence[RoutingTrace]) -> Iterator[MetricRow]:
 
 def phase_rows(header: TraceHeader, layers: LayersByDomain, tokens: PhaseTokens) -> Iterator[MetricRow]:
     """Loads, locality, drift, distinct experts, the hot set and what sets that never change predict."""
+    yield from rows_at(header, {"sequences": len(tokens.sequences)})
     yield from measured_layers(header, layers, step_metrics)
     yield from drift_between(header, layers)
     yield from distinct_rows(tokens)

@@ -17,6 +17,9 @@ from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
 
 Counts = npt.NDArray[np.int64]
 
+DENSE = 8
+"""Keys are dense if their range is at most this many times their number."""
+
 
 @dataclass(frozen=True, eq=False)
 class LoadMatrix:
@@ -216,16 +219,15 @@ def load_matrix(
 ) -> LoadMatrix:
     """The matrix of the trace's `rows`; `single` if they hold one choice per token."""
     expert, slot, lost, rank = (columns[name][rows] for name in ("expert", "slot", "dropped", "rank"))
-    steps_B, column = np.unique(columns["step"][rows], return_inverse=True)
-    cell = column * header.num_experts + expert
-    cells_N, place = np.unique(cell, return_inverse=True)
+    steps_B, column = numbered(columns["step"][rows])
+    cells_N, place = numbered(column * header.num_experts + expert)
     lost_token = distinct([column[lost], *(columns[name][rows[lost]] for name in ("sequence", "position"))])
     return LoadMatrix(
         layer=layer,
         domain=domain,
         num_experts=header.num_experts,
         top_k=1 if single else header.top_k,
-        steps_B=steps_B.astype(np.int64),
+        steps_B=steps_B,
         tokens_B=by_slot(slot, column, header.top_k, len(steps_B)).max(axis=0),  # a token has one choice per slot
         dropped_tokens_B=np.bincount(column[lost][lost_token], minlength=len(steps_B)),
         dropped_KB=by_slot(slot[lost], column[lost], header.top_k, len(steps_B)),
@@ -234,6 +236,17 @@ def load_matrix(
         count_WN=by_slot(rank, place, num_ranks, len(cells_N)),
         dropped_WN=by_slot(rank[lost], place[lost], num_ranks, len(cells_N)),
     )
+
+
+def numbered(key_R: npt.NDArray[Any]) -> tuple[Counts, Counts]:
+    """The distinct keys, ascending, and the place of every row's key among them; without sorting if the keys are dense."""
+    size = int(key_R.max(initial=-1)) + 1
+    if size > DENSE * len(key_R) or key_R.min(initial=0) < 0:
+        keys_N, place_R = np.unique(key_R, return_inverse=True)
+        return keys_N.astype(np.int64), place_R
+    present = np.zeros(size, bool)
+    present[key_R] = True
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[key_R]
 
 
 def by_slot(slot: npt.NDArray[Any], column: Counts, num_slots: int, num_columns: int) -> Counts:

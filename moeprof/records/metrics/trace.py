@@ -7,6 +7,7 @@ from moeprof.records.metrics.metric import Metric
 
 def trace_metrics() -> Iterator[Metric]:
     """What is expected by chance, how many experts a number of tokens reaches, and what can be predicted."""
+    yield Metric("sequences", "sequences", "neither", "exact", "different sequences of all domains and ranks")
     yield Metric("load_entropy", "nats", "higher", "routed", "entropy of the experts' shares of all choices; even is ln E")
     yield Metric("active_by_chance", "experts", "neither", "exact", "E (1 - (1 - top_k / E)^tokens), mean over steps")
     yield Metric(

@@ -116,8 +116,9 @@ class RoutingTrace:
     def names(self, name: str) -> list[str]:
         """The distinct names in a column, in order of first appearance."""
         code_R, names = self.codes(name)
-        first = np.unique(code_R, return_index=True)
-        return [names[code] for code in first[0][np.argsort(first[1])]]
+        first = np.full(len(names), len(code_R))
+        first[code_R[::-1]] = np.arange(len(code_R))[::-1]  # the last assignment to a place stays: the first row of its code
+        return [names[code] for code in np.argsort(first, kind="stable") if first[code] < len(code_R)]
 
     def without_token_ids(self) -> "RoutingTrace":
         """The same decisions with -1 for every token, so that the text cannot be read from them."""

@@ -5,6 +5,7 @@ from weakref import WeakKeyDictionary
 
 from moeprof.analysis.routing.characterization import LayersByDomain, recorded_layers
 from moeprof.analysis.routing.hot_set import FEWEST, WORTH, HotSet, elsewhere_shares, main_size, recorded_hot_set
+from moeprof.analysis.routing.load_matrix import pooled
 from moeprof.analysis.routing.prediction import FIRST_HALF, PROMPT
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.point import format_point
@@ -27,20 +28,20 @@ PHASE_TITLES = {
     ALL: "all: counted choices, without their order",
 }
 
-MATRICES: WeakKeyDictionary[Run, dict[str, LayersByDomain]] = WeakKeyDictionary()
-"""The load matrices of runs that are being reported, by phase: every format shows the same ones."""
+BODIES: WeakKeyDictionary[Run, list[Block]] = WeakKeyDictionary()
+"""The blocks after the summary, of runs that are being reported: every format shows the same ones."""
 
 
-def matrices_of(run: Run) -> dict[str, LayersByDomain]:
-    """The load matrices of every phase, made once."""
-    if run not in MATRICES:
-        MATRICES[run] = recorded_layers(run)
-    return MATRICES[run]
+def body(run: Run, metrics: RunMetrics) -> list[Block]:
+    """Experts, hot experts, locality and drift, phase by phase; made once for a run."""
+    if run not in BODIES:
+        BODIES[run] = list(blocks_of(run, metrics))
+    return BODIES[run]
 
 
-def body(run: Run, metrics: RunMetrics) -> Iterator[Block]:
-    """Experts, hot experts, locality and drift, phase by phase."""
-    for phase, layers in matrices_of(run).items():
+def blocks_of(run: Run, metrics: RunMetrics) -> Iterator[Block]:
+    """The blocks of every phase, each with its heading."""
+    for phase, layers in recorded_layers(run).items():
         yield Heading(f"Phase {PHASE_TITLES.get(phase, phase)}")
         yield from phase_blocks(metrics, phase, layers, counted=run.record.characterized.counts_only)
 
@@ -65,8 +66,9 @@ def phase_blocks(metrics: RunMetrics, phase: str, layers: LayersByDomain, *, cou
 def correlation_blocks(layers: LayersByDomain) -> Iterator[Block]:
     """Which experts are busy in the same steps; nothing of a single step."""
     if any(matrix.num_steps > 1 for matrices in layers for matrix in matrices):
-        yield correlation_table(layers)
-        if maps := list(correlation_maps(layers)):
+        whole = [[pooled(matrices)] for matrices in layers]
+        yield correlation_table(whole)
+        if maps := list(correlation_maps(whole)):
             yield Details("correlated experts, layer by layer", maps)
 
 
@@ -84,7 +86,7 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
             *balance_line(metrics, phase),
             *elsewhere_line(metrics, phase),
         ]
-    return [*lines, *limit_lines(run)]
+    return [*lines, *limit_lines(run, metrics)]
 
 
 def trace_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
@@ -214,17 +216,17 @@ def elsewhere_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
     )
 
 
-def limit_lines(run: Run) -> Iterator[str]:
+def limit_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:
     """What the source cannot say."""
-    trace = run.record.trace
+    sequences = [row.value for row in metrics.rows("sequences")]
     if run.record.characterized.counts_only:
         yield (
             "Not known from counts, which have no order: active experts of a step, locality, prediction, correlation, and an interval of "
             "any number here."
         )
-        if len({row.key.domain for row in RunMetrics.of(run).rows("load_entropy")} - {""}) < 2:
+        if len(metrics.distinct("domain", "load_entropy")) < 2:
             yield "Hot set: not judged, because counts of one domain have no second part to judge a set by."
-    elif len({(rank.header.rank, number) for rank in run.traces for number in rank.column("sequence").tolist()}) == 1:
+    elif sequences and max(sequences) == 1:
         yield "The trace has one sequence: another text may have other hot experts."
-    if trace.forced:
+    if run.record.trace.forced:
         yield "Routing was forced: the numbers are not those of this model."

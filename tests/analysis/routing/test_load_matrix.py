@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.routing.load_matrix import load_matrices, pooled
+from moeprof.analysis.routing.load_matrix import load_matrices, numbered, pooled
 from tests.analysis.traces import Row, drawn_rows, steps_of, trace_of
 
 LAYERS = ("1", "3")
@@ -96,3 +96,10 @@ def test_pooling_domains_is_the_matrix_of_the_trace_that_knows_none(rows: list[R
         for name in ("counts_EB", "dropped_EB", "dropped_KB", "dropped_tokens_B", "tokens_B", "steps_B"):
             np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
         assert (merged.domain, merged.top_k) == ("", whole.top_k)
+
+
+@given(st.lists(st.integers(0, 40) | st.integers(-5, 2**40), max_size=12))
+def test_keys_are_numbered_as_if_they_were_sorted(keys: list[int]) -> None:
+    known, place = numbered(np.array(keys, np.int64))
+    assert known.tolist() == sorted(set(keys))
+    assert [known[at] for at in place] == keys
