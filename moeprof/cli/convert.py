@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moeprof.cli.trace_options import import_options, trace_options
+from moeprof.records.limits import MAX_RANKS
+from moeprof.records.placement_formats.placement_format import PlacementFacts
 
 if TYPE_CHECKING:
     from moeprof.studies.convert import Conversion
+    from moeprof.studies.convert_placement import ConvertedPlacement
 
 
 @click.command(name="convert")
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 @trace_options
 @click.option("--variant", metavar="NAME", help="Variant of a run directory.  [default: static]")
 @click.option("--strip-tokens", is_flag=True, help="Leave out token ids, from which the text could be read.")
+@click.option(
+    "--ranks", type=click.IntRange(1, MAX_RANKS), metavar="N", help="Ranks of a placement, if its file does not say how many."
+)
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 def command(
@@ -29,18 +35,24 @@ def command(
     variant: str | None,
     *,
     strip_tokens: bool,
+    ranks: int | None,
     force: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write the trace in IN as OUT, in another format.
+    """Write the trace, or the placement, in IN as OUT, in another format.
 
     IN is a run directory, a file of any format, or all files of one recording, such as those of its ranks. What OUT cannot hold
     is reported.
     """
     options = import_options(given, strip_tokens=strip_tokens)
     from moeprof.studies.convert import convert
+    from moeprof.studies.convert_placement import convert_placement, is_of_placements
 
+    if target and is_of_placements(paths, target):
+        placed = convert_placement(paths[0], out, target, PlacementFacts(ranks, options.layers), force=force)
+        click.echo(json.dumps(placement_document(placed), indent=1) if as_json else "\n".join(placement_lines(placed)))
+        return
     done = convert(paths, out, source=source, target=target, variant=variant, options=options, force=force)
     click.echo(json.dumps(document(done), indent=1) if as_json else "\n".join(lines(done)))
 
@@ -49,6 +61,20 @@ def lines(done: "Conversion") -> list[str]:
     """What was written, what was left out, and what was lost."""
     lost = f"Lost, because {done.target.name} has no field for it: {', '.join(done.lost)}"
     return [f"{done.out}: {contents(done)}, as {done.target.name}", *done.remarks, *([lost] if done.lost else [])]
+
+
+def placement_lines(done: "ConvertedPlacement") -> list[str]:
+    """What was written, and what was lost."""
+    placement = done.placement
+    lost = f"Lost, because {done.target} has no field for it: {', '.join(done.lost)}"
+    held = f"{placement.num_experts} experts in {len(placement.layers)} layers on {placement.num_ranks} ranks"
+    return [f"{done.out}: {held}, as {done.target}", *([lost] if done.lost else [])]
+
+
+def placement_document(done: "ConvertedPlacement") -> dict[str, Any]:
+    """The result as JSON."""
+    held = {"experts": done.placement.num_experts, "ranks": done.placement.num_ranks, "layers": list(done.placement.layers)}
+    return {"out": str(done.out), "format": done.target, **held, "lost": done.lost}
 
 
 def contents(done: "Conversion") -> str:

@@ -7,28 +7,38 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moeprof.cli.output import show_document
-from moeprof.records.placement import Placement
+from moeprof.cli.trace_options import parsed
+from moeprof.records.limits import MAX_RANKS
+from moeprof.records.placement_formats.placement_format import PlacementFacts
+from moeprof.records.placement_formats.registry import read_placement
 
 if TYPE_CHECKING:
     from moeprof.reporters.documents.document import Document
 
 FILE = click.Path(path_type=Path)
+RANKS = click.option("--ranks", type=click.IntRange(1, MAX_RANKS), metavar="N", help="Number of ranks, if a file does not say.")
+LAYERS = click.option("--layers", metavar="N-M,...", help="Numbers of the layers that have experts, such as 1-47.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 
 @click.group(name="placement")
 def command() -> None:
-    """Show, compare and check placement files: JSON files that say which rank holds which experts of each layer."""
+    """Show, compare and check placement files, which say which rank holds which experts of each layer.
+
+    They are JSON files of moeprof, maps of SGLang (--init-expert-location) or vllm-ascend, or the tensors of EPLB.
+    """
 
 
 @command.command(name="show")
 @click.argument("file", type=FILE)
+@RANKS
+@LAYERS
 @AS_JSON
-def show(file: Path, as_json: bool) -> None:
+def show(file: Path, ranks: int | None, layers: str | None, as_json: bool) -> None:
     """Show which experts each rank holds."""
     from moeprof.reporters.documents.placement import content
 
-    placement = Placement.read(file)
+    placement = read_placement(file, facts(ranks, layers))
     document = {"model_hash": placement.model_hash, "num_experts": placement.num_experts, "layers": placement.layers}
     print_result(document, content(placement), as_json=as_json)
 
@@ -36,12 +46,14 @@ def show(file: Path, as_json: bool) -> None:
 @command.command(name="diff")
 @click.argument("before", type=FILE)
 @click.argument("after", type=FILE)
+@RANKS
+@LAYERS
 @AS_JSON
-def diff(before: Path, after: Path, as_json: bool) -> None:
+def diff(before: Path, after: Path, ranks: int | None, layers: str | None, as_json: bool) -> None:
     """List the experts whose ranks differ between BEFORE and AFTER."""
     from moeprof.reporters.documents.placement import differences
 
-    one, other = Placement.read(before), Placement.read(after)
+    one, other = (read_placement(file, facts(ranks, layers)) for file in (before, after))
     moves = [move._asdict() for move in one.moves(other)]
     print_result({"moves": moves}, differences(one, other), as_json=as_json)
 
@@ -50,16 +62,17 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 @click.argument("file", type=FILE)
 @click.option("--recipe", required=True, metavar="RECIPE", help="Built-in recipe, or the path of a .toml file.")
 @click.option("--ranks", type=click.IntRange(min=1), metavar="N", help="Number of ranks.  [default: as many as FILE has]")
+@LAYERS
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a recipe key; repeatable.")
 @AS_JSON
-def check(file: Path, recipe: str, ranks: int | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def check(file: Path, recipe: str, ranks: int | None, layers: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check that the recipe of --recipe can run with FILE.
 
     The weights, layers, experts and number of ranks must match.
     """
     from moeprof.records.recipe.files import load_recipe
 
-    placement = Placement.read(file)
+    placement = read_placement(file, facts(ranks, layers))
     number = ranks or placement.num_ranks
     loaded = load_recipe(recipe, [*overrides, f"parallel.ranks={number}"])
     placement.fits(file, loaded)
@@ -68,6 +81,11 @@ def check(file: Path, recipe: str, ranks: int | None, overrides: tuple[str, ...]
         return
     unchecked = "" if placement.model_hash else "; the file has no weights hash, so the weights were not checked"
     click.echo(f"{file}: fits recipe {loaded.name} on {number} ranks{unchecked}")
+
+
+def facts(ranks: int | None, layers: str | None) -> PlacementFacts:
+    """What the options state about files that lack it."""
+    return PlacementFacts(ranks, parsed(layers) if layers else None)
 
 
 def print_result(document: dict[str, Any], blocks: "Document", *, as_json: bool) -> None:

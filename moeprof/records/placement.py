@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,7 @@ from moeprof.records.system.files import write_text
 from moeprof.records.system.inputs import InputFile, reported
 
 SCHEMA = 1
+REMEDY = "Save a new placement, or fix the file: each layer must have every expert on at least one rank."
 
 
 class PlacementFile(BaseModel):
@@ -44,8 +45,8 @@ class Placement:
     """The physical experts of every layer, rank by rank.
 
     `layers[layer][rank]` lists the experts on that rank. Physical expert ids are numbered through the ranks in order, so there
-    are P = sum of the lengths >= E of them; an expert on several ranks is replicated. Example, E = 2: `((0, 1), (0,))` has the
-    physical experts 0, 1 (rank 0) and 2 (rank 1), of which 0 and 2 are copies of expert 0.
+    are P = sum of the lengths >= E of them; an expert on several ranks, or twice on one, is replicated. Example, E = 2:
+    `((0, 1), (0,))` has the physical experts 0, 1 (rank 0) and 2 (rank 1), of which 0 and 2 are copies of expert 0.
     """
 
     num_experts: int
@@ -61,9 +62,12 @@ class Placement:
                 raise ValueError(f"layer {layer}: expert {missing[0]} is on no rank")
             if foreign:
                 raise ValueError(f"layer {layer}: there is no expert {foreign[0]} among {self.num_experts}")
-            for number, rank in enumerate(ranks):
-                if twice := sorted(expert for expert, times in Counter(rank).items() if times > 1):
-                    raise ValueError(f"layer {layer}: expert {twice[0]} is listed twice on rank {number}")
+
+    def check_copies(self, layer: str) -> None:
+        """ValueError if a rank holds an expert twice, which a server may do with its memory, but a model is not run with."""
+        for number, rank in enumerate(self.layers[layer]):
+            if twice := sorted(expert for expert, times in Counter(rank).items() if times > 1):
+                raise ValueError(f"layer {layer}: expert {twice[0]} is listed twice on rank {number}")
 
     @classmethod
     def contiguous(cls, layers: list[str], num_experts: int, num_ranks: int) -> "Placement":
@@ -109,6 +113,7 @@ class Placement:
         for layer in layers:
             if layer not in self.layers:
                 raise ValueError(f"layer {layer} is missing")
+            self.check_copies(layer)
             if len(self.layers[layer]) != num_ranks:
                 raise ValueError(f"layer {layer}: made for {len(self.layers[layer])} ranks, not {num_ranks}")
             sizes = [len(rank) for rank in self.layers[layer]]
@@ -142,12 +147,14 @@ class Placement:
     @classmethod
     def read(cls, path: Path) -> "Placement":
         """UsageError if the file is missing or not a valid placement."""
-        with reported(
-            f"placement {path}",
-            "Save a new placement, or fix the file: each layer must have every expert on at least one rank, and on no rank twice.",
-        ):
-            document = PlacementFile.model_validate(InputFile(path).json())
-            if document.schema_version > SCHEMA:
-                raise ValueError(f"schema {document.schema_version} is newer than {SCHEMA}")
-            layers = {layer: tuple(tuple(rank) for rank in ranks) for layer, ranks in document.layers.items()}
-            return cls(document.num_experts, layers, document.model_hash)
+        with reported(f"placement {path}", REMEDY):
+            return cls.parsed(InputFile(path).json())
+
+    @classmethod
+    def parsed(cls, content: Any) -> "Placement":
+        """The placement in a JSON document; ValueError if it is none."""
+        document = PlacementFile.model_validate(content)
+        if document.schema_version > SCHEMA:
+            raise ValueError(f"schema {document.schema_version} is newer than {SCHEMA}")
+        layers = {layer: tuple(tuple(rank) for rank in ranks) for layer, ranks in document.layers.items()}
+        return cls(document.num_experts, layers, document.model_hash)

@@ -91,3 +91,34 @@ def test_it_needs_no_torch(file: Path) -> None:
 def test_neighbours_are_drawn_together() -> None:
     assert listed([3, 1, 2, 7, 10, 9]) == "1-3 7 9-10"
     assert listed([]) == ""
+
+
+def test_placements_of_servers_are_shown_compared_and_converted(moeprof: Call, tmp_path: Path) -> None:
+    sglang, ascend = tmp_path / "map.json", tmp_path / "ascend.json"
+    sglang.write_text(json.dumps({"physical_to_logical_map": [[0, 1, 0, 1, 2, 3], [0, 1, 1, 1, 2, 3]]}))
+    code, stdout, _ = moeprof("convert", sglang, ascend, "--to", "ascend", "--ranks", "2", "--layers", "1")
+    assert (code, stdout) == (0, f"{ascend}: 4 experts in 1 layers on 2 ranks, as ascend\n")
+    assert json.loads(moeprof("placement", "show", ascend, "--json")[1])["layers"] == {"0": [[0, 1, 1], [1, 2, 3]]}
+    code, stdout, _ = moeprof("placement", "diff", sglang, ascend, "--ranks", "2", "--layers", "1")
+    assert (code, stdout.strip()) == (0, "Both placements have the same experts on the same ranks.")
+    code, _, stderr = moeprof("placement", "show", sglang)
+    assert (code, stderr.count("\n")) == (2, 2)
+    assert "--ranks states it" in stderr
+
+
+def test_a_placement_with_an_expert_twice_on_a_rank_fits_no_model(moeprof: Call, tmp_path: Path, micro: Micro) -> None:
+    path = tmp_path / "twice.json"
+    Placement(4, {"1": ((0, 1, 1), (2, 3, 0))}).write(path)
+    code, _, stderr = moeprof("placement", "check", path, "--recipe", micro("lm"))
+    assert code == 2
+    assert "layer 1: expert 1 is listed twice on rank 0" in stderr
+
+
+def test_the_hash_of_a_placement_is_lost_where_it_has_no_field(moeprof: Call, tmp_path: Path) -> None:
+    Placement(2, {"0": ((0,), (1,))}, "a" * 64).write(tmp_path / "p.json")
+    stdout = moeprof("convert", tmp_path / "p.json", tmp_path / "map.pt", "--to", "sglang-location")[1]
+    assert "Lost, because sglang-location has no field for it: the hash of the weights" in stdout
+    result = json.loads(moeprof("convert", tmp_path / "p.json", tmp_path / "q.json", "--to", "placement", "--json")[1])
+    assert (result["experts"], result["ranks"], result["layers"], result["lost"]) == (2, 2, ["0"], [])
+    code, _, stderr = moeprof("convert", tmp_path / "p.json", tmp_path / "q.json", "--to", "placement")
+    assert (code, "it exists already" in stderr) == (2, True)

@@ -56,9 +56,11 @@ def test_a_missing_and_a_foreign_expert_are_named() -> None:
         Placement(2, {"1": ((0, 1), (-1,))})
 
 
-def test_an_expert_stands_on_a_rank_once_however_many_ranks_have_it() -> None:
+def test_an_expert_may_be_twice_on_a_rank_but_no_model_is_run_so() -> None:
+    twice = Placement(3, {"1": ((0, 1), (2, 2))})
+    assert twice.homes("1") == {0: (0,), 1: (0,), 2: (1, 1)}
     with pytest.raises(ValueError, match=r"layer 1: expert 2 is listed twice on rank 1"):
-        Placement(3, {"1": ((0, 1), (2, 2))})
+        twice.check(["1"], 3, 2)
     assert Placement(3, {"1": ((0, 2), (2, 1))}).homes("1") == {0: (0,), 1: (1,), 2: (0, 1)}
 
 

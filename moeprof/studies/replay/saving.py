@@ -40,7 +40,10 @@ def placement_of(
         ordered = {
             layer: tuple(map(tuple, layers[layer])) for layer in [*listed, *(name for name in layers if name not in listed)]
         }
-        return Placement(trace.num_experts, ordered, trace.weights_hash)
+        saved = Placement(trace.num_experts, ordered, trace.weights_hash)
+        for layer in ordered:
+            saved.check_copies(layer)
+        return saved
     except ValueError as error:
         remedy = "Use eplb-distinct, which places no expert twice on a device."
         raise UsageError(f"--save-placement {path}: {error}", remedy) from error

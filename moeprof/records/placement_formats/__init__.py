@@ -1,0 +1,1 @@
+"""Files of other tools that say which device holds which experts."""

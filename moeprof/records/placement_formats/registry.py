@@ -1,0 +1,40 @@
+"""The registry of placement formats: `moeprof placement` and `convert` read every placement through it.
+
+A new format is one file that defines a `PlacementFormat`, and one name in the table.
+"""
+
+from pathlib import Path
+
+from moeprof.records.placement import REMEDY, Placement
+from moeprof.records.placement_formats.ascend import ASCEND
+from moeprof.records.placement_formats.eplb import EPLB
+from moeprof.records.placement_formats.placement_format import PlacementFacts, PlacementFormat
+from moeprof.records.placement_formats.sglang_location import SGLANG_LOCATION
+from moeprof.records.system.inputs import InputFile, reported
+
+NATIVE = PlacementFormat(
+    "placement",
+    "a placement of moeprof (*.json)",
+    recognise=lambda file: '"num_experts"' in file.head_text and '"layers"' in file.head_text,
+    read=lambda file, facts: Placement.parsed(file.json()),
+    write=lambda placement, path, facts: placement.write(path),
+    keeps_hash=True,
+)
+
+PLACEMENT_FORMATS = {entry.name: entry for entry in (NATIVE, SGLANG_LOCATION, ASCEND, EPLB)}
+NO_FACTS = PlacementFacts()
+
+
+def placement_format_of(file: InputFile) -> PlacementFormat | None:
+    """The format that recognises a file; None if none does."""
+    return next((entry for entry in PLACEMENT_FORMATS.values() if entry.recognise(file)), None)
+
+
+def read_placement(path: Path, facts: PlacementFacts = NO_FACTS) -> Placement:
+    """The placement in a file of any known format; UsageError if there is none, or it lacks a fact."""
+    source = InputFile(path)
+    with reported(f"placement {path}", REMEDY):
+        entry = placement_format_of(source) or NATIVE
+    accepted = ", ".join(one.title for one in PLACEMENT_FORMATS.values())
+    with reported(f"placement {path}", REMEDY if entry is NATIVE else f"Accepted: {accepted}."):
+        return entry.read(source, facts)

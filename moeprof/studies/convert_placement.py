@@ -1,0 +1,43 @@
+"""Writes a placement in the format of another tool, and says what that format cannot hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moeprof.records.errors import UsageError
+from moeprof.records.placement import Placement
+from moeprof.records.placement_formats.placement_format import PlacementFacts
+from moeprof.records.placement_formats.registry import PLACEMENT_FORMATS, placement_format_of, read_placement
+from moeprof.records.system.inputs import InputFile, reported
+
+
+@dataclass(frozen=True)
+class ConvertedPlacement:
+    """What was written, and what was lost."""
+
+    placement: Placement
+    target: str
+    out: Path
+    lost: list[str]
+
+
+def is_of_placements(paths: Sequence[Path], target: str | None) -> bool:
+    """Whether a conversion is of a placement: one file that holds one, and a format that can hold it."""
+    if len(paths) != 1 or target not in PLACEMENT_FORMATS or not paths[0].is_file():
+        return False
+    with reported(f"placement {paths[0]}", "Give a file that can be read."):
+        return placement_format_of(InputFile(paths[0])) is not None
+
+
+def convert_placement(path: Path, out: Path, target: str, facts: PlacementFacts, *, force: bool) -> ConvertedPlacement:
+    """Reads the placement in a file and writes it to `out`.
+
+    UsageError if it cannot be read, the target cannot hold it, or `out` exists and `force` is not given.
+    """
+    if out.exists() and not force:
+        raise UsageError(f"{out}: it exists already", "Give another OUT, or --force to replace it.")
+    placement, entry = read_placement(path, facts), PLACEMENT_FORMATS[target]
+    with reported(f"placement {path}", f"Choose another format with --to: {', '.join(PLACEMENT_FORMATS)}."):
+        entry.write(placement, out, facts)
+    lost = ["the hash of the weights"] if placement.model_hash and not entry.keeps_hash else []
+    return ConvertedPlacement(placement, target, out, lost)
