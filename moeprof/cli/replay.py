@@ -1,5 +1,6 @@
 """`moeprof replay`: replays a recorded routing trace through expert caches or placements, without a model and without torch."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from moeprof.cli.progress import Bar
     from moeprof.records.run.replay import TraceSource
     from moeprof.records.run.run import Run
+    from moeprof.records.traces.trace_format import TraceFile
+    from moeprof.studies.replay.source import Content
+
+log = logging.getLogger(__name__)
 
 Parsed = TypeVar("Parsed")
 
@@ -122,7 +127,12 @@ OWN = {
     "--experts", type=click.IntRange(1, MAX_EXPERTS), metavar="N", help="Experts of a layer, if the trace does not state it."
 )
 @click.option("--variant", metavar="NAME", help="Variant of the run whose trace is replayed.  [default: static]")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run directory; if both are replayed, DIR/caches and DIR/placements.",
+)
 @click.option("--force", is_flag=True, help="Replace an earlier run in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.pass_context
@@ -140,31 +150,57 @@ def command(
     """Replay TRACE: a run directory, a file of its routing/ folder, or a *.route.csv (plain or gzipped).
 
     --cache recommends an eviction policy and a number of cache slots for this routing. --balance reports whether moving or
-    copying experts would balance the devices; TRACE may then also be a *.json of expert counts. Times are modelled from
-    link bandwidths, not measured.
+    copying experts would balance the devices; TRACE may then also be a *.json of expert counts. Without either, or with both, both
+    are replayed, and DIR holds two runs: caches and placements. Times are modelled from link bandwidths, not measured.
     """
-    if cache == balance:
-        problem = "--cache and --balance are both given" if cache else "neither --cache nor --balance is given"
-        remedy = "Give --cache to replay expert caches, or --balance to replay placements."
-        raise UsageError(f"replay {trace}: {problem}", remedy)
-    refuse_options_of(context, "balance" if cache else "cache")
+    if cache != balance:
+        refuse_options_of(context, "balance" if cache else "cache")
+    from moeprof.studies.replay.source import read
+
+    content = read(trace, loads_only=balance or not cache)
+    kinds = wanted_kinds(trace, content[0], cache=cache, balance=balance)
+    prepared = {name: KINDS[name](trace, given, content) for name in kinds}
     from moeprof.cli.output import default_format, show_complete
+
+    runs = []
+    for name in kinds:
+        part = name if len(kinds) > 1 else ""
+        runs.append(replayed(prepared[name], out, part, force=force, quiet=context.obj["quiet"]))
+        if not as_json:
+            show_complete(runs[-1:], default_format())
+    if as_json:
+        show_complete(runs, "json")
+
+
+def wanted_kinds(trace: Path, file: "TraceFile", *, cache: bool, balance: bool) -> list[str]:
+    """What is replayed: what was asked for, or else all that the file allows, which is said on stderr."""
+    if cache != balance:
+        return ["caches" if cache else "placements"]
+    if file.counts is not None:
+        log.warning("replay %s: placements only, because counts have no order of choices for caches", trace)
+        return ["placements"]
+    if not cache:
+        log.warning("replay %s: caches and placements, because neither --cache nor --balance is given", trace)
+    return ["caches", "placements"]
+
+
+def replayed(prepared: "Prepared", out: Path | None, part: str, *, force: bool, quiet: bool) -> "Run":
+    """The run of one kind of replay, in the folder of its name if there are several."""
     from moeprof.cli.running import reported
     from moeprof.records.run.folder import output_folder
 
-    source, replay = (prepare_caches if cache else prepare_placements)(trace, given)
+    source, replay = prepared
     argv = ["moeprof", *sys.argv[1:]]
-    with output_folder(source.name, "replay", out) as folder:
-        run = reported(source.name, folder, lambda bar: replay(folder, force, argv, bar), quiet=context.obj["quiet"])
-    show_complete([run], "json" if as_json else default_format())
+    with output_folder(source.name, "replay", out / part if out else None) as folder:
+        return reported(f"{source.name} {part}".strip(), folder, lambda bar: replay(folder, force, argv, bar), quiet=quiet)
 
 
 Prepared = tuple["TraceSource", "Callable[[Path, bool, Sequence[str], Bar], Run]"]
 """The trace, and the function (folder, force, argv, progress) that replays it."""
 
 
-def prepare_caches(trace: Path, given: dict[str, Any]) -> Prepared:
-    """Reads the trace and the options of `--cache`."""
+def prepare_caches(trace: Path, given: dict[str, Any], content: "Content") -> Prepared:
+    """Checks the trace, and reads the options of `--cache`."""
     if given["slots"] and given["budget"]:
         raise UsageError("--slots and --budget: both are given", "Give slots per layer, or bytes for all layers.")
     from moeprof.studies.replay.source import read_source
@@ -184,14 +220,14 @@ def prepare_caches(trace: Path, given: dict[str, Any]) -> Prepared:
         overlap_ns=one("--overlap", given["overlap"], parse_duration),
     )
     size = optional("--expert-bytes", given["expert_bytes"], parse_bytes)
-    source = read_source(trace, options.phase, given["variant"], size, given["experts"])
+    source = read_source(trace, options.phase, given["variant"], size, given["experts"], content)
     return source.trace, lambda folder, force, argv, bar: replay_caches(
         source, options, folder, force=force, argv=argv, progress=bar
     )
 
 
-def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
-    """Reads the loads and the options of `--balance`."""
+def prepare_placements(trace: Path, given: dict[str, Any], content: "Content") -> Prepared:
+    """Makes the loads, and reads the options of `--balance`."""
     from moeprof.studies.replay.loads import read_loads
     from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 
@@ -208,10 +244,14 @@ def prepare_placements(trace: Path, given: dict[str, Any]) -> Prepared:
     )
     expert_size, token_size = (optional(f"--{name}-bytes", given[f"{name}_bytes"], parse_bytes) for name in ("expert", "token"))
     tokens = listed("--tokens-per-step", given["tokens_per_step"], positive)
-    loads = read_loads(trace, options.phase, given["variant"], expert_size, token_size, given["experts"], tokens)
+    loads = read_loads(trace, options.phase, given["variant"], expert_size, token_size, given["experts"], tokens, content)
     return loads.trace, lambda folder, force, argv, bar: replay_placements(
         loads, options, folder, force=force, argv=argv, progress=bar
     )
+
+
+KINDS = {"caches": prepare_caches, "placements": prepare_placements}
+"""Both kinds of replay, by the name of their run if there are two."""
 
 
 def refuse_options_of(context: click.Context, other: str) -> None:

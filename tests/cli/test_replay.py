@@ -129,7 +129,6 @@ def test_a_replay_of_other_routing_is_no_regression(moeprof: Call, log: Path, tm
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ((), "neither --cache nor --balance is given"),
         (("--cache", "--slots", "2", "--budget", "5KiB"), "--slots and --budget: both are given"),
         (("--cache", "--slots", "two"), "--slots two:"),
         (("--cache", "--slots", "2,,3"), "--slots : empty value"),
@@ -164,3 +163,33 @@ def test_an_older_run_is_replaced_only_by_force(moeprof: Call, log: Path, tmp_pa
     assert code == 2
     assert "it exists already" in stderr
     assert moeprof(*asked, "--force")[0] == 0
+
+
+def test_without_a_choice_caches_and_placements_are_replayed(
+    moeprof: Call, log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, stdout, _ = moeprof("replay", log, "--out", tmp_path / "both")
+    assert code == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        f"replay {log}: caches and placements, because neither --cache nor --balance is given"
+    ]
+    assert stdout == "".join((tmp_path / "both" / part / "report.md").read_text() for part in ("caches", "placements"))
+    for part, option in (("caches", "--cache"), ("placements", "--balance")):
+        assert moeprof("replay", log, option, "--out", tmp_path / part)[0] == 0
+        assert Run.open(tmp_path / "both" / part).metrics.equals(Run.open(tmp_path / part).metrics)
+
+
+def test_options_of_both_kinds_are_allowed_if_both_are_replayed(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    asked = ("--cache", "--balance", "--slots", "2", "--policy", "lru", "--balancer", "greedy", "--devices", "2")
+    code, stdout, _ = moeprof("replay", log, *asked, "--out", tmp_path / "both", "--json")
+    assert code == 0
+    caches, placements = (document["run"] for document in json.loads(stdout))
+    assert (caches["replay"]["slots"], placements["balance"]["devices"]) == ([2], [2])
+
+
+def test_without_a_choice_counts_are_placed_only(moeprof: Call, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts = {"news": [[4, 2, 1, 1]], "code": [[1, 1, 2, 4]]}
+    (tmp_path / "loads.json").write_text(json.dumps({"top_k": 1, "layers": [0], "counts": counts}))
+    assert moeprof("replay", tmp_path / "loads.json", "--out", tmp_path / "run")[0] == 0
+    assert "placements only, because counts have no order" in caplog.text
+    assert Run.open(tmp_path / "run").record.balance is not None

@@ -69,8 +69,6 @@ def test_replaying_placements_needs_no_torch(trace: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ((), "neither --cache nor --balance is given"),
-        (("--cache", "--balance"), "--cache and --balance are both given"),
         (("--cache", "--nodes", "2"), "--nodes: an option of --balance"),
         (("--balance", "--slots", "2"), "--slots: an option of --cache"),
         (("--cache", "--devices", "2,4"), "--devices 2,4: --cache takes a single number of devices"),

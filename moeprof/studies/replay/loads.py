@@ -13,7 +13,7 @@ from moeprof.records.run.replay import ALL, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.traces.choice_counts import ChoiceCounts
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.studies.replay.checks import check_matrices
-from moeprof.studies.replay.source import ReplaySource, Selection, read, selected, source_of
+from moeprof.studies.replay.source import Content, ReplaySource, Selection, read, selected, source_of
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,15 @@ def read_loads(
     token_bytes: int | None = None,
     experts: int | None = None,
     tokens_per_step: Sequence[int] = (),
+    content: Content | None = None,
 ) -> ReplayLoads:
-    """The loads in `path`; UsageError if it cannot be read or lacks the phase, or if no phase has the tokens for two steps."""
+    """The loads in `path`; UsageError if it cannot be read or lacks the phase, or if no phase has the tokens for two steps.
+
+    `content` is what has been read from the path already.
+    """
     if token_bytes is not None and token_bytes < 1:
         raise UsageError(f"--token-bytes {token_bytes}: must be at least 1", "Give the bytes of one token's hidden state.")
-    file, run = read(path, loads_only=True)
+    file, run = content or read(path, loads_only=True)
     if file.counts is not None and tokens_per_step:
         given = ",".join(map(str, tokens_per_step))
         raise UsageError(f"--tokens-per-step {given}: {path} holds counts, and no tokens", "Remove --tokens-per-step.")

@@ -31,6 +31,10 @@ REPLAYED_AS = {"score": PREFILL, "encode": PREFILL, "prefill": PREFILL, "decode"
 """The phase of the replay for each phase of a run: whole sequences in a step, or one token of each."""
 
 
+Content = tuple[TraceFile, Run | None]
+"""What a path holds, and the run that recorded it if it is known."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """The part of a file or run that is replayed: one variant, and one phase or all of them."""
@@ -82,13 +86,14 @@ def read_source(
     variant: str | None = None,
     expert_bytes: int | None = None,
     experts: int | None = None,
+    content: Content | None = None,
 ) -> ReplaySource:
     """What a replay reads from `path`; UsageError if it cannot be read, is inconsistent, or lacks the phase or variant.
 
     `expert_bytes` replaces the size of an expert that the run's recipe or the file states; `experts` is the number of experts of a
-    file that does not state it.
+    file that does not state it; `content` is what has been read from the path already.
     """
-    return source_of(select(path, phase, variant, experts), phase, expert_bytes)
+    return source_of(selected(*(content or read(path)), path, phase, variant, experts), phase, expert_bytes)
 
 
 def source_of(chosen: Selection, phase: PhaseChoice, expert_bytes: int | None) -> ReplaySource:
@@ -127,7 +132,7 @@ def with_experts(file: TraceFile, experts: int, path: Path) -> TraceFile:
     return replace(file, traces=traces, experts_guessed=False)
 
 
-def read(path: Path, *, loads_only: bool = False, options: ImportOptions = NO_OPTIONS) -> tuple[TraceFile, Run | None]:
+def read(path: Path, *, loads_only: bool = False, options: ImportOptions = NO_OPTIONS) -> Content:
     """The traces of a run directory or of a file, and the run that recorded them if it is known; it is read once.
 
     With `loads_only` a file that holds loads and no choices is accepted too.
