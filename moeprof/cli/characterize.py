@@ -8,24 +8,22 @@ import click
 from click.core import ParameterSource
 
 from moeprof.cli.options import resolved_recipes, run_options
+from moeprof.cli.trace_options import import_options, trace_options
 from moeprof.records.errors import UsageError
-from moeprof.records.limits import MAX_EXPERTS
 from moeprof.records.recipe.files import is_builtin
 from moeprof.records.recipe.recipe import Recipe
 
 OF_BOTH = ("recipes", "out", "force", "as_json")
 """Parameters of a recipe's run and of a trace."""
-OF_TRACES = ("variant", "experts")
+OF_TRACES = ("variant", "source", "model_config", "layers", "top_k", "experts", "keep_padding", "keep_warmup", "physical")
 """Parameters of a trace alone; all others are those of a recipe's run."""
 
 
 @click.command(name="characterize")
 @run_options
 @click.option("--timeline", is_flag=True, help="Also record a few steps with torch.profiler.")
-@click.option("--variant", metavar="NAME", help="TRACE: variant of the run whose routing is characterized.  [default: static]")
-@click.option(
-    "--experts", type=click.IntRange(1, MAX_EXPERTS), metavar="N", help="TRACE: experts of a layer, if it does not state them."
-)
+@click.option("--variant", metavar="NAME", help="Variant of the run whose routing is characterized.  [default: static]")
+@trace_options
 @click.pass_context
 def command(
     context: click.Context,
@@ -35,22 +33,22 @@ def command(
     force: bool,
     as_json: bool,
     timeline: bool,
-    variant: str | None,
-    experts: int | None,
     **options: Any,
 ) -> None:
     """Run the workload of RECIPE as deployed (static gating) and record routing, time and memory beside its dense twin.
 
     RECIPE is a built-in name (see `moeprof recipes list`) or the path of a .toml file. Without one, lm-tiny and mt-tiny run.
 
-    With a TRACE in place of RECIPE no model runs: a run directory, a file of its routing/ folder, a routing log or a count table of
-    another engine. Its expert loads, locality, drift and hot experts are reported, each beside its value by chance.
+    With a TRACE in place of RECIPE no model runs: a run directory, or a file of routing or of expert counts, of any engine; all files
+    of one recording may be given. Its expert loads, locality, drift and hot experts are reported, each beside its value by chance.
+    The options from --variant on are for traces, those before for recipes, and --out, --force and --json for both.
     """
     refuse_absent(recipes)
     traces = [name for name in recipes if is_trace(name)]
     refuse_options_of_other(context, traces)
+    of_trace = {name: options.pop(name) for name in OF_TRACES}
     if traces:
-        characterize(traces, recipes, out, variant, experts, force=force, as_json=as_json, quiet=context.obj["quiet"])
+        characterize(traces, recipes, out, of_trace, force=force, as_json=as_json, quiet=context.obj["quiet"])
         return
     from moeprof.cli.running import run_all
 
@@ -82,22 +80,23 @@ def characterize(
     traces: list[str],
     given: tuple[str, ...],
     out: Path | None,
-    variant: str | None,
-    experts: int | None,
+    options: dict[str, Any],
     *,
     force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Writes the run directory of one trace and shows its report."""
-    if len(given) > 1:
-        raise UsageError(f"trace {traces[0]}: given with {len(given) - 1} more", "Give one trace and no recipe.")
+    """Writes the run directory of one trace, perhaps of several files, and shows its report."""
+    if other := [name for name in given if name not in traces]:
+        raise UsageError(f"trace {traces[0]}: recipe {other[0]} is given too", "Give a recipe, or the files of one trace.")
     from moeprof.cli.output import default_format, show_complete
     from moeprof.cli.running import reported
     from moeprof.records.run.folder import output_folder
     from moeprof.studies.characterize_trace import characterize_trace, read_recorded
 
-    recorded = read_recorded(Path(traces[0]), variant, experts)
+    variant, source = options.pop("variant"), options.pop("source")
+    stated = import_options(options)
+    recorded = read_recorded([Path(name) for name in traces], variant, source, stated)
     name, argv = recorded.request.trace.name, ["moeprof", *sys.argv[1:]]
     with output_folder(name, "characterize", out) as folder:
         run = reported(

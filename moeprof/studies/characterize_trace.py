@@ -13,6 +13,8 @@ from moeprof.records.run.raw_tables import EXPERT_COUNTS
 from moeprof.records.run.replay import ALL, TraceRequest
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
+from moeprof.records.traces.formats import NO_OPTIONS, read_recording
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.loads import described_counts, inputs_of_counts, stepped
@@ -32,20 +34,28 @@ class RecordedRouting:
     """Why the numbers are invalid; empty if they are valid."""
 
 
-def read_recorded(path: Path, variant: str | None = None, experts: int | None = None) -> RecordedRouting:
-    """One variant of the traces, or the counts, in `path`; UsageError as for a replay."""
-    file, run = read(path, loads_only=True)
+def read_recorded(
+    paths: Sequence[Path], variant: str | None = None, source: str | None = None, options: ImportOptions = NO_OPTIONS
+) -> RecordedRouting:
+    """One variant of the traces, or the counts, in the files of one recording; UsageError as for a replay.
+
+    `source` is the name of their format, if it is not to be recognised.
+    """
+    path = paths[0]
+    if len(paths) == 1 and source is None:
+        file, run = read(path, loads_only=True, options=options)
+    else:
+        file, run = read_recording(paths, loads_only=True, named=source, options=options), None
     if file.counts is not None:
         inputs = inputs_of_counts(file.counts)
-        trace, notes = described_counts(file.counts, file.name, path, inputs, experts)
-        return RecordedRouting(TraceRequest(trace=trace, variant=inputs.variant, counts_only=True), counts=inputs, notes=notes)
-    source = source_of(selected(file, run, path, "all", variant, experts), "all", None)
-    chosen = source.selection
+        trace, notes = described_counts(file.counts, file.name, path, inputs, options.experts)
+        request = TraceRequest(trace=trace, variant=inputs.variant, counts_only=True)
+        return RecordedRouting(request, counts=inputs, notes=[*notes, *(file.report.lines if file.report else ())])
+    found = source_of(selected(file, run, path, "all", variant, options.experts), "all", None)
+    chosen = found.selection
     traces = [trace for phase in chosen.traces for trace in stepped(chosen, phase, 0)]
-    notes = [note for note in source.notes if "--expert-bytes" not in note]
-    return RecordedRouting(
-        TraceRequest(trace=source.trace, variant=chosen.variant), traces, notes=notes, reasons=chosen.reasons
-    )
+    notes = [note for note in found.notes if "--expert-bytes" not in note]
+    return RecordedRouting(TraceRequest(trace=found.trace, variant=chosen.variant), traces, notes=notes, reasons=chosen.reasons)
 
 
 def characterize_trace(

@@ -59,8 +59,9 @@ def test_wrong_arguments_are_two_lines(moeprof: Call, log: Path, tmp_path: Path)
     for arguments, what in (
         ((log, "--data", "x=y.txt"), f"--data: an option of a run of a model; {log} is a trace"),
         (("lm-tiny", "--variant", "static"), "--variant: an option of a trace; no trace is given"),
-        ((log, log), f"trace {log}: given with 1 more"),
-        ((log, "lm-tiny"), f"trace {log}: given with 1 more"),
+        ((log, log), f"trace {log}: a second file beside {log}"),
+        ((log, "lm-tiny"), f"trace {log}: recipe lm-tiny is given too"),
+        ((log, "--from", "nosuch"), "--from nosuch: unknown format"),
         ((tmp_path / "absent.route.csv",), f"trace {tmp_path / 'absent.route.csv'}: no such file"),
         ((tmp_path / "notes.txt",), "text that begins with 'hello'"),
         ((log, "--experts", "9"), "states 4 experts"),

@@ -8,17 +8,20 @@ import pytest
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.run.run import Run
+from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.reporters.formats.registry import render
 from moeprof.studies.characterize_trace import characterize_trace, read_recorded
 from moeprof.studies.recompute import recompute
+from tests.analysis.traces import Row, trace_of
 from tests.studies.replay.logs import route_log, run_of_shape
 
 STEPS = [[0, 1], [0, 1], [0, 2], [3, 1]]
 
 
-def characterized(path: Path, out: Path, variant: str | None = None, experts: int | None = None) -> Run:
+def characterized(path: Path, out: Path, experts: int | None = None) -> Run:
     """The run of one trace."""
-    return characterize_trace(read_recorded(path, variant, experts), out)
+    return characterize_trace(read_recorded([path], options=ImportOptions(experts=experts)), out)
 
 
 def numbers(run: Run, phase: str = "decode") -> RunMetrics:
@@ -136,13 +139,13 @@ def test_a_run_is_characterized_again_by_its_traces(tmp_path: Path) -> None:
     assert run.record.characterized.trace.name == Run.open(made).record.name
     assert numbers(run).value("steps") == 6
     with pytest.raises(UsageError, match="no variant 'dynamic'"):
-        read_recorded(made, "dynamic")
+        read_recorded([made], "dynamic")
 
 
 def test_what_read_a_trace_is_no_trace(tmp_path: Path) -> None:
     run = characterized(route_log(tmp_path / "talk.route.csv", STEPS), tmp_path / "run")
     with pytest.raises(UsageError, match="it ran no model and has no trace of its own"):
-        read_recorded(run.path)
+        read_recorded([run.path])
 
 
 def test_the_number_of_experts_can_be_given(tmp_path: Path) -> None:
@@ -152,3 +155,15 @@ def test_the_number_of_experts_can_be_given(tmp_path: Path) -> None:
     assert "number of experts not stated in the trace" in guessed.record.notes[1]
     assert given.record.trace.num_experts == 8
     assert numbers(given).value("hot_set_by_chance", point="experts=2") == 2 / 8
+
+
+def test_the_files_of_several_ranks_are_one_trace(tmp_path: Path) -> None:
+    rows = [Row(step, (step + rank) % 4) for rank in range(2) for step in range(4)]
+    files = []
+    for rank in range(2):
+        trace = trace_of(rows[4 * rank : 4 * rank + 4])
+        files.append(tmp_path / f"rank{rank}.parquet")
+        RoutingTrace(trace.header.model_copy(update={"rank": rank}), trace.table).write(files[-1])
+    here = numbers(characterize_trace(read_recorded(files), tmp_path / "run"))
+    assert (here.value("steps"), here.value("step_tokens"), here.value("sequences")) == (4, 2, 2)
+    assert here.value("active_overlap") == 1 / 2
