@@ -40,11 +40,11 @@ class SeparateExperts(ExpertStack):
         return ExpertWeights((name, self.stacked(name)) for name in self.names)
 
     def stacked(self, name: str) -> Tensor:
-        """The parameters of this name, (E, ...); each is a view of its part from now on."""
-        parameters: list[Tensor] = [one.get_parameter(name) for one in self.experts.values()]
-        whole = torch.stack(parameters)
+        """The parameters of this name, (E, ...); each becomes a view of its part as soon as it is copied, which frees its own memory."""
+        parameters = [one.get_parameter(name) for one in self.experts.values()]
+        whole = parameters[0].new_empty(len(parameters), *parameters[0].shape)
         for parameter, part in zip(parameters, whole, strict=True):
-            parameter.data = part
+            parameter.data = part.copy_(parameter)
         return whole
 
     def place(self, name: str, expert: int) -> TensorPlace:
