@@ -10,6 +10,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_EXPERTS
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
+from moeprof.records.traces.model_facts import ModelFacts, read_model_facts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,8 +47,28 @@ def import_options(given: dict[str, Any], *, strip_tokens: bool = False) -> Impo
     config, layers = given.pop("model_config"), given.pop("layers")
     if config is not None and layers is not None:
         raise UsageError("--layers and --model-config: both are given", "Give one; both name the layers that have experts.")
-    stated = {name: given.pop(name) for name in ("top_k", "experts", "keep_padding", "keep_warmup", "physical")}
-    return ImportOptions(layers=parsed(layers) if layers else None, strip_tokens=strip_tokens, **stated)
+    kept = {name: given.pop(name) for name in ("keep_padding", "keep_warmup", "physical")}
+    numbers = {name: given.pop(name) for name in ("top_k", "experts")}
+    stated = parsed(layers) if layers else None
+    if config is not None:
+        facts = read_model_facts(config)
+        stated, numbers = facts.layers, with_facts(numbers, facts, config, physical=kept["physical"])
+    return ImportOptions(layers=stated, strip_tokens=strip_tokens, **numbers, **kept)
+
+
+def with_facts(numbers: dict[str, int | None], facts: ModelFacts, config: Path, *, physical: bool) -> dict[str, int | None]:
+    """The numbers of experts and choices, from the options and the model's configuration; UsageError if these differ.
+
+    Physical experts are more than those of the configuration.
+    """
+    known = {"top_k": facts.top_k, "experts": None if physical else facts.experts}
+    for name, value in numbers.items():
+        if None not in (value, known[name]) and value != known[name]:
+            option = f"--{name.replace('_', '-')} {value}"
+            raise UsageError(
+                f"{option}: {config} states {known[name]}", "Remove the option, or give the model's own configuration."
+            )
+    return {name: known[name] if value is None else value for name, value in numbers.items()}
 
 
 def parsed(layers: str) -> LayerMap:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moeprof.records.traces.formats import read_routing
@@ -79,3 +80,42 @@ def test_what_cannot_be_written_is_two_lines_and_nothing_is_left(moeprof: Call, 
         assert (code, stdout, len(stderr.splitlines())) == (2, "", 2), stderr
         assert what is None or stderr.splitlines()[0] == f"Error: {what}"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def arrays(folder: Path) -> Path:
+    """The experts of three tokens in three layers, the first of which is dense."""
+    np.save(folder / "experts.npy", np.array([[[0, 0], [1, 2], [3, 0]], [[0, 0], [2, 3], [0, 1]], [[0, 0], [3, 1], [2, 1]]]))
+    return folder / "experts.npy"
+
+
+CONFIG = {"num_hidden_layers": 3, "first_k_dense_replace": 1, "n_routed_experts": 4, "num_experts_per_tok": 2}
+
+
+def test_the_configuration_of_the_model_says_which_layers_and_experts_there_are(moeprof: Call, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    given = ("convert", arrays(tmp_path), tmp_path / "out.route.csv", "--model-config", tmp_path / "config.json")
+    code, _, stderr = moeprof(*given)
+    assert (code, stderr) == (0, "")
+    (trace,) = read_routing(tmp_path / "out.route.csv")
+    assert (trace.header.layers, trace.header.num_experts, trace.header.top_k) == (["1", "2"], 4, 2)
+    assert trace.column("expert").tolist() == [1, 2, 3, 0, 2, 3, 0, 1, 3, 1, 2, 1]
+    code, _, stderr = moeprof(*given, "--force", "--top-k", 3)
+    assert (code, stderr.splitlines()[0]) == (2, f"Error: --top-k 3: {tmp_path}/config.json states 2")
+
+
+def test_layers_that_nothing_states_are_never_guessed(moeprof: Call, tmp_path: Path) -> None:
+    code, _, stderr = moeprof("convert", arrays(tmp_path), tmp_path / "out.route.csv")
+    assert code == 2
+    assert "layer 0 of them is empty, as if it were dense: state them by --model-config CONFIG or --layers MAP" in stderr
+    assert moeprof("convert", arrays(tmp_path), tmp_path / "out.route.csv", "--layers", "1-2")[0] == 0
+
+
+def test_what_is_left_out_is_said_in_the_result_and_in_replays_of_it(moeprof: Call, tmp_path: Path) -> None:
+    prompt, written = [[[-1, -1]], [[1, 2]]], [[[3, 0]], [[0, 2]]]
+    (tmp_path / "response.json").write_text(
+        json.dumps({"prompt_routed_experts": prompt, "choices": [{"routed_experts": written}]})
+    )
+    layers = ("--layers", "0", "--experts", 4)
+    line = "imported from vllm: 3 rows of a token and layer kept; left out: 1 served by the prefix cache"
+    assert line in moeprof("convert", tmp_path / "response.json", tmp_path / "out", "--to", "run", *layers)[1]
+    assert line in moeprof("replay", tmp_path / "out", "--cache", "--slots", 2, "--policy", "lru", "--out", tmp_path / "run")[1]
