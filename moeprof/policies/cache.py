@@ -3,6 +3,7 @@
 A replay drives it over a recorded trace, and an expert store while a model runs.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -30,8 +31,8 @@ class Access(NamedTuple):
 class Cache:
     """`capacity` cache slots, or bytes if `sizes` gives the bytes of each expert.
 
-    `future` is every access to come, in order, for policies that need it. An expert larger than the whole capacity
-    empties the cache and is evicted at once.
+    `future` is every access to come, in order, for policies that need it. `layers` is the layer of each expert if one cache holds
+    several; a batch is of one layer. An expert larger than the whole capacity empties the cache and is evicted at once.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Cache:
         *,
         future: Sequence[int] = (),
         sizes: Mapping[int, int] | Sequence[int] | None = None,
+        layers: Mapping[int, int] | Sequence[int] | None = None,
     ) -> None:
         if capacity < 1:
             raise ValueError(f"a cache needs a capacity of at least 1, not {capacity}")
@@ -48,12 +50,19 @@ class Cache:
             raise ValueError(f"{eviction.name} needs the future accesses")
         self.capacity, self.eviction = capacity, eviction
         self.resident: set[int] = set()
-        self._held, self._sizes = 0, sizes
+        self._held, self._sizes, self._layers = 0, sizes, layers
+        self._age, self._batches = 0, 0
         self._histories: dict[int, ExpertHistory] = {}
         self._future, self._next_uses, self._now = future, next_uses(future), 0
+        if eviction.needs_future:
+            self._foresee(Counter(future))
 
     def batch(self, active: Sequence[int], access: AccessMode = "sequential") -> list[Access]:
         """Uses the experts of one batch in order; an expert that occurs twice is used twice."""
+        self._batches += 1
+        for expert, history in self._histories.items():
+            if active and self._layer(expert) == self._layer(active[0]):
+                history.fresh = history.fresh_batch = 0
         for position, expert in enumerate(active, 1):
             history = self._histories.setdefault(expert, ExpertHistory())
             history.active, history.due = 1, position
@@ -83,6 +92,8 @@ class Cache:
         history.uses_since_insertion += 1
         history.due += period
         history.next_use = self._next_use(expert)
+        history.aged_uses = history.uses_since_insertion + self._age
+        history.fresh, history.fresh_batch = 1, self._batches
         self._now += 1
         return hit
 
@@ -93,9 +104,20 @@ class Cache:
             candidates = self.resident - protected or self.resident
             victim = min(candidates, key=lambda expert: (*self.eviction.priority(self._histories[expert]), expert))
             self.resident.remove(victim)
+            self._age = max(self._age, self._histories[victim].aged_uses)
             self._held -= self._size(victim)
             victims.append(victim)
         return victims
+
+    def _foresee(self, uses: Mapping[int, int]) -> None:
+        """Notes how popular the experts are going to be, and pins the most popular ones that fit into half of the capacity."""
+        room = self.capacity // 2
+        for expert in sorted(uses, key=lambda expert: (-uses[expert], expert)):
+            room -= self._size(expert)
+            self._histories[expert] = ExpertHistory(popularity=uses[expert], pinned=int(room >= 0))
+
+    def _layer(self, expert: int) -> int:
+        return 0 if self._layers is None else self._layers[expert]
 
     def _size(self, expert: int) -> int:
         return 1 if self._sizes is None else self._sizes[expert]

@@ -8,7 +8,12 @@ from moeprof.records.errors import UsageError
 
 
 def test_every_policy_of_the_paper_and_of_the_literature_has_its_name() -> None:
-    assert set(EVICTION) == {"lifo", "fifo", "lru", "mru", "lfu", "lfu-reset", "batch-aware", "min", "min-bypass"}
+    assert set(EVICTION) == {"lifo", "fifo", "lru", "mru", "lfu", "lfu-reset", "batch-aware", "min", "min-bypass"} | {
+        "hot-set",
+        "pinned-lru",
+        "lfu-aged",
+        "least-stale",
+    }
     assert all(make_eviction(name).name == name for name in EVICTION)
 
 
@@ -25,14 +30,15 @@ def test_any_policy_can_stand_behind_the_inactive(tail: str) -> None:
     assert composed.may_bypass == EVICTION[tail].may_bypass
 
 
-def test_only_min_needs_the_future() -> None:
-    assert [name for name in EVICTION if needs_future(name)] == ["min", "min-bypass"]
+def test_only_min_and_hot_sets_need_the_future() -> None:
+    assert [name for name in EVICTION if needs_future(name)] == ["min", "min-bypass", "hot-set", "pinned-lru"]
     assert needs_future("inactive-first+min")
 
 
 def test_what_goes_by_loading_is_no_stack_algorithm() -> None:
-    assert [name for name, eviction in EVICTION.items() if eviction.by_insertion] == ["lifo", "fifo", "lfu-reset"]
-    assert make_eviction(DEFAULT).by_insertion
+    one_by_one = [name for name, eviction in EVICTION.items() if not eviction.one_pass]
+    assert one_by_one == ["lifo", "fifo", "lfu-reset", "pinned-lru", "lfu-aged", "least-stale"]
+    assert not make_eviction(DEFAULT).one_pass
 
 
 @pytest.mark.parametrize(

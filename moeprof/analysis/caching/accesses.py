@@ -70,7 +70,7 @@ class AccessStream:
     def accesses(self, keep_N: npt.NDArray[np.bool_]) -> Accesses:
         """The accesses that one cache serves; a block is an expert of a layer, and the groups are cells."""
         blocks_N = self.layer_N * self.num_experts + self.expert_N
-        return Accesses(blocks_N[keep_N], self.batch_N[keep_N], self.cell_N[keep_N])
+        return Accesses(blocks_N[keep_N], self.batch_N[keep_N], self.cell_N[keep_N], self.layer_N[keep_N])
 
 
 def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str], *, as_logged: bool) -> AccessStream:

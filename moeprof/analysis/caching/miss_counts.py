@@ -32,6 +32,9 @@ class Accesses:
     groups_N: Ints
     """The group that an access is counted in: a small number, such as 0 for prefill and 1 for decode."""
 
+    layers_N: Ints | None = None
+    """The layer of every access; None if the cache is of one layer."""
+
     def __len__(self) -> int:
         return len(self.blocks_N)
 
@@ -45,6 +48,16 @@ class Accesses:
         """The index of the first access of every batch, and the end."""
         changes_N = np.diff(self.batches_N) != 0
         return np.concatenate([[0], np.flatnonzero(changes_N) + 1, [len(self)]]).astype(np.int64)
+
+    def before_K(self, starts_K: Ints) -> Ints:
+        """For every batch the batch before it of the same layer, -1 if there is none."""
+        if self.layers_N is None:
+            return np.arange(-1, len(starts_K) - 2)
+        layer_K = self.layers_N[starts_K[:-1]]
+        order_K, before_K = np.argsort(layer_K, kind="stable"), np.full(len(layer_K), -1, np.int64)
+        same_K = layer_K[order_K][1:] == layer_K[order_K][:-1]
+        before_K[order_K[1:][same_K]] = order_K[:-1][same_K]
+        return before_K
 
     def count(self, flags_N: Flags) -> Ints:
         """The number of flagged accesses, by group (G,)."""
@@ -73,7 +86,7 @@ def misses_in_bytes(
     checked(*budgets)
     eviction = make_eviction(policy)
     accesses, sizes_B = renumbered(accesses, sizes_B)
-    if eviction.by_insertion or not equal(sizes_B):
+    if not eviction.one_pass or not equal(sizes_B):
         replayed, num_groups = one_cache(accesses, eviction, sizes_B, access), accesses.num_groups
         with ThreadPoolExecutor(num_cores()) as cores:
             return np.stack(list(cores.map(lambda budget: counted(accesses.groups_N, ~replayed(budget), num_groups), budgets)))
@@ -127,6 +140,7 @@ def one_cache(accesses: Accesses, eviction: Eviction, sizes_B: Ints, access: Acc
         accesses.blocks_N,
         next_uses(accesses.blocks_N, num_blocks),
         starts_K,
+        accesses.before_K(starts_K) if eviction.by_layer and len(accesses) else np.zeros(0, np.int64),
         weights_of(accesses, eviction, num_blocks, starts_K),
         sizes_B,
         together,

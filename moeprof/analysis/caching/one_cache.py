@@ -11,10 +11,15 @@ import numpy as np
 
 from moeprof.analysis.caching.priority import (
     ACTIVE,
+    AGED,
     DUE,
+    FRESH,
+    FRESH_BATCH,
     INSERTED,
     NEXT_USE,
     NUM_TRAITS,
+    PINNED,
+    POPULARITY,
     USED,
     USES,
     USES_SINCE,
@@ -26,7 +31,7 @@ from moeprof.records.compiled import compiled
 
 PRIORITY, FOLLOWING, PRECEDING, BATCH, NUM_COLUMNS = range(NUM_TRAITS, NUM_TRAITS + 5)
 """Columns behind the traits: the priority, the neighbours in the list (FOLLOWING is -1 if the block is not resident), and the last
-batch that has the block. The last row is both ends of the list."""
+batch that has the block. The last row is both ends of the list, and its AGED is the age of the cache."""
 
 FREE, ACTIVE_NOW, JUST_USED = range(3)
 """How much a block is spared."""
@@ -34,15 +39,24 @@ FREE, ACTIVE_NOW, JUST_USED = range(3)
 
 @compiled
 def hits_of_one_cache(
-    blocks_N: Ints, next_N: Ints, starts_K: Ints, weights_F: Ints, sizes_B: Ints, together: bool, protects: bool, capacity: int
+    blocks_N: Ints,
+    next_N: Ints,
+    starts_K: Ints,
+    before_K: Ints,
+    weights_F: Ints,
+    sizes_B: Ints,
+    together: bool,
+    protects: bool,
+    capacity: int,
 ) -> Flags:
     """Which accesses find their block resident, (N,).
 
+    `before_K` is the batch before each one of the same layer, -1 if there is none; it is empty if the policy does not order by it.
     `together` uses a whole batch before anything is evicted for it; `protects` spares what was just used. If inactive blocks go first
-    and a batch fits, no block of the batch is evicted before the batch ends, so that it can be used as a whole in any case.
+    and a batch fits, no block of the batch is evicted before the batch ends, so that it can be used as a whole, unless evictions age it.
     """
     hit_N = np.zeros(len(blocks_N), np.bool_)
-    state_TC, held = cold(len(sizes_B), len(blocks_N)), 0
+    state_TC, held = cold(blocks_N, sizes_B, capacity), 0
     inactive_first, by_due, order_F = weights_F[ACTIVE] != 0, weights_F[DUE] != 0, weights_F.copy()
     order_F[ACTIVE] = 0  # spares a block, but does not move it
     by_use = np.any(order_F[USED:ACTIVE] != 0) or np.any(order_F[DUE : NUM_TRAITS - 1] != 0)
@@ -51,12 +65,14 @@ def hits_of_one_cache(
         length = announce(state_TC, blocks_N, start, stop, sizes_B, batch)
         if by_due:
             set_due(state_TC, order_F, blocks_N, start, stop, 1)
-        whole = together or (inactive_first and length <= capacity)
+        if len(before_K) > 0 and before_K[batch] >= 0:
+            become_stale(state_TC, order_F, blocks_N, starts_K[before_K[batch]], starts_K[before_K[batch] + 1])
+        whole = together or (inactive_first and length <= capacity and order_F[AGED] == 0)
         for step in range(start, start + 1 if whole else stop):
             for now in range(step, stop if whole else step + 1):
                 block = blocks_N[now]
                 hit_N[now] = state_TC[block, FOLLOWING] >= 0
-                use(state_TC, block, now, stop - start, next_N[now])
+                use(state_TC, block, now, stop - start, next_N[now], batch)
                 if not hit_N[now]:
                     held += sizes_B[block]
                 if by_use or not hit_N[now]:
@@ -69,10 +85,15 @@ def hits_of_one_cache(
 
 
 @compiled
-def cold(num_blocks: int, num_accesses: int) -> Ints:
+def cold(blocks_N: Ints, sizes_B: Ints, capacity: int) -> Ints:
     """The rows of a cache without blocks, (T, columns)."""
+    num_blocks = len(sizes_B)
     state_TC = np.full((num_blocks + 1, NUM_COLUMNS), -1, np.int64)
-    state_TC[:, :NUM_TRAITS] = unseen(num_blocks + 1, num_accesses)
+    state_TC[:, :NUM_TRAITS] = unseen(num_blocks + 1, blocks_N)
+    room = capacity // 2
+    for block in np.argsort(-state_TC[:num_blocks, POPULARITY], kind="mergesort"):
+        room -= sizes_B[block]
+        state_TC[block, PINNED] = room >= 0
     state_TC[num_blocks, FOLLOWING] = state_TC[num_blocks, PRECEDING] = num_blocks
     return state_TC
 
@@ -98,7 +119,17 @@ def set_due(state_TC: Ints, order_F: Ints, blocks_N: Ints, start: int, stop: int
 
 
 @compiled
-def use(state_TC: Ints, block: int, now: int, period: int, next_use: int) -> None:
+def become_stale(state_TC: Ints, order_F: Ints, blocks_N: Ints, start: int, stop: int) -> None:
+    """Notes that the layer of a batch runs again, and moves the blocks of the batch."""
+    for now in range(start, stop):
+        block = blocks_N[now]
+        state_TC[block, FRESH] = state_TC[block, FRESH_BATCH] = 0
+        if state_TC[block, FOLLOWING] >= 0:
+            move(state_TC, order_F, block)
+
+
+@compiled
+def use(state_TC: Ints, block: int, now: int, period: int, next_use: int, batch: int) -> None:
     """Updates the traits of a block that is used."""
     if state_TC[block, FOLLOWING] < 0:
         state_TC[block, INSERTED], state_TC[block, USES_SINCE] = now, 0
@@ -106,6 +137,8 @@ def use(state_TC: Ints, block: int, now: int, period: int, next_use: int) -> Non
     state_TC[block, USES] += 1
     state_TC[block, USES_SINCE] += 1
     state_TC[block, DUE] += period
+    state_TC[block, AGED] = state_TC[block, USES_SINCE] + state_TC[-1, AGED]
+    state_TC[block, FRESH], state_TC[block, FRESH_BATCH] = 1, batch + 1
 
 
 @compiled
@@ -149,6 +182,7 @@ def shrink(state_TC: Ints, sizes_B: Ints, held: int, capacity: int, since: int, 
             if spared == (JUST_USED if state_TC[block, USED] >= since else active):
                 unlink(state_TC, block)
                 held -= sizes_B[block]
+                state_TC[end, AGED] = max(state_TC[end, AGED], state_TC[block, AGED])
             block = after
         if held <= capacity:
             break

@@ -15,7 +15,9 @@ from moeprof.records.arrays import Ints
 from moeprof.records.compiled import compiled
 
 TRAITS = [field.name for field in fields(ExpertHistory)]
-INSERTED, USED, USES, USES_SINCE, ACTIVE, DUE, NEXT_USE, ID, NUM_TRAITS = range(9)
+(INSERTED, USED, USES, USES_SINCE, ACTIVE, DUE, NEXT_USE, POPULARITY, PINNED, AGED, FRESH, FRESH_BATCH, ID, NUM_TRAITS) = range(
+    14
+)
 
 PROTECTION = 2**62
 """Added to the priority of a block that must not be evicted; every weighted sum is smaller than half of it."""
@@ -23,7 +25,11 @@ PROTECTION = 2**62
 
 def largest_traits(num_accesses: int, num_blocks: int, longest_batch: int) -> Ints:
     """The largest value that each trait can have in a trace, (F,)."""
-    return np.array([num_accesses] * 4 + [1, 2 * longest_batch, num_accesses, num_blocks - 1], np.int64)
+    return np.array(
+        [num_accesses] * 4
+        + [1, 2 * longest_batch, num_accesses, num_accesses, 1, num_accesses, 1, num_accesses, num_blocks - 1],
+        np.int64,
+    )
 
 
 def weights(eviction: Eviction, largest_F: Ints) -> Ints:
@@ -48,12 +54,14 @@ def weights(eviction: Eviction, largest_F: Ints) -> Ints:
 
 
 @compiled
-def unseen(num_blocks: int, num_accesses: int) -> Ints:
+def unseen(num_blocks: int, blocks_N: Ints) -> Ints:
     """The traits of blocks before their first use, (B, F)."""
     traits_BF = np.zeros((num_blocks, NUM_TRAITS), np.int64)
     traits_BF[:, INSERTED] = -1
     traits_BF[:, USED] = -1
-    traits_BF[:, NEXT_USE] = num_accesses
+    traits_BF[:, NEXT_USE] = len(blocks_N)
+    for block in blocks_N:
+        traits_BF[block, POPULARITY] += 1
     traits_BF[:, ID] = np.arange(num_blocks)
     return traits_BF
 

@@ -67,7 +67,7 @@ def depths(
     `together` uses a whole batch before anything is evicted for it; `protects` spares what was just used.
     """
     depth_N = np.zeros(len(blocks_N), np.int32)
-    line, protection = empty_line(weights_F, num_blocks, len(blocks_N)), PROTECTION if protects else 0
+    line, protection = empty_line(weights_F, num_blocks, blocks_N), PROTECTION if protects else 0
     by_batch = weights_F[ACTIVE] != 0 or weights_F[DUE] != 0
     for batch in range(len(starts_K) - 1):
         start, stop = starts_K[batch], starts_K[batch + 1]
@@ -90,11 +90,11 @@ def depths(
 
 
 @compiled
-def empty_line(weights_F: Ints, num_blocks: int, num_accesses: int) -> Line:
+def empty_line(weights_F: Ints, num_blocks: int, blocks_N: Ints) -> Line:
     """The line before the first use."""
     return Line(
         weights_F,
-        unseen(num_blocks, num_accesses),
+        unseen(num_blocks, blocks_N),
         np.zeros(num_blocks, np.int64),
         np.zeros(num_blocks, np.int64),
         np.full(num_blocks, -1, np.int64),

@@ -28,9 +28,38 @@ class ExpertHistory:
     """Its position in the batch in progress, from 1; after its use, its position if the same batch came again; 0 if inactive."""
     next_use: int = NEVER
     """When it is used next; known only for a recorded trace."""
+    popularity: int = 0
+    """How often it is used in all; known only for a recorded trace."""
+    pinned: int = 0
+    """1 if it is one of the most popular experts, which together fill at most half of the cache."""
+    aged_uses: int = 0
+    """At its last use: `uses_since_insertion` + the largest such number of an expert that had been evicted."""
+    fresh: int = 0
+    """1 if the last batch of its layer used it."""
+    fresh_batch: int = 0
+    """The number of that batch, from 1 over all layers; 0 if it is not fresh."""
 
 
-Trait = Literal["inserted", "used", "uses", "uses_since_insertion", "active", "due", "next_use"]
+Trait = Literal[
+    "inserted",
+    "used",
+    "uses",
+    "uses_since_insertion",
+    "active",
+    "due",
+    "next_use",
+    "popularity",
+    "pinned",
+    "aged_uses",
+    "fresh",
+    "fresh_batch",
+]
+
+FUTURE = ("next_use", "popularity", "pinned")
+"""Traits that only a recorded trace has."""
+
+OF_ONE_CACHE = ("inserted", "uses_since_insertion", "pinned", "aged_uses", "fresh", "fresh_batch")
+"""Traits for which each size of a cache is replayed by itself: most of them depend on the size."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +92,17 @@ class Eviction:
     @property
     def needs_future(self) -> bool:
         """Whether the policy needs future accesses, which only a recorded trace has."""
-        return any(criterion.trait == "next_use" for criterion in self.order)
+        return any(criterion.trait in FUTURE for criterion in self.order)
 
     @property
-    def by_insertion(self) -> bool:
-        """Whether the time of loading counts; if not, a smaller cache holds a subset of what a larger one holds."""
-        return any(criterion.trait in ("inserted", "uses_since_insertion") for criterion in self.order)
+    def one_pass(self) -> bool:
+        """Whether one pass gives the misses of all sizes, because a smaller cache holds a subset of what a larger one holds."""
+        return not any(criterion.trait in OF_ONE_CACHE for criterion in self.order)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the order depends on which layers ran last."""
+        return any(criterion.trait == "fresh" for criterion in self.order)
 
     @property
     def by_loading_only(self) -> bool:

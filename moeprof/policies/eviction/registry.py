@@ -32,7 +32,22 @@ TABLE = (
     Eviction("min-bypass", (highest("next_use"),), may_bypass=True),
 )
 
-EVICTION = {policy.name: policy for policy in TABLE}
+FURTHER = (
+    # A static hot set: the experts that the whole trace uses most stay once they are loaded, and others are used without being kept.
+    # No set that is fixed beforehand, from earlier text for example, has fewer misses but for those of loading it.
+    Eviction("hot-set", (lowest("popularity"),), may_bypass=True),
+    # Half of the slots for such a hot set, the others by least recent use.
+    Eviction("pinned-lru", (lowest("pinned"), lowest("used"))),
+    # Least frequently used with dynamic aging: what was evicted last sets the count from which a used expert counts on, so that experts
+    # that were hot long ago leave (Arlitt, Cherkasova, Dilley, Friedrich, Jin 2000).
+    Eviction("lfu-aged", (lowest("aged_uses"), lowest("used"))),
+    # Least stale: an expert is stale if its layer ran without it since. Stale experts leave first, by least recent use; then those of the
+    # layer that ran last, because layers run in turn and its next run is the farthest away.
+    Eviction("least-stale", (lowest("active"), lowest("fresh"), highest("fresh_batch"), lowest("used"))),
+)
+"""Policies that are replayed only if they are asked for."""
+
+EVICTION = {policy.name: policy for policy in (*TABLE, *FURTHER)}
 
 PREFIX = "inactive-first+"
 

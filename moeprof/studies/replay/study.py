@@ -8,7 +8,7 @@ from moeprof.analysis.caching.accesses import AccessStream
 from moeprof.analysis.caching.replay_rows import replay_rows
 from moeprof.instrument.machine import host
 from moeprof.policies.cache import AccessMode
-from moeprof.policies.eviction.registry import DEFAULT, EVICTION, make_eviction
+from moeprof.policies.eviction.registry import DEFAULT, TABLE, make_eviction
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import PhaseChoice, ReplayRequest, TraceSource
 from moeprof.records.run.run import Run, RunRecord
@@ -17,7 +17,7 @@ from moeprof.records.units import format_bytes
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.source import ReplaySource
 
-POLICIES = ("min", DEFAULT, *(name for name in EVICTION if name != "min"))
+POLICIES = ("min", DEFAULT, *(policy.name for policy in TABLE if policy.name != "min"))
 """Replayed by default: the lower bound first, then the paper's choice."""
 
 
