@@ -23,7 +23,7 @@ def write_route_file(file: TraceFile, path: Path) -> None:
     tables = list(parts(file))
     with replacing(path) as partial, partial.open("wb") as out:
         out.write("".join(f"{line}\n" for line in preamble(file)).encode())
-        options = pa.csv.WriteOptions(quoting_style="needed")
+        options = pa.csv.WriteOptions(quoting_style="needed", quoting_header="none")
         pa.csv.write_csv(pa.concat_tables(tables).unify_dictionaries(), out, options)
 
 
