@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from moeprof.analysis.placement.balance_rows import BalanceInputs
 from moeprof.analysis.routing.characterization import characterization_rows
+from moeprof.analysis.routing.load_matrix import LoadMatrix
 from moeprof.instrument.machine import host
 from moeprof.records.run.raw_tables import EXPERT_COUNTS
 from moeprof.records.run.replay import ALL, TraceRequest
@@ -83,10 +84,17 @@ def characterize_trace(
 
 def counted(counts: BalanceInputs) -> pa.Table:
     """The rows of the raw table of counts."""
-    rows = [
-        {"domain": matrix.domain, "layer": matrix.layer, "expert": expert, "choices": choices}
-        for matrices in counts.layers[ALL]
-        for matrix in matrices
-        for expert, choices in enumerate(matrix.counts_E.tolist())
-    ]
-    return pa.Table.from_pylist(rows, schema=EXPERT_COUNTS.schema)
+    return pa.concat_tables(cells_of(matrix) for matrices in counts.layers[ALL] for matrix in matrices)
+
+
+def cells_of(matrix: LoadMatrix) -> pa.Table:
+    """The cells of one layer and domain."""
+    size = len(matrix.count_N)
+    columns = {
+        "domain": pa.repeat(matrix.domain, size),
+        "layer": pa.repeat(matrix.layer, size),
+        "step": matrix.steps_B[matrix.column_N],
+        "expert": matrix.expert_N,
+        "choices": matrix.count_N,
+    }
+    return pa.table(columns, schema=EXPERT_COUNTS.schema)

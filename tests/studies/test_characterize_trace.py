@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
+from moeprof.records.run.replay import TraceRequest
 from moeprof.records.run.run import Run
+from moeprof.records.traces.choice_counts import ChoiceCounts
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.reporters.formats.registry import render
-from moeprof.studies.characterize_trace import characterize_trace, read_recorded
+from moeprof.studies.characterize_trace import RecordedRouting, characterize_trace, read_recorded
 from moeprof.studies.recompute import recompute
+from moeprof.studies.replay.loads import described_counts, inputs_of_counts
 from tests.analysis.traces import Row, trace_of
 from tests.studies.replay.logs import route_log, run_of_shape
 
@@ -109,7 +113,9 @@ def test_counts_give_loads_and_say_what_they_lack(tmp_path: Path) -> None:
     assert here.value("hot_set_share", layer="1", category="news", domain="code", point="experts=1") == 1
     assert here.or_none("steps") is here.or_none("active_experts") is here.or_none("hot_set_share_low") is None
     report = render(run, "markdown")
-    assert "- Not known from counts, which have no order: active experts of a step, locality, prediction" in report
+    assert (
+        "- Not known from counts: the order of choices: active experts of a step, locality, prediction, correlation" in report
+    )
     assert "- Hot set of other texts (all): yes. The set of 1 expert per layer that one domain chose most serves" in report
     assert recompute(run).num_derived == len(run.rows)
 
@@ -167,3 +173,20 @@ def test_the_files_of_several_ranks_are_one_trace(tmp_path: Path) -> None:
     here = numbers(characterize_trace(read_recorded(files), tmp_path / "run"))
     assert (here.value("steps"), here.value("step_tokens"), here.value("sequences")) == (4, 2, 2)
     assert here.value("active_overlap") == 1 / 2
+
+
+def test_counts_by_step_have_locality_and_no_tokens(tmp_path: Path) -> None:
+    """Two passes of one layer use experts 0, 1 and then 1, 2."""
+    counts = ChoiceCounts([0], {"all": np.array([[[3, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 1, 1, 0]]])}, 1)
+    (matrices,) = inputs_of_counts(counts).layers["all"]
+    assert matrices[0].num_steps == 3
+    trace, notes = described_counts(counts, "dump", tmp_path / "dump.pt", inputs_of_counts(counts), None)
+    request = TraceRequest(trace=trace, variant="counts", counts_only=True)
+    run = characterize_trace(RecordedRouting(request, counts=inputs_of_counts(counts), notes=notes), tmp_path / "run")
+    here = numbers(run, "all")
+    assert (here.value("steps"), here.value("active_experts"), here.value("active_overlap")) == (3, 2, 3 / 4)
+    assert here.value("step_coverage", category="first half", point="experts=2") == 1 / 2
+    assert here.or_none("dropped_fraction") is None
+    report = render(run, "markdown")
+    assert "- Not known from counts: which tokens made the choices, prompts, and an interval of any number here." in report
+    assert "- Locality (all): the step before used 75.0% of a step's experts" in report

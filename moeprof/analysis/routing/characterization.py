@@ -1,8 +1,10 @@
 """The rows of a characterization that runs no model: from a trace of any engine, or from counts without order."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 
 from moeprof.analysis.routing.analyses import by_variant
 from moeprof.analysis.routing.chance import chance_metrics, entropy
@@ -11,7 +13,7 @@ from moeprof.analysis.routing.distinct import distinct_rows, expected_rows
 from moeprof.analysis.routing.drift import drift_between
 from moeprof.analysis.routing.hot_set import elsewhere_rows, hot_set_rows
 from moeprof.analysis.routing.layer_rows import measured_layers, rows_at
-from moeprof.analysis.routing.load_matrix import LoadMatrix, layer_matrices
+from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, grouped, layer_matrices
 from moeprof.analysis.routing.locality import locality_metrics
 from moeprof.analysis.routing.metrics import balance_metrics, routing_metrics
 from moeprof.analysis.routing.prediction import prompt_rows, static_rows
@@ -61,15 +63,27 @@ def counted_header(request: TraceRequest) -> TraceHeader:
 
 
 def counted_layers(run: Run) -> list[list[LoadMatrix]]:
-    """The recorded counts as matrices of one step."""
-    counts: dict[str, dict[str, list[int]]] = {}
-    for row in run.raw(EXPERT_COUNTS).to_pylist():
-        counts.setdefault(row["layer"], {}).setdefault(row["domain"], []).append(row["choices"])
-    top_k = run.record.trace.top_k
-    return [
-        [matrix_of_counts(layer, domain, np.array(choices)[:, None], top_k) for domain, choices in domains.items()]
-        for layer, domains in counts.items()
-    ]
+    """The recorded counts as matrices; totals are one step."""
+    table, trace = run.raw(EXPERT_COUNTS), run.record.trace
+    step, expert, choices = (table[name].to_numpy() for name in ("step", "expert", "choices"))
+    (layer_R, layers), (domain_R, domains) = (codes_of(table, name) for name in ("layer", "domain"))
+    rows_R, starts = grouped(layer_R * len(domains) + domain_R, len(layers) * len(domains))
+    found: dict[str, list[LoadMatrix]] = {layer: [] for layer in layers}
+    for group, (first, last) in enumerate(pairwise(starts)):
+        rows = rows_R[first:last]
+        if len(rows):
+            counts_EB = np.zeros((trace.num_experts, int(step[rows].max()) + 1), np.int64)
+            counts_EB[expert[rows], step[rows]] = choices[rows]
+            layer, domain = layers[group // len(domains)], domains[group % len(domains)]
+            found[layer].append(matrix_of_counts(layer, domain, counts_EB, trace.top_k))
+    return list(found.values())
+
+
+def codes_of(table: pa.Table, name: str) -> tuple[Counts, list[str]]:
+    """A column of names as codes (rows,), and the names in order of first appearance."""
+    encoded = table[name].combine_chunks().dictionary_encode()
+    whole = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    return whole.indices.to_numpy().astype(np.int64), whole.dictionary.to_pylist()
 
 
 def trace_rows(traces: Sequence[RoutingTrace]) -> Iterator[MetricRow]:
@@ -90,7 +104,8 @@ def phase_rows(header: TraceHeader, layers: LayersByDomain, tokens: PhaseTokens)
     yield from distinct_rows(tokens)
     yield from hot_set_rows(tokens)
     yield from elsewhere_rows(header, layers)
-    yield from static_rows(tokens, layers)
+    first_uses = {found.layer: found.first_uses(header.num_experts) for found in tokens.layers}
+    yield from static_rows(header, layers, first_uses)
 
 
 def step_metrics(matrix: LoadMatrix) -> dict[str, float]:
@@ -99,14 +114,23 @@ def step_metrics(matrix: LoadMatrix) -> dict[str, float]:
 
 
 def count_rows(header: TraceHeader, layers: LayersByDomain) -> Iterator[MetricRow]:
-    """What counts without order allow: loads, drift, the hot set of another domain, and distinct experts of independent tokens."""
-    yield from measured_layers(header, layers, count_metrics)
+    """What counts allow: loads, drift, the hot set of another domain, distinct experts of independent tokens; with steps, locality."""
+    stepped = any(matrix.num_steps > 1 for matrices in layers for matrix in matrices)
+    yield from measured_layers(header, layers, counted_step_metrics if stepped else count_metrics)
     yield from drift_between(header, layers)
     yield from elsewhere_rows(header, layers)
     yield from expected_rows(header, layers)
+    if stepped:
+        by_id = np.arange(header.num_experts)
+        yield from static_rows(header, layers, {matrices[0].layer: by_id for matrices in layers})
 
 
 def count_metrics(matrix: LoadMatrix) -> dict[str, float]:
     """The metrics of total loads."""
     loads = {"dead_experts": int(matrix.dead_E.sum()), "load_entropy": entropy(matrix.counts_E)}
     return loads | balance_metrics(matrix.counts_E)
+
+
+def counted_step_metrics(matrix: LoadMatrix) -> dict[str, float]:
+    """The metrics of counts by step, whose tokens are choices divided by `top_k`; drops are not known."""
+    return {name: value for name, value in step_metrics(matrix).items() if not name.startswith(("dropped", "overflow"))}

@@ -27,14 +27,18 @@ def predicted_sizes(num_experts: int, top_k: int) -> list[int]:
     return [size for size in (top_k << power for power in range(num_experts.bit_length())) if size < num_experts]
 
 
-def static_rows(phase: PhaseTokens, layers: Sequence[Sequence[LoadMatrix]]) -> Iterator[MetricRow]:
-    """Coverage by the hottest experts of all steps, and of the first half for the second; none of a layer with a single step."""
-    tokens = {found.layer: found for found in phase.layers}
-    experts, sizes = phase.header.num_experts, predicted_sizes(phase.header.num_experts, phase.header.top_k)
+def static_rows(
+    header: TraceHeader, layers: Sequence[Sequence[LoadMatrix]], first_uses: Mapping[str, Counts]
+) -> Iterator[MetricRow]:
+    """Coverage by the hottest experts of all steps, and of the first half for the second; none of a layer with a single step.
+
+    `first_uses` has the order, by layer, in which equally hot experts are chosen.
+    """
+    experts, sizes = header.num_experts, predicted_sizes(header.num_experts, header.top_k)
     covered: dict[str, dict[str, Values]] = {ALL_STEPS: {}, FIRST_HALF: {}}
     for matrices in layers:
         layer = matrices[0].layer
-        first_E = tokens[layer].first_uses(experts)
+        first_E = first_uses[layer]
         if sum(matrix.num_steps for matrix in matrices) > 1:
             everything = [StepRange(matrix, 0, matrix.num_steps) for matrix in matrices]
             covered[ALL_STEPS][layer] = coverage(everything, everything, first_E, sizes)
@@ -43,10 +47,10 @@ def static_rows(phase: PhaseTokens, layers: Sequence[Sequence[LoadMatrix]]) -> I
             later = [StepRange(matrix, matrix.num_steps // 2, matrix.num_steps) for matrix in several]
             covered[FIRST_HALF][layer] = coverage(earlier, later, first_E, sizes)
     for category, found in covered.items():
-        yield from coverage_rows(phase.header, found, category)
+        yield from coverage_rows(header, found, category)
     if covered[ALL_STEPS]:
         for size in sizes:
-            yield from rows_at(phase.header, {"step_coverage_by_chance": size / experts}, point=point_of(size))
+            yield from rows_at(header, {"step_coverage_by_chance": size / experts}, point=point_of(size))
 
 
 @dataclass(frozen=True, eq=False)

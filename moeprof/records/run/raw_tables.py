@@ -71,8 +71,8 @@ EXPERT_CALLS = RawTable("expert_calls", ("phase", "variant", "domain", "layer", 
 """Calls of the experts of a Hugging Face model in the pass `routing`, by what computed them, and their choices by what became of them:
 together rows x K, padding included."""
 
-EXPERT_COUNTS = RawTable("expert_counts", ("domain", "layer"), ("expert", "choices"))
-"""A count table that was characterized: the choices of every expert, those without any included."""
+EXPERT_COUNTS = RawTable("expert_counts", ("domain", "layer"), ("step", "expert", "choices"))
+"""Counts that were characterized: the choices of every expert in every step, where there are any; totals are one step."""
 
 AGREEMENT = RawTable(
     "agreement",

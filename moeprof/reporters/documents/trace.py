@@ -25,7 +25,7 @@ PHASE_TITLES = {
     "score": "score: whole sequences in one pass",
     "encode": "encode: source sentences in one pass",
     "decode": "decode: one token per sequence and step",
-    ALL: "all: counted choices, without their order",
+    ALL: "all: counted choices",
 }
 
 BODIES: WeakKeyDictionary[Run, list[Block]] = WeakKeyDictionary()
@@ -43,7 +43,7 @@ def blocks_of(run: Run, metrics: RunMetrics) -> Iterator[Block]:
     """The blocks of every phase, each with its heading."""
     for phase, layers in recorded_layers(run).items():
         yield Heading(f"Phase {PHASE_TITLES.get(phase, phase)}")
-        yield from phase_blocks(metrics, phase, layers, counted=run.record.characterized.counts_only)
+        yield from phase_blocks(metrics, phase, layers, counted=not metrics.rows("steps", phase=phase))
 
 
 def phase_blocks(metrics: RunMetrics, phase: str, layers: LayersByDomain, *, counted: bool) -> Iterator[Block]:
@@ -220,11 +220,10 @@ def limit_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:
     """What the source cannot say."""
     sequences = [row.value for row in metrics.rows("sequences")]
     if run.record.characterized.counts_only:
-        yield (
-            "Not known from counts, which have no order: active experts of a step, locality, prediction, correlation, and an interval of "
-            "any number here."
-        )
-        if len(metrics.distinct("domain", "load_entropy")) < 2:
+        by_step = "which tokens made the choices, prompts, and an interval of any number here"
+        totals = "the order of choices: active experts of a step, locality, prediction, correlation, and an interval of any number here"
+        yield f"Not known from counts: {by_step if metrics.rows('steps') else totals}."
+        if not metrics.rows("steps") and len(metrics.distinct("domain", "load_entropy")) < 2:
             yield "Hot set: not judged, because counts of one domain have no second part to judge a set by."
     elif sequences and max(sequences) == 1:
         yield "The trace has one sequence: another text may have other hot experts."

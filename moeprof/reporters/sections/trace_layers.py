@@ -19,7 +19,7 @@ LOADS: Mapping[str, MetricColumn] = {
     "hottest": ("hottest_share", percent),
 }
 COUNTED = ("dead", "max/mean", "CV", "entropy")
-"""The columns that counts without order allow."""
+"""The columns that totals allow."""
 
 LOCALITY: Mapping[str, MetricColumn] = {
     "Jaccard": "active_jaccard",
@@ -43,7 +43,7 @@ def rows_of(metrics: RunMetrics, phase: str) -> tuple[list[str], list[Row]]:
 def load_table(metrics: RunMetrics, phase: str) -> Table:
     """Active and inactive experts, and the balance of the loads."""
     labels, rows = rows_of(metrics, phase)
-    counted = metrics.record.characterized.counts_only
+    counted = not metrics.distinct("layer", "active_experts", phase=phase)
     columns = {title: column for title, column in LOADS.items() if not counted or title in COUNTED}
     active = (
         "active = experts with a token in a step (mean), beside what is expected if all experts were equally likely, and the bound "

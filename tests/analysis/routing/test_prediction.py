@@ -28,7 +28,8 @@ def at(found: list[MetricRow], category: str, size: int, layer: str = "1") -> fl
 def static(rows: list[Row], experts: int = 6) -> list[MetricRow]:
     """The rows of sets that never change."""
     trace = trace_of(rows, num_experts=experts)
-    return list(static_rows(phase_tokens([trace]), list(layer_matrices(trace))))
+    first_uses = {tokens.layer: tokens.first_uses(experts) for tokens in phase_tokens([trace]).layers}
+    return list(static_rows(trace.header, list(layer_matrices(trace)), first_uses))
 
 
 def covered(hot: list[int], steps: list[list[int]]) -> float:
