@@ -8,14 +8,14 @@ import click
 from click.core import ParameterSource
 
 from moeprof.cli.options import resolved_recipes, run_options
-from moeprof.cli.trace_options import import_options, trace_options
+from moeprof.cli.trace_options import NAMES, import_options, trace_options
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import is_builtin
 from moeprof.records.recipe.recipe import Recipe
 
 OF_BOTH = ("recipes", "out", "force", "as_json")
 """Parameters of a recipe's run and of a trace."""
-OF_TRACES = ("variant", "source", "model_config", "layers", "top_k", "experts", "keep_padding", "keep_warmup", "physical")
+OF_TRACES = ("variant", *NAMES)
 """Parameters of a trace alone; all others are those of a recipe's run."""
 
 
@@ -94,9 +94,7 @@ def characterize(
     from moeprof.records.run.folder import output_folder
     from moeprof.studies.characterize_trace import characterize_trace, read_recorded
 
-    variant, source = options.pop("variant"), options.pop("source")
-    stated = import_options(options)
-    recorded = read_recorded([Path(name) for name in traces], variant, source, stated)
+    recorded = read_recorded([Path(name) for name in traces], options["variant"], import_options(options))
     name, argv = recorded.request.trace.name, ["moeprof", *sys.argv[1:]]
     with output_folder(name, "characterize", out) as folder:
         run = reported(

@@ -31,7 +31,6 @@ def command(
     paths: tuple[Path, ...],
     out: Path,
     target: str | None,
-    source: str | None,
     variant: str | None,
     *,
     strip_tokens: bool,
@@ -53,7 +52,7 @@ def command(
         placed = convert_placement(paths[0], out, target, PlacementFacts(ranks, options.layers), force=force)
         click.echo(json.dumps(placement_document(placed), indent=1) if as_json else "\n".join(placement_lines(placed)))
         return
-    done = convert(paths, out, source=source, target=target, variant=variant, options=options, force=force)
+    done = convert(paths, out, target=target, variant=variant, options=options, force=force)
     click.echo(json.dumps(document(done), indent=1) if as_json else "\n".join(lines(done)))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from moeprof.cli.trace_options import import_options, trace_options
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_EXPERTS, MAX_RANKS, MAX_SIZE
 from moeprof.records.units import parse_bandwidth, parse_bytes, parse_duration
@@ -123,9 +124,7 @@ OWN = {
 )
 @click.option("--bandwidth", default="12GB/s", show_default=True, metavar="RATE", help="Link bandwidth of a device.")
 @click.option("--expert-bytes", metavar="SIZE", help="Size of one expert, if the trace lacks it.")
-@click.option(
-    "--experts", type=click.IntRange(1, MAX_EXPERTS), metavar="N", help="Experts of a layer, if the trace does not state it."
-)
+@trace_options
 @click.option("--variant", metavar="NAME", help="Variant of the run whose trace is replayed.  [default: static]")
 @click.option(
     "--out",
@@ -157,7 +156,7 @@ def command(
         refuse_options_of(context, "balance" if cache else "cache")
     from moeprof.studies.replay.source import read
 
-    content = read(trace, loads_only=balance or not cache)
+    content = read(trace, loads_only=balance or not cache, options=import_options(given))
     kinds = wanted_kinds(trace, content[0], cache=cache, balance=balance)
     prepared = {name: KINDS[name](trace, given, content) for name in kinds}
     from moeprof.cli.output import default_format, show_complete
@@ -220,7 +219,7 @@ def prepare_caches(trace: Path, given: dict[str, Any], content: "Content") -> Pr
         overlap_ns=one("--overlap", given["overlap"], parse_duration),
     )
     size = optional("--expert-bytes", given["expert_bytes"], parse_bytes)
-    source = read_source(trace, options.phase, given["variant"], size, given["experts"], content)
+    source = read_source(trace, options.phase, given["variant"], size, import_options(given), content)
     return source.trace, lambda folder, force, argv, bar: replay_caches(
         source, options, folder, force=force, argv=argv, progress=bar
     )
@@ -244,7 +243,7 @@ def prepare_placements(trace: Path, given: dict[str, Any], content: "Content") -
     )
     expert_size, token_size = (optional(f"--{name}-bytes", given[f"{name}_bytes"], parse_bytes) for name in ("expert", "token"))
     tokens = listed("--tokens-per-step", given["tokens_per_step"], positive)
-    loads = read_loads(trace, options.phase, given["variant"], expert_size, token_size, given["experts"], tokens, content)
+    loads = read_loads(trace, options.phase, given["variant"], expert_size, token_size, import_options(given), tokens, content)
     return loads.trace, lambda folder, force, argv, bar: replay_placements(
         loads, options, folder, force=force, argv=argv, progress=bar
     )

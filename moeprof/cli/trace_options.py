@@ -8,6 +8,7 @@ import click
 
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_EXPERTS
+from moeprof.records.traces.formats import format_named
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.model_facts import ModelFacts, read_model_facts
@@ -34,6 +35,9 @@ OPTIONS = (
     click.option("--physical", is_flag=True, help="Keep ids of physical experts, although the files map them to logical ones."),
 )
 
+NAMES = ("source", "model_config", "layers", "top_k", "experts", "keep_padding", "keep_warmup", "physical")
+"""The parameters of the options."""
+
 
 def trace_options(function: F) -> F:
     """Adds the options to a command, whose function gets them by name."""
@@ -43,17 +47,19 @@ def trace_options(function: F) -> F:
 
 
 def import_options(given: dict[str, Any], *, strip_tokens: bool = False) -> ImportOptions:
-    """The options, taken out of what a command was given; UsageError if they contradict each other."""
-    config, layers = given.pop("model_config"), given.pop("layers")
+    """The options among those that a command was given; UsageError if they contradict each other."""
+    config, layers, source = (given[name] for name in ("model_config", "layers", "source"))
     if config is not None and layers is not None:
         raise UsageError("--layers and --model-config: both are given", "Give one; both name the layers that have experts.")
-    kept = {name: given.pop(name) for name in ("keep_padding", "keep_warmup", "physical")}
-    numbers = {name: given.pop(name) for name in ("top_k", "experts")}
+    if source is not None:
+        format_named(source)
+    kept = {name: given[name] for name in ("keep_padding", "keep_warmup", "physical")}
+    numbers = {name: given[name] for name in ("top_k", "experts")}
     stated = parsed(layers) if layers else None
     if config is not None:
         facts = read_model_facts(config)
         stated, numbers = facts.layers, with_facts(numbers, facts, config, physical=kept["physical"])
-    return ImportOptions(layers=stated, strip_tokens=strip_tokens, **numbers, **kept)
+    return ImportOptions(format=source, layers=stated, strip_tokens=strip_tokens, **numbers, **kept)
 
 
 def with_facts(numbers: dict[str, int | None], facts: ModelFacts, config: Path, *, physical: bool) -> dict[str, int | None]:

@@ -35,24 +35,19 @@ class RecordedRouting:
     """Why the numbers are invalid; empty if they are valid."""
 
 
-def read_recorded(
-    paths: Sequence[Path], variant: str | None = None, source: str | None = None, options: ImportOptions = NO_OPTIONS
-) -> RecordedRouting:
-    """One variant of the traces, or the counts, in the files of one recording; UsageError as for a replay.
-
-    `source` is the name of their format, if it is not to be recognised.
-    """
+def read_recorded(paths: Sequence[Path], variant: str | None = None, options: ImportOptions = NO_OPTIONS) -> RecordedRouting:
+    """One variant of the traces, or the counts, in the files of one recording; UsageError as for a replay."""
     path = paths[0]
-    if len(paths) == 1 and source is None:
+    if len(paths) == 1:
         file, run = read(path, loads_only=True, options=options)
     else:
-        file, run = read_recording(paths, loads_only=True, named=source, options=options), None
+        file, run = read_recording(paths, loads_only=True, options=options), None
     if file.counts is not None:
         inputs = inputs_of_counts(file.counts)
-        trace, notes = described_counts(file.counts, file.name, path, inputs, options.experts)
+        trace, notes = described_counts(file.counts, file.name, path, inputs, options)
         request = TraceRequest(trace=trace, variant=inputs.variant, counts_only=True)
         return RecordedRouting(request, counts=inputs, notes=[*notes, *(file.report.lines if file.report else ())])
-    found = source_of(selected(file, run, path, "all", variant, options.experts), "all", None)
+    found = source_of(selected(file, run, path, "all", variant, options), "all", None)
     chosen = found.selection
     traces = [trace for phase in chosen.traces for trace in stepped(chosen, phase, 0)]
     notes = [note for note in found.notes if "--expert-bytes" not in note]

@@ -47,7 +47,6 @@ def convert(
     paths: Sequence[Path],
     out: Path,
     *,
-    source: str | None = None,
     target: str | None = None,
     variant: str | None = None,
     options: ImportOptions,
@@ -55,13 +54,13 @@ def convert(
 ) -> Conversion:
     """Reads the files of one recording, or a run directory, and writes them to `out`.
 
-    `source` and `target` are names of formats; without them the content of the files and the name of `out` decide.
+    `target` is the name of a format; without it the name of `out` decides.
     UsageError if the files cannot be read, the target cannot hold them, or `out` exists and `force` is not given.
     """
     entry = target_format(target, out)
     if out.exists() and not force:
         raise UsageError(f"{out}: it exists already", "Give another OUT, or --force to replace it.")
-    found = content(paths, source, variant, options)
+    found = content(paths, variant, options)
     with reported(f"trace {paths[0]}", f"Choose another format with --to: {', '.join(writable())}."):
         held = fitting(found, entry)
         lost = list(lost_facts(found, entry))
@@ -70,12 +69,12 @@ def convert(
     return Conversion(held, entry, out, lost, list(found.report.lines) if found.report else [])
 
 
-def content(paths: Sequence[Path], source: str | None, variant: str | None, options: ImportOptions) -> TraceFile:
+def content(paths: Sequence[Path], variant: str | None, options: ImportOptions) -> TraceFile:
     """What the files hold; of several variants of a run, the wanted one, static gating, or the first one."""
-    if len(paths) == 1 and source in (None, "run"):
+    if len(paths) == 1:
         found = read(paths[0], loads_only=True, options=options)[0]
     else:
-        found = read_recording(paths, loads_only=True, named=source, options=options)
+        found = read_recording(paths, loads_only=True, options=options)
     traces = of_variant(found.traces, variant, paths[0])[0] if found.traces else []
     return replace(found, traces=[trace.without_token_ids() for trace in traces] if options.strip_tokens else traces)
 

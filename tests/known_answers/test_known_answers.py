@@ -37,7 +37,7 @@ def counts(path: Path, given: Given, out: Path, domain: str = "") -> dict[str, l
     """Choices that were computed, by layer and expert, over all domains or in one."""
     file = read_recording([path], loads_only=True, options=options_of(given))
     if file.counts is None:
-        chosen = selected(file, None, path, "all", None, given.get("experts"))
+        chosen = selected(file, None, path, "all", None, options_of(given))
         with reported(f"trace {path}", "Give a trace with choices."):
             found = counted([trace for traces in chosen.traces.values() for trace in traces])
     else:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, ExpertCount, Positive, Size
+from moeprof.records.traces.import_options import ImportOptions
 
 PhaseChoice = Literal["all", "prefill", "decode"]
 
@@ -47,6 +48,8 @@ class TraceSource(Strict):
     """Hash of the recorded model's weights; empty if unknown."""
     groups: int = 0
     """Groups of neighbouring experts among which the model's router chooses first; 0 if it has none or they are unknown."""
+    options: ImportOptions = ImportOptions()
+    """What the user stated about the files."""
 
 
 class TraceRequest(Strict):

@@ -67,12 +67,10 @@ def files_in(path: Path) -> list[Path]:
     return files
 
 
-def read_recording(
-    paths: Sequence[Path], *, loads_only: bool = False, named: str | None = None, options: ImportOptions = NO_OPTIONS
-) -> TraceFile:
-    """The content of the files of one recording, of the format with a name or of that which recognises all of them."""
+def read_recording(paths: Sequence[Path], *, loads_only: bool = False, options: ImportOptions = NO_OPTIONS) -> TraceFile:
+    """The content of the files of one recording, of the stated format or of that which recognises all of them."""
     sources = [InputFile(path) for path in paths]
-    entry = format_named(named) if named else common_format(sources)
+    entry = format_named(options.format) if options.format else common_format(sources)
     if entry.loads_only and not loads_only:
         raise no_choices(paths[0], entry)
     file = entry.read(sources, options)

@@ -1,23 +1,25 @@
 """What a user may state about a foreign trace, and what its import reports."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from moeprof.records.limits import NonNegative
+from moeprof.records.limits import ExpertCount, NonNegative
 from moeprof.records.name import Name
 from moeprof.records.traces.layer_map import LayerMap
 
 
-@dataclass(frozen=True)
-class ImportOptions:
+class ImportOptions(BaseModel):
     """Facts that a file may lack, and rows that are kept although they are not tokens of a user."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str | None = None
+    """Name of the format; None to recognise it by the content."""
     layers: LayerMap | None = None
     """Which layers of the model have experts; None if it is not stated."""
-    top_k: int | None = None
-    experts: int | None = None
+    top_k: ExpertCount | None = None
+    experts: ExpertCount | None = None
     keep_padding: bool = False
     keep_warmup: bool = False
     strip_tokens: bool = False

@@ -11,6 +11,8 @@ from moeprof.analysis.routing.regroup import in_steps_of, together, with_steps
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import ALL, PREFILL, PhaseChoice, TraceSource
 from moeprof.records.traces.choice_counts import ChoiceCounts
+from moeprof.records.traces.formats import NO_OPTIONS
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.studies.replay.checks import check_matrices
 from moeprof.studies.replay.source import Content, ReplaySource, Selection, read, selected, source_of
@@ -35,7 +37,7 @@ def read_loads(
     variant: str | None = None,
     expert_bytes: int | None = None,
     token_bytes: int | None = None,
-    experts: int | None = None,
+    options: ImportOptions = NO_OPTIONS,
     tokens_per_step: Sequence[int] = (),
     content: Content | None = None,
 ) -> ReplayLoads:
@@ -45,14 +47,14 @@ def read_loads(
     """
     if token_bytes is not None and token_bytes < 1:
         raise UsageError(f"--token-bytes {token_bytes}: must be at least 1", "Give the bytes of one token's hidden state.")
-    file, run = content or read(path, loads_only=True)
+    file, run = content or read(path, loads_only=True, options=options)
     if file.counts is not None and tokens_per_step:
         given = ",".join(map(str, tokens_per_step))
         raise UsageError(f"--tokens-per-step {given}: {path} holds counts, and no tokens", "Remove --tokens-per-step.")
     loads = (
-        loads_of_trace(source_of(selected(file, run, path, phase, variant, experts), phase, expert_bytes), tokens_per_step)
+        loads_of_trace(source_of(selected(file, run, path, phase, variant, options), phase, expert_bytes), tokens_per_step)
         if file.counts is None
-        else loads_of_counts(file.counts, file.name, path, phase, experts)
+        else loads_of_counts(file.counts, file.name, path, phase, options)
     )
     check_matrices(loads.inputs.layers.values(), path)
     if token_bytes is None:
@@ -104,12 +106,12 @@ def matrices_of(traces: Sequence[RoutingTrace], order: Sequence[str]) -> list[li
     return [found[layer] for layer in order if layer in found]
 
 
-def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoice, experts: int | None) -> ReplayLoads:
+def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoice, options: ImportOptions) -> ReplayLoads:
     """Loads of counts that have been read from `path`, in the phase `all`; without steps, every domain is one."""
     if phase != ALL:
         raise UsageError(f"--phase {phase}: a count table has no phases", "Remove --phase.")
     inputs = inputs_of_counts(table)
-    trace, notes = described_counts(table, name, path, inputs, experts)
+    trace, notes = described_counts(table, name, path, inputs, options)
     if len(table.counts) < 2 and table.num_steps < 2:
         raise UsageError(
             f"count table {path}: one domain cannot both place and validate", "Give counts of two domains, or a routing trace."
@@ -118,11 +120,13 @@ def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoi
 
 
 def described_counts(
-    table: ChoiceCounts, name: str, path: Path, inputs: BalanceInputs, experts: int | None
+    table: ChoiceCounts, name: str, path: Path, inputs: BalanceInputs, options: ImportOptions
 ) -> tuple[TraceSource, list[str]]:
     """A count table as `run.json` describes it, and what cannot be right in it; UsageError if it has not this number of experts."""
-    if experts not in (None, table.num_experts):
-        raise UsageError(f"--experts {experts}: the count table {path} has {table.num_experts} experts", "Remove --experts.")
+    if options.experts not in (None, table.num_experts):
+        raise UsageError(
+            f"--experts {options.experts}: the count table {path} has {table.num_experts} experts", "Remove --experts."
+        )
     layers = [matrices[0].layer for matrices in inputs.layers[ALL]]
     trace = TraceSource(
         name=name,
@@ -132,6 +136,7 @@ def described_counts(
         top_k=table.top_k or 1,
         layers=layers,
         decisions=digest_of(table),
+        options=options,
     )
     empty = [str(layer) for layer in table.layers if str(layer) not in layers]
     notes = [f"no choices counted in layer {', '.join(empty)}, so it is left out"] if empty else []

@@ -6,6 +6,7 @@ from moeprof.analysis.caching.replay_rows import CacheInputs
 from moeprof.analysis.placement.balance_rows import BalanceInputs
 from moeprof.records.errors import UsageError
 from moeprof.records.run.run import Run
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.studies.replay.loads import digest_of, inputs_of_counts, inputs_of_trace
 from moeprof.studies.replay.source import read, select, selected
 
@@ -32,19 +33,25 @@ def recompute_inputs(run: Run) -> CacheInputs | BalanceInputs:
 
 def cache_inputs(run: Run, path: Path) -> tuple[dict[str, str], CacheInputs]:
     """Decisions and accesses of the recorded phase and variant."""
-    chosen = select(path, run.record.replayed.phase, recorded_variant(run), run.record.trace.num_experts)
+    chosen = select(path, run.record.replayed.phase, recorded_variant(run), options_of(run))
     return chosen.decisions, chosen.cache_inputs
 
 
 def balance_inputs(run: Run, path: Path) -> tuple[dict[str, str], BalanceInputs]:
     """Decisions and loads of the recorded phase and variant."""
-    file, owner = read(path, loads_only=True)
+    file, owner = read(path, loads_only=True, options=options_of(run))
     if file.counts is not None:
         return digest_of(file.counts), inputs_of_counts(file.counts)
-    chosen = selected(file, owner, path, run.record.balanced.phase, recorded_variant(run), run.record.trace.num_experts)
+    chosen = selected(file, owner, path, run.record.balanced.phase, recorded_variant(run), options_of(run))
     return chosen.decisions, inputs_of_trace(chosen, run.record.balanced.tokens_per_step)
 
 
 def recorded_variant(run: Run) -> str:
     """The variant whose decisions were replayed; decisions are named `phase/variant`."""
     return next(iter(run.record.trace.decisions)).partition("/")[2]
+
+
+def options_of(run: Run) -> ImportOptions:
+    """What was stated about the trace; an older run only recorded the number of experts."""
+    options = run.record.trace.options
+    return options.model_copy(update={"experts": run.record.trace.num_experts})

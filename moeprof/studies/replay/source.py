@@ -46,6 +46,8 @@ class Selection:
     variant: str
     traces: dict[str, list[RoutingTrace]]
     """By phase of the replay, one per rank."""
+    options: ImportOptions
+    """What the user stated about the file."""
 
     @property
     def layers(self) -> list[str]:
@@ -85,15 +87,15 @@ def read_source(
     phase: PhaseChoice = "all",
     variant: str | None = None,
     expert_bytes: int | None = None,
-    experts: int | None = None,
+    options: ImportOptions = NO_OPTIONS,
     content: Content | None = None,
 ) -> ReplaySource:
     """What a replay reads from `path`; UsageError if it cannot be read, is inconsistent, or lacks the phase or variant.
 
-    `expert_bytes` replaces the size of an expert that the run's recipe or the file states; `experts` is the number of experts of a
-    file that does not state it; `content` is what has been read from the path already.
+    `expert_bytes` replaces the size of an expert that the run's recipe or the file states; `content` is what has been read from the
+    path already.
     """
-    return source_of(selected(*(content or read(path)), path, phase, variant, experts), phase, expert_bytes)
+    return source_of(selected(*(content or read(path, options=options)), path, phase, variant, options), phase, expert_bytes)
 
 
 def source_of(chosen: Selection, phase: PhaseChoice, expert_bytes: int | None) -> ReplaySource:
@@ -103,19 +105,21 @@ def source_of(chosen: Selection, phase: PhaseChoice, expert_bytes: int | None) -
     return ReplaySource(trace, chosen, [*notes, *remarks(chosen, trace, phase)])
 
 
-def select(path: Path, phase: PhaseChoice = "all", variant: str | None = None, experts: int | None = None) -> Selection:
+def select(
+    path: Path, phase: PhaseChoice = "all", variant: str | None = None, options: ImportOptions = NO_OPTIONS
+) -> Selection:
     """The traces of one variant in `path`, by phase; UsageError as in `read_source`."""
-    return selected(*read(path), path, phase, variant, experts)
+    return selected(*read(path, options=options), path, phase, variant, options)
 
 
 def selected(
-    file: TraceFile, run: Run | None, path: Path, phase: PhaseChoice, variant: str | None, experts: int | None
+    file: TraceFile, run: Run | None, path: Path, phase: PhaseChoice, variant: str | None, options: ImportOptions
 ) -> Selection:
     """The traces of one variant of a file that has been read from `path`."""
-    if experts is not None:
-        file = with_experts(file, experts, path)
+    if options.experts is not None:
+        file = with_experts(file, options.experts, path)
     traces, label = of_variant(file.traces, variant, path)
-    return Selection(path, file, run, label, by_phase(traces, phase, path))
+    return Selection(path, file, run, label, by_phase(traces, phase, path), options)
 
 
 def with_experts(file: TraceFile, experts: int, path: Path) -> TraceFile:
@@ -185,6 +189,7 @@ def described(chosen: Selection, expert_bytes: int | None) -> TraceSource:
         token_bytes=model.dim * model.bytes_per_element if model else None,
         weights_hash=run.record.weights_hash if run else "",
         groups=router_groups(model, chosen.layers) if model else 0,
+        options=chosen.options,
         **(weights_of(model) if model and not expert_bytes else {}),
     )
 

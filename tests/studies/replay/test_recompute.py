@@ -9,6 +9,7 @@ import pytest
 from moeprof.analysis.caching.replay_rows import CacheInputs, replay_rows
 from moeprof.analysis.placement.balance_rows import balance_rows
 from moeprof.records.run.run import Run
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.replay.recompute import recompute_inputs
@@ -30,7 +31,7 @@ def experts_of_a_log(folder: Path) -> Run:
     """A number of experts that the log does not state; two more than its highest id + 1."""
     log = route_log(folder / "talk.route.csv", STEPS)
     log.write_text(log.read_text().replace("# n_expert=4\n", ""))
-    return replay_caches(read_source(log, experts=6), CacheOptions(policies=["lru"]), folder / "replay")
+    return replay_caches(read_source(log, options=ImportOptions(experts=6)), CacheOptions(policies=["lru"]), folder / "replay")
 
 
 def budgets_of_a_log(folder: Path) -> Run:

@@ -16,6 +16,7 @@ from moeprof.records.run.raw_tables import STEPS as STEPS_TABLE
 from moeprof.records.run.run import RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.traces.formats import read_routing
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.studies.replay import checks
 from moeprof.studies.replay.loads import read_loads
@@ -77,16 +78,16 @@ def test_the_size_of_an_expert_can_be_said(tmp_path: Path) -> None:
 
 def test_a_guessed_number_of_experts_is_a_remark_and_can_be_set(tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1]])
-    assert "--experts 8: the trace" in fault(lambda: read_source(log, experts=8))
-    assert read_source(log, experts=4).trace.num_experts == 4
+    assert "states 4 experts" in fault(lambda: read_source(log, options=ImportOptions(experts=8)))
+    assert read_source(log, options=ImportOptions(experts=4)).trace.num_experts == 4
     log.write_text(log.read_text().replace("# n_expert=4\n", ""))
     source = read_source(log)
     assert source.trace.num_experts == 3
     assert source.notes[1:] == ["number of experts not stated in the trace: taken as 3 from its highest id (set --experts N)"]
-    stated = read_source(log, experts=4)
+    stated = read_source(log, options=ImportOptions(experts=4))
     assert stated.trace.num_experts == stated.selection.cache_inputs.stream.num_experts == 4
     assert stated.notes == source.notes[:1]
-    assert "--experts 2: expert 2 occurs in the trace" in fault(lambda: read_source(log, experts=2))
+    assert "expert 2 is not below 2" in fault(lambda: read_source(log, options=ImportOptions(experts=2)))
 
 
 def test_one_phase_can_be_asked_for(tmp_path: Path) -> None:

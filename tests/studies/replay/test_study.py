@@ -11,6 +11,7 @@ from moeprof.analysis.caching import replay_results
 from moeprof.analysis.run_metrics import of_replay
 from moeprof.policies.eviction.registry import DEFAULT
 from moeprof.records.run.run import Run
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.replay.source import read_source
@@ -171,7 +172,7 @@ def test_the_number_of_experts_decides_what_a_cache_saves(tmp_path: Path) -> Non
     at = {"variant": "imported", "point": "slots=2"}
     guessed = replayed(log, tmp_path / "guessed", CacheOptions(slots=[2], policies=["lru"]))
     assert value_of(guessed, "memory_saved", **at) == 4000
-    stated = replayed(log, tmp_path / "stated", CacheOptions(slots=[2], policies=["lru"]), experts=8)
+    stated = replayed(log, tmp_path / "stated", CacheOptions(slots=[2], policies=["lru"]), options=ImportOptions(experts=8))
     assert value_of(stated, "memory_saved", **at) == 6000
     assert any("taken as 6" in note for note in guessed.record.notes)
     assert not any("taken as" in note for note in stated.record.notes)

@@ -34,7 +34,7 @@ def saved(path: Path, document: Any) -> Path:
 
 def read(*paths: Path, named: str | None = None, **options: Any) -> TraceFile:
     """The content of the files of one recording."""
-    return read_recording(paths, loads_only=True, named=named, options=ImportOptions(**options))
+    return read_recording(paths, loads_only=True, options=ImportOptions(format=named, **options))
 
 
 def loads(file: TraceFile) -> dict[int, list[int]]:
