@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from moeprof.cli import group
 from moeprof.records.system.signals import ENDINGS, asked, raise_ended
+
+settings.register_profile("machines that others use too", deadline=None)
+settings.load_profile("machines that others use too")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

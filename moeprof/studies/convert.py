@@ -8,7 +8,7 @@ import numpy as np
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import reported
-from moeprof.records.traces.choice_counts import ChoiceCounts
+from moeprof.records.traces.choice_counts import ALL_DOMAINS, ChoiceCounts
 from moeprof.records.traces.counting import counted
 from moeprof.records.traces.formats import FORMATS, read_recording
 from moeprof.records.traces.import_options import ImportOptions
@@ -101,16 +101,18 @@ def fitting(file: TraceFile, entry: TraceFormat) -> TraceFile:
         return file
     if not (file.traces or entry.loads_only or entry.either):
         raise ValueError(f"it holds counts, and {entry.name} needs the choices of tokens")
-    counts = file.counts or counted(file.traces)
-    return replace(file, traces=[], counts=counts if "domain" in entry.keeps else pooled(counts))
+    counts = file.counts or counted(file.traces, by_step="step" in entry.keeps)
+    return replace(
+        file, traces=[], counts=counts if "domain" in entry.keeps else pooled(counts, steps_shared=file.counts is None)
+    )
 
 
-def pooled(counts: ChoiceCounts) -> ChoiceCounts:
-    """The counts of all domains together; steps that domains do not share are totals."""
+def pooled(counts: ChoiceCounts, *, steps_shared: bool) -> ChoiceCounts:
+    """The counts of all domains together, as totals unless the domains share their steps."""
     if len(counts.counts) == 1:
         return counts
-    total_LE = sum(counts.totals(domain) for domain in counts.counts)
-    return replace(counts, counts={"all": np.asarray(total_LE)[None]})
+    one_by_one = counts.counts.values() if steps_shared else [counts.totals(domain)[None] for domain in counts.counts]
+    return replace(counts, counts={ALL_DOMAINS: np.asarray(sum(one_by_one))})
 
 
 def lost_facts(source: TraceFile, entry: TraceFormat) -> Iterator[str]:

@@ -56,6 +56,8 @@ def read_loads(
         if file.counts is None
         else loads_of_counts(file.counts, file.name, path, phase, options)
     )
+    if file.counts is not None and file.report is not None:
+        loads = replace(loads, notes=[*file.report.lines, *loads.notes])
     check_matrices(loads.inputs.layers.values(), path)
     if token_bytes is None:
         return loads

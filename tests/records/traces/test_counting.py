@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pyarrow.compute as pc
 import pytest
 from hypothesis import assume, given
 
@@ -31,6 +32,27 @@ def test_counts_are_those_of_a_loop_over_the_rows(rows: list[Row]) -> None:
         for expert, count in enumerate(row)
     }
     assert +Counter(cells) == expected
+
+
+@given(rows=drawn_rows())
+def test_steps_follow_each_other_phase_by_phase_and_ranks_take_them_together(rows: list[Row]) -> None:
+    assume(rows)
+    decode = trace_of(rows, num_experts=5, layers=("1", "3"))
+    prefill = RoutingTrace(decode.header.model_copy(update={"phase": "prefill"}), decode.table)
+    assume(counts_by_rows([decode]))
+    found = counted([prefill, decode, decode], by_step=True)
+    steps = sorted(set(decode.column("step").tolist()))
+    assert found.num_steps == 2 * len(steps)
+    for place, step in enumerate(steps):
+        expected = counts_by_rows([RoutingTrace(decode.header, decode.table.filter(pc.equal(decode.table["step"], step)))])
+        for ranks, at in ((1, place), (2, len(steps) + place)):
+            cells = {
+                (domain, layer, expert): int(counts_SLE[at, row, expert])
+                for domain, counts_SLE in found.counts.items()
+                for row, layer in enumerate(found.layers)
+                for expert in range(5)
+            }
+            assert +Counter(cells) == Counter({cell: ranks * count for cell, count in expected.items()})
 
 
 def test_without_a_choice_that_was_kept_there_are_no_counts() -> None:

@@ -19,6 +19,7 @@ from moeprof.records.traces.dumps.sglang import SGLANG, write_dump
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
+from moeprof.studies.replay.loads import read_loads
 from tests.analysis.traces import Row, drawn_rows, trace_of
 from tests.records.traces.dumps.dumped import fault, loads, notes, per_pass, per_token, read, recording, sample, saved
 
@@ -59,6 +60,7 @@ def test_a_ring_without_an_empty_row_may_have_wrapped_and_one_with_a_gap_began_i
     (gap,) = notes(read(stat(tmp_path / "b.pt", [[[3, 1]], [[0, 0]], [[2, 2]]])))
     assert gap.startswith("1 forward passes between others have no choices")
     assert notes(read(stat(tmp_path / "c.pt", [[[0, 0]], [[3, 1]], [[2, 2]]]))) == []
+    assert full in read_loads(tmp_path / "a.pt").notes
 
 
 def test_passes_are_mapped_and_summed_over_ranks_and_overlapping_batches(tmp_path: Path) -> None:
