@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
@@ -40,6 +40,7 @@ def assert_same(file: TraceFile, folder: Path) -> None:
     )
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     layers=st.integers(1, 3),

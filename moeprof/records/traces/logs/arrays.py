@@ -8,6 +8,7 @@ import binascii
 import io
 import math
 from collections.abc import Sequence
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def npy_header(content: bytes, what: str) -> tuple[tuple[int, ...], np.dtype[np.
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream, max_header_size=MAX_HEADER_BYTES)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except (ValueError, SyntaxError, TypeError, TokenError, MemoryError, RecursionError) as error:
         raise ValueError(f"{what} is not a NumPy array, or its header is damaged") from error
     if any(size < 0 for size in shape):
         raise ValueError(f"{what} has the shape {shape}")

@@ -100,7 +100,7 @@ def arrays_in(file: InputFile) -> Iterator[Ids]:
             for member in members:
                 with archive.open(member) as opened:
                     yield ids_of_npy(opened.read(member.file_size + 1), f"array {member.filename[:-4]}")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError("a damaged or encrypted .npz archive") from error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
@@ -74,6 +74,7 @@ def test_an_encoder_and_a_decoder_have_layers_of_their_own_and_capacity_drops_ch
     assert (set(encode.column("step")), decode.column("step")[::4].tolist()) == ({0}, [0, 1])
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=3),
     prompt=st.integers(0, 3),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
@@ -150,6 +150,9 @@ def test_arrays_without_a_response_are_decoded_token_by_token(tmp_path: Path) ->
         assert [int((two.column("sequence") == number).sum()) for number in (0, 1)] == [42, 12]
 
 
+HEADERLESS = b"\x93NUMPY\x01\x00\x10\x00{'descr': ('<u1' \n"
+"""The header of an array, in which a bracket is not closed."""
+
 MIDDLE = CHOSEN[:5].copy()
 MIDDLE[2] = -1
 
@@ -211,11 +214,20 @@ def test_a_damaged_archive_of_arrays_is_two_lines(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(content[:-30])
     with pytest.raises(UsageError, match=r"a damaged or encrypted \.npz archive"):
         read_trace_file(tmp_path / "cut.npz", options=OPTIONS)
+    np.savez_compressed(tmp_path / "packed.npz", a=ALL_LAYERS, b=np.arange(999))
+    content = bytearray((tmp_path / "packed.npz").read_bytes())
+    content[content.rfind(b"b.npy", 0, -200) + 60] ^= 255
+    (tmp_path / "changed.npz").write_bytes(content)
+    with pytest.raises(UsageError, match=r"a damaged or encrypted \.npz archive"):
+        read_trace_file(tmp_path / "changed.npz", options=OPTIONS)
+    with pytest.raises(UsageError, match="is not a NumPy array, or its header is damaged"):
+        read_trace_file(saved(tmp_path, of_vllm(base64.b64encode(HEADERLESS).decode())), options=OPTIONS)
     np.save(tmp_path / "empty.npy", ALL_LAYERS[:0])
     with pytest.raises(UsageError, match="the array is empty: 0 tokens, 4 layers, 2 choices"):
         read_trace_file(tmp_path / "empty.npy", options=OPTIONS)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     tokens=st.integers(1, 6),
     decoded=st.integers(0, 5),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprof.records.errors import UsageError
@@ -60,6 +60,7 @@ def test_dense_layers_are_mapped_and_never_counted(tmp_path: Path) -> None:
         read_trace_file(path)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=3),
     layers=st.integers(1, 3),
