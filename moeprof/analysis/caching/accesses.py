@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from moeprof.analysis.caching.miss_counts import Accesses
 from moeprof.analysis.routing.load_matrix import Counts
+from moeprof.records.arrays import first_places
 from moeprof.records.run.replay import PREFILL
 from moeprof.records.traces.routing_trace import RoutingTrace
 
@@ -96,7 +97,7 @@ def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str
     kept = read[last_uses((batch_R * num_experts + expert_R)[read])]
     if as_logged:
         kept = kept[np.lexsort((kept, batch_R[kept]))]
-    _, first = np.unique(batch_R, return_index=True)
+    first, _ = distinct(batch_R)
     batches = np.bincount(phase_R[first] * len(layers) + layer_R[first], minlength=len(phases) * len(layers))
     return AccessStream(
         layers=layers,
@@ -122,8 +123,8 @@ def renamed(columns: Sequence[tuple[npt.NDArray[np.int32], list[str]]], names: S
 
 def used(codes: npt.NDArray[np.int32], names: Sequence[str]) -> list[str]:
     """The names that occur in a column, in order of first appearance."""
-    values, first = np.unique(codes, return_index=True)
-    return [names[code] for code in values[np.argsort(first)]]
+    first = first_places(codes, len(names))
+    return [names[code] for code in np.argsort(first) if first[code] < len(codes)]
 
 
 def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], sequence_R: Counts, *, logged: bool) -> Counts:
@@ -132,10 +133,22 @@ def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], seq
     steps 0, 1, 2, 3, 4 with 0, 1 and 3 in prefill  ->  times 0, 0, 1, 2, 3
     """
     key_R = step_R * (phase_R.max() + 1) + phase_R if logged else phase_R * (step_R.max() + 1) + step_R
-    _, first, place_R = np.unique(key_R, return_index=True, return_inverse=True)
+    first, place_R = distinct(key_R)
     alone = ~prefill_R[first]
     new = alone | np.concatenate([[True], alone[:-1] | (np.diff(sequence_R[first]) != 0)])
     return (np.cumsum(new) - 1)[place_R]
+
+
+def distinct(key_R: Counts) -> tuple[Counts, Counts]:
+    """The first row of every distinct key, in the order of the keys, and the number of every row's key, (R,).
+
+    Nothing is sorted if the keys rise, as in a trace whose rows are in the order of their steps.
+    """
+    if (np.diff(key_R) >= 0).all():
+        new_R = np.diff(key_R, prepend=key_R[:1] - 1) > 0
+        return np.flatnonzero(new_R), np.cumsum(new_R) - 1
+    _, first, place_R = np.unique(key_R, return_index=True, return_inverse=True)
+    return first, place_R
 
 
 def last_uses(key_R: Counts) -> Counts:

@@ -17,7 +17,7 @@ from moeprof.analysis.caching.stack_distance import Depths, depths, recency_dept
 from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.policies.eviction.registry import EVICTION, make_eviction
-from moeprof.records.arrays import Flags, Ints
+from moeprof.records.arrays import Flags, Ints, first_places
 from moeprof.records.system.resources import num_cores
 
 
@@ -66,8 +66,9 @@ class Accesses:
 
 def compulsory(accesses: Accesses) -> Ints:
     """First uses, which miss in every cache, by group (G,)."""
+    first_B = first_places(accesses.blocks_N, int(accesses.blocks_N.max(initial=-1)) + 1)
     first_N = np.zeros(len(accesses), bool)
-    first_N[np.unique(accesses.blocks_N, return_index=True)[1]] = True
+    first_N[first_B[first_B < len(accesses)]] = True
     return accesses.count(first_N)
 
 

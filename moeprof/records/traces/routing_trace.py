@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from moeprof.records.arrays import first_places
 from moeprof.records.limits import MAX_RANKS, ExpertCount
 from moeprof.records.name import Name, checked_name
 from moeprof.records.system.inputs import InputFile, reported
@@ -116,9 +117,8 @@ class RoutingTrace:
     def names(self, name: str) -> list[str]:
         """The distinct names in a column, in order of first appearance."""
         code_R, names = self.codes(name)
-        first = np.full(len(names), len(code_R))
-        first[code_R[::-1]] = np.arange(len(code_R))[::-1]  # the last assignment to a place stays: the first row of its code
-        return [names[code] for code in np.argsort(first, kind="stable") if first[code] < len(code_R)]
+        first = first_places(code_R, len(names))
+        return [names[code] for code in np.argsort(first) if first[code] < len(code_R)]
 
     def without_token_ids(self) -> "RoutingTrace":
         """The same decisions with -1 for every token, so that the text cannot be read from them."""
