@@ -34,7 +34,7 @@ def through(file: TraceFile, name: str, folder: Path) -> TraceFile:
     return again
 
 
-@pytest.mark.parametrize(("first", "second"), permutations(NAMES, 2))
+@pytest.mark.parametrize(("first", "second"), [*permutations(NAMES, 2)])
 def test_any_two_formats_keep_the_choices(tmp_path: Path, first: str, second: str) -> None:
     of_prompts = "selections" in (first, second)
     file = random_file([5, 1, 4], 9 if of_prompts else 3, 2, 2, seed=3, first_layer=2)
