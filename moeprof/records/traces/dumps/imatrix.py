@@ -60,7 +60,8 @@ def counts_by_layer(document: Gguf) -> tuple[dict[int, Floats], list[str]]:
     matrices: dict[int, dict[str, Floats]] = defaultdict(dict)
     for name in document.tensors:
         if (match := COUNTS.fullmatch(name)) and int(match[1]) < MAX_LAYERS:
-            matrices[int(match[1])][match[2]] = document.tensor(name).astype(np.float64).ravel()
+            with np.errstate(invalid="ignore"):  # what is no number is refused later
+                matrices[int(match[1])][match[2]] = document.tensor(name).astype(np.float64).ravel()
     found, differing = {}, []
     for layer, rows in sorted(matrices.items()):
         found[layer] = first = next(rows[kind] for kind in ("gate", "gate_up", "up", "down") if kind in rows)

@@ -5,7 +5,6 @@ L layers, E experts.
 
 import re
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from moeprof.records.traces.count_arrays import (
     with_dense_layers,
 )
 from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.logs.arrays import NPY, array_of_npy
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, TraceReader, only
 
 BARE = re.compile(rb"/data\.pkl.{0,256}?\x80\x02ctorch\._utils\n_rebuild_tensor.{0,64}?ctorch\n(\w+)Storage", re.DOTALL)
@@ -82,12 +82,9 @@ def kt_values(file: InputFile) -> npt.NDArray[Any]:
 
 def eplb_values(file: InputFile) -> npt.NDArray[Any]:
     """The weights in a file of NumPy or torch; ValueError if it is damaged."""
-    if not file.head.startswith(b"\x93NUMPY"):
-        return table_of(torch_file.load(file), ("weight",))
-    try:
-        return np.asarray(np.load(BytesIO(file.read()), allow_pickle=False))
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise ValueError("a damaged or truncated NumPy array, or one of objects") from error
+    if file.head.startswith(NPY):
+        return array_of_npy(file.read(), "the matrix")
+    return table_of(torch_file.load(file), ("weight",))
 
 
 def location_values(file: InputFile) -> npt.NDArray[Any]:

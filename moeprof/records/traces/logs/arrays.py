@@ -58,7 +58,12 @@ def bytes_of_base64(value: object, what: str) -> bytes:
 
 
 def ids_of_npy(content: bytes, what: str) -> Ids:
-    """The array in a .npy file, (T, L, K); ValueError if the file is damaged or holds objects, which would need a pickle."""
+    """The ids in a .npy file, (T, L, K); ValueError as in `array_of_npy` and `checked_ids`."""
+    return checked_ids(array_of_npy(content, what), what)
+
+
+def array_of_npy(content: bytes, what: str) -> npt.NDArray[Any]:
+    """The array in a .npy file; ValueError if the file is damaged or holds objects, which would need a pickle."""
     shape, dtype, fortran, start = npy_header(content, what)
     if dtype.hasobject:
         raise ValueError(f"{what} holds Python objects, which are never unpickled")
@@ -66,8 +71,7 @@ def ids_of_npy(content: bytes, what: str) -> Ids:
     if needed != len(content) - start:
         raise ValueError(f"{what} has {len(content) - start:,} bytes of data, but its shape {shape} needs {needed:,}")
     check_memory(needed)
-    flat = np.frombuffer(content, dtype, offset=start)
-    return checked_ids(flat.reshape(shape, order="F" if fortran else "C"), what)
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
 def npy_header(content: bytes, what: str) -> tuple[tuple[int, ...], np.dtype[np.generic], bool, int]:
