@@ -11,6 +11,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import TraceRequest
 from moeprof.records.run.run import Run
 from moeprof.records.traces.choice_counts import ChoiceCounts
+from moeprof.records.traces.formats import NO_OPTIONS
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.reporters.formats.registry import render
@@ -180,7 +181,7 @@ def test_counts_by_step_have_locality_and_no_tokens(tmp_path: Path) -> None:
     counts = ChoiceCounts([0], {"all": np.array([[[3, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 1, 1, 0]]])}, 1)
     (matrices,) = inputs_of_counts(counts).layers["all"]
     assert matrices[0].num_steps == 3
-    trace, notes = described_counts(counts, "dump", tmp_path / "dump.pt", inputs_of_counts(counts), None)
+    trace, notes = described_counts(counts, "dump", tmp_path / "dump.pt", inputs_of_counts(counts), NO_OPTIONS)
     request = TraceRequest(trace=trace, variant="counts", counts_only=True)
     run = characterize_trace(RecordedRouting(request, counts=inputs_of_counts(counts), notes=notes), tmp_path / "run")
     here = numbers(run, "all")

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path
 
-import pyarrow as pa
-
 MAGIC_BYTES = 4
 SUFFIXES = (".gz", ".zst")
 """Of the names of archives; what an archive is, its first bytes say."""
@@ -18,6 +16,8 @@ class ZstdFile(RawIOBase):
     """The unpacked bytes of a zstd archive, which are read once from the first to the last."""
 
     def __init__(self, file: BufferedIOBase) -> None:
+        import pyarrow as pa  # here, because every command starts with this module and few read such an archive
+
         self.stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
 
     def readable(self) -> bool:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from moeprof.records.traces.layer_map import LayerMap, moe_layers_of
+from moeprof.records.traces.dense_layers import moe_layers_of
+from moeprof.records.traces.layer_map import LayerMap
 
 
 def test_a_list_of_layers_is_parsed() -> None:

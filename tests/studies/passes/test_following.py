@@ -29,13 +29,14 @@ def decision(
     rows = range(len(step.token_T))
     experts_TK = torch.tensor([(experts or {}).get(row, [0, 1]) for row in rows])
     probs_TK = torch.tensor([(probs or {}).get(row, [0.6, 0.3]) for row in rows])
-    return Decision("1", step, experts_TK, probs_TK, np.isin(np.arange(len(rows)), lost))
+    dropped_TK = torch.tensor([[row in lost, False] for row in rows])
+    return Decision("1", step, experts_TK, probs_TK, dropped_TK)
 
 
 def followed(*pairs: tuple[Decision, Decision]) -> tuple[Agreement, Context]:
     agreement, context = Agreement(), Context()
     for ours, theirs in pairs:
-        follow(context, ours, theirs, agreement, TOLERANCE)
+        follow(context, ours, theirs, ours.lost_T | theirs.lost_T, agreement, TOLERANCE)
     return agreement, context
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from moeprof.records.system.inputs import InputFile, filled_lines, parsed_json
 from moeprof.records.traces.choices import NO_EXPERT, Ids, LoggedChoices
-from moeprof.records.traces.layer_map import LayerMap, moe_layers_of
+from moeprof.records.traces.dense_layers import moe_layers_of
+from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.logs.arrays import shape_of
 
 Response = dict[str, object]

@@ -17,9 +17,10 @@ from moeprof.records.name import name_from
 from moeprof.records.system.files import write_text
 from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.choices import Ids, LoggedChoices
+from moeprof.records.traces.dense_layers import moe_layers_of
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import Stated, imported
-from moeprof.records.traces.layer_map import check_numbers, moe_layers_of
+from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.logs.arrays import count_of, ids_of_lists
 from moeprof.records.traces.logs.sequences import cube_of, numbers_of
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
