@@ -84,7 +84,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
-    settled.clear()
     debug, quiet = "--debug" in arguments, "--quiet" in arguments
     start_logging(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
     rest = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
@@ -106,6 +105,8 @@ def run(arguments: list[str]) -> int:
         reported = described(error, BUG)
         click.echo(f"Error: {reported.what}\n{reported.remedy}", err=True)
         return reported.exit_code
+    finally:
+        settled.clear()
     return result if isinstance(result, int) else 0
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from moeprof.records.run.run import Run
 from moeprof.records.system.files import PARTIAL
+from moeprof.records.system.signals import exit_code
 from tests.cli.smallest import COMMANDS, prepare
 
 Call = Callable[..., tuple[int, str, str]]
@@ -101,6 +102,7 @@ def test_a_signal_that_comes_while_a_complete_run_is_printed_ends_the_output_and
     code, stdout, stderr = moeprof(*COMMANDS["replay"](given, tmp_path))
     assert (code, stdout, stderr.strip()) == (0, "", "")
     assert Run.open(tmp_path / "run").record.valid
+    assert exit_code(KeyboardInterrupt()) == 130  # of the next command in this process
 
 
 def test_a_signal_that_comes_while_an_older_run_is_printed_is_the_exit_code(
