@@ -1,6 +1,7 @@
 """`moeprof convert`: writes a trace, or a placement, in the format of another tool."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,6 @@ import click
 
 from moeprof.cli.trace_options import import_options, trace_options
 from moeprof.records.limits import MAX_RANKS
-from moeprof.records.placement_formats.placement_format import PlacementFacts
 
 if TYPE_CHECKING:
     from moeprof.studies.convert import Conversion
@@ -45,6 +45,7 @@ def command(
     is reported.
     """
     options = import_options(given, strip_tokens=strip_tokens)
+    from moeprof.records.placement_formats.placement_format import PlacementFacts
     from moeprof.studies.convert import convert
     from moeprof.studies.convert_placement import convert_placement, is_of_placements
 
@@ -58,16 +59,19 @@ def command(
 
 def lines(done: "Conversion") -> list[str]:
     """What was written, what was left out, and what was lost."""
-    lost = f"Lost, because {done.target.name} has no field for it: {', '.join(done.lost)}"
-    return [f"{done.out}: {contents(done)}, as {done.target.name}", *done.remarks, *([lost] if done.lost else [])]
+    return [f"{done.out}: {contents(done)}, as {done.target.name}", *done.remarks, *loss(done.target.name, done.lost)]
 
 
 def placement_lines(done: "ConvertedPlacement") -> list[str]:
     """What was written, and what was lost."""
     placement = done.placement
-    lost = f"Lost, because {done.target} has no field for it: {', '.join(done.lost)}"
     held = f"{placement.num_experts} experts in {len(placement.layers)} layers on {placement.num_ranks} ranks"
-    return [f"{done.out}: {held}, as {done.target}", *([lost] if done.lost else [])]
+    return [f"{done.out}: {held}, as {done.target}", *loss(done.target, done.lost)]
+
+
+def loss(target: str, lost: Sequence[str]) -> list[str]:
+    """The line on what a format cannot hold; none if nothing was lost."""
+    return [f"Lost, because {target} has no field for it: {', '.join(lost)}"] if lost else []
 
 
 def placement_document(done: "ConvertedPlacement") -> dict[str, Any]:

@@ -8,7 +8,6 @@ import click
 
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_EXPERTS
-from moeprof.records.traces.formats import format_named
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.model_facts import ModelFacts, read_model_facts
@@ -52,6 +51,8 @@ def import_options(given: dict[str, Any], *, strip_tokens: bool = False) -> Impo
     if config is not None and layers is not None:
         raise UsageError("--layers and --model-config: both are given", "Give one; both name the layers that have experts.")
     if source is not None:
+        from moeprof.records.traces.formats import format_named  # here, because its readers import pyarrow
+
         format_named(source)
     kept = {name: given[name] for name in ("keep_padding", "keep_warmup", "physical")}
     numbers = {name: given[name] for name in ("top_k", "experts")}

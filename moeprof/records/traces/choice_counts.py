@@ -6,7 +6,7 @@ S steps, L layers, E experts.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,18 +62,6 @@ class ChoiceCounts:
     def totals(self, domain: str) -> Ints:
         """Choices of every expert over all steps, (L, E)."""
         return np.asarray(self.counts[domain].sum(axis=0))
-
-    def of_top_k(self, top_k: int) -> "ChoiceCounts":
-        """The same counts with the number of a token's choices; ValueError if they state another one, or do not fit it."""
-        if self.top_k not in (None, top_k):
-            raise ValueError(f"it states {self.top_k} choices of a token, not {top_k}")
-        return replace(self, top_k=top_k)
-
-    def without_empty_layers(self) -> "ChoiceCounts":
-        """The same counts without layers that no domain uses, such as dense ones."""
-        used_L = np.any([self.totals(domain).any(axis=1) for domain in self.counts], axis=0)
-        kept = [layer for layer, used in zip(self.layers, used_L, strict=True) if used]
-        return replace(self, layers=kept, counts={domain: one[:, used_L] for domain, one in self.counts.items()})
 
     @property
     def remarks(self) -> Iterator[str]:

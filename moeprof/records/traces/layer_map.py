@@ -55,11 +55,6 @@ class RowMap:
     layers: tuple[int, ...]
 
 
-def named(layers: Sequence[int]) -> list[str]:
-    """Names of layers in a trace."""
-    return [str(layer) for layer in layers]
-
-
 def check_numbers(layers: Sequence[int], stated: LayerMap | None) -> None:
     """ValueError if one of a trace's absolute layers has no experts by the stated ones."""
     if stated is not None and (foreign := sorted({*layers} - {*stated.moe_layers})):

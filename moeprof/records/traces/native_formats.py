@@ -1,16 +1,18 @@
 """The two formats that moeprof defines itself: the routing traces of a run, and tables of expert counts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.files import replacing_folder
-from moeprof.records.system.inputs import InputFile
+from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.columns import MAGIC
 from moeprof.records.traces.count_table import read_counts, write_counts
 from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.importing import agreed
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace
-from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
 
 def is_parquet(file: InputFile) -> bool:
@@ -64,9 +66,13 @@ def is_count_table(file: InputFile) -> bool:
     return text.lstrip().startswith("{") and '"counts"' in text
 
 
-def read_count_file(file: InputFile) -> TraceFile:
-    """The table, named by the file's stem."""
-    return TraceFile(file.path.stem, counts=read_counts(file))
+def read_count_file(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
+    """The table, named by the file's stem; UsageError if it states another number of choices of a token than the user."""
+    file = only(files)
+    counts = read_counts(file)
+    with reported(f"count table {file.path}", "Remove --top-k, or correct it."):
+        counts = replace(counts, top_k=agreed("choices of a token", counts.top_k, options.top_k))
+    return TraceFile(file.path.stem, counts=counts)
 
 
 def write_count_file(file: TraceFile, path: Path) -> None:
@@ -80,7 +86,7 @@ COUNT_TABLE = TraceFormat(
     "counts",
     "a count table (*.json)",
     recognise=is_count_table,
-    read=single(read_count_file),
+    read=read_count_file,
     write=write_count_file,
     keeps=frozenset(["domain"]),
     endings=(".counts.json",),

@@ -37,15 +37,6 @@ TraceWriter = Callable[[TraceFile, Path], None]
 """Writes all traces of a file, or its counts, into one file; UsageError if the format cannot hold them."""
 
 
-def single(read: Callable[[InputFile], TraceFile]) -> TraceReader:
-    """A reader for a format whose recordings are one file, and which needs no options."""
-
-    def read_one(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
-        return read(only(files))
-
-    return read_one
-
-
 def only(files: Sequence[InputFile]) -> InputFile:
     """The one file of a recording; UsageError if there are several."""
     if len(files) > 1:

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from moeprof.moe.forced import make_forced_routing
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
-from moeprof.records.traces.trace_format import TraceFile, TraceFormat, single
+from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from moeprof.studies.replay.source import read_source
@@ -29,8 +30,9 @@ CHOICES = [(0, 3), (1, 2), (2, 3), (0, 1)]
 """The experts of four tokens, first choice first."""
 
 
-def read_made_up(file: InputFile) -> TraceFile:
+def read_made_up(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
     """Lines such as `0 3`: one token's experts, each token a step of a top-2 decode phase with four experts of 100 bytes."""
+    file = only(files)
     rows = [
         Row(step, int(expert), slot, position=step, layer="0")
         for step, line in enumerate(file.text().splitlines()[1:])
@@ -43,7 +45,7 @@ MADE_UP = TraceFormat(
     "made-up",
     "a made-up log (*.made)",
     recognise=lambda file: file.head.startswith(b"made-up\n"),
-    read=single(read_made_up),
+    read=read_made_up,
 )
 
 
@@ -140,6 +142,19 @@ def test_counts_are_written_and_read_again_and_choices_are_not_counts(tmp_path: 
     assert json.loads(again.read_text())["counts"] == COUNTS["counts"]
     with pytest.raises(ValueError, match="holds choices of tokens, not counts"):
         COUNT_TABLE.write(TraceFile("trace", [trace_of([Row(0, 1)])]), again)
+
+
+def test_counts_take_the_number_of_choices_that_the_user_states_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps({key: value for key, value in COUNTS.items() if key != "top_k"}))
+    unstated, stated = read_loads(path), read_loads(path, options=ImportOptions(top_k=2))
+    assert (unstated.trace.top_k, stated.trace.top_k) == (1, 2)
+    assert "choices of a token not stated: tokens are counted as choices (set --top-k K)" in unstated.notes
+    assert not any("--top-k" in note for note in stated.notes)
+    path.write_text(json.dumps(COUNTS))
+    assert fault(lambda: read_loads(path, options=ImportOptions(top_k=2))) == (
+        f"count table {path}: it states 1 choices of a token, but the options or the model's configuration 2"
+    )
 
 
 def test_a_missing_file_is_two_lines(tmp_path: Path) -> None:
