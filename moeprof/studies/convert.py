@@ -58,8 +58,7 @@ def convert(
     UsageError if the files cannot be read, the target cannot hold them, or `out` exists and `force` is not given.
     """
     entry = target_format(target, out)
-    if out.exists() and not force:
-        raise UsageError(f"{out}: it exists already", "Give another OUT, or --force to replace it.")
+    refuse_existing(out, force=force)
     found = content(paths, variant, options)
     with reported(f"trace {paths[0]}", f"Choose another format with --to: {', '.join(writable())}."):
         held = fitting(found, entry)
@@ -67,6 +66,12 @@ def convert(
         assert entry.write is not None
         entry.write(held, out)
     return Conversion(held, entry, out, lost, list(found.report.lines) if found.report else [])
+
+
+def refuse_existing(out: Path, *, force: bool) -> None:
+    """UsageError if `out` exists and `force` is not given."""
+    if out.exists() and not force:
+        raise UsageError(f"{out}: it exists already", "Give another OUT, or --force to replace it.")
 
 
 def content(paths: Sequence[Path], variant: str | None, options: ImportOptions) -> TraceFile:

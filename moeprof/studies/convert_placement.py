@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
 from moeprof.records.placement_formats.placement_format import PlacementFacts
 from moeprof.records.placement_formats.registry import PLACEMENT_FORMATS, placement_format_of, read_placement
 from moeprof.records.system.inputs import InputFile, reported
+from moeprof.studies.convert import refuse_existing
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ def convert_placement(path: Path, out: Path, target: str, facts: PlacementFacts,
 
     UsageError if it cannot be read, the target cannot hold it, or `out` exists and `force` is not given.
     """
-    if out.exists() and not force:
-        raise UsageError(f"{out}: it exists already", "Give another OUT, or --force to replace it.")
+    refuse_existing(out, force=force)
     placement, entry = read_placement(path, facts), PLACEMENT_FORMATS[target]
     with reported(f"placement {path}", f"Choose another format with --to: {', '.join(PLACEMENT_FORMATS)}."):
         entry.write(placement, out, facts)
