@@ -6,12 +6,14 @@ from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.eplb import EPLB, EPLB_HIERARCHICAL
 from moeprof.policies.balancing.eplb_distinct import EPLB_DISTINCT
 from moeprof.policies.balancing.greedy import GREEDY
+from moeprof.policies.balancing.round_robin import ROUND_ROBIN
 from moeprof.records.errors import UsageError, suggestion
 
 BALANCERS = {
     balancer.name: balancer
     for balancer in (
         CONTIGUOUS,
+        ROUND_ROBIN,
         GREEDY,
         ANTI_CORRELATION,
         ANTI_CORRELATION_RESCALED,

@@ -7,7 +7,7 @@ from moeprof.policies.balancing.balancer import Cluster, History
 from moeprof.policies.balancing.registry import placed
 from moeprof.records.arrays import Floats, Ints
 
-PLAIN = ["contiguous", "greedy", "anti-correlation", "anti-correlation-rescaled"]
+PLAIN = ["contiguous", "round-robin", "greedy", "anti-correlation", "anti-correlation-rescaled"]
 """They make no copies."""
 COPYING = ["eplb", "eplb-hierarchical", "eplb-distinct"]
 

@@ -28,6 +28,12 @@ def test_greedy_places_eight_weights_as_in_the_paper() -> None:
     assert weights_on(placed("greedy", history, Cluster(4, 2))) == [{8, 1}, {7, 2}, {6, 3}, {5, 4}]
 
 
+def test_round_robin_deals_experts_out_like_cards() -> None:
+    slots_DS = placed("round-robin", History.of_totals(EIGHT), Cluster(2, 4))
+    assert slots_DS.tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert largest_share(EIGHT, "round-robin", Cluster(2, 4)) == pytest.approx(20 / 36)
+
+
 @pytest.mark.parametrize(("devices", "greedy", "contiguous"), [(2, 0.5, 26 / 36), (4, 0.25, 15 / 36)])
 def test_eight_weights_become_even(devices: int, greedy: float, contiguous: float) -> None:
     cluster = Cluster(devices, 8 // devices)
