@@ -75,3 +75,5 @@ class Balancer:
     """Whether it takes nodes into account."""
     repeats: bool = True
     """Whether two replicas of an expert may share a device."""
+    fixed: bool = False
+    """Whether loads have no influence, so that placing again moves nothing."""

@@ -10,4 +10,4 @@ def contiguous(history: History, cluster: Cluster) -> Slots:
     return np.arange(history.num_experts).reshape(cluster.num_devices, cluster.num_slots)
 
 
-CONTIGUOUS = Balancer("contiguous", contiguous)
+CONTIGUOUS = Balancer("contiguous", contiguous, fixed=True)

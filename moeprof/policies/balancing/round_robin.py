@@ -10,4 +10,4 @@ def round_robin(history: History, cluster: Cluster) -> Slots:
     return np.arange(history.num_experts).reshape(cluster.num_slots, cluster.num_devices).T
 
 
-ROUND_ROBIN = Balancer("round-robin", round_robin)
+ROUND_ROBIN = Balancer("round-robin", round_robin, fixed=True)

@@ -59,3 +59,12 @@ def test_groups_divide_over_nodes() -> None:
     assert "12 experts as 5 groups" in refused("eplb-hierarchical", 12, Cluster(4, 3, 2, 5)).what
     assert "12 experts as 3 groups do not divide over 2 nodes" in refused("eplb-hierarchical", 12, Cluster(4, 3, 2, 3)).what
     assert "9 experts do not divide over 2 nodes" in refused("eplb-hierarchical", 9, Cluster(4, 3, 2)).what
+
+
+@pytest.mark.parametrize("name", BALANCERS)
+def test_a_fixed_balancer_is_one_that_loads_do_not_influence(name: str) -> None:
+    cluster = Cluster(2, 4 + BALANCERS[name].replicates)
+    rising, falling = (
+        placed(name, History.of_totals(weights), cluster) for weights in (range(1, 9), [90, 30, 9, 5, 4, 3, 2, 1])
+    )
+    assert BALANCERS[name].fixed == np.array_equal(rising, falling)
