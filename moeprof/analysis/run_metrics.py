@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal, Unpack
 
 from moeprof.records.errors import UsageError
+from moeprof.records.metrics.number import RecordedNumber
 from moeprof.records.metrics.row import Address, RecordedRow, RowKey, row_key
 from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.records.run.run import Run, RunRecord
@@ -59,17 +60,17 @@ class RunMetrics:
         """The same numbers, with these keys in every address that does not name them."""
         return replace(self, scope=self.scope | keys)
 
-    def value(self, metric: str, **keys: Unpack[Address]) -> float:
+    def value(self, metric: str, **keys: Unpack[Address]) -> RecordedNumber:
         """The number at this address; MissingMetricError if the run does not have it."""
         found = self.or_none(metric, **keys)
         if found is None:
             raise MissingMetricError(self.source, row_key(metric, **(self.scope | keys)))
         return found
 
-    def or_none(self, metric: str, **keys: Unpack[Address]) -> float | None:
+    def or_none(self, metric: str, **keys: Unpack[Address]) -> RecordedNumber | None:
         """The number at this address, or None if the run does not have it."""
         row = self.by_key.get(row_key(metric, **(self.scope | keys)))
-        return None if row is None else row.value
+        return None if row is None else RecordedNumber(row.value, row.key)
 
     def rows(self, metric: str, **keys: Unpack[Address]) -> list[RecordedRow]:
         """The rows of a metric whose cells are those named; other cells may be anything."""
@@ -82,7 +83,7 @@ class RunMetrics:
 
     def curve(
         self, metric: str, swept: str, *, other: Mapping[str, str] | None = None, **keys: Unpack[Address]
-    ) -> list[tuple[int, float]]:
+    ) -> list[tuple[int, RecordedNumber]]:
         """A metric over one quantity of the point, such as `slots`, rising; `other` quantities of the point are fixed.
 
         Example: `curve("miss_rate", "slots", other={"policy": "lru"}, phase="decode")`. Keys that are not named are empty.
@@ -93,7 +94,7 @@ class RunMetrics:
             size = row.swept.get(swept, "")
             alone = size.isdecimal() and row.swept == fixed | {swept: size}
             if alone and row.key == key._replace(point=row.key.point):
-                points.append((int(size), row.value))
+                points.append((int(size), RecordedNumber(row.value, row.key)))
         return sorted(points)
 
     @property

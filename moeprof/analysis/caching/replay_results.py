@@ -1,10 +1,12 @@
 """What a replay of caches recorded: its policies, sizes and layers, and miss curves over the sizes."""
 
+from collections.abc import Sequence
+
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.point import format_point
 from moeprof.records.run.replay import ALL, DECODE
 
-Curve = list[tuple[int, float]]
+Curve = Sequence[tuple[int, float]]
 """Sizes, rising, each with a value."""
 
 

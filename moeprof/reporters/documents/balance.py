@@ -64,7 +64,7 @@ def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
 def step_size(results: RunMetrics, phase: str) -> str:
     """`, 16 tokens per step`, or nothing if the run did not record it."""
     tokens = results.or_none("step_tokens", phase=phase)
-    return f", {format_significant(tokens)} token{'s' * (tokens != 1)} per step" if tokens else ""
+    return f", {format_significant(tokens)} token{'s' * (float(tokens) != 1)} per step" if tokens else ""
 
 
 def step_size_lines(results: RunMetrics, phase: str) -> Iterator[str]:
