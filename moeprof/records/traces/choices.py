@@ -108,9 +108,10 @@ def table_of(choices: LoggedChoices, domain: str) -> pa.Table:
         """A value of each token and layer, (R,)."""
         return chosen(np.repeat(value_N, expert_NK.shape[1]))
 
-    def of_choices(cube_TLK: npt.NDArray[np.generic] | None, missing: float | bool) -> npt.NDArray[np.generic]:
-        """A value of each choice, (R,)."""
-        return chosen(np.full(expert_NK.size, missing) if cube_TLK is None else cube_TLK[token_N, layer_N].ravel())
+    def of_choices(cube_TLK: npt.NDArray[np.generic] | None, missing: np.float32 | np.bool_) -> npt.NDArray[np.generic]:
+        """A value of each choice, (R,), of the type of what stands for a missing one."""
+        found_R = np.full(expert_NK.size, missing) if cube_TLK is None else cube_TLK[token_N, layer_N].ravel()
+        return chosen(found_R.astype(missing.dtype, copy=False))
 
     def chosen(value_R: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         return value_R if chosen_R is None else value_R[chosen_R]
@@ -126,8 +127,8 @@ def table_of(choices: LoggedChoices, domain: str) -> pa.Table:
         "token_id": of_tokens(choices.token_id_T, -1),
         "slot": chosen(np.tile(np.arange(expert_NK.shape[1], dtype=np.int8), len(expert_NK))),
         "expert": chosen(expert_NK.ravel()),
-        "weight": of_choices(choices.weights_TLK, np.nan).astype(np.float32),
-        "dropped": of_choices(choices.dropped_TLK, missing=False),
+        "weight": of_choices(choices.weights_TLK, np.float32(np.nan)),
+        "dropped": of_choices(choices.dropped_TLK, np.bool_(False)),
     }
     arrays = {name: pa.array(values) for name, values in columns.items()}
     for name, (code_R, known) in names.items():

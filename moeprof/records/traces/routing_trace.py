@@ -83,20 +83,27 @@ class RoutingTrace:
             if len(values) and values.min() < 0:
                 raise ValueError(f"{name} {values.min()} is negative")
         keys = [self.codes("layer")[0], *(self.column(name) for name in ("step", "sequence", "position"))]
-        order = token_order(keys, self.column("slot"), self.header.top_k)
+        expert_R, top_k, order = self.column("expert"), self.header.top_k, None
+        if not whole_tokens(keys, self.column("slot"), top_k):
+            order = np.lexsort((self.column("slot"), *reversed(keys)))
+            self.check_slots(keys, order)
+            expert_R = expert_R[order]
+        expert_TK = np.sort(expert_R.reshape(-1, top_k), axis=1)
+        tokens, at = np.nonzero(expert_TK[:, 1:] == expert_TK[:, :-1])
+        if len(tokens) and not (self.header.imported and self.header.imported.repeated):
+            row = tokens[0] * top_k if order is None else order[tokens[0] * top_k]
+            raise ValueError(f"expert {expert_TK[tokens[0], at[0]]} occurs twice among a token's choices {self.place(row)}")
+
+    def check_slots(self, keys: Sequence[npt.NDArray[Any]], order: npt.NDArray[np.intp]) -> None:
+        """ValueError unless the rows of each token, which agree in the keys and are neighbours in this order, have slots 0 to K - 1."""
         new_R = np.ones(len(order), bool)
         new_R[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
-        slot_R, expert_R, top_k = self.column("slot")[order], self.column("expert")[order], self.header.top_k
+        slot_R, top_k = self.column("slot")[order], self.header.top_k
         if len(twice := np.flatnonzero(~new_R[1:] & (slot_R[1:] == slot_R[:-1]))):
             raise ValueError(f"slot {slot_R[twice[0]]} occurs twice {self.place(order[twice[0]])}")
         starts, counts = np.flatnonzero(new_R), np.diff(np.flatnonzero(np.append(new_R, True)))
         if len(few := np.flatnonzero(counts != top_k)):
             raise ValueError(f"a token has {counts[few[0]]} of {top_k} choices {self.place(order[starts[few[0]]])}")
-        expert_TK = np.sort(expert_R.reshape(-1, top_k), axis=1)
-        tokens, at = np.nonzero(expert_TK[:, 1:] == expert_TK[:, :-1])
-        if len(tokens) and not (self.header.imported and self.header.imported.repeated):
-            where = self.place(order[starts[tokens[0]]])
-            raise ValueError(f"expert {expert_TK[tokens[0], at[0]]} occurs twice among a token's choices {where}")
 
     def place(self, row: int) -> str:
         """Where the token of a row is, for an error."""
@@ -159,18 +166,18 @@ class RoutingTrace:
             return trace
 
 
-def token_order(keys: Sequence[npt.NDArray[Any]], slot_R: npt.NDArray[Any], top_k: int) -> npt.NDArray[np.intp]:
-    """An order in which the rows of a token, which agree in the keys, are neighbours with ascending slots.
+def whole_tokens(keys: Sequence[npt.NDArray[Any]], slot_R: npt.NDArray[Any], top_k: int) -> bool:
+    """Whether every K rows are those of one token, which agree in the keys, in the order of their slots, and no token comes again.
 
-    If every token's rows are so already, only one of each is sorted.
+    A trace is usually so, and then only one row of each token has to be sorted.
     """
-    apart = bool(len(slot_R) % top_k) or bool((slot_R.reshape(-1, top_k) != np.arange(top_k)).any())
-    if not apart and all((key.reshape(-1, top_k) == key[::top_k, None]).all() for key in keys):
-        first_keys = [key[::top_k] for key in keys]
-        order_T = np.lexsort(first_keys[::-1])
-        if not np.all([key[order_T][1:] == key[order_T][:-1] for key in first_keys], axis=0).any():
-            return np.asarray((order_T[:, None] * top_k + np.arange(top_k)).ravel())
-    return np.lexsort((slot_R, *reversed(keys)))
+    if len(slot_R) % top_k or (slot_R.reshape(-1, top_k) != np.arange(top_k, dtype=slot_R.dtype)).any():
+        return False
+    if not all((key.reshape(-1, top_k) == key[::top_k, None]).all() for key in keys):
+        return False
+    first_keys = [key[::top_k] for key in keys]
+    order_T = np.lexsort(first_keys[::-1])
+    return not np.all([key[order_T][1:] == key[order_T][:-1] for key in first_keys], axis=0).any()
 
 
 def joined(header: TraceHeader, parts: Iterable[pa.Table]) -> RoutingTrace:

@@ -35,16 +35,19 @@ def ids_of_lists(value: object, what: str) -> Ids:
 
 
 def checked_ids(found: npt.NDArray[Any], what: str) -> Ids:
-    """The array itself; ValueError unless it is of whole numbers, and (T, L, K)."""
+    """The array in 32 bits or fewer; ValueError unless it is of whole numbers that fit into them, and (T, L, K)."""
     if found.ndim != 3:
         raise ValueError(f"{what} has {found.ndim} dimensions in place of 3: tokens, layers, choices")
     if not np.issubdtype(found.dtype, np.integer):
         raise ValueError(f"{what} holds values of type {found.dtype}, not whole numbers")
     if not found.size:
         raise ValueError(f"{what} is empty: {found.shape[0]} tokens, {found.shape[1]} layers, {found.shape[2]} choices")
-    if found.dtype.kind == "u" and found.max() > np.iinfo(np.int32).max:
-        raise ValueError(f"{what} holds {found.max()}, which is no expert")
-    return found if found.dtype.kind == "i" else found.astype(np.int32)
+    if np.can_cast(found.dtype, np.int32):
+        return found if found.dtype.kind == "i" else found.astype(np.int32)
+    for extreme in (found.min(), found.max()):
+        if not -(2**31) <= extreme < 2**31:
+            raise ValueError(f"{what} holds {extreme}, which is no expert")
+    return found.astype(np.int32)
 
 
 def bytes_of_base64(value: object, what: str) -> bytes:

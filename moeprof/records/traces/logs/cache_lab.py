@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_LAYERS
@@ -25,7 +24,14 @@ from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import Stated, imported
 from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.logs.arrays import count_of
-from moeprof.records.traces.logs.json_lines import first_objects, lists_of, numbers_in, optional_lists, table_of_lines
+from moeprof.records.traces.logs.json_lines import (
+    first_objects,
+    lines_of_type,
+    lists_of,
+    numbers_in,
+    optional_lists,
+    table_of_lines,
+)
 from moeprof.records.traces.logs.rows import ChoiceRows, choices_of, sequences_of
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
@@ -64,10 +70,7 @@ def read_cache_lab(files: Sequence[InputFile], options: ImportOptions) -> TraceF
             experts=count_of(meta, "num_experts"),
             top_k=count_of(meta, "top_k"),
         )
-        table = table_of_lines(file, FIELDS)
-        table = table.filter(pc.equal(table["type"], "routing_selection")).combine_chunks()
-        if not table.num_rows:
-            raise ValueError("no line of type routing_selection in it")
+        table = lines_of_type(table_of_lines(file, FIELDS), "routing_selection")
         if table["stage"].null_count == table.num_rows:
             rows = rows_of(table)
             check_numbers(np.unique(rows.layer_R).tolist(), options.layers)
@@ -95,11 +98,11 @@ def of_stages(table: pa.Table, stated: Stated, options: ImportOptions) -> TraceF
 
 def rows_of(table: pa.Table, sequence_R: Ids | None = None) -> ChoiceRows:
     """The rows of a table; ValueError if one lacks a field, or its phase is not known."""
-    phases = table["phase"].dictionary_encode().combine_chunks()
+    phases = table["phase"].dictionary_encode().unify_dictionaries().combine_chunks()
     names = phases.dictionary.to_pylist()
     if phases.null_count or (unknown := [name for name in names if name not in (*PROMPT, *DECODED)]):
         raise ValueError(f"phase {str(unknown[0] if not phases.null_count else None)[:40]!r} is not known")
-    experts_RK = lists_of(table, "selected_experts", "row").astype(np.int32)
+    experts_RK = lists_of(table, "selected_experts", "row")
     known_ids = not table["token_id"].null_count
     return ChoiceRows(
         sequence_of(table) if sequence_R is None else sequence_R,

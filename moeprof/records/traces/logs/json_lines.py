@@ -3,7 +3,6 @@
 N lines, K choices.
 """
 
-import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,8 +16,8 @@ from moeprof.records.system.inputs import InputFile, encoding_of, parsed_json
 from moeprof.records.traces.choices import Ids
 from moeprof.records.traces.columns import readable
 
-BLOCK_BYTES = 2**24
-"""The most bytes of a line, and what is parsed at once."""
+BLOCK_BYTES = 2**20
+"""The most bytes of a line, and what is parsed at once: larger blocks leave the processor's cache and take longer."""
 
 BOM = b"\xef\xbb\xbf"
 
@@ -33,12 +32,21 @@ def table_of_lines(file: InputFile, fields: Mapping[str, pa.DataType]) -> pa.Tab
     if not content or content.isspace():
         raise ValueError("no lines in it")
     options = pa.json.ParseOptions(explicit_schema=pa.schema(list(fields.items())), unexpected_field_behavior="ignore")
-    reading = pa.json.ReadOptions(use_threads=False, block_size=min(BLOCK_BYTES, len(content) + 1))
+    reading = pa.json.ReadOptions(block_size=min(BLOCK_BYTES, len(content) + 1))
     try:
-        return pa.json.read_json(io.BytesIO(content), reading, options)
+        return pa.json.read_json(pa.BufferReader(content), reading, options)
     except pa.ArrowInvalid as error:
         message = str(error).splitlines()[0].removeprefix("JSON parse error: ")
         raise ValueError(f"not JSON lines with the fields {', '.join(fields)}: {message}") from error
+
+
+def lines_of_type(table: pa.Table, kind: str) -> pa.Table:
+    """The lines whose `type` is this; ValueError if there are none."""
+    chosen_N = pc.equal(table["type"], kind).fill_null(False).to_numpy()
+    if not chosen_N.any():
+        raise ValueError(f"no line of type {kind} in it")
+    first = int(np.argmax(chosen_N))
+    return table.slice(first) if chosen_N[first:].all() else table.filter(pa.array(chosen_N))  # a slice copies nothing
 
 
 def first_objects(file: InputFile, most: int = 8) -> Iterable[dict[str, object]]:
@@ -55,15 +63,13 @@ def first_objects(file: InputFile, most: int = 8) -> Iterable[dict[str, object]]
 
 def lists_of(table: pa.Table, name: str, what: str) -> npt.NDArray[Any]:
     """A column of lists of K values as (N, K); ValueError if a list is missing, empty, or of another length, or a value is missing."""
-    column = table[name].combine_chunks()
-    lists = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    length_N = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    length_N = pc.list_value_length(table[name]).fill_null(0).to_numpy()
     if len(wrong := np.flatnonzero((length_N != length_N[:1]) | (length_N == 0))):
         raise ValueError(f"{what} {int(wrong[0])} has {length_N[wrong[0]]} values in {name}, but the first has {length_N[0]}")
-    values = lists.flatten()
+    values = pc.list_flatten(table[name])
     if values.null_count:
         raise ValueError(f"{name} has an empty value")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(-1, int(length_N[0]))
+    return np.asarray(values.to_numpy()).reshape(-1, int(length_N[0]))
 
 
 def optional_lists(table: pa.Table, name: str, like_NK: npt.NDArray[Any], missing: float | bool) -> npt.NDArray[Any] | None:
@@ -71,9 +77,11 @@ def optional_lists(table: pa.Table, name: str, like_NK: npt.NDArray[Any], missin
     has_N = table[name].is_valid().to_numpy()
     if not has_N.any():
         return None
-    found = lists_of(table.filter(pa.array(has_N)), name, "row")
+    found = lists_of(table if has_N.all() else table.filter(pa.array(has_N)), name, "row")
     if found.shape[1] != like_NK.shape[1]:
         raise ValueError(f"a row has {like_NK.shape[1]} experts, but {found.shape[1]} values in {name}")
+    if has_N.all():
+        return found
     values_NK = np.full(like_NK.shape, missing, found.dtype)
     values_NK[has_N] = found
     return values_NK

@@ -33,17 +33,27 @@ class Answered:
 def responses_in(file: InputFile) -> Iterator[Response]:
     """The JSON objects in a file: one, a list of them, or one per line; ValueError if there is anything else."""
     text = file.text()
-    lines = [line for _, line in filled_lines([text])]
+    lines = filled_lines([text])
     try:
-        documents = [parsed_json(lines[0])] if lines else []
-        documents += [parsed_json(line) for line in lines[1:]]
+        first = parsed_json(next(lines, (0, "[]"))[1])
     except ValueError:
-        documents = [parsed_json(text)]
-    for document in documents:
-        for response in document if isinstance(document, list) else [document]:
-            if not isinstance(response, dict):
-                raise ValueError("not a JSON object per response")
-            yield response
+        yield from objects_in(parsed_json(text))  # one document of several lines
+        return
+    yield from objects_in(first)
+    for number, line in lines:
+        try:
+            yield from objects_in(parsed_json(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+
+
+def objects_in(document: object) -> list[Response]:
+    """The document if it is an object, or the objects that it lists; ValueError if it is anything else."""
+    listed = document if isinstance(document, list) else [document]
+    found = [one for one in listed if isinstance(one, dict)]
+    if len(found) < len(listed):
+        raise ValueError("not a JSON object per response")
+    return found
 
 
 def choices_of(answers: Sequence[Answered], stated: LayerMap | None) -> LoggedChoices:

@@ -33,6 +33,21 @@ class ChoiceRows:
         return len(self.layer_R)
 
 
+def joined(parts: Sequence[ChoiceRows]) -> ChoiceRows:
+    """The rows of all parts of a recording, without weights if one has none; ValueError if they differ in the number of choices."""
+    if len(widths := {part.experts_RK.shape[1] for part in parts}) > 1:
+        raise ValueError(f"its parts have {min(widths)} and {max(widths)} choices of a token")
+    weights = [part.weights_RK for part in parts if part.weights_RK is not None]
+    return ChoiceRows(
+        np.concatenate([part.sequence_R for part in parts]),
+        np.concatenate([part.position_R for part in parts]),
+        np.concatenate([part.decode_R for part in parts]),
+        np.concatenate([part.layer_R for part in parts]),
+        np.concatenate([part.experts_RK for part in parts]),
+        np.concatenate(weights) if len(weights) == len(parts) else None,
+    )
+
+
 def choices_of(rows: ChoiceRows, layer_names: Sequence[str] | None = None) -> LoggedChoices:
     """The tokens by sequence, prompt before decoded ones, and position; a prompt is one step, and each decoded token a step.
 
@@ -40,21 +55,16 @@ def choices_of(rows: ChoiceRows, layer_names: Sequence[str] | None = None) -> Lo
     """
     if not len(rows):
         raise ValueError("no choices in it")
-    keys = (rows.sequence_R, rows.decode_R, rows.position_R)
-    order = np.lexsort(keys[::-1])
-    new_R = np.append(True, np.any([np.diff(key[order].astype(np.int64)) != 0 for key in keys], axis=0))
-    token_R = np.empty(len(rows), np.int64)
-    token_R[order] = np.cumsum(new_R) - 1
-    first_T = order[new_R]
+    token_R, first_T = numbered(rows.sequence_R, rows.decode_R.astype(np.int64), rows.position_R)
     layers, place_R = np.unique(rows.layer_R, return_inverse=True)
     if len(layers) > MAX_LAYERS:
         raise ValueError(f"{len(layers)} layers are more than {MAX_LAYERS:,}")
     cell_R, shape = token_R * len(layers) + place_R, (len(first_T), len(layers), rows.experts_RK.shape[1])
     check_memory(8 * int(np.prod(shape)))
-    if len(cell_R) > len(np.unique(cell_R)):
-        twice = int(np.flatnonzero(np.bincount(cell_R) > 1)[0])
-        position = rows.position_R[first_T[twice // len(layers)]]
-        raise ValueError(f"position {position} has two rows in layer {layers[twice % len(layers)]}")
+    in_order_R = np.sort(cell_R)
+    if len(twice := in_order_R[1:][in_order_R[1:] == in_order_R[:-1]]):
+        token, layer = divmod(int(twice[0]), len(layers))
+        raise ValueError(f"position {rows.position_R[first_T[token]]} has two rows in layer {layers[layer]}")
     sequence_T, decode_T = rows.sequence_R[first_T], rows.decode_R[first_T]
     begins_T = decode_T | np.append(True, (np.diff(sequence_T) != 0) | (np.diff(decode_T.astype(int)) != 0))
     return LoggedChoices(
@@ -79,11 +89,21 @@ def cube(values_RK: npt.NDArray[Any], cell_R: Ids, shape: tuple[int, int, int], 
 
 def sequences_of(*keys: Ids) -> Ids:
     """The sequence of every row of a log that does not state it: a new one begins if what the keys name comes again, (R,)."""
-    place_R = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].reshape(-1)
-    if len(place_R) == place_R.max(initial=-1) + 1:
+    place_R, first = numbered(*keys)
+    if len(place_R) == len(first):
         return np.zeros(len(place_R), np.int64)
-    found, seen, number = np.empty(len(place_R), np.int64), np.full(int(place_R.max()) + 1, -1), 0
+    found, seen, number = np.empty(len(place_R), np.int64), np.full(len(first), -1), 0
     for row, place in enumerate(place_R.tolist()):
         number += seen[place] == number
         seen[place] = found[row] = number
     return found
+
+
+def numbered(*keys: Ids) -> tuple[Ids, Ids]:
+    """The number of what the keys of every row name, ascending by the first key, then the others, (R,); and the first row of each."""
+    order = np.lexsort(keys[::-1])
+    new_R = np.ones(len(order), bool)
+    new_R[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+    number_R = np.empty(len(order), np.int64)
+    number_R[order] = np.cumsum(new_R) - 1
+    return number_R, order[new_R]

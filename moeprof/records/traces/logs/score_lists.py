@@ -20,7 +20,7 @@ from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import Stated, imported
 from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.logs.json_lines import lists_of, numbers_in, optional_lists
-from moeprof.records.traces.logs.rows import ChoiceRows, choices_of
+from moeprof.records.traces.logs.rows import ChoiceRows, choices_of, joined
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 NAME = "score-lists"
@@ -97,21 +97,6 @@ def layer_in(name: str) -> int:
     if not numbers or len(numbers[-1]) > len(str(MAX_LAYERS)) or int(numbers[-1]) >= MAX_LAYERS:
         raise ValueError(f"neither a column {', '.join(LAYERS)} nor a number in the file's name says its layer")
     return int(numbers[-1])
-
-
-def joined(parts: Sequence[ChoiceRows]) -> ChoiceRows:
-    """The rows of several files; ValueError if they differ in the number of choices."""
-    if len(widths := {part.experts_RK.shape[1] for part in parts}) > 1:
-        raise ValueError(f"files have {min(widths)} and {max(widths)} choices of a token")
-    weights = [part.weights_RK for part in parts if part.weights_RK is not None]
-    return ChoiceRows(
-        np.concatenate([part.sequence_R for part in parts]),
-        np.concatenate([part.position_R for part in parts]),
-        np.concatenate([part.decode_R for part in parts]),
-        np.concatenate([part.layer_R for part in parts]),
-        np.concatenate([part.experts_RK for part in parts]),
-        np.concatenate(weights) if len(weights) == len(parts) else None,
-    )
 
 
 SCORE_LISTS = TraceFormat(

@@ -45,7 +45,8 @@ def read_selections(files: Sequence[InputFile], options: ImportOptions) -> Trace
         document = file.json()
         if not isinstance(document, dict):
             raise ValueError("not a JSON object")
-        experts_TLK, layers = layers_in(document, ids_of_lists(document.get("selections"), "selections"), options)
+        experts_TLK = ids_of_lists(document.pop("selections", None), "selections")  # its lists take more memory than all else
+        experts_TLK, layers = layers_in(document, experts_TLK, options)
         sequence_T = sequences_in(document, len(experts_TLK))
         place_T = np.arange(len(experts_TLK))
         in_prompt = sequence_T is not None

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from moeprof.records.limits import MAX_LAYERS
 from moeprof.records.name import name_from
@@ -21,7 +20,14 @@ from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import Stated, agreed, imported
 from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.logs.arrays import count_of
-from moeprof.records.traces.logs.json_lines import first_objects, lists_of, numbers_in, optional_lists, table_of_lines
+from moeprof.records.traces.logs.json_lines import (
+    first_objects,
+    lines_of_type,
+    lists_of,
+    numbers_in,
+    optional_lists,
+    table_of_lines,
+)
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 NAME = "vllm-log"
@@ -79,15 +85,12 @@ def stated_top_k(file: InputFile) -> int | None:
 def layers_in(file: InputFile, requests: dict[object, int]) -> dict[int, LayerLog]:
     """The rows of each layer; new requests get the next numbers. ValueError if a line lacks a field."""
     named = any(isinstance(line.get("req_id"), str) for line in first_objects(file))
-    table = table_of_lines(file, FIELDS | {"req_id": pa.string() if named else pa.int64()})
-    table = table.filter(pc.equal(table["type"], "route")).combine_chunks()
-    if not table.num_rows:
-        raise ValueError("no line of type route in it")
+    table = lines_of_type(table_of_lines(file, FIELDS | {"req_id": pa.string() if named else pa.int64()}), "route")
     layer_R, token_R = numbers_in(table, "layer", MAX_LAYERS - 1), numbers_in(table, "token_idx")
     encoded = table["req_id"].fill_null("" if named else -1).dictionary_encode().unify_dictionaries().combine_chunks()
     numbers = [requests.setdefault(name, len(requests)) for name in encoded.dictionary.to_pylist()]
     request_R = np.array(numbers, np.int64)[encoded.indices.to_numpy()]
-    experts_RK = lists_of(table, "topk_ids", "row").astype(np.int32)
+    experts_RK = lists_of(table, "topk_ids", "row")
     weights_RK = optional_lists(table, "topk_weights", experts_RK, np.nan)
     if weights_RK is None:
         weights_RK = np.full(experts_RK.shape, np.nan, np.float32)

@@ -200,6 +200,9 @@ MIDDLE[2] = -1
         (of_v021([[[1.5, 2], [3, 4], [3, 4]]]), {"layers": MAP}, "values of type float64"),
         (of_v021([[["a", "b"], ["a", "b"], ["a", "b"]]]), {"layers": MAP}, "not whole numbers"),
         (json.dumps(of_vllm())[:-9], {"layers": MAP}, "line 1 column 358"),
+        (f"{json.dumps(of_vllm())}\n\n[5]\n", {"layers": MAP}, "line 3: not a JSON object per response"),
+        (f"{json.dumps(of_vllm())}\n{json.dumps(of_vllm())[:99]}\n", {"layers": MAP}, "line 2: Unterminated string"),
+        (of_v021(generated=[[[1, 2**40]] * 3]), {"layers": MAP}, f"routed_experts holds {2**40}, which is no expert"),
     ],
 )
 def test_what_does_not_fit_is_two_lines(tmp_path: Path, content: object, options: dict[str, Any], reason: str) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moeprof.records.errors import UsageError
@@ -46,6 +47,13 @@ def test_every_prompt_of_a_list_is_a_sequence(tmp_path: Path) -> None:
     assert trace.column("position")[::4].tolist() == [0, 1, 2, 0, 1, 2]
 
 
+def test_probabilities_are_those_of_all_prompts_or_of_none(tmp_path: Path) -> None:
+    without = {"router_data": [{f"token_{token}": layers_of(token, selected_probs=None)} for token in range(3)]}
+    (trace,) = read_trace_file(saved(tmp_path, [document(), without])).traces
+    assert np.isnan(trace.column("weight")).all()
+    assert trace.column("expert").tolist() == 2 * CHOSEN.ravel().tolist()
+
+
 @pytest.mark.parametrize(
     ("content", "options", "reason"),
     [
@@ -57,7 +65,25 @@ def test_every_prompt_of_a_list_is_a_sequence(tmp_path: Path) -> None:
             {},
             "not every token has the same number of selected_experts",
         ),
+        (
+            {"router_data": [{"token_0": {"layer_2": {"selected_experts": [1]}}}]},
+            {},
+            "its parts have 1 and 2 choices of a token",
+        ),
         (document({"token_3": layers_of(0, selected_experts=[1, 1.5])}), {}, "selected_experts is not a list of numbers"),
+        (document({"token_3": layers_of(0, selected_experts=[1, True])}), {}, "selected_experts is not a list of numbers"),
+        (document({"token_3": layers_of(0, selected_experts=3)}), {}, "selected_experts is not a list of numbers"),
+        (
+            document({"token_3": layers_of(0, selected_experts=[1, 10**30])}),
+            {},
+            "selected_experts has a number of too many digits",
+        ),
+        (document({"token_3": layers_of(0, selected_probs=[0.5, "x"])}), {}, "selected_probs is not a list of numbers"),
+        (
+            document({"token_3": layers_of(0, selected_probs=[0.5, 10**400])}),
+            {},
+            "selected_probs has a number of too many digits",
+        ),
         (
             document({"token_3": layers_of(0, selected_experts=[1, 2**40])}),
             {},
