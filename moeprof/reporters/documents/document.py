@@ -47,11 +47,13 @@ class HeatMap:
     values: Sequence[Sequence[float]]
     top: float
     caption: str = ""
+    even: float | None = None
+    """The value of each cell if all were equal, for loads: text shows log2(value / even) in steps, and their scale."""
 
 
 @dataclass(frozen=True)
 class Stacked:
-    """Bars of equal length, one per label, divided into parts that add up to 1."""
+    """Bars of equal length, one per label, divided into parts that add up to 1; a part without a name is blank."""
 
     title: str
     parts: Sequence[str]

@@ -17,7 +17,7 @@ from moeprof.reporters.documents.document import (
 )
 from moeprof.reporters.documents.report import document_of
 from moeprof.reporters.plot import NOTHING, canvas, has_points
-from moeprof.reporters.shading import segments, shaded
+from moeprof.reporters.shading import map_caption, segments, shaded
 
 HEAT_MAP_WIDTH = 128
 BAR_WIDTH = 100
@@ -80,10 +80,10 @@ def heat_map(block: HeatMap) -> str:
     """A heat map as a code block of shades."""
     margin = max(map(len, block.labels), default=0)
     lines = [
-        f"{label:>{margin}} {shaded(values, block.top, HEAT_MAP_WIDTH)}|"
+        f"{label:>{margin}} {shaded(values, block.top, HEAT_MAP_WIDTH, block.even)}|"
         for label, values in zip(block.labels, block.values, strict=True)
     ]
-    return figure(block.title, lines, block.caption)
+    return figure(block.title, lines, map_caption(block, HEAT_MAP_WIDTH))
 
 
 def stacked(block: Stacked) -> str:

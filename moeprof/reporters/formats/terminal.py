@@ -1,6 +1,8 @@
 """A report for a terminal of any width."""
 
 import io
+import re
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -21,8 +23,9 @@ from moeprof.reporters.documents.document import (
     Table,
 )
 from moeprof.reporters.documents.report import document_of
+from moeprof.reporters.layout import lines_of
 from moeprof.reporters.plot import canvas
-from moeprof.reporters.shading import segments, shaded
+from moeprof.reporters.shading import REGION_LETTERS, STEPS, map_caption, segments, shaded
 
 PALETTE = (
     "blue",
@@ -40,6 +43,11 @@ PLOT_WIDTH = 100
 """The maximum width of a plot in characters."""
 TITLE_STYLES = {1: "bold", 2: "bold cyan"}
 
+
+CONTROLS = (
+    {code: 0x2400 + code for code in range(32) if chr(code) != "\n"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), "�")
+)
+"""Symbols for control characters."""
 
 MIN_WIDTH, DEFAULT_WIDTH, MAX_WIDTH = 40, 80, 1000
 """Reports are laid out for no fewer and no more characters, whatever COLUMNS says; a narrower terminal wraps them."""
@@ -63,22 +71,27 @@ def render_document(document: Document, like: Console) -> str:
         file=io.StringIO(), width=like.width, force_terminal=like.is_terminal, color_system="auto" if like.is_terminal else None
     )
     for block in document:
-        console.print(renderable(block, console.width))
+        console.print(renderable(block, console.width), crop=False)
     assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    return re.sub(r" +$", "", console.file.getvalue(), flags=re.MULTILINE)
+
+
+def words(text: str, style: str = "") -> Text:
+    """Text in which a terminal finds nothing to execute: control characters are shown as symbols."""
+    return Text(text.translate(CONTROLS), style=style)
 
 
 def renderable(block: Block, width: int) -> RenderableType:
     """One block; text is never interpreted as markup."""
     match block:
         case Heading(text, level):
-            return Padding(Text(text, style=TITLE_STYLES.get(level, "cyan")), (1, 0, 0, 0))
+            return Padding(words(text, style=TITLE_STYLES.get(level, "cyan")), (1, 0, 0, 0))
         case Paragraph(text):
-            return Text(text)
+            return words(text)
         case Bullets(items):
             return Group(*(hanging(item) for item in items))
         case Table():
-            return table(block)
+            return table(block, width)
         case HeatMap():
             return heat_map(block, width)
         case Stacked():
@@ -86,48 +99,58 @@ def renderable(block: Block, width: int) -> RenderableType:
         case Curves():
             return curves(block, width)
         case Details(title):
-            return Text(f"({title}: see report.md or report.html)\n", style="dim")
+            return words(f"({title}: see report.md or report.html)\n", style="dim")
 
 
 def hanging(item: str) -> RenderableType:
     """A bullet with a hanging indent."""
     grid = RichTable.grid(padding=(0, 1))
-    grid.add_row(Text("-"), Text(item))
+    grid.add_row(Text("-"), words(item))
     return grid
 
 
-def table(block: Table) -> RenderableType:
+def table(block: Table, width: int) -> RenderableType:
     """A table with words on the left and numbers on the right."""
-    shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for index, column in enumerate(block.columns):
-        label = index < block.labels
-        shown.add_column(Text(column), justify="left" if label else "right", no_wrap=label and index == 0, overflow="fold")
-    for row in block.rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    return Group(shown, Text(block.caption + "\n", style="dim")) if block.caption else shown
+    columns, *rows = [[cell.translate(CONTROLS) for cell in row] for row in (block.columns, *block.rows)]
+    found = lines_of(Table(columns, rows, block.labels), width)
+    lines = [line_of(line.text, "dim" if line.heading else "") for line in found]
+    return Group(*lines, words(f"{block.caption}\n", "dim")) if block.caption else Group(*lines)
+
+
+def line_of(text: str, style: str = "") -> Text:
+    """A line that is laid out already: a terminal may wrap it, the report does not."""
+    return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
 def heat_map(block: HeatMap, width: int) -> RenderableType:
-    """A heat map with a row of shades per label."""
+    """A heat map with a row of shades per label; loads below the even one have the other colour than those above."""
     margin = max(map(len, block.labels), default=0)
-    lines = [
-        Text(f"{label:>{margin}} ") + Text(shaded(values, block.top, width - margin - 3), style="yellow") + Text("|")
-        for label, values in zip(block.labels, block.values, strict=True)
-    ]
-    return Group(Text(block.title), *lines, Text(block.caption, style="dim"))
+    columns = width - margin - 3
+    lines = []
+    for label, values in zip(block.labels, block.values, strict=True):
+        line = words(f"{label:>{margin}} ")
+        for character in shaded(values, block.top, columns, block.even):
+            line.append(character, style="blue" if character in STEPS[: len(STEPS) // 2] else "yellow")
+        lines.append(line + Text("|"))
+    return Group(words(block.title), *lines, words(map_caption(block, columns), "dim"))
 
 
 def stacked(block: Stacked, width: int) -> RenderableType:
-    """A bar of coloured letters per label; the caption explains the letters."""
+    """A bar of coloured letters per label; the caption explains the letters. A region has the same colour in every bar."""
     margin = max(map(len, (label for label, _ in block.bars)), default=0)
-    styles = {part: PALETTE[index % len(PALETTE)] for index, part in enumerate(block.parts)}
     lines = []
     for label, fractions in block.bars:
-        line = Text(f"{label:>{margin}} ")
+        line = words(f"{label:>{margin}} " if margin else "")
         for part, letter, length in segments(block.parts, fractions, width - margin - 3):
-            line.append(letter * length, style=f"reverse {styles[part]}")
+            line.append(letter * length, style=f"reverse {colour_of(part, block.parts)}" if part else "")
         lines.append(line)
-    return Group(Text(block.title), *lines, Text(block.caption + "\n", style="dim"))
+    return Group(words(block.title), *lines, words(block.caption + "\n", "dim"))
+
+
+def colour_of(part: str, parts: Sequence[str]) -> str:
+    """The colour of a part: by the order of all regions, or by its order in the bar."""
+    regions = list(REGION_LETTERS)
+    return PALETTE[(regions if part in regions else list(parts)).index(part) % len(PALETTE)]
 
 
 def curves(block: Curves, width: int) -> RenderableType:
@@ -136,6 +159,6 @@ def curves(block: Curves, width: int) -> RenderableType:
     for spans in canvas(block, min(width, PLOT_WIDTH)):
         line = Text()
         for text, curve in spans:
-            line.append(text, style=None if curve is None else PALETTE[curve % len(PALETTE)])
+            line.append(text.translate(CONTROLS), style=None if curve is None else PALETTE[curve % len(PALETTE)])
         lines.append(line)
-    return Group(Text(block.title), *lines, Text(f"{block.caption}\n" if block.caption else "", style="dim"))
+    return Group(words(block.title), *lines, words(f"{block.caption}\n" if block.caption else "", "dim"))

@@ -12,10 +12,7 @@ from moeprof.records.run.replay import ALL
 from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.cells import cell, duration, percent
 from moeprof.reporters.documents.document import Block, Curves, Details, HeatMap, Table
-from moeprof.reporters.sections.tables import scale, with_values
-
-LAYERS = 12
-"""The maximum number of rows of a map of device loads."""
+from moeprof.reporters.sections.tables import with_values
 
 
 def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
@@ -147,10 +144,9 @@ def curve_table(results: RunMetrics, phase: str) -> Table:
 
 
 def device_maps(results: RunMetrics, phase: str, devices: int) -> Iterator[Block]:
-    """Mean load of every device in each layer, under contiguous placement and under the best one without copies."""
+    """Mean load of every device in every layer, under contiguous placement and under the best one without copies."""
     best = balance_results.best(results, phase, devices, copies=False)
-    known = balance_results.layers(results, phase)
-    layers, first = known[:LAYERS], f", first {LAYERS} of {len(known)} layers" if len(known) > LAYERS else ""
+    layers = balance_results.layers(results, phase)
     for name in [CONTIGUOUS.name, *([best[0]] if best else [])]:
         here = results.at(phase=phase, point=balancer_point(name, devices))
         values = [
@@ -159,11 +155,12 @@ def device_maps(results: RunMetrics, phase: str, devices: int) -> Iterator[Block
         top = max((max(line) for line in values), default=0.0)
         if top:
             yield HeatMap(
-                f"Load of {devices} devices under {name}, {phase}{first}",
+                f"Load of {devices} devices under {name}, {phase}",
                 [f"layer {layer}" for layer in layers],
                 values,
                 top,
-                scale(top, "a step's choices, mean over test steps", 1 / devices),
+                f"Even share: {percent(1 / devices)} of a step's choices, mean over test steps; the largest is {percent(top)}.",
+                1 / devices,
             )
 
 

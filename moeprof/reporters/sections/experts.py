@@ -9,7 +9,7 @@ from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.units import format_count
 from moeprof.reporters.cells import percent, times
 from moeprof.reporters.documents.document import Block, Details, Heading, HeatMap, Paragraph, Table
-from moeprof.reporters.sections.tables import domain_rows, layer_rows, metric_table, scale, scope_name
+from moeprof.reporters.sections.tables import domain_rows, layer_rows, metric_table, scope_name
 
 MAX_BATCHES = 24
 """The maximum number of rows of a map over steps."""
@@ -86,7 +86,8 @@ def load_map(layers: Sequence[Sequence[LoadMatrix]]) -> HeatMap:
         [f"{matrix.layer} {scope_name(matrix.domain)}" for matrix in lines],
         [matrix.shares_E.tolist() for matrix in lines],
         top,
-        scale(top, "the row", 1 / experts),
+        f"Even share: {percent(1 / experts)} of a row; the largest is {percent(top)}.",
+        1 / experts,
     )
 
 
@@ -102,13 +103,19 @@ def batch_map(own: Sequence[LoadMatrix]) -> HeatMap:
         (f"{matrix.domain} {step}", shares.tolist()) for matrix in own for step, shares in enumerate(matrix.first_shares(each))
     ]
     top = max((max(values) for _, values in lines), default=0.0)
-    caption = f"{scale(top, 'the step')} Vertical lines are experts that stay hot."
+    shown = min(each, max(matrix.num_steps for matrix in own))
+    cut = f" Shown: the first {shown} steps of each domain." if any(matrix.num_steps > each for matrix in own) else ""
+    even = 1 / own[0].num_experts
+    caption = (
+        f"Even share: {percent(even)} of a step; the largest is {percent(top)}. Vertical lines are experts that stay hot.{cut}"
+    )
     return HeatMap(
         f"Layer {own[0].layer}: experts over steps",
         [label for label, _ in lines],
         [values for _, values in lines],
         top,
         caption,
+        even,
     )
 
 

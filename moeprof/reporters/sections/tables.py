@@ -6,7 +6,7 @@ from typing import NamedTuple
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.row import Address
 from moeprof.records.units import format_significant
-from moeprof.reporters.cells import MISSING, Write, cell, percent
+from moeprof.reporters.cells import MISSING, Write, cell
 from moeprof.reporters.documents.document import Table
 
 MetricColumn = str | tuple[str, Write]
@@ -62,9 +62,3 @@ def layer_rows(metrics: RunMetrics, phase: str, variant: str, metric: str = "act
 def with_values(columns: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     """The columns in which any cell has a value."""
     return {title: cells for title, cells in columns.items() if any(text != MISSING for text in cells)}
-
-
-def scale(top: float, whole: str, even: float | None = None) -> str:
-    """The legend of a heat map of shares of `whole`; `even` is the share of each cell if all were equal."""
-    share = "" if even is None else f" (even share {percent(even)})"
-    return f"Scale: blank 0 … █ {percent(top)} of {whole}{share}."

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from moeprof.records.recipe.files import load_recipe
@@ -20,7 +18,6 @@ from moeprof.reporters.formats.html import render_document as html
 from moeprof.reporters.formats.markdown import render_document as markdown
 from moeprof.reporters.formats.registry import FORMATS, render
 from moeprof.reporters.formats.terminal import render_document as terminal
-from moeprof.reporters.shading import SHADES, folded, letters, segments, shade
 from moeprof.studies.characterize import characterization
 
 Micro = Callable[[str], Path]
@@ -93,16 +90,6 @@ def test_markdown_tables_have_the_same_number_of_cells_in_every_row(runs: list[R
         assert len({line.count("|") for line in table}) == 1
 
 
-def test_only_nothing_is_blank_in_a_heat_map() -> None:
-    assert [shade(value, 1.0) for value in (0.0, 1e-9, 0.3, 0.6, 1.0)] == [*SHADES[:4], SHADES[4]]
-    assert shade(0.0, 0.0) == " "
-
-
-def test_folding_keeps_the_hottest_of_each_group() -> None:
-    assert folded([1, 9, 2, 3, 8], 3) == [9, 3, 8]
-    assert folded([1, 2], 10) == [1, 2]
-
-
 def test_shares_never_round_to_nothing_or_to_everything() -> None:
     assert [percent(value) for value in (0.0, 1e-6, 0.5, 0.99999, 1.0)] == ["0.0%", "<0.1%", "50.0%", ">99.9%", "100.0%"]
 
@@ -136,16 +123,3 @@ def test_a_model_with_one_expert_is_reported(micro: Micro, tmp_path: Path) -> No
     recipe = load_recipe(str(micro("lm")), ["model.experts=1", "gating.top_k=1"])
     text = render(characterization().run(recipe, tmp_path / "run"), "markdown")
     assert "nan" not in text.lower().split()
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(1, 120))
-def test_a_stacked_bar_is_exactly_as_long_as_its_width(fractions: list[float], width: int) -> None:
-    bar = segments([f"part{index}" for index in range(len(fractions))], fractions, width)
-    cells = [length for _, _, length in bar]
-    assert sum(cells) == (width if any(fractions) else 0)
-    whole = sum(fractions)
-    assert all(abs(length - fraction / whole * width) <= 1 for length, fraction in zip(cells, fractions, strict=True) if whole)
-
-
-def test_every_part_of_a_bar_has_a_letter_of_its_own() -> None:
-    assert letters(["gate", "dispatch", "experts", "combine", "embed", "dense_ffn", "other"]) == list("gdecmno")
