@@ -1,0 +1,1 @@
+"""The answers of runs: one file per kind of run."""

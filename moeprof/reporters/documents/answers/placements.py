@@ -1,0 +1,94 @@
+"""The answer of a replay of placements: whether to move or copy experts, and how close to the floor that brings the busiest device."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from moeprof.analysis.placement import balance_results
+from moeprof.analysis.placement.balance_results import balancer_point
+from moeprof.analysis.placement.gain import WORTH, Gain
+from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.records.run.run import Run
+from moeprof.records.units import format_significant
+from moeprof.reporters.cells import duration, percent
+from moeprof.reporters.documents.answer import KeyNumber, RunAnswer
+from moeprof.reporters.documents.answers.light import light_of
+from moeprof.reporters.documents.answers.numbers import MOST, measured, named
+
+Best = tuple[str, Gain]
+"""A balancer and its gain."""
+
+
+def answer(run: Run, results: RunMetrics) -> RunAnswer:
+    """The best balancer in the first phase; one without copies if there is one."""
+    phase = next(iter(balance_results.phases(results)), "")
+    devices = results.record.balanced.focus
+    kinds = [balance_results.best(results, phase, devices, copies=copies) for copies in (False, True)]
+    best = kinds[0] or kinds[1]
+    if best is None:
+        return RunAnswer("No verdict: no step was left to test a placement on.", [], light_of(run), ["A longer trace."])
+    numbers = [*key_numbers(results, phase, best), *(copies_number(results, phase, kinds[1]) if kinds[0] else ())][:MOST]
+    light = light_of(run, doubts=list(doubts(best[1])))
+    return RunAnswer(sentence(results, phase, best), numbers, light, list(changes(results, phase, best)))
+
+
+def sentence(results: RunMetrics, phase: str, best: Best) -> str:
+    """The verdict on the best balancer."""
+    name, gain = best
+    devices = results.record.balanced.focus
+    busiest = f"the busiest of {devices} devices"
+    after, before = (
+        balance_results.balancer_value(results, "avg_max_load", phase, one, devices) or 0.0 for one in (name, CONTIGUOUS.name)
+    )
+    if gain.verdict == "recommended":
+        return (
+            f"Use {name}: in {phase}, {busiest} gets {percent(after)} of a step's choices, {percent(before)} under contiguous."
+        )
+    if gain.verdict == "not recommended":
+        return f"Keep contiguous placement: in {phase}, no balancer takes {WORTH:.0%} of its load from {busiest}."
+    return f"Undecided: in {phase}, the test steps do not show whether {name} takes {WORTH:.0%} of its load from {busiest}."
+
+
+def doubts(gain: Gain) -> Iterator[str]:
+    """A gain that the test steps cannot decide."""
+    if gain.verdict == "too little evidence":
+        needed = gain.steps_needed
+        more = f"; about {needed:,} would decide" if needed else ""
+        yield f"{gain.steps:,} test steps do not decide whether the gain exceeds {WORTH:.0%}{more}."
+
+
+def key_numbers(results: RunMetrics, phase: str, best: Best) -> Iterator[KeyNumber]:
+    """Gain, busiest device before and after beside the floor, moved experts, and modelled waiting."""
+    name, devices = best[0], results.record.balanced.focus
+    here = results.at(phase=phase)
+    at, before = (here.at(point=balancer_point(one, devices)) for one in (name, CONTIGUOUS.name))
+    if best[1].value > 0:
+        bound = named(f"{WORTH:.0%} is worth a move", WORTH)
+        yield from measured(at, "load_gain", f"busiest device lowered by {name}", percent, bound=bound)
+    floor = here.or_none("avg_max_load_floor", point=balancer_point("", devices))
+    bound = named("floor without copies", floor)
+    yield from measured(at, "avg_max_load", f"busiest device's share, {name}", percent, bound=bound)
+    yield from measured(before, "avg_max_load", "busiest device's share, contiguous", percent, bound=("even", 1 / devices))
+    yield from measured(at, "moved_experts", "experts to move, all layers", format_significant)
+    waits = before.or_none("virtual_wait_time")
+    remark = "modelled" if waits is None else f"modelled; {duration(waits)} contiguous"
+    yield from measured(at, "virtual_wait_time", "waiting per step, mean device", duration, remark=remark)
+
+
+def copies_number(results: RunMetrics, phase: str, best: Best | None) -> Iterator[KeyNumber]:
+    """The gain with copies of hot experts."""
+    if best and best[1].value > 0:
+        at = results.at(phase=phase, point=balancer_point(best[0], results.record.balanced.focus))
+        yield from measured(at, "load_gain", f"busiest device lowered by {best[0]}, with copies", percent)
+
+
+def changes(results: RunMetrics, phase: str, best: Best) -> Iterator[str]:
+    """The share that decides, and numbers of tokens per step at which the verdict is another."""
+    devices = results.record.balanced.focus
+    before = balance_results.balancer_value(results, "avg_max_load", phase, CONTIGUOUS.name, devices)
+    if before is not None:
+        yield f"The threshold: a busiest-device share below {percent(before * (1 - WORTH))}, {WORTH:.0%} better than contiguous."
+    found = balance_results.step_sizes(results, phase, copies=False)
+    for one, other in pairwise(found):
+        if one[2].verdict != other[2].verdict:
+            yield f"Tokens per step: {one[2].verdict} at {one[0]:,}, {other[2].verdict} at {other[0]:,}."

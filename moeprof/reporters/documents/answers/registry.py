@@ -1,0 +1,23 @@
+"""The answer of every kind of run."""
+
+from dataclasses import replace
+
+from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.run.run import Run
+from moeprof.reporters.documents.answer import RunAnswer
+from moeprof.reporters.documents.answers import caches, characterized, optimized, placements, traced
+
+
+def answer_of(run: Run, metrics: RunMetrics) -> RunAnswer:
+    """What a reader needs who reads nothing else; of a replay, `metrics` are those of `of_replay`."""
+    found = answer_of_kind(run, metrics)
+    return found if run.record.valid else replace(found, sentence=f"NOT VALID: {found.sentence}")
+
+
+def answer_of_kind(run: Run, metrics: RunMetrics) -> RunAnswer:
+    """The answer as the kind of run gives it, valid or not."""
+    if run.record.recipe:
+        return optimized.answer(run, metrics) if run.record.command == "optimize" else characterized.answer(run, metrics)
+    if run.record.characterization:
+        return traced.answer(run, metrics)
+    return placements.answer(run, metrics) if run.record.balance else caches.answer(run, metrics)
