@@ -36,6 +36,10 @@ OWN = {
         "token_bytes",
         "save_placement",
         "tokens_per_step",
+        "every",
+        "window",
+        "moves",
+        "expert_time",
     ),
 }
 """The options that only one kind of replay has."""
@@ -109,6 +113,26 @@ OWN = {
     metavar="N,...",
     help="Tokens that a server runs in one step: so many consecutive ones of the trace. The report is about the first number and "
     "compares the others.  [default: the steps of the trace]",
+)
+@click.option(
+    "--every",
+    metavar="N,...",
+    help="Also place experts again after every N steps along the trace, and compare with placements that are made once.",
+)
+@click.option(
+    "--window",
+    metavar="W",
+    help="With --every: steps before a placement that it is made from.  [default: the largest N]",
+)
+@click.option(
+    "--moves",
+    metavar="M",
+    help="With --every: experts of a layer that a device receives at most in an incremental placement.  [default: 2]",
+)
+@click.option(
+    "--expert-time",
+    metavar="TIME",
+    help="With --every: time that the experts of all layers take in a step under contiguous placement, to weigh gains against moves.",
 )
 @click.option(
     "--devices",
@@ -240,6 +264,10 @@ def prepare_placements(trace: Path, given: dict[str, Any], content: "Content") -
         bandwidth=one("--bandwidth", given["bandwidth"], parse_bandwidth),
         node_bandwidth=optional("--node-bandwidth", given["node_bandwidth"], parse_bandwidth),
         save=given["save_placement"],
+        every=listed("--every", given["every"], positive),
+        window=optional("--window", given["window"], positive),
+        most_moves=optional("--moves", given["moves"], positive),
+        expert_ns=optional("--expert-time", given["expert_time"], parse_duration),
     )
     expert_size, token_size = (optional(f"--{name}-bytes", given[f"{name}_bytes"], parse_bytes) for name in ("expert", "token"))
     tokens = listed("--tokens-per-step", given["tokens_per_step"], positive)

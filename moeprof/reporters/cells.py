@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from moeprof.analysis.placement.gain import Gain
 from moeprof.records.units import format_count, format_duration, format_significant
 
 MISSING = "-"
@@ -22,6 +23,11 @@ def percent(fraction: float) -> str:
     if text == "100.0%" and fraction < 1:
         text = ">99.9%"
     return text
+
+
+def interval(gain: Gain) -> str:
+    """`7.4% (95% interval 5.6% to 9.2%)`."""
+    return f"{percent(gain.value)} (95% interval {percent(gain.low)} to {percent(gain.high)})"
 
 
 def times(ratio: float) -> str:

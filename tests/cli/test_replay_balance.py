@@ -77,6 +77,18 @@ def test_replaying_placements_needs_no_torch(trace: Path, tmp_path: Path) -> Non
         (("--balance", "--balancer", "greedi"), "unknown balancer 'greedi'"),
         (("--balance", "--node-bandwidth", "fast"), "--node-bandwidth fast"),
         (("--balance", "--token-bytes", "0"), "--token-bytes 0"),
+        (("--cache", "--every", "2"), "--every: an option of --balance"),
+        (("--balance", "--window", "2"), "--window: an option of --every"),
+        (("--balance", "--moves", "2"), "--moves: an option of --every"),
+        (("--balance", "--expert-time", "2ms"), "--expert-time: an option of --every"),
+        (("--balance", "--every", "0"), "--every 0: must be at least 1"),
+        (("--balance", "--every", "4", "--window", "0"), "--window 0: must be at least 1"),
+        (("--balance", "--every", "4", "--moves", "0"), "--moves 0: must be at least 1"),
+        (("--balance", "--every", "4", "--expert-time", "0s"), "--expert-time: must be more than 0"),
+        (
+            ("--balance", "--every", "4", "--window", "36"),
+            "--every 4: to place again from 36 steps needs 41 steps (--window + --every + 1); the trace has 40 in decode",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_answered_in_two_lines(moeprof: Call, trace: Path, options: tuple[str, ...], what: str) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 
 from moeprof.analysis.placement.device_load import device_counts, floor_shares, load_values, over_layers
 from moeprof.analysis.placement.gain import Gain
+from moeprof.analysis.placement.rebalancing import Timeline
+from moeprof.analysis.placement.rebalancing_rows import rebalanced_values
 from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed_trials, num_moved, trial_of
 from moeprof.analysis.placement.virtual_parallel import Choices, choices_of, virtual_rows
 from moeprof.analysis.routing.drift import HALVES, DomainPair, category_of, domain_pairs, drift_metrics
@@ -63,6 +65,11 @@ class PhaseLoads:
     def trial(self) -> Trial:
         """The earlier half of each domain against its later half."""
         return trial_of(self.layers)
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The steps of all domains one after the other, with the window of placements that are made again."""
+        return Timeline.of(self.layers, self.balance.window)
 
     @cached_property
     def choices(self) -> dict[str, Choices]:
@@ -141,6 +148,8 @@ def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Cal
         yield phase.row("step_tokens", phase.trial.step_tokens)
     if phase.balance.tokens_per_step:
         yield from step_size_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
+    if phase.balance.every:
+        yield from along_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
     crosses = crossed_trials(phase.layers)
     for devices in phase.balance.devices:
         yield from all_floor_rows(phase, crosses, devices)
@@ -168,6 +177,13 @@ def step_size_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRo
                 yield phase.row("avg_max_load", np.mean([top_B.mean() for top_B in after.values()]), point=point)
                 if name != CONTIGUOUS.name and CONTIGUOUS.name in tops:
                     yield from gain_rows(phase, trial.gain(tops[CONTIGUOUS.name], after), point)
+
+
+def along_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRow]:
+    """What placements gain that are made again along the trace, if the phase has the steps."""
+    clusters = {name: phase.cluster(name, phase.balance.focus) for name in names}
+    for metric, value, address in rebalanced_values(phase.balance, clusters, phase.timeline):
+        yield phase.row(metric, value, **address)
 
 
 def gain_rows(phase: PhaseLoads, found: Gain, point: str) -> Iterator[MetricRow]:

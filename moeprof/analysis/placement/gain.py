@@ -8,6 +8,7 @@ Shape suffixes: R resamples, B steps of all layers, L layers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -78,6 +79,7 @@ def fall(times_RB: Floats, before_BL: Floats, after_BL: Floats, present_BL: Floa
     return np.asarray(1 - mean_after_R / mean_before_R)
 
 
+@lru_cache(maxsize=1)
 def draws(num_steps: int, seed: int) -> Floats:
     """How often each step is drawn, (R, B): in blocks of about the cube root of B steps, cut to B draws in all."""
     length = max(1, round(num_steps ** (1 / 3)))

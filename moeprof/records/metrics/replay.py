@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from moeprof.records.metrics.metric import Metric
+from moeprof.records.metrics.metric import Better, Kind, Metric
 
 
 def replay_metrics() -> Iterator[Metric]:
@@ -33,6 +33,84 @@ def replay_metrics() -> Iterator[Metric]:
         "memory_saved_share", "fraction", "higher", "exact", "memory_saved / all weights of a device without buffering"
     )
     yield Metric("memory_reduction", "ratio", "higher", "exact", "all weights of a device / weights that remain")
+
+
+def rebalance_metrics() -> Iterator[Metric]:
+    """Metrics of placements that are made again along the trace, at the point `balancer=greedy;devices=8;schedule=full;every=10`."""
+    yield Metric("rebalance_steps", "steps", "neither", "exact", "steps after the first window, on which placements are judged")
+    yield Metric(
+        "rebalanced_load",
+        "fraction",
+        "lower",
+        "routed",
+        "avg_max_load over rebalance_steps, each under the placement of its time",
+    )
+    yield Metric(
+        "rebalanced_imbalance",
+        "ratio",
+        "lower",
+        "routed",
+        "load of a step's busiest device / mean of all devices, mean over steps and layers",
+    )
+    yield from between("rebalance_gain", "fraction", "routed", "1 - rebalanced_load / that of contiguous placement")
+    yield from between(
+        "repeat_gain", "fraction", "routed", "1 - rebalanced_load / that of the best placement made once, in category"
+    )
+    yield from between(
+        "repeat_net_gain",
+        "fraction",
+        "modelled",
+        "repeat_gain - time of moving experts per step / time of a step's experts under category",
+    )
+    yield from between(
+        "break_even_time",
+        "ns",
+        "modelled",
+        "time of a step's experts under contiguous placement above which repeat_net_gain is positive; absent without a measurable gain",
+    )
+
+
+def repeated_move_metrics() -> Iterator[Metric]:
+    """Metrics of the moves of such placements, at the same points."""
+    yield Metric("rebalances", "placements", "neither", "exact", "placements after the first one")
+    yield Metric(
+        "rebalance_moved_experts",
+        "experts",
+        "lower",
+        "routed",
+        "experts that devices fetch for one of rebalances, all layers, mean",
+    )
+    yield Metric("rebalance_moved_bytes", "bytes", "lower", "routed", "bytes of rebalance_moved_experts")
+    yield Metric(
+        "rebalance_step_bytes", "bytes", "lower", "routed", "bytes that devices fetch in all rebalances / rebalance_steps"
+    )
+    yield Metric(
+        "rebalance_time",
+        "ns",
+        "lower",
+        "modelled",
+        "time until the slowest device has moved its experts at the link bandwidth, mean of rebalances",
+    )
+    yield Metric(
+        "first_moved_experts", "experts", "lower", "routed", "experts that devices fetch for the first placement, all layers"
+    )
+    yield Metric("first_moved_bytes", "bytes", "lower", "routed", "bytes of first_moved_experts")
+    yield Metric("first_move_time", "ns", "lower", "modelled", "rebalance_time of the first placement")
+    yield Metric(
+        "payback_steps",
+        "steps",
+        "lower",
+        "modelled",
+        "first_move_time / (time of a step's experts under contiguous placement x rebalance_gain); absent without a measurable gain",
+    )
+
+
+def between(name: str, unit: str, kind: Kind, formula: str) -> Iterator[Metric]:
+    """A number and the ends of its 95% interval; more is better, except for times."""
+    better: Better = "lower" if unit == "ns" else "higher"
+    yield Metric(name, unit, better, kind, formula)
+    for end, which in (("low", "lower"), ("high", "upper")):
+        yield Metric(f"{name}_{end}", unit, better, kind, f"{which} end of {name}'s 95% interval (bootstrap over steps)")
 
 
 def balance_metrics() -> Iterator[Metric]:

@@ -78,6 +78,14 @@ class BalanceRequest(Strict):
     tokens_per_step: list[Positive] = []
     """Numbers of consecutive tokens that steps are made of; the first one is that of all rows without `tokens` in their point. Empty if
     the steps are those of the trace."""
+    every: list[Positive] = []
+    """Numbers of steps after which experts are placed again, along the trace; empty if they are not."""
+    window: Annotated[int, Field(ge=0)] = 0
+    """Steps before a placement that it is made from, along the trace."""
+    most_moves: Positive = 2
+    """Experts of a layer that a device receives at most in an incremental placement."""
+    expert_ns: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
+    """Time that the experts of all layers take in a step under contiguous placement; None if unknown."""
     phase: PhaseChoice
     bandwidth: Size
     """Bandwidth of a device to others of its node, bytes per second."""

@@ -10,10 +10,11 @@ from moeprof.analysis.routing.drift import HALVES
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.run.replay import ALL
-from moeprof.records.units import format_bytes, format_significant
-from moeprof.reporters.cells import duration, percent
+from moeprof.records.units import format_bytes
+from moeprof.reporters.cells import duration, interval, percent
 from moeprof.reporters.documents.document import Block, Heading
 from moeprof.reporters.sections.devices import phase_blocks
+from moeprof.reporters.sections.rebalancing import repeat_lines, step_size
 
 PHASE_TITLES = {
     "decode": "decode: one token per sequence and step",
@@ -28,6 +29,7 @@ def summary(results: RunMetrics) -> list[str]:
     phases = balance_results.phases(results)
     for phase in phases[:2]:
         lines += [*verdict_lines(results, phase), *copies_line(results, phase), *step_size_lines(results, phase)]
+        lines += repeat_lines(results, phase)
     for phase in phases[:1]:
         lines += [*move_line(results, phase), *wait_line(results, phase), *domain_line(results, phase)]
     return [*lines, *trace_lines(results)]
@@ -61,12 +63,6 @@ def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
     yield f"Gain ({phase}): {interval(gain)} on {gain.steps} held-out steps. {threshold(gain, before, floor)}"
 
 
-def step_size(results: RunMetrics, phase: str) -> str:
-    """`, 16 tokens per step`, or nothing if the run did not record it."""
-    tokens = results.or_none("step_tokens", phase=phase)
-    return f", {format_significant(tokens)} token{'s' * (float(tokens) != 1)} per step" if tokens else ""
-
-
 def step_size_lines(results: RunMetrics, phase: str) -> Iterator[str]:
     """How the verdicts depend on the number of tokens per step, and where they change."""
     for copies in (False, True):
@@ -81,11 +77,6 @@ def step_size_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         ]
         flips = f"The verdict changes {' and '.join(changes)}." if changes else "The verdict is the same for all."
         yield f"Step size ({phase}, {'with' if copies else 'without'} copies): {'; '.join(sizes)}. {flips}"
-
-
-def interval(gain: Gain) -> str:
-    """`7.4% (95% interval 5.6% to 9.2%)`."""
-    return f"{percent(gain.value)} (95% interval {percent(gain.low)} to {percent(gain.high)})"
 
 
 def threshold(gain: Gain, before: float, floor: float | None, unit: str = "device") -> str:

@@ -9,8 +9,8 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_duration
-from moeprof.reporters.cells import cell, percent, plural
-from moeprof.reporters.documents.balance import interval, threshold
+from moeprof.reporters.cells import cell, interval, percent, plural
+from moeprof.reporters.documents.balance import threshold
 from moeprof.reporters.documents.document import Block, Details, Heading, HeatMap, Paragraph, Table
 from moeprof.reporters.sections.traffic import MATRIX_RANKS
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moeprof.analysis.placement.balance_rows import PhaseLoads, balance_rows, feasible_pairs, phases_of
 from moeprof.instrument.machine import host
@@ -15,6 +16,9 @@ from moeprof.records.run.writer import RunWriter
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.loads import ReplayLoads
 from moeprof.studies.replay.saving import placement_of
+
+ALONG_TRACE = {"window": "--window", "most_moves": "--moves", "expert_ns": "--expert-time"}
+"""The options that need `--every`, by the settings that they give."""
 
 MOST_DEFAULT = 64
 """The largest default number of devices."""
@@ -36,6 +40,13 @@ class PlacementOptions:
     bandwidth: int = 12 * 10**9
     node_bandwidth: int | None = None
     """Default: as `bandwidth`."""
+    every: Sequence[int] = ()
+    """Numbers of steps after which experts are placed again, along the trace."""
+    window: int | None = None
+    """Steps that these placements are made from. Default: the largest of `every`."""
+    most_moves: int | None = None
+    """Default: that of `BalanceRequest`."""
+    expert_ns: int | None = None
     save: Path | None = None
     """The file for the placement of the one balancer and number of devices."""
 
@@ -55,6 +66,7 @@ def replay_placements(
     pairs = possible_pairs(balance, notes)
     phases = phases_of(balance, loads.inputs)
     notes += [note for phase in phases for note in untested(phase)]
+    check_lengths(phases, notes)
     saved = placement_of(phases, pairs, options.save, notes, force=force) if options.save else None
     record = RunRecord(command="replay", argv=list(argv), balance=balance, environment=host(), notes=notes)
     writer = RunWriter(out, record, force=force)
@@ -90,10 +102,42 @@ def resolved(loads: ReplayLoads, options: PlacementOptions) -> BalanceRequest:
         groups=groups_for(trace, options),
         replicas=options.replicas,
         tokens_per_step=list(loads.tokens_per_step),
+        **along_trace(options),
         phase=options.phase,
         bandwidth=options.bandwidth,
         node_bandwidth=options.node_bandwidth or options.bandwidth,
     )
+
+
+def along_trace(options: PlacementOptions) -> dict[str, Any]:
+    """The settings of placements that are made again; UsageError if one of them is given without `every`, or is no time."""
+    asked = {"window": options.window, "most_moves": options.most_moves, "expert_ns": options.expert_ns}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if not options.every:
+        if given:
+            raise UsageError(f"{ALONG_TRACE[next(iter(given))]}: an option of --every", "Add --every N, or remove it.")
+        return {}
+    if options.expert_ns is not None and options.expert_ns < 1:
+        raise UsageError("--expert-time: must be more than 0", "Give the time of all layers' experts in a step, such as 5ms.")
+    return {"window": max(options.every)} | given | {"every": sorted(set(options.every))}
+
+
+def check_lengths(phases: Sequence[PhaseLoads], notes: list[str]) -> None:
+    """UsageError if no phase is long enough for a number of `every`; phases that are too short are noted."""
+    balance = phases[0].balance
+    lengths = {phase.name: len(phase.timeline.steps_B) for phase in phases}
+    for steps in balance.every:
+        needed = balance.window + steps + 1
+        if max(lengths.values()) < needed:
+            found = ", ".join(f"{length:,} in {name}" for name, length in lengths.items())
+            raise UsageError(
+                f"--every {steps}: to place again from {balance.window:,} steps needs {needed:,} steps (--window + --every + 1); "
+                f"the trace has {found}",
+                "Give a smaller --every or --window, fewer --tokens-per-step, or a longer trace.",
+            )
+    short = {name: length for name, length in lengths.items() if length < balance.window + min(balance.every, default=0) + 1}
+    if balance.every:
+        notes += [f"{name}: too few steps to place experts again ({length:,})" for name, length in short.items()]
 
 
 def groups_for(trace: TraceSource, options: PlacementOptions) -> int:
