@@ -1,6 +1,6 @@
 """Writes a routing trace, or counts of experts, in another format, and says what that format cannot hold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,21 +12,9 @@ from moeprof.records.traces.choice_counts import ALL_DOMAINS, ChoiceCounts
 from moeprof.records.traces.counting import counted
 from moeprof.records.traces.formats import FORMATS, read_recording
 from moeprof.records.traces.import_options import ImportOptions
-from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
+from moeprof.studies.convert_losses import lost_facts
 from moeprof.studies.replay.source import of_variant, read
-
-COLUMN_TITLES = {
-    "step": "forward passes",
-    "sequence": "numbers of sequences",
-    "position": "positions",
-    "token_id": "token ids",
-    "weight": "weights of choices",
-    "domain": "domains",
-    "dropped": "which choices were dropped",
-    "residency": "hits and misses of a cache",
-}
-"""What a column of a trace says, for the line about what a format cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +83,8 @@ def target_format(name: str | None, out: Path) -> TraceFormat:
     if chosen is None:
         raise UsageError(f"{out}: the name does not say which format is wanted", f"Give --to: {', '.join(writable())}.")
     if chosen not in writable():
-        problem = "moeprof reads this format and does not write it" if chosen in FORMATS else "unknown format"
+        known = chosen in FORMATS
+        problem = FORMATS[chosen].unwritten or "moeprof reads this format and does not write it" if known else "unknown format"
         raise UsageError(f"--to {chosen}: {problem}", f"Formats to write: {', '.join(writable())}.")
     return FORMATS[chosen]
 
@@ -103,6 +92,11 @@ def target_format(name: str | None, out: Path) -> TraceFormat:
 def fitting(file: TraceFile, entry: TraceFormat) -> TraceFile:
     """The content in the form that a format takes: choices, or counts, with one domain where it knows none."""
     if file.traces and not entry.loads_only:
+        repeated = [trace.header.imported.repeated for trace in file.traces if trace.header.imported]
+        if any(repeated) and not entry.repeats:
+            raise ValueError(
+                f"{max(repeated):,} rows have two copies of one expert, and in {entry.name} a token's experts differ"
+            )
         return file
     if not (file.traces or entry.loads_only or entry.either):
         raise ValueError(f"it holds counts, and {entry.name} needs the choices of tokens")
@@ -118,34 +112,3 @@ def pooled(counts: ChoiceCounts, *, steps_shared: bool) -> ChoiceCounts:
         return counts
     one_by_one = counts.counts.values() if steps_shared else [counts.totals(domain)[None] for domain in counts.counts]
     return replace(counts, counts={ALL_DOMAINS: np.asarray(sum(one_by_one))})
-
-
-def lost_facts(source: TraceFile, entry: TraceFormat) -> Iterator[str]:
-    """What the source says and the format has no field for."""
-    if source.traces and entry.loads_only:
-        yield "choices of single tokens"
-    stated = {name for trace in source.traces for name in stated_columns(trace)}
-    stated &= {"domain"} if entry.loads_only else stated
-    if source.counts is not None:
-        stated = {"domain"} if len(source.counts.counts) > 1 else set()
-        stated |= {"step"} if source.counts.num_steps > 1 else set()
-    yield from (title for name, title in COLUMN_TITLES.items() if name in stated - entry.keeps)
-    if not entry.loads_only and "phase" not in entry.keeps and len({trace.header.phase for trace in source.traces}) > 1:
-        yield "phases"
-
-
-def stated_columns(trace: RoutingTrace) -> Iterator[str]:
-    """The columns that say something: not only what stands for unknown, and not the same in all rows where that says nothing."""
-    if not len(trace):
-        return
-    yield from (name for name in ("step", "sequence", "position") if trace.column(name).any())
-    if (trace.column("token_id") >= 0).any():
-        yield "token_id"
-    if np.isfinite(trace.column("weight")).any():
-        yield "weight"
-    if len(trace.names("domain")) > 1:
-        yield "domain"
-    if trace.column("dropped").any():
-        yield "dropped"
-    if trace.table["residency"].null_count < len(trace):
-        yield "residency"

@@ -54,6 +54,13 @@ def test_the_result_is_one_json_document(moeprof: Call, log: Path, tmp_path: Pat
     assert (found["format"], found["lost"], found["domains"]) == ("counts", ["choices of single tokens"], ["talk"])
 
 
+def test_what_counts_cannot_say_is_not_made_up(moeprof: Call, log: Path, tmp_path: Path) -> None:
+    code, _, stderr = moeprof("convert", log, tmp_path / "a.gguf", "--to", "imatrix")
+    assert (code, stderr.count("\n")) == (2, 2)
+    assert "--to imatrix: it also has the sums of squared activations (in_sum2)" in stderr
+    assert list(tmp_path.glob("a.gguf*")) == []
+
+
 def test_token_ids_are_left_out_if_asked(moeprof: Call, tmp_path: Path, log: Path) -> None:
     assert moeprof("convert", log, tmp_path / "out", "--to", "run", "--strip-tokens")[0] == 0
     assert {row["token_id"] for row in rows_of(read_routing(tmp_path / "out"))} == {-1}

@@ -2,8 +2,11 @@
 
 import gzip
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any
 
+import torch
 from hypothesis import strategies as st
 
 NUMBERS = [
@@ -42,6 +45,23 @@ TOKENS = [token.encode("utf-8", "surrogateescape") for token in [*NUMBERS, *NAME
 SMALL_NUMBERS = [b"-1", b"0", b"1", b"2", b"3", b"7", b"0.5", b"nan", b"true", b'"x"', b"[]", b"[1, 2]", b"{}"]
 """Values that make no run long."""
 
+VALUES = [None, True, -1, 0, 7, 2**31, 2**63 - 1, 0.5, float("nan"), "", "x" * 300, [], [1, 2], [[]], {}]
+"""Values of a document."""
+
+TENSORS = [
+    torch.empty(0),
+    torch.tensor(5),
+    torch.tensor([[-1, 0], [2**40, 3]]),
+    torch.tensor([[[float("nan"), 0.5]]]),
+    torch.ones(3, 6, dtype=torch.bool),
+    torch.ones(2, 4, dtype=torch.complex64),
+    torch.ones(3, 4, dtype=torch.bfloat16),
+    torch.ones(1, dtype=torch.int8).expand(10**6, 10**6),
+    torch.ones(2, 4).to_sparse(),
+    torch.ones(2, 4, device="meta"),
+]
+"""Tensors of every kind, one of which claims to be far larger than its file."""
+
 Draw = Callable[[st.SearchStrategy[bytes]], bytes]
 
 
@@ -73,6 +93,39 @@ def with_other_lines(draw: st.DrawFn, original: bytes) -> bytes:
     for _ in range(draw(st.integers(0, 3))):
         lines.insert(draw(st.integers(0, len(lines))), line)
     return draw(st.sampled_from([b"\n", b"\r\n", b"\r"])).join(b"".join(lines).split(b"\n"))
+
+
+@st.composite
+def with_other_values(draw: st.DrawFn, document: Any, values: Sequence[Any], count: int = 2) -> Any:
+    """A document of nested dicts and lists with up to `count` of its values replaced or removed."""
+    found = document
+    for _ in range(draw(st.integers(1, count))):
+        found = replaced(draw, found, values)
+    return found
+
+
+def replaced(draw: st.DrawFn, node: Any, values: Sequence[Any]) -> Any:
+    """The node with one value in it replaced or removed, or another value in its place."""
+    if isinstance(node, torch.Tensor) and node.numel() and draw(st.booleans()):
+        return with_other_number(node, draw(st.integers(0, node.numel() - 1)), draw(st.sampled_from([-1, 0, 9, 2**31 - 1])))
+    if not (isinstance(node, (dict, list)) and node and draw(st.integers(0, 5))):
+        return draw(st.sampled_from(values))
+    changed, key = copy(node), draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))
+    if draw(st.integers(0, 4)):
+        changed[key] = replaced(draw, node[key], values)
+    else:
+        del changed[key]
+    return changed
+
+
+def with_other_number(tensor: torch.Tensor, place: int, number: int) -> torch.Tensor:
+    """The tensor with another number at a place; the same if its kind cannot hold the number."""
+    try:
+        changed = tensor.clone().contiguous()
+        changed.view(-1)[place] = number
+    except (RuntimeError, NotImplementedError):
+        return tensor
+    return changed
 
 
 def damaged(original: bytes) -> st.SearchStrategy[bytes]:

@@ -56,6 +56,7 @@ RUN_TRACE = TraceFormat(
     read=read_run_files,
     write=write_run_files,
     keeps=frozenset([*COLUMNS.names, "phase"]),
+    repeats=True,
     endings=(".parquet",),
 )
 

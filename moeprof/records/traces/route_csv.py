@@ -6,7 +6,7 @@ A new chat in the same log restarts `step` and raises `turn`. `dropped` is 1 for
 
 Tokens of one `step` in several values of `sequence` are one batch, with the place of each in `position`; `domain` names their text.
 With a column `stack` (`enc`, `dec`), which goes before the number of a layer, `phase` may also be 2, encode, or 3, score. After the
-line `# step=pass` steps are forward passes, as moeprof writes them.
+line `# step=pass` steps are forward passes, as moeprof writes them. `# imported=` and JSON say what an earlier import left out.
 """
 
 import re
@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 
 from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, whole_number
 from moeprof.records.name import checked_name, name_from
-from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.system.inputs import InputFile, parsed_json, reported
 from moeprof.records.traces.columns import NAMES, codes, with_columns
 from moeprof.records.traces.csv_table import comments_of, header_of, line_of, table_of
 from moeprof.records.traces.import_options import ImportOptions, ImportReport
 from moeprof.records.traces.importing import agreed
 from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.route_csv_steps import numbered
-from moeprof.records.traces.route_csv_writer import PASSES, PHASES, write_route_file
+from moeprof.records.traces.route_csv_writer import IMPORTED, PASSES, PHASES, write_route_file
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
@@ -66,7 +66,8 @@ def read_route_files(files: Sequence[InputFile], options: ImportOptions) -> Trac
         top_k = agreed("choices of a token", stated(comments, "n_expert_used"), options.top_k)
         in_passes = PASSES in comments.splitlines()
         workloads = {checked_name(name) for name in re.findall(r"^# workload=(\S+)$", comments, re.MULTILINE)}
-        traces = traces_of(text, known, domain, top_k, in_passes=in_passes, workload=min(workloads, default="lm"))
+        read = traces_of(text, known, domain, top_k, in_passes=in_passes, workload=min(workloads, default="lm"))
+        traces = [with_report(trace, comments) for trace in read]
         check_numbers([int(layer) for trace in traces for layer in trace.header.layers if layer.isdecimal()], options.layers)
         if options.strip_tokens:
             traces = [trace.without_token_ids() for trace in traces]
@@ -87,6 +88,7 @@ ROUTE_CSV = TraceFormat(
     read=read_route_files,
     write=write_route_file,
     keeps=frozenset([*COLUMNS.names, "phase"]),
+    repeats=True,
     endings=(".route.csv",),
 )
 
@@ -116,6 +118,16 @@ def traces_of(
     )
     present = np.unique(table["phase"].to_numpy())
     return [trace_of(table, code, header) for code in PHASES if code in present]
+
+
+def with_report(trace: RoutingTrace, comments: str) -> RoutingTrace:
+    """The trace with what a line with `#` says of an earlier import; ValueError if that is no report."""
+    found = re.search(rf"^{IMPORTED}(.*)$", comments, re.MULTILINE)
+    if not found or not trace.header.imported:
+        return trace
+    earlier = ImportReport.model_validate(parsed_json(found[1]))
+    report = earlier.model_copy(update={"kept": trace.header.imported.kept})
+    return RoutingTrace(trace.header.model_copy(update={"imported": report}), trace.table)
 
 
 def expert_bytes_of(comments: str) -> dict[str, int]:

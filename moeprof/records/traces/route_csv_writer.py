@@ -16,6 +16,9 @@ PHASES = {0: "prefill", 1: "decode", 2: "encode", 3: "score"}
 PASSES = "# step=pass"
 """The line of a log whose steps are forward passes and not positions."""
 
+IMPORTED = "# imported="
+"""The beginning of the line with the report of an earlier import, as JSON."""
+
 
 def write_route_file(file: TraceFile, path: Path) -> None:
     """Writes all phases; UsageError if one log cannot hold them."""
@@ -49,6 +52,8 @@ def preamble(file: TraceFile) -> Iterator[str]:
     yield f"# workload={header.workload}"
     if not file.as_logged:
         yield PASSES
+    if header.imported and header.imported.format != "route-csv":
+        yield IMPORTED + header.imported.model_dump_json()
     yield from (f"# layer={layer} expert_bytes={size}" for layer, size in file.expert_bytes.items() if layer.isdecimal())
 
 

@@ -59,8 +59,14 @@ class TraceFormat:
     """The choices of tokens are checked afterwards, for all formats alike."""
     write: TraceWriter | None = None
     """None if moeprof only reads this format."""
+    unwritten: str = ""
+    """Why moeprof cannot write it."""
     keeps: frozenset[str] = frozenset()
     """Columns of a routing trace that `write` keeps, beside layer, slot and expert; a conversion loses the others."""
+    derives: frozenset[str] = frozenset()
+    """Columns that are not in it, and that its reader makes of the order of the tokens: only others than these are lost."""
+    repeats: bool = False
+    """Whether a token may have two copies of one expert among its choices."""
     endings: tuple[str, ...] = ()
     """Endings of file names that mean this format where a file is written; reading goes by the content."""
     either: bool = False

@@ -44,7 +44,7 @@ def document_of(run: Run) -> Document:
         document.append(
             Paragraph(f"THIS RUN IS NOT VALID: {'; '.join(run.record.reasons)}. The numbers that it recorded follow.")
         )
-    document += [Heading(title), Bullets(lines)]
+    document += [Heading(title), Bullets(lines)] if lines else []
     if run.record.notes:
         document += [Heading("Notes", 3), Bullets(run.record.notes)]
     return [*document, *body, Heading("Where the numbers come from"), *provenance(run), *link_blocks(RunMetrics.of(run))]

@@ -82,6 +82,24 @@ def test_what_is_written_is_read_again(
     assert_same(replace(file, as_logged=not passes), tmp_path_factory.mktemp("again"))
 
 
+def test_a_log_carries_what_an_earlier_import_left_out(tmp_path: Path) -> None:
+    padded = random_experts(9)
+    padded[5:] = padded[4]
+    places = np.minimum(np.arange(9), 4)
+    stated = Stated("made-up", "talk", experts=8, notes=["a remark with # and\na second line"])
+    file = imported(logged(padded, step_T=places, position_T=places), stated, ImportOptions())
+    write_route_file(file, path := tmp_path / "talk.route.csv")
+    assert file.report is not None
+    assert file.report.padding == 8
+    assert read_trace_file(path).report == file.report
+    for _ in range(2):
+        write_route_file(read_trace_file(path), path)
+    assert read_trace_file(path).report == file.report
+    path.write_text(path.read_text().replace('"padding":8', '"padding":-8'))
+    with pytest.raises(UsageError, match="padding: must be greater than or equal to 0"):
+        read_trace_file(path)
+
+
 def test_traces_of_two_ranks_or_of_another_phase_have_no_place_in_one_log(tmp_path: Path) -> None:
     (trace,) = imported(logged(random_experts(3)), Stated("made-up", "talk"), ImportOptions()).traces
     with pytest.raises(UsageError, match="talk has several traces of phase decode"):

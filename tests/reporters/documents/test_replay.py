@@ -61,6 +61,7 @@ def test_a_replay_that_was_stopped_at_once_is_rendered_as_invalid(tmp_path: Path
     for form in FORMATS:
         assert render(run, form)
     assert "NOT VALID: interrupted" in render(run, "markdown")
+    assert "Summary" not in render(run, "markdown")
 
 
 def test_a_replay_that_lost_its_numbers_is_still_rendered(tmp_path: Path) -> None:

@@ -84,5 +84,8 @@ IMATRIX = TraceFormat(
     "an importance matrix of llama.cpp (*.gguf)",
     recognise=is_imatrix,
     read=read_imatrix,
+    unwritten=(
+        "it also has the sums of squared activations (in_sum2) by which llama-quantize weighs columns, and no count says what they were"
+    ),
     loads_only=True,
 )

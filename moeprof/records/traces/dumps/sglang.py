@@ -60,5 +60,6 @@ SGLANG = TraceFormat(
     read=read_dump,
     write=write_dump,
     keeps=frozenset({"step", "position", "token_id", "phase"}),
+    repeats=True,
     either=True,
 )

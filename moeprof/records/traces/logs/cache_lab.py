@@ -174,5 +174,6 @@ CACHE_LAB = TraceFormat(
     read=read_cache_lab,
     write=write_cache_lab,
     keeps=frozenset({"phase", "sequence", "position", "token_id", "weight", "dropped"}),
+    derives=frozenset({"step"}),
     endings=(".cachelab.jsonl",),
 )

@@ -60,12 +60,12 @@ def read_score_lists(files: Sequence[InputFile], options: ImportOptions) -> Trac
 
 def rows_of(table: pa.Table, file: InputFile) -> ChoiceRows:
     """The rows of one file; ValueError if a column is missing or of another type."""
-    if not pa.types.is_list(kind := table.schema.field("indices").type) and not pa.types.is_large_list(kind):
-        raise ValueError(f"indices is of type {kind}, not a list of experts per token and layer")
-    if not pa.types.is_integer(kind.value_type):
-        raise ValueError(f"indices holds values of type {kind.value_type}, not whole numbers")
     if not table.num_rows:
         raise ValueError("no choices in it")
+    if not pa.types.is_integer(kind := kind_of_list(table, "indices")):
+        raise ValueError(f"indices holds values of type {kind}, not whole numbers")
+    if "scores" in table.column_names and not pa.types.is_floating(kind := kind_of_list(table, "scores")):
+        raise ValueError(f"scores holds values of type {kind}, not fractions")
     experts_RK = lists_of(table, "indices", "row").astype(np.int64)
     weights_RK = optional_lists(table, "scores", experts_RK, np.nan) if "scores" in table.column_names else None
     layer_R = column(table, LAYERS, MAX_LAYERS - 1)
@@ -83,6 +83,14 @@ def rows_of(table: pa.Table, file: InputFile) -> ChoiceRows:
         experts_RK,
         None if weights_RK is None else weights_RK.astype(np.float32),
     )
+
+
+def kind_of_list(table: pa.Table, name: str) -> pa.DataType:
+    """The type of the values in a column of lists; ValueError if it is none."""
+    kind = table.schema.field(name).type
+    if not pa.types.is_list(kind) and not pa.types.is_large_list(kind):
+        raise ValueError(f"{name} is of type {kind}, not a list per token and layer")
+    return kind.value_type
 
 
 def column(table: pa.Table, names: Sequence[str], most: int = 2**31 - 1) -> Ids | None:

@@ -127,5 +127,6 @@ SELECTIONS = TraceFormat(
     recognise=is_selections,
     read=read_selections,
     write=write_selections,
+    derives=frozenset({"step", "sequence", "position"}),
     endings=(".selections.json",),
 )

@@ -111,5 +111,6 @@ SGLANG_API = TraceFormat(
     read=read_responses,
     write=write_responses,
     keeps=frozenset({"phase", "sequence", "position"}),
+    derives=frozenset({"step"}),
     endings=(".sglang.json",),
 )

@@ -189,5 +189,6 @@ VLLM = TraceFormat(
     read=read_vllm,
     write=write_vllm,
     keeps=frozenset({"phase", "sequence", "position", "token_id"}),
+    derives=frozenset({"step"}),
     endings=(".vllm.json",),
 )

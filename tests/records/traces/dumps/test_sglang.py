@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from moeprof.records.errors import UsageError
 from moeprof.records.traces.choice_counts import ALL_DOMAINS, ChoiceCounts
 from moeprof.records.traces.dumps.sglang import SGLANG, write_dump
+from moeprof.records.traces.formats import files_in
+from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
+from moeprof.studies.convert import convert
 from moeprof.studies.replay.loads import read_loads
 from tests.analysis.traces import Row, drawn_rows, trace_of
 from tests.records.traces.dumps.dumped import fault, loads, notes, per_pass, per_token, read, recording, sample, saved
@@ -132,6 +135,19 @@ def test_two_copies_of_an_expert_are_two_choices_and_are_reported(tmp_path: Path
     file = read(recording(tmp_path / "a.pt", [per_token(3, [[[]], [[1, 5]]])], MAP))
     assert loads(file) == {1: [0, 2, 0, 0]}
     assert notes(file)[0].startswith("1 rows have two copies of one expert")
+
+
+def test_two_copies_of_an_expert_are_kept_by_a_format_that_may_have_them_and_refused_by_others(tmp_path: Path) -> None:
+    path = recording(tmp_path / "a.pt", [per_token(3, [[[]], [[1, 5]]])], MAP)
+    for target in ("route-csv", "sglang", "run"):
+        convert([path], out := tmp_path / target, target=target, options=ImportOptions())
+        again = read(*files_in(out))
+        assert again.traces[0].column("expert").tolist() == [1, 1]
+        assert again.traces[0].header.imported is not None
+        assert again.traces[0].header.imported.repeated == 1
+    for target in ("vllm", "sglang-api", "cache-lab", "selections"):
+        with pytest.raises(UsageError, match=f"1 rows have two copies of one expert, and in {target} a token's experts differ"):
+            convert([path], tmp_path / target, target=target, options=ImportOptions())
 
 
 DENSE = [0] * 6

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from moeprof.records.traces.formats import read_trace_file
+from moeprof.records.system.inputs import InputFile
+from moeprof.records.traces.formats import format_of, read_trace_file
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import Stated, imported
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
@@ -37,8 +38,7 @@ def assert_read_again(file: TraceFile, entry: TraceFormat, path: Path, **options
     assert entry.write is not None
     entry.write(file, path)
     again = read_trace_file(path, options=ImportOptions(**options))
-    assert again.report is not None
-    assert again.report.format == entry.name
+    assert format_of(InputFile(path)).name == entry.name
     assert [trace.header.phase for trace in again.traces] == [trace.header.phase for trace in file.traces]
     for one, other in zip(again.traces, file.traces, strict=True):
         facts = {"num_experts", "top_k", "layers", "workload"}

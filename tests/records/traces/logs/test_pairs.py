@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from moeprof.records.traces.formats import FORMATS, read_trace_file
+from moeprof.records.system.inputs import InputFile
+from moeprof.records.traces.formats import FORMATS, format_of, read_trace_file
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.trace_format import TraceFile
@@ -28,10 +29,8 @@ def through(file: TraceFile, name: str, folder: Path) -> TraceFile:
     entry = FORMATS[name]
     assert entry.write is not None
     entry.write(file, folder / name)
-    again = read_trace_file(folder / name, options=OPTIONS)
-    assert again.report is not None
-    assert again.report.format == name
-    return again
+    assert format_of(InputFile(folder / name)).name == name
+    return read_trace_file(folder / name, options=OPTIONS)
 
 
 @pytest.mark.parametrize(("first", "second"), [*permutations(NAMES, 2)])

@@ -63,6 +63,8 @@ def test_files_without_a_column_of_layers_have_their_numbers_in_their_names(tmp_
         (columns(indices=pa.array([[1, 2]] * 5 + [[1]])), {}, "row 5 has 1 values in indices, but the first has 2"),
         (columns(indices=pa.array([[1, 2]] * 5 + [None])), {}, "row 5 has 0 values in indices"),
         (columns(scores=pa.array([[0.5]] * 6)), {}, "a row has 2 experts, but 1 values in scores"),
+        (columns(scores=[-1] * 6), {}, "scores is of type int64, not a list per token and layer"),
+        (columns(scores=pa.array([["a", "b"]] * 6)), {}, "scores holds values of type string, not fractions"),
         (columns(token=[0] * 6), {}, "position 0 has two rows in layer 1"),
         (columns(layer=[-1] * 6), {}, "layer -1 is not between 0 and"),
         ({name: values for name, values in columns().items() if name != "token"}, {}, "no column of tokens: position"),

@@ -1,0 +1,66 @@
+"""A conversion names what the target has no field for, and nothing that a reader of the target finds in the order of the tokens."""
+
+import numpy as np
+import pytest
+
+from moeprof.records.traces.formats import FORMATS
+from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.importing import Stated, imported
+from moeprof.records.traces.trace_format import TraceFile
+from moeprof.studies.convert_losses import lost_facts
+from tests.records.traces.logged import logged, random_experts
+
+PROMPTED = {"step_T": [0, 0, 1, 2, 3, 3, 4], "sequence_T": [0] * 4 + [1] * 3, "position_T": [0, 1, 2, 3, 0, 1, 2]}
+"""Two chats of a prompt of two tokens, one after the other."""
+
+DECODED = [False, False, True, True, False, False, True]
+
+
+def talk(decoded: list[bool], **places: list[int]) -> TraceFile:
+    """Seven tokens with their places."""
+    choices = logged(
+        random_experts(7), decode_T=np.array(decoded), **{name: np.array(values) for name, values in places.items()}
+    )
+    return imported(choices, Stated("made-up", "talk", experts=8), ImportOptions())
+
+
+def lost(file: TraceFile, name: str) -> list[str]:
+    """What a format loses."""
+    return list(lost_facts(file, FORMATS[name]))
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang-api", "cache-lab"])
+def test_a_step_for_each_prompt_and_decoded_token_is_not_lost(name: str) -> None:
+    assert lost(talk(DECODED, **PROMPTED), name) == []
+
+
+@pytest.mark.parametrize(
+    "step_T",
+    [
+        [0, 0, 2, 4, 1, 1, 3],  # both prompts first, and then a token of each in turn
+        [0, 0, 1, 2, 0, 0, 1],  # both together
+        [0, 1, 2, 3, 4, 4, 5],  # a prompt in two parts
+        [0, 0, 1, 1, 2, 2, 3],  # two decoded tokens of a sequence in one step
+    ],
+)
+@pytest.mark.parametrize("name", ["vllm", "sglang-api", "cache-lab"])
+def test_other_steps_are_lost(name: str, step_T: list[int]) -> None:
+    assert lost(talk(DECODED, **(PROMPTED | {"step_T": step_T})), name) == ["forward passes"]
+    assert lost(talk(DECODED, **(PROMPTED | {"step_T": step_T})), "route-csv") == []
+
+
+def test_each_phase_of_a_run_counts_its_own_steps() -> None:
+    """Decoded tokens of both chats have steps 0, 1 and 2, and prompts 0 and 1."""
+    file = talk(DECODED, **(PROMPTED | {"step_T": [0, 0, 0, 1, 1, 1, 2]}))
+    assert lost(file, "vllm") == ["forward passes"]
+    assert lost(TraceFile(file.name, file.traces, as_logged=False), "vllm") == []
+
+
+def test_selections_have_the_order_of_prompts_or_that_of_the_decoded_tokens_of_one_sequence() -> None:
+    prompts = {"step_T": [0, 0, 0, 0, 1, 1, 1], "sequence_T": [0] * 4 + [1] * 3, "position_T": [0, 1, 2, 3, 0, 1, 2]}
+    assert lost(talk([False] * 7, **prompts), "selections") == []
+    assert lost(talk([False] * 7, **(prompts | {"sequence_T": [0] * 4 + [5] * 3})), "selections") == ["numbers of sequences"]
+    assert lost(talk([False] * 7, **(prompts | {"position_T": [1, 2, 3, 4, 0, 1, 2]})), "selections") == ["positions"]
+    assert lost(talk([True] * 7), "selections") == []
+    decoded = prompts | {"step_T": list(range(7))}
+    assert lost(talk([True] * 7, **decoded), "selections") == ["numbers of sequences"]
