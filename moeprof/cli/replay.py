@@ -94,11 +94,11 @@ OWN = {
 )
 @click.option(
     "--replicas",
-    type=click.IntRange(0, MAX_EXPERTS),
-    default=1,
+    default="1",
     show_default=True,
-    metavar="N",
-    help="Extra slots per layer and device for copies of hot experts, for algorithms that replicate.",
+    metavar="N,...",
+    help="Extra slots per layer and device for copies of hot experts, for algorithms that replicate. The report is about the first "
+    "number, and says which of several is the last that is worth its memory.",
 )
 @click.option("--node-bandwidth", metavar="RATE", help="Bandwidth of a device to other nodes.  [default: --bandwidth]")
 @click.option("--token-bytes", metavar="SIZE", help="Size of one token's hidden state, if the trace lacks it.")
@@ -254,12 +254,14 @@ def prepare_placements(trace: Path, given: dict[str, Any], content: "Content") -
     from moeprof.studies.replay.loads import read_loads
     from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 
+    replicas = listed("--replicas", given["replicas"], whole)
     options = PlacementOptions(
         balancers=listed("--balancer", given["balancers"], str),
         devices=listed("--devices", given["devices"], positive),
         nodes=given["nodes"],
         groups=given["groups"],
-        replicas=given["replicas"],
+        replicas=replicas[0],
+        replica_numbers=replicas if len(set(replicas)) > 1 else (),
         phase=given["phase"],
         bandwidth=one("--bandwidth", given["bandwidth"], parse_bandwidth),
         node_bandwidth=optional("--node-bandwidth", given["node_bandwidth"], parse_bandwidth),
@@ -291,10 +293,15 @@ def refuse_options_of(context: click.Context, other: str) -> None:
 
 def positive(text: str) -> int:
     """A whole number of at least 1; ValueError otherwise."""
+    return whole(text, least=1)
+
+
+def whole(text: str, least: int = 0) -> int:
+    """A whole number of at least `least` and at most MAX_EXPERTS; ValueError otherwise."""
     if not text.removeprefix("-").isdecimal():
         raise ValueError("not a whole number")
-    if int(text) < 1:
-        raise ValueError("must be at least 1")
+    if int(text) < least:
+        raise ValueError(f"must be at least {least}")
     if int(text) > MAX_EXPERTS:
         raise ValueError(f"must be at most {MAX_EXPERTS}")
     return int(text)

@@ -77,6 +77,8 @@ def test_replaying_placements_needs_no_torch(trace: Path, tmp_path: Path) -> Non
         (("--balance", "--balancer", "greedi"), "unknown balancer 'greedi'"),
         (("--balance", "--node-bandwidth", "fast"), "--node-bandwidth fast"),
         (("--balance", "--token-bytes", "0"), "--token-bytes 0"),
+        (("--balance", "--replicas", "-1"), "--replicas -1: must be at least 0"),
+        (("--balance", "--replicas", "1,2", "--balancer", "greedy"), "--replicas 1,2: no balancer of --balancer makes copies"),
         (("--cache", "--every", "2"), "--every: an option of --balance"),
         (("--balance", "--window", "2"), "--window: an option of --every"),
         (("--balance", "--moves", "2"), "--moves: an option of --every"),

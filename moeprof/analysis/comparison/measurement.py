@@ -32,7 +32,7 @@ GATED = "throughput"
 PARTS = ("domain", "point", "rank", "layer", "region")
 """Keys that are empty for a gated throughput: parts of a workload, phase and variant are reported but not gated."""
 
-SWEPT = ("policies", "slots", "budgets", "balancers", "devices", "every")
+SWEPT = ("policies", "slots", "budgets", "balancers", "devices", "every", "replica_numbers")
 """Swept options of a replay, which the address of a number contains."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]

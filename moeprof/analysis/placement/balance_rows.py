@@ -3,7 +3,7 @@
 The rows of a domain are those of its test steps, and `category` is the domain whose history made the placement.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,9 @@ from moeprof.analysis.placement.device_load import device_counts, floor_shares, 
 from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.placement.rebalancing import Timeline
 from moeprof.analysis.placement.rebalancing_rows import rebalanced_values
+from moeprof.analysis.placement.replica_rows import replica_values
 from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed_trials, num_moved, trial_of
-from moeprof.analysis.placement.virtual_parallel import Choices, choices_of, virtual_rows
+from moeprof.analysis.placement.virtual_parallel import AddressedValue, Choices, choices_of, virtual_rows
 from moeprof.analysis.routing.drift import HALVES, DomainPair, category_of, domain_pairs, drift_metrics
 from moeprof.analysis.routing.layer_rows import Values
 from moeprof.analysis.routing.layer_rows import over_layers as mean_of_layers
@@ -148,6 +149,9 @@ def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Cal
         yield phase.row("step_tokens", phase.trial.step_tokens)
     if phase.balance.tokens_per_step:
         yield from step_size_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
+    if phase.balance.replica_numbers and phase.trial.halves:
+        names = [name for name, devices in pairs if devices == phase.balance.focus]
+        yield from addressed(phase, replica_values(phase.balance, phase.trial, names))
     if phase.balance.every:
         yield from along_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
     crosses = crossed_trials(phase.layers)
@@ -182,7 +186,12 @@ def step_size_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRo
 def along_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRow]:
     """What placements gain that are made again along the trace, if the phase has the steps."""
     clusters = {name: phase.cluster(name, phase.balance.focus) for name in names}
-    for metric, value, address in rebalanced_values(phase.balance, clusters, phase.timeline):
+    yield from addressed(phase, rebalanced_values(phase.balance, clusters, phase.timeline))
+
+
+def addressed(phase: PhaseLoads, values: Iterable[AddressedValue]) -> Iterator[MetricRow]:
+    """The rows of these values in a phase."""
+    for metric, value, address in values:
         yield phase.row(metric, value, **address)
 
 

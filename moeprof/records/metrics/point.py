@@ -2,7 +2,20 @@
 
 from collections.abc import Mapping
 
-ORDER = ("batch", "policy", "slots", "budget_bytes", "balancer", "devices", "schedule", "every", "tokens", "experts", "percent")
+ORDER = (
+    "batch",
+    "policy",
+    "slots",
+    "budget_bytes",
+    "balancer",
+    "devices",
+    "replicas",
+    "schedule",
+    "every",
+    "tokens",
+    "experts",
+    "percent",
+)
 """The canonical order, in which equal points are equal texts."""
 
 

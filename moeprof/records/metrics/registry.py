@@ -8,7 +8,13 @@ from pathlib import Path
 
 from moeprof.records.metrics.buffering import buffer_metrics
 from moeprof.records.metrics.metric import Kind, Metric
-from moeprof.records.metrics.replay import balance_metrics, rebalance_metrics, repeated_move_metrics, replay_metrics
+from moeprof.records.metrics.replay import (
+    balance_metrics,
+    rebalance_metrics,
+    repeated_move_metrics,
+    replay_metrics,
+    replica_metrics,
+)
 from moeprof.records.metrics.row import RowKey
 from moeprof.records.metrics.trace import trace_metrics
 from moeprof.records.system.files import replacing
@@ -152,6 +158,7 @@ METRICS = {
         *replay_metrics(),
         *balance_metrics(),
         *rebalance_metrics(),
+        *replica_metrics(),
         *repeated_move_metrics(),
         *buffer_metrics(),
         *trace_metrics(),

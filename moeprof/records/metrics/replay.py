@@ -105,6 +105,15 @@ def repeated_move_metrics() -> Iterator[Metric]:
     )
 
 
+def replica_metrics() -> Iterator[Metric]:
+    """Metrics of numbers of extra slots for copies, at `devices=8;replicas=2`; the balancer is in `category`."""
+    yield Metric("replicas_load", "fraction", "lower", "routed", "avg_max_load of the best balancer with so many extra slots")
+    yield Metric("replicas_bytes", "bytes", "lower", "exact", "bytes of the extra slots of all devices and layers")
+    yield from between(
+        "replicas_gain", "fraction", "routed", "1 - replicas_load / that of the next smaller number of extra slots"
+    )
+
+
 def between(name: str, unit: str, kind: Kind, formula: str) -> Iterator[Metric]:
     """A number and the ends of its 95% interval; more is better, except for times."""
     better: Better = "lower" if unit == "ns" else "higher"

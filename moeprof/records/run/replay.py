@@ -75,6 +75,8 @@ class BalanceRequest(Strict):
     """Groups of neighbouring experts that stay on one node, for balancers that place node by node; 0 if there are none."""
     replicas: Annotated[int, Field(ge=0, le=MAX_EXPERTS)] = 1
     """Extra slots per layer and device for copies of experts, for balancers that replicate."""
+    replica_numbers: list[Annotated[int, Field(ge=0, le=MAX_EXPERTS)]] = []
+    """Numbers of such slots that are compared; the first one is `replicas`. Empty if there is only one."""
     tokens_per_step: list[Positive] = []
     """Numbers of consecutive tokens that steps are made of; the first one is that of all rows without `tokens` in their point. Empty if
     the steps are those of the trace."""

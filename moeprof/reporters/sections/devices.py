@@ -13,6 +13,7 @@ from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.cells import cell, duration, percent
 from moeprof.reporters.documents.document import Block, Curves, Details, HeatMap, Table
 from moeprof.reporters.sections.rebalancing import rebalancing_blocks
+from moeprof.reporters.sections.replicas import replica_blocks
 from moeprof.reporters.sections.tables import with_values
 
 
@@ -25,6 +26,7 @@ def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
         yield cost_table(results, phase, devices)
         if len(set(results.record.balanced.tokens_per_step)) > 1:
             yield step_size_table(results, phase, devices)
+        yield from replica_blocks(results, phase)
         yield from rebalancing_blocks(results, phase)
         yield load_curves(results, phase)
         yield from device_maps(results, phase, devices)

@@ -8,7 +8,7 @@ from typing import Any
 from moeprof.analysis.placement.balance_rows import PhaseLoads, balance_rows, feasible_pairs, phases_of
 from moeprof.instrument.machine import host
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
-from moeprof.policies.balancing.registry import BALANCERS, find_balancer
+from moeprof.policies.balancing.registry import BALANCERS, find_balancer, replicating
 from moeprof.records.errors import UsageError
 from moeprof.records.run.replay import BalanceRequest, PhaseChoice, TraceSource
 from moeprof.records.run.run import Run, RunRecord
@@ -36,6 +36,8 @@ class PlacementOptions:
     groups: int | None = None
     """Default: those of the model's router."""
     replicas: int = 1
+    replica_numbers: Sequence[int] = ()
+    """Numbers of extra slots that are compared, if there are several; the first one is `replicas`."""
     phase: PhaseChoice = "all"
     bandwidth: int = 12 * 10**9
     node_bandwidth: int | None = None
@@ -101,6 +103,7 @@ def resolved(loads: ReplayLoads, options: PlacementOptions) -> BalanceRequest:
         nodes=options.nodes,
         groups=groups_for(trace, options),
         replicas=options.replicas,
+        replica_numbers=list(dict.fromkeys(options.replica_numbers)),
         tokens_per_step=list(loads.tokens_per_step),
         **along_trace(options),
         phase=options.phase,
@@ -151,6 +154,11 @@ def groups_for(trace: TraceSource, options: PlacementOptions) -> int:
 def possible_pairs(balance: BalanceRequest, notes: list[str]) -> list[tuple[str, int]]:
     """Balancers with the devices that they can place on; the others are noted. UsageError if only contiguous placement is left."""
     pairs, infeasible = feasible_pairs(balance)
+    if balance.replica_numbers and not any(BALANCERS[name].replicates for name in balance.balancers):
+        given = ",".join(map(str, balance.replica_numbers))
+        raise UsageError(
+            f"--replicas {given}: no balancer of --balancer makes copies", f"Add one of {', '.join(replicating())}."
+        )
     if infeasible and all(name == CONTIGUOUS.name for name, _ in pairs):
         raise infeasible[-1]
     notes += [f"left out: {error.what}" for error in infeasible]

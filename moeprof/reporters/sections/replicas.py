@@ -1,0 +1,81 @@
+"""How many redundant experts are worth their memory: a table by number of extra slots, and the number for the headline."""
+
+from collections.abc import Iterator
+
+from moeprof.analysis.placement.balance_results import balancer_value
+from moeprof.analysis.placement.replica_rows import WORTH_MEMORY
+from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.records.metrics.row import RecordedRow
+from moeprof.records.units import format_bytes
+from moeprof.reporters.cells import cell, percent
+from moeprof.reporters.documents.document import Block, Table
+
+
+def numbers(results: RunMetrics, phase: str) -> list[RecordedRow]:
+    """The row `replicas_load` of every number of extra slots, rising."""
+    return sorted(results.rows("replicas_load", phase=phase), key=extra_slots)
+
+
+def extra_slots(row: RecordedRow) -> int:
+    """The number of extra slots per layer and device."""
+    return int(row.swept["replicas"])
+
+
+def last_worth(rows: list[RecordedRow]) -> RecordedRow:
+    """The smallest number whose avg max load is within WORTH_MEMORY of the least of all."""
+    least = min(row.value for row in rows)
+    return next(row for row in rows if row.value <= least * (1 + WORTH_MEMORY))
+
+
+def of_row(results: RunMetrics, metric: str, row: RecordedRow) -> float | None:
+    """Another number at the address of a row."""
+    return results.or_none(metric, phase=row.key.phase, point=row.key.point, category=row.key.category)
+
+
+def replica_lines(results: RunMetrics, phase: str) -> Iterator[str]:
+    """The last number of extra slots that is worth its memory."""
+    rows = numbers(results, phase)
+    if not rows:
+        return
+    chosen, best = last_worth(rows), min(rows, key=lambda row: row.value)
+    contiguous = balancer_value(results, "avg_max_load", phase, CONTIGUOUS.name, results.record.balanced.focus)
+    tried = ", ".join(f"{extra_slots(row):,}" for row in rows)
+    beside = f", {percent(contiguous)} under contiguous placement" if contiguous else ""
+    yield (
+        f"Redundant experts ({phase}, {results.record.balanced.focus} devices): of {tried} extra slots per layer and device, "
+        f"{worth(results, chosen)}: avg max load {percent(chosen.value)} with {chosen.key.category}{beside}. The rule: the smallest "
+        f"number within {WORTH_MEMORY:.0%} of the least load ({percent(best.value)} with {extra_slots(best):,})."
+    )
+
+
+def worth(results: RunMetrics, chosen: RecordedRow) -> str:
+    """`2 is the last number that is worth its memory (902 MiB on all devices)`."""
+    if not extra_slots(chosen):
+        return "no number above 0 is worth its memory"
+    size = of_row(results, "replicas_bytes", chosen)
+    memory = f" ({format_bytes(size)} on all devices)" if size else ""
+    return f"{extra_slots(chosen):,} is the last number that is worth its memory{memory}"
+
+
+def replica_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
+    """A row per number of extra slots; nothing if they are not compared."""
+    rows = numbers(results, phase)
+    if not rows:
+        return
+    gains = ("replicas_gain", "replicas_gain_low", "replicas_gain_high")
+    cells = [
+        [
+            f"{extra_slots(row):,}{' (last worth its memory)' * (row is last_worth(rows))}",
+            row.key.category,
+            cell(of_row(results, "replicas_bytes", row), format_bytes),
+            percent(row.value),
+            *(cell(of_row(results, metric, row), percent) for metric in gains),
+        ]
+        for row in rows
+    ]
+    caption = (
+        f"{results.record.balanced.focus} devices, by extra slots per layer and device for copies. best = the balancer with the least avg "
+        "max · bytes = of these slots on all devices · gain = decrease of avg max compared with the row above, with its 95% interval."
+    )
+    yield Table(["extra slots", "best", "bytes", "avg max", "gain", "from", "to"], cells, labels=2, caption=caption)

@@ -1,0 +1,96 @@
+"""How many redundant experts are worth their memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moeprof.analysis.run_metrics import of_replay
+from moeprof.records.metrics.row import EMPTY, RecordedRow
+from moeprof.records.run.run import Run
+from moeprof.reporters.documents.balance import summary
+from moeprof.reporters.sections.replicas import last_worth, replica_blocks
+from moeprof.studies.recompute import recompute
+from moeprof.studies.replay.loads import read_loads
+from moeprof.studies.replay.placements import PlacementOptions, replay_placements
+from tests.analysis.traces import Row, trace_of
+from tests.records.run.runs import value_of
+
+SIZE, EXPERTS, STEPS = 1000, 8, 40
+AT = {"phase": "decode", "variant": "static"}
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Steps of 64 tokens of which expert 0 takes half: two copies of it are needed on four devices, and no more."""
+    weights = np.array([7, *[1] * 7]) / 14
+    generator = np.random.default_rng(0)
+    rows = [
+        Row(step, int(expert), sequence=token)
+        for step in range(STEPS)
+        for token, expert in enumerate(generator.choice(EXPERTS, 64, p=weights))
+    ]
+    trace_of(rows, num_experts=EXPERTS).write(tmp_path / "t.parquet")
+    return tmp_path / "t.parquet"
+
+
+def replayed(trace: Path, folder: Path, **asked: object) -> Run:
+    options = {"balancers": ["greedy", "eplb", "eplb-distinct"], "devices": [4]} | asked
+    return replay_placements(read_loads(trace, expert_bytes=SIZE), PlacementOptions(**options), folder)  # type: ignore[arg-type]
+
+
+def test_each_number_has_the_loads_of_a_replay_with_this_number_alone(trace: Path, tmp_path: Path) -> None:
+    several = replayed(trace, tmp_path / "several", replicas=0, replica_numbers=[0, 2, 1])
+    for number in (0, 1, 2):
+        alone = replayed(trace, tmp_path / str(number), replicas=number)
+        loads = {}
+        for name in ("eplb", "eplb-distinct"):
+            points = f"balancer={name};devices=4", f"balancer={name};devices=4;replicas={number}"
+            for metric in ("avg_max_load", "device_slots", "load_gain", "load_gain_low", "load_gain_high"):
+                one, other = (value_of(run, metric, point=at, **AT) for run, at in zip((alone, several), points, strict=True))
+                assert one == pytest.approx(other)
+            loads[name] = value_of(several, "avg_max_load", point=points[1], **AT)
+        best = min(loads, key=lambda name: loads[name] or 0.0)
+        at = AT | {"point": f"devices=4;replicas={number}", "category": best}
+        assert value_of(several, "replicas_load", **at) == loads[best]
+        assert value_of(several, "replicas_bytes", **at) == number * 4 * SIZE
+    rows = {row.key.point: row.value for row in several.rows if row.key.metric == "replicas_gain"}
+    loads_of = {row.key.point: row.value for row in several.rows if row.key.metric == "replicas_load"}
+    assert rows == pytest.approx(
+        {
+            f"devices=4;replicas={number}": 1
+            - loads_of[f"devices=4;replicas={number}"] / loads_of[f"devices=4;replicas={number - 1}"]
+            for number in (1, 2)
+        }
+    )
+
+
+def test_the_headline_says_which_number_is_the_last_that_is_worth_its_memory(trace: Path, tmp_path: Path) -> None:
+    run = replayed(trace, tmp_path / "run", replicas=1, replica_numbers=[1, 0, 2, 6])
+    (line,) = (line for line in summary(of_replay(run)) if line.startswith("Redundant experts"))
+    assert line.startswith("Redundant experts (decode, 4 devices): of 0, 1, 2, 6 extra slots per layer and device, ")
+    (table,) = replica_blocks(of_replay(run), "decode")
+    (chosen,) = (row for row in table.rows if "last worth its memory" in row[0])
+    assert f", {chosen[0].split()[0]} is the last number that is worth its memory ({chosen[2]} on all devices)" in line
+    assert run.record.balanced.replica_numbers == [1, 0, 2, 6]
+    before = run.metrics
+    recompute(Run.open(tmp_path / "run"))
+    assert Run.open(tmp_path / "run").metrics.equals(before)
+
+
+def row_of(number: int, load: float) -> RecordedRow:
+    return RecordedRow(EMPTY._replace(point=f"devices=8;replicas={number}"), "fraction", "routed", load)
+
+
+def test_the_rule_takes_the_smallest_number_within_one_percent_of_the_least() -> None:
+    rows = [row_of(0, 0.30), row_of(1, 0.202), row_of(2, 0.200), row_of(4, 0.2005)]
+    assert last_worth(rows) is rows[1], "2 lowers the load by 1%"
+    assert last_worth([*rows, row_of(8, 0.19)]).swept["replicas"] == "8"
+    assert last_worth(rows[:1]) is rows[0]
+
+
+def test_even_loads_need_no_copies(tmp_path: Path) -> None:
+    rows = [Row(step, expert, sequence=expert) for step in range(STEPS) for expert in range(EXPERTS)]
+    trace_of(rows, num_experts=EXPERTS).write(tmp_path / "even.parquet")
+    run = replayed(tmp_path / "even.parquet", tmp_path / "run", replicas=0, replica_numbers=[0, 1])
+    assert any("no number above 0 is worth its memory: avg max load 25.0%" in line for line in summary(of_replay(run)))
