@@ -40,7 +40,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 
 
 def test_the_wheel_has_the_modules_recipes_and_checkpoints_of_the_checkout(wheel: Path) -> None:
-    sources = [path for path in (ROOT / "moeprof").rglob("*") if path.suffix in (".py", ".j2")]
+    sources = [path for path in (ROOT / "moeprof").rglob("*") if path.suffix in (".py", ".j2", ".js", ".css")]
+    sources += (ROOT / "moeprof" / "reporters" / "page" / "vendor").iterdir()
     recipes = [ROOT / "recipes" / f"{name}.{kind}" for name in ("lm-tiny", "mt-tiny") for kind in ("toml", "safetensors", "md")]
     recipes += [*(ROOT / "recipes").glob("*.toml"), *(ROOT / "recipes" / "hf-tiny").iterdir()]
     wanted = {

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from moeprof.analysis.placement.gain import Gain
+from moeprof.records.metrics.number import Formula, RecordedNumber, Term
 from moeprof.records.units import format_count, format_duration, format_significant
 
 MISSING = "-"
@@ -10,9 +11,32 @@ MISSING = "-"
 Write = Callable[[float], str]
 
 
+class CellText(str):
+    """The text of a number that keeps the number and its origin, also when other text is added to it."""
+
+    __slots__ = ("origin", "value")
+    value: float
+    origin: Term | Formula
+
+    def __new__(cls, text: str, value: float, origin: Term | Formula) -> "CellText":
+        """The text of a number with this origin."""
+        made = super().__new__(cls, text)
+        made.value, made.origin = value, origin
+        return made
+
+    def __add__(self, other: str) -> "CellText":
+        return CellText(str(self) + other, self.value, self.origin)
+
+    def __radd__(self, other: str) -> "CellText":
+        return CellText(other + str(self), self.value, self.origin)
+
+
 def cell(value: float | None, write: Write = format_significant) -> str:
-    """The number as `write` formats it, or a dash if there is none."""
-    return MISSING if value is None else write(value)
+    """The number as `write` formats it, with its origin if it has one; a dash if there is no number."""
+    if value is None:
+        return MISSING
+    text = write(value)
+    return CellText(text, float(value), value.origin) if isinstance(value, RecordedNumber) else text
 
 
 def percent(fraction: float) -> str:

@@ -122,12 +122,17 @@ def overhead_sentence(overheads: Sequence[float]) -> str:
     return f" Instrumentation overhead: {f'{most - 1:+.1%} per step{bound}' if most > 1 else 'not measurable'}."
 
 
-def layer_table(metrics: RunMetrics, phase: str, regions: list[str]) -> Table:
-    """Time of every region in every layer."""
-    layers = sorted(
+def layers_in_order(metrics: RunMetrics, phase: str) -> list[str]:
+    """Layers with times, `2` before `10`."""
+    return sorted(
         metrics.distinct("layer", "region_time", phase=phase),
         key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)],
     )
+
+
+def layer_table(metrics: RunMetrics, phase: str, regions: list[str]) -> Table:
+    """Time of every region in every layer."""
+    layers = layers_in_order(metrics, phase)
     shown = [
         region for region in regions if any(region_time(metrics, phase, metrics.baseline, region, layer) for layer in layers)
     ]

@@ -1,0 +1,1 @@
+"""The sections of the report page, one module each; `registry.py` has their order."""

@@ -1,0 +1,73 @@
+"""What the tests of the page have in common: every origin of a page, and its value computed from the run directory alone."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lxml import html
+
+OPERATIONS: dict[str, Callable[[float, float], float]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+}
+KEYS = ["workload", "phase", "domain", "variant", "point", "rank", "layer", "region", "category", "metric"]
+
+
+class Recorded:
+    """The rows of a `metrics.csv`, read without moeprof."""
+
+    def __init__(self, run: Path) -> None:
+        table = pd.read_csv(run / "metrics.csv", dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
+        self.values = dict(zip(map(tuple, table[KEYS].to_numpy()), table["value"].astype(float), strict=True))
+
+    def evaluate(self, origin: Any) -> float:
+        """The value of a row, a constant, or a formula over rows."""
+        match origin:
+            case dict():
+                assert set(origin) <= set(KEYS)
+                return self.values[tuple(origin.get(key, "") for key in KEYS)]
+            case [sign, left, right]:
+                return OPERATIONS[sign](self.evaluate(left), self.evaluate(right))
+            case _:
+                return float(origin)
+
+
+def tree(page: str) -> html.HtmlElement:
+    """The parsed page; `script` elements hold the JSON of figures."""
+    return html.document_fromstring(page)
+
+
+def visible(page: str) -> str:
+    """The page without its scripts and its style: what a reader may see, and the data of figures."""
+    return re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
+
+
+def figure_data(page: str) -> dict[str, Any]:
+    """The data of every figure by the id of its element."""
+    return {figure.get("id"): json.loads(figure.findtext("script")) for figure in tree(page).iter("figure")}
+
+
+def series_of(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts of a figure that hold values: series, marks, and heat maps, whose rows are joined."""
+    yield from data["common"]
+    for view in data["views"]:
+        yield from view["series"]
+        yield from ({**mark, "values": [mark["value"]]} for mark in view["marks"])
+        if heat := view["heat"]:
+            yield {
+                **heat,
+                "values": [value for row in heat["values"] for value in row if value is not None],
+                "low": [],
+                "high": [],
+            }
+
+
+def equal(ours: float, theirs: float) -> bool:
+    """Whether two numbers agree to the digits that a page writes."""
+    return math.isclose(ours, theirs, rel_tol=2e-6, abs_tol=1e-12)
