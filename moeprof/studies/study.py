@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +13,10 @@ from moeprof.analysis.derive import derive, salvage
 from moeprof.analysis.timing.timing import noisy_rounds
 from moeprof.instrument.allocator import give_back, keep_freed_memory
 from moeprof.instrument.clock import Clock, synchronized
+from moeprof.instrument.load import LoadMeter, own_time, usage
 from moeprof.instrument.machine import environment, keep_within_quota
 from moeprof.moe.kernels.auto import auto
+from moeprof.parallel.collectives import total
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
@@ -62,12 +65,14 @@ class Study:
         argv: Sequence[str] = (),
         clock: Clock | None = None,
         progress: Progress | None = None,
+        meter: LoadMeter | None = None,
         group: Group = ALONE,
     ) -> Run:
         """The finished run in `out`; whatever stops it leaves an invalid run there that can be read.
 
         All ranks of `group` call this alike, and the first one writes.
         """
+        meter = meter or meter_of(group)
         check_ranks(recipe, group)
         self.check(recipe, group)
         keep_within_quota()
@@ -79,7 +84,7 @@ class Study:
         )
         clock, progress = clock or synchronized(recipe.measure.device), progress or Silent()
         with writer.guarded():
-            self.fill(writer, workload, clock, progress, group)
+            self.fill(writer, workload, clock, progress, meter, group)
             return finished(writer) if group.first else writer.finish()
 
     def check(self, recipe: Recipe, group: Group) -> None:
@@ -107,7 +112,9 @@ class Study:
             weights_hash=weights_hash(recipe),
         )
 
-    def fill(self, writer: RunWriter, workload: Workload, clock: Clock, progress: Progress, group: Group) -> None:
+    def fill(
+        self, writer: RunWriter, workload: Workload, clock: Clock, progress: Progress, meter: LoadMeter, group: Group
+    ) -> None:
         """Loads the models, and runs every pass of every phase."""
         recipe = writer.record.ran
         if recipe.measure.device == "cpu":
@@ -118,11 +125,12 @@ class Study:
             with buffers_for(recipe, models, group) as buffers:
                 calibrate(models)
                 runner = VariantRunner(models, group, buffers)
-                self.run_passes(Services(recipe, writer, clock, progress, runner, group), workload)
+                self.run_passes(Services(recipe, writer, clock, progress, runner, group), workload, meter)
 
-    def run_passes(self, services: Services, workload: Workload) -> None:
+    def run_passes(self, services: Services, workload: Workload, meter: LoadMeter) -> None:
         """Runs every phase; what the passes find beside their records goes into the run record."""
         record = services.writer.record
+        record.machine_load = meter.sample()
         for phase in services.recipe.phases:
             give_back(services.recipe.measure.device)  # the next phase has tensors of other sizes
             episodes = workload.episodes(phase)
@@ -135,7 +143,17 @@ class Study:
                 found = run_pass(services, phase, judged(services.runner.variants, episodes))
                 record.notes += found.notes
                 record.counters |= {phase: dict(found.counters)} if found.counters else {}
+                record.machine_load = meter.sample()
             record.notes += [f"{phase}: {remark}" for remark in auto.take_remarks()]
+
+
+def meter_of(group: Group) -> LoadMeter:
+    """Meters what the ranks of this run do not use; on several machines only the load before the run is known."""
+
+    def used_by_ranks() -> float:
+        return total(group, [round(own_time() * 1e9)])[0] / 1e9
+
+    return LoadMeter(partial(usage, used_by_ranks) if group.neighbours == group.size else lambda: None)
 
 
 def finished(writer: RunWriter) -> Run:

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moeprof.instrument.load import LoadMeter, Usage
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.machine_load import MachineLoad
 from moeprof.records.run.run import Run
-from moeprof.studies.characterize import characterization
+from moeprof.studies.characterize import PASSES, characterization
 from moeprof.studies.feasibility import check_memory, check_weights
 from tests.records.run.runs import value_of
 
@@ -273,3 +275,13 @@ def test_real_text_of_both_workloads_runs(micro: Micro, tmp_path: Path, shared_d
         assert found.record.valid
         assert list(found.record.text_hashes) == list(files)
         assert json.loads((found.path / "run.json").read_text())["recipe"]["data"]["files"] == files
+
+
+def test_the_load_of_the_machine_is_read_before_the_passes_and_after_every_one(micro: Micro, tmp_path: Path) -> None:
+    readings = [Usage(10 * number, 5 * number, 0, 4 * number) for number in range(50)]
+    source = iter(readings)
+    meter = LoadMeter(lambda: next(source), before=lambda: 0.5)
+    found = characterization().run(load_recipe(str(micro("lm"))), tmp_path / "run", meter=meter)
+    assert Run.open(found.path).record.machine_load == MachineLoad(before=0.5, others=0.1, stolen=0)
+    passes, phases = len(PASSES), 2
+    assert next(source) == readings[1 + passes * phases]

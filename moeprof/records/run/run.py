@@ -19,6 +19,7 @@ from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.placement import Placement
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
+from moeprof.records.run.machine_load import MachineLoad
 from moeprof.records.run.raw_tables import RAW_TABLES, RawTable
 from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceRequest, TraceSource
 from moeprof.records.system.files import reason, refuse_newer
@@ -120,6 +121,8 @@ class RunRecord(BaseModel):
     weights_hash: str = ""
     valid: bool = False
     reasons: list[str] = [UNFINISHED]
+    machine_load: MachineLoad | None = None
+    """What else the machine did; None in replays and in runs of older versions."""
     noisy: list[str] = []
     counters: dict[str, dict[str, str]] = {}
     """Readings of the device's counters at the end of the pass `time`, by phase, or why there are none."""

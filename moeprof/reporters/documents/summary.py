@@ -7,12 +7,11 @@ from moeprof.records.recipe.dispatch import dispatch_of
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.cells import count, duration, percent, plural, rate, times
+from moeprof.reporters.documents.answers.light import forced_doubt, load_doubt, noise_doubt
+from moeprof.reporters.documents.answers.numbers import DOING
 
 MAX_LINES = 10
 """Lines of a summary or verdict; warnings are never among those that are cut."""
-
-DOING = {"score": "scoring", "encode": "encoding", "decode": "decoding"}
-"""What a model does in each phase."""
 
 
 def summary(run: Run, metrics: RunMetrics) -> list[str]:
@@ -32,16 +31,16 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
 
 
 def with_warnings(run: Run, lines: Sequence[str]) -> list[str]:
-    """The first lines and all warnings, MAX_LINES together; a line says how many were left out."""
-    warnings = list(warning_lines(run))
-    room = MAX_LINES - len(warnings)
+    """A busy machine, the first lines and all warnings, MAX_LINES together; a line says how many were left out."""
+    busy, warnings = list(load_doubt(run.record.machine_load)), list(warning_lines(run))
+    room = MAX_LINES - len(warnings) - len(busy)
     if len(lines) > room:
         kept = max(room - 1, 0)
         lines = [
             *lines[:kept],
             f"Not shown here: {len(lines) - kept} further statements; the sections below have their numbers.",
         ]
-    return [*lines, *warnings]
+    return [*busy, *lines, *warnings]
 
 
 def model_lines(run: Run, metrics: RunMetrics) -> Iterator[str]:
@@ -178,12 +177,7 @@ def text_lines(run: Run) -> Iterator[str]:
 
 
 def warning_lines(run: Run) -> Iterator[str]:
-    """Reasons to distrust the numbers."""
+    """Reasons to distrust the numbers, beside a busy machine."""
     yield from text_lines(run)
-    if run.record.ran.forced:
-        yield f"Routing was forced ({run.record.ran.routing.source}): loads and drops are not those of this model."
-    if number := len(run.record.noisy):
-        yield (
-            f"{number} {plural(number, 'timing is', 'timings are')} noisy (IQR > 10% of the median). Re-run on a quiet machine before "
-            f"you quote {plural(number, 'it', 'them')}."
-        )
+    yield from forced_doubt(run.record)
+    yield from noise_doubt(run.record)

@@ -8,7 +8,8 @@ from moeprof.records.recipe.variant import baselines as known_baselines
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import MISSING, cell, duration, percent, plural, times
-from moeprof.reporters.documents.summary import DOING, traffic_line, with_warnings
+from moeprof.reporters.documents.answers.numbers import DOING
+from moeprof.reporters.documents.summary import traffic_line, with_warnings
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffered_variants
 from moeprof.reporters.sections.placement import placement_line

@@ -6,7 +6,7 @@ from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.units import format_bytes
-from moeprof.reporters.cells import plural
+from moeprof.reporters.cells import percent, plural
 from moeprof.reporters.documents.document import Block, Bullets, Details
 
 
@@ -21,11 +21,26 @@ def provenance(run: Run) -> Iterator[Block]:
             f"Run: {run.path}, {record.started}, moeprof {record.moeprof_version}",
             f"Machine: {machine.cpu}, {machine.cores} cores, {threads(machine.threads)}"
             f"{format_bytes(machine.memory_bytes)}{gpu}; {software}",
+            *load_line(record),
             *(of_model(run) if record.recipe else of_replay(record)),
         ]
     )
     if record.noisy:
         yield Details(f"{len(record.noisy)} noisy timings", [Bullets(record.noisy)])
+
+
+def load_line(record: RunRecord) -> Iterator[str]:
+    """What else the machine did before and during the run, as far as it is known."""
+    load = record.machine_load
+    if load is None:
+        return
+    parts = [
+        *([f"{load.before:.2g} runnable processes per core in the minute before"] if load.before is not None else []),
+        *([f"{percent(load.others)} of the processor time used by other processes"] if load.others is not None else []),
+        *([f"{percent(load.stolen)} by other virtual machines"] if load.stolen is not None else []),
+    ]
+    if parts:
+        yield f"Load of the machine beside the run: {', '.join(parts)}"
 
 
 def threads(number: int) -> str:

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from moeprof.records.run.run import Run
-from moeprof.reporters.cells import plural
+from moeprof.records.run.machine_load import MachineLoad
+from moeprof.records.run.run import Run, RunRecord
+from moeprof.reporters.cells import percent, plural
 from moeprof.reporters.documents.answer import Light
+
+LEAST = 0.01
+"""Smaller shares of the processor time are not named."""
 
 
 def light_of(run: Run, *, wrong: Sequence[str] = (), doubts: Sequence[str] = ()) -> Light:
@@ -15,14 +19,38 @@ def light_of(run: Run, *, wrong: Sequence[str] = (), doubts: Sequence[str] = ())
 
 
 def run_doubts(run: Run) -> Iterator[str]:
-    """Reasons to distrust the numbers of any run: routing that is not the model's own, and timings that vary."""
+    """Reasons to distrust the numbers of any run: a busy machine, routing that is not the model's own, timings that vary."""
     record = run.record
+    yield from load_doubt(record.machine_load)
+    yield from forced_doubt(record)
+    yield from noise_doubt(record)
+
+
+def forced_doubt(record: RunRecord) -> Iterator[str]:
+    """Whether the routing was not the model's own."""
     if record.recipe and record.recipe.forced:
         yield f"Routing was forced ({record.recipe.routing.source}): loads and drops are not those of this model."
     if not record.recipe and record.trace.forced:
         yield "Routing was forced: the numbers are not those of this model."
+
+
+def noise_doubt(record: RunRecord) -> Iterator[str]:
+    """How many timings vary so much that they should not be quoted."""
     if number := len(record.noisy):
         yield (
             f"{number} {plural(number, 'timing is', 'timings are')} noisy (IQR > 10% of the median). Re-run on a quiet machine before "
             f"you quote {plural(number, 'it', 'them')}."
         )
+
+
+def load_doubt(load: MachineLoad | None) -> Iterator[str]:
+    """What else the machine did, if that is likely to have slowed the run down."""
+    if load is None or not load.busy:
+        return
+    if load.others is None or load.stolen is None:
+        what = f"{load.before or 0:.2g} processes per core were runnable in the minute before the run"
+    else:
+        shares = {"other processes": load.others, "other virtual machines": load.stolen}
+        what = " and ".join(f"{who} used {percent(share)}" for who, share in shares.items() if share >= LEAST)
+        what += " of its processor time"
+    yield f"The machine was busy: {what}. Repeat the run on a quiet machine before you quote a time."
