@@ -25,7 +25,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result
 def command() -> None:
     """Show, compare and check placement files, which say which rank holds which experts of each layer.
 
-    They are JSON files of moeprof, maps of SGLang (--init-expert-location) or vllm-ascend, or the tensors of EPLB.
+    They are JSON files of moeprof, maps of SGLang (--init-expert-location), vllm-ascend or vLLM, or the tensors of EPLB.
     """
 
 

@@ -10,6 +10,7 @@ from moeprof.records.placement_formats.ascend import ASCEND
 from moeprof.records.placement_formats.eplb import EPLB
 from moeprof.records.placement_formats.placement_format import PlacementFacts, PlacementFormat
 from moeprof.records.placement_formats.sglang_location import SGLANG_LOCATION
+from moeprof.records.placement_formats.vllm_map import VLLM_MAP
 from moeprof.records.system.inputs import InputFile, reported
 
 NATIVE = PlacementFormat(
@@ -21,7 +22,7 @@ NATIVE = PlacementFormat(
     keeps_hash=True,
 )
 
-PLACEMENT_FORMATS = {entry.name: entry for entry in (NATIVE, SGLANG_LOCATION, ASCEND, EPLB)}
+PLACEMENT_FORMATS = {entry.name: entry for entry in (NATIVE, SGLANG_LOCATION, ASCEND, EPLB, VLLM_MAP)}
 NO_FACTS = PlacementFacts()
 
 

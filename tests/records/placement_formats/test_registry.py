@@ -91,12 +91,29 @@ def ascend(**changes: Any) -> dict[str, Any]:
         ({"physical_to_logical_map": []}, "no table of whole numbers"),
         ({"physical_to_logical_map": [[0, 0, 2]]}, "layer 0: expert 1 is on no rank"),
         ({"weights": 1}, "schema_version"),
+        ([[0, 1], [0]], "the map has rows of different lengths"),
+        ([[0, 1.5]], "no table of whole numbers with a row per layer"),
+        ([[0, 2]], "has ids that are not from 0 to 1"),
+        ([[-1, 0]], "has ids that are not from 0 to 1"),
+        ([[[0, 1]]], "no table of whole numbers with a row per layer"),
+        ([0, 1], "one list for all layers: --layers states them"),
     ],
 )
 def test_what_is_no_placement_is_refused(tmp_path: Path, document: Any, why: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document))
     assert why in fault(path, ranks=1)
+
+
+def test_a_map_of_vllm_has_a_row_for_each_layer_with_experts_or_one_for_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    PLACEMENT_FORMATS["vllm-map"].write(Placement(3, {"9": TWO, "3": TWO[::-1]}), path, PlacementFacts())
+    assert json.loads(path.read_text()) == [[2, 1, 1, 0, 1, 0], [0, 1, 0, 2, 1, 1]]
+    assert read_placement(path, PlacementFacts(2)).layers == {"0": TWO[::-1], "1": TWO}
+    assert read_placement(path, PlacementFacts(2, LayerMap((3, 9), 10))).layers == {"3": TWO[::-1], "9": TWO}
+    assert "6 physical experts cannot be divided evenly over 4 ranks" in fault(path, ranks=4)
+    path.write_text("[0, 1, 0, 2, 1, 1]")
+    assert read_placement(path, PlacementFacts(2, LayerMap((3, 9)))).layers == {"3": TWO, "9": TWO}
 
 
 def test_what_a_map_cannot_hold_is_not_written(tmp_path: Path) -> None:
