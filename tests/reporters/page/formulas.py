@@ -57,3 +57,50 @@ def intervals(run: Path, _: Facets, series: dict[str, Any]) -> None:
         assert high >= value * (1 - 1e-6)
         assert np.isclose(values, low, rtol=1e-6).any()
         assert np.isclose(values, high, rtol=1e-6).any()
+
+
+@formula("bytes of the category over time, from the first record of the step")
+def live_bytes(run: Path, facets: Facets, series: dict[str, Any]) -> None:
+    """Every value is in the file at its time; the largest total of the step is among the drawn ones."""
+    table = pd.read_parquet(run / "memory.parquet")
+    table = table[(table["phase"] == facets["phase"]) & (table["variant"] == facets["variant"])]
+    at = table["time_ns"] - table["time_ns"].min()
+    category = table[table["category"] == series["name"].replace(" ", "_")]
+    recorded = category.groupby(at)["bytes"].max()
+    values = pd.Series(series["values"], series["at"])
+    assert recorded.reindex(values.index).fillna(0).tolist() == values.tolist()
+    assert at[table.groupby("time_ns")["bytes"].transform("sum").idxmax()] in series["at"]
+
+
+@formula("tokens / time of the slowest and of the fastest round of the search at this batch")
+def range_of_rounds(run: Path, facets: Facets, series: dict[str, Any]) -> None:
+    """On one rank a round's speed is its tokens over its time; the median of the rounds is between the ends."""
+    table = pd.read_parquet(run / "rounds.parquet")
+    table = table[(table["pass"] == "sweep") & (table["phase"] == facets["phase"]) & (table["variant"] == series["name"])]
+    for batch, value, low, high in zip(series["at"], series["values"], series["low"], series["high"], strict=True):
+        part = table[table["point"] == f"batch={batch}"]
+        speeds = part["tokens"] / part["time_ns"] * 1e9
+        np.testing.assert_allclose([low, high], [speeds.min(), speeds.max()], rtol=1e-6)
+        assert low * (1 - 1e-6) <= value <= high * (1 + 1e-6)
+
+
+def batches(run: Path, facets: Facets, mark: dict[str, Any]) -> pd.DataFrame:
+    """The batches that were tried of the variant that a mark names."""
+    table = pd.read_parquet(run / "batches.parquet")
+    return table[(table["phase"] == facets["phase"]) & (table["variant"] == mark["name"].partition(":")[0])]
+
+
+@formula("smallest batch that does not fit")
+def refused(run: Path, facets: Facets, mark: dict[str, Any]) -> None:
+    """The reason is named beside it."""
+    table = batches(run, facets, mark)
+    first = table[~table["fits"]].sort_values("batch").iloc[0]
+    assert (mark["value"], first["reason"] in mark["name"]) == (first["batch"], True)
+
+
+@formula("largest batch that was tried")
+def ended(run: Path, facets: Facets, mark: dict[str, Any]) -> None:
+    """All of them fit, so that the search ended before it met the budget."""
+    table = batches(run, facets, mark)
+    assert mark["value"] == table["batch"].max()
+    assert table["fits"].all()

@@ -46,7 +46,7 @@ def test_every_number_with_an_origin_is_what_its_rows_say_and_what_is_shown(run:
 
 def test_every_value_of_a_figure_is_that_of_its_row_or_of_its_formula(run: Run, page: str) -> None:
     recorded, figures = Recorded(run.path), figure_data(page)
-    assert {"r0-time-regions", "r0-time-layers", "r0-time-rounds"} <= set(figures)
+    assert {"r0-time-regions", "r0-time-layers", "r0-memory-step", "r0-batch-front", "r0-quality-layers"} <= set(figures)
     for name, data in figures.items():
         for part in series_of(data):
             checked = 0
@@ -62,12 +62,12 @@ def test_every_formula_over_a_file_is_computed_again(run: Run, page: str) -> Non
     seen = set()
     for name, data in figure_data(page).items():
         for view in data["views"]:
-            parts = [*data["common"], *view["series"], *([view["heat"]] if view["heat"] else [])]
+            parts = [*data["common"], *view["series"], *([view["heat"]] if view["heat"] else []), *view["marks"]]
             for part in parts:
                 if "source" in part:
                     seen.add(part["source"]["formula"])
                     FORMULAS[part["source"]["formula"]](run.path, view["facets"], part), name
-    assert "step_latency by round" in seen
+    assert {"step_latency by round", "smallest batch that does not fit"} <= seen
 
 
 def test_a_formula_that_is_wrong_is_found(run: Run, page: str) -> None:

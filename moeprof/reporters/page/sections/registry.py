@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.reporters.page.blocks import PageBlock
+from moeprof.reporters.page.sections.batch import batch
 from moeprof.reporters.page.sections.every_table import every_table
+from moeprof.reporters.page.sections.memory import memory
 from moeprof.reporters.page.sections.method import method
+from moeprof.reporters.page.sections.quality import quality
 from moeprof.reporters.page.sections.time import time
 from moeprof.reporters.page.sections.verdict import verdict
 
@@ -25,6 +28,9 @@ class PageSection:
 SECTIONS = (
     PageSection("verdict", "Verdict", verdict),
     PageSection("time", "Time", time),
+    PageSection("memory", "Memory", memory),
+    PageSection("batch", "Batch", batch),
+    PageSection("quality", "Outputs and quality", quality),
     PageSection("tables", "All tables", every_table, folded=True),
     PageSection("method", "Method and provenance", method, folded=True),
 )

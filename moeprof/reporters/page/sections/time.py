@@ -100,7 +100,7 @@ def region_view(run: Run, here: RunMetrics, rounds: TimedRounds, facets: Facets)
 
 def region_sentence(run: Run, metrics: RunMetrics) -> str:
     """The region that takes most of a step, for every phase and the last variant."""
-    variant, parts = variants_of(run)[-1], []
+    variant, parts = (run.record.routed_labels or variants_of(run))[-1], []
     for phase in metrics.phases:
         found = bottleneck(metrics, phase, variant)
         if found:
@@ -156,7 +156,7 @@ def round_figure(run: Run, metrics: RunMetrics, rounds: TimedRounds) -> Iterator
             Axis("round"),
             TIME,
             views,
-            caption="Dots: rounds, in which variants alternate; lines: their medians. TimedRounds that rise, fall or jump together are a "
+            caption="Dots: rounds, in which variants alternate; lines: their medians. Rounds that rise, fall or jump together are a "
             "change of the machine, not of the model.",
         )
 
