@@ -1,6 +1,10 @@
-"""The search for the batch with the largest throughput within a memory budget, and the points that it tried."""
+"""The search for the batch with the largest throughput within a memory budget, and the points that it tried.
 
-from collections.abc import Callable, Iterable, Iterator
+Throughput rises with the batch to a maximum and then falls. A dip between two faster batches is noise, as is a fall that is gone when
+it is measured again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +17,10 @@ FALLS = 2
 """The batch stops growing after this many points in a row without a gain."""
 NOISE = 0.02
 """A smaller relative rise does not count: on a plateau, chance would let the search go on without end."""
+DIP = 0.10
+"""A batch that is slower by this fraction than a smaller and a larger one is a dip."""
+REPEATS = 2
+"""Dips are measured again up to so many times."""
 RESOLUTION = 8
 """The largest batch that fits is found to within one part in this many."""
 
@@ -56,15 +64,19 @@ class Search:
 
 
 def search(
-    measure: Callable[[int], Point], weigh: Callable[[int], Point] | None = None, largest: int = LARGEST_BATCH
+    measure: Callable[[int], Point],
+    weigh: Callable[[int], Point] | None = None,
+    largest: int = LARGEST_BATCH,
+    again: Callable[[int], Point] | None = None,
 ) -> Search:
     """Doubles from 1 until a batch does not fit or throughput falls twice in a row, then refines the best and the largest batch.
 
+    `again`, if given, measures a batch that fits once more, together with its earlier rounds: what ended the growth, and dips.
     If throughput fell first, `weigh`, if given, goes on without timing until memory is the limit too, or the batch is far beyond
     the best one.
     """
     points: dict[int, Point] = {}
-    ended = grow(points, measure, largest, timed=True)
+    ended = grow(points, measure, largest, timed=True, again=again)
     best = fastest(points.values())
     if ended == "throughput" and weigh is not None and best is not None:
         weighed = grow(points, weigh, min(largest, FAR * best.batch), timed=False)
@@ -74,10 +86,19 @@ def search(
         for batch in (best.batch * 3 // 4, best.batch * 3 // 2):
             if 0 < batch < too_large and batch not in points:
                 points[batch] = measure(batch)
+    if again is not None:
+        fill_dips(points, again)
     return Search(tuple(points[batch] for batch in sorted(points)), ended)
 
 
-def grow(points: dict[int, Point], how: Callable[[int], Point], largest: int, *, timed: bool) -> End:
+def grow(
+    points: dict[int, Point],
+    how: Callable[[int], Point],
+    largest: int,
+    *,
+    timed: bool,
+    again: Callable[[int], Point] | None = None,
+) -> End:
     """Adds points until one ends the growth; batches that are known are not tried again."""
 
     def fits(batch: int) -> bool:
@@ -89,7 +110,7 @@ def grow(points: dict[int, Point], how: Callable[[int], Point], largest: int, *,
         if not fits(batch):
             largest_fitting(fits, batch // 2, batch)
             return "memory"
-        if timed and fallen(list(points.values())):
+        if timed and fallen(list(points.values())) and not (again and risen(points, again)):
             return "throughput"
     return "largest"
 
@@ -113,6 +134,36 @@ def fallen(points: list[Point]) -> bool:
     """Whether the last points, in the order of trying, bring nothing beyond the ones before them."""
     throughputs = [point.throughput or 0.0 for point in points]
     return len(points) > FALLS and max(throughputs[-FALLS:]) < max(throughputs[:-FALLS]) * (1 + NOISE)
+
+
+def risen(points: dict[int, Point], again: Callable[[int], Point]) -> bool:
+    """Measures the best batch and the last ones again; whether throughput has not fallen after all."""
+    best = fastest(points.values())
+    for batch in sorted({*([best.batch] if best else []), *list(points)[-FALLS:]}):
+        points[batch] = again(batch)
+    return not fallen(list(points.values()))
+
+
+def fill_dips(points: dict[int, Point], again: Callable[[int], Point]) -> None:
+    """Measures every dip again, and the best batch with its neighbours, as long as there is a dip."""
+    for _ in range(REPEATS):
+        curve = [(batch, found) for batch in sorted(points) if (found := points[batch].throughput) is not None]
+        found_dips = {batch for batch, _ in dips(curve)}
+        if not found_dips:
+            return
+        top = max(range(len(curve)), key=lambda index: curve[index][1])
+        for batch in sorted(found_dips | {batch for batch, _ in curve[max(top - 1, 0) : top + 2]}):
+            points[batch] = again(batch)
+
+
+def dips(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Batches that are slower by DIP or more than a smaller and a larger one, each with its depth as a fraction."""
+    rates = [rate for _, rate in curve]
+    depths = [
+        (batch, 1 - rate / min(max(rates[:index]), max(rates[index + 1 :])))
+        for index, (batch, rate) in list(enumerate(curve))[1:-1]
+    ]
+    return [(batch, depth) for batch, depth in depths if depth >= DIP]
 
 
 def largest_fitting(fits: Callable[[int], bool], low: int, high: int) -> None:

@@ -33,7 +33,12 @@ def batch_rows(run: Run) -> Iterator[Samples]:
 
 
 def batch_throughput_rows(run: Run) -> Iterator[Samples]:
-    """The throughput at every batch that was timed, in ascending order, and the batch with the largest."""
+    """The throughput at every batch that was timed, in ascending order, and the batch that the search found best."""
+    chosen = {
+        (phase, timing.variant): int(parse_point(point)["batch"])
+        for (phase, point), timings in timings_of(run, BEST).items()
+        for timing in timings
+    }
     curves: dict[tuple[str, str], dict[int, float]] = {}
     for (phase, point), timings in timings_of(run, SWEEP).items():
         for timing in timings:
@@ -42,7 +47,7 @@ def batch_throughput_rows(run: Run) -> Iterator[Samples]:
         at = MetricRow("best_batch", 0, run.record.workload, phase, variant=variant)
         for batch, throughput in sorted(curve.items()):
             yield replace(at, metric="throughput", value=throughput, point=format_point({"batch": batch})), []
-        yield replace(at, value=max(sorted(curve), key=lambda batch: curve[batch])), []
+        yield replace(at, value=chosen.get((phase, variant)) or max(sorted(curve), key=lambda batch: curve[batch])), []
 
 
 def best_batch_rows(run: Run) -> Iterator[Samples]:

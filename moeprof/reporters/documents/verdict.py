@@ -7,8 +7,9 @@ from moeprof.analysis.timing.bottleneck import bottleneck
 from moeprof.records.recipe.variant import baselines as known_baselines
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
-from moeprof.reporters.cells import MISSING, cell, duration, percent, plural, times
+from moeprof.reporters.cells import MISSING, cell, duration, percent, plural
 from moeprof.reporters.documents.answers.numbers import DOING
+from moeprof.reporters.documents.answers.speed_ups import BEST_BATCHES, SpeedUp, best_batch_doubt, speed_ups
 from moeprof.reporters.documents.summary import traffic_line, with_warnings
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffered_variants
@@ -45,35 +46,30 @@ def verdict(run: Run, metrics: RunMetrics) -> list[str]:
 def speed_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[str]:
     """Speed-ups at each variant's best batch and at equal batches; at equal batches over earlier baselines too."""
     against, *others = baselines(run, metrics, phase) or [""]
-    here = metrics.at(phase=phase, variant=variant)
     if not against:
+        here = metrics.at(phase=phase, variant=variant)
         if here.or_none("output_tokens_differing"):
             what = "are not finite" if not_finite(here) else "differ"
             yield f"{DOING[phase].capitalize()}: outputs {what}, so no speed-up is reported."
         return
-    best, equal = (speed_up(here, f"speedup_{kind}", against) for kind in ("max_throughput", "equal_batch"))
-    size, parts = run.record.ran.load.batch_size, []
-    if best:
-        batches = [batch_cell(metrics.or_none("best_batch", phase=phase, variant=one)) for one in (variant, against)]
-        parts.append(f"{best} as fast as {name_of(against)}, each at its best batch ({batches[0]} vs {batches[1]})")
-    if equal:
-        parts.append(f"{equal} at equal batch {size}" if best else f"{equal} as fast as {name_of(against)} at batch {size}")
-    metric, order = "speedup_max_throughput" if best else "speedup_equal_batch", variants_of(run)
-    earlier = (other for other in others if order.index(other) < order.index(variant))
-    parts += [f"{speed} as fast as {name_of(other)}" for other in earlier if (speed := speed_up(here, metric, other))]
+    order, first = variants_of(run), speed_ups(run, metrics, phase, variant)
+    parts = [at_batches(metrics, phase, variant, one) for one in first[:1]]
+    parts += [f"{one.words} at equal {one.where}" for one in first[1:]]
+    earlier = [other for other in others if order.index(other) < order.index(variant)]
+    further = (speed_ups(run, metrics, phase, variant, other)[:1] for other in earlier)
+    parts += [f"{one.words} as fast as {name_of(one.against)}" for found in further for one in found]
+    if doubt := best_batch_doubt(metrics, phase, variant, against):
+        parts.append(f"undecided at best batches ({doubt})")
     if parts:
         yield f"{DOING[phase].capitalize()}: {name_of(variant)} is {'; '.join(parts)}."
 
 
-def speed_up(here: RunMetrics, metric: str, against: str) -> str:
-    """`6.33x [6.2x to 6.5x]`, with a remark if the interval contains 1; empty if the speed-up was not measured."""
-    ratio, low, high = (here.or_none(f"{metric}{end}", category=against) for end in ("", "_low", "_high"))
-    if ratio is None:
-        return ""
-    if low is None or high is None:
-        return times(ratio)
-    remark = " (no measurable difference)" if low <= 1 <= high else ""
-    return f"{times(ratio)} [{times(low)} to {times(high)}]{remark}"
+def at_batches(metrics: RunMetrics, phase: str, variant: str, one: SpeedUp) -> str:
+    """`6.33x [6.2x to 6.5x] as fast as static gating, best batches 64 vs 4`, or with the equal batch."""
+    if one.where == BEST_BATCHES:
+        batches = [batch_cell(metrics.or_none("best_batch", phase=phase, variant=label)) for label in (variant, one.against)]
+        return f"{one.words} as fast as {name_of(one.against)}, each at its best batch ({batches[0]} vs {batches[1]})"
+    return f"{one.words} as fast as {name_of(one.against)} at {one.where}"
 
 
 def memory_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.analysis.timing.best_batch import why_undecided
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import MISSING, Write, cell, percent, rate, times
@@ -58,7 +59,7 @@ def measures(run: Run, metrics: RunMetrics, phase: str) -> Iterator[tuple[str, C
         yield f"vs {against}, batch {size}", sure("speedup_equal_batch", times, against)
     yield "tokens/s, best batch", sure("max_throughput", rate)
     for against in baselines(run, metrics, phase):
-        yield f"vs {against}, best batch", sure("speedup_max_throughput", times, against)
+        yield f"vs {against}, best batch", best_batch_cells(metrics, phase, against)
     yield "best batch", plain("best_batch", batch_cell)
     yield "largest batch that fits", lambda variant: max_batch_cell(metrics, phase, variant)
     yield f"peak memory, batch {size}", plain("memory_total_peak", format_bytes)
@@ -71,6 +72,18 @@ def measures(run: Run, metrics: RunMetrics, phase: str) -> Iterator[tuple[str, C
     yield "chrF", plain("chrf", lambda points: f"{points:.2f}")
     yield "same next token", plain("token_agreement", percent)
     yield "outputs equal?", lambda variant: outputs_cell(run, metrics, phase, variant)
+
+
+def best_batch_cells(metrics: RunMetrics, phase: str, against: str) -> CellOf:
+    """Speed-ups at best batches; `undecided` if one of the two was not found."""
+
+    def write(variant: str) -> str:
+        here = metrics.at(phase=phase, variant=variant, category=against)
+        found = with_interval(here, "speedup_max_throughput", times)
+        doubtful = found != MISSING and any(why_undecided(metrics, phase, one) for one in (variant, against))
+        return "undecided" if doubtful else found
+
+    return write
 
 
 def with_interval(metrics: RunMetrics, metric: str, write: Write) -> str:

@@ -47,10 +47,10 @@ def measure_sweep(workload: Workload, services: Services, phase: str, episodes: 
     mixture = partial(workload.mixture, phase, episodes)
     for variant in services.runner.variants:
         services.progress.stage(f"{phase}: batches for {variant.label}", 0)
-        attempt = partial(try_batch, services, phase, variant, mixture, budget, {})
+        attempt = partial(try_batch, services, phase, variant, mixture, budget, {}, {})
         # Without a budget it does not matter what fits, and filling a whole device takes long.
         weigh = partial(attempt, weigh_only=True) if services.recipe.budget.memory else None
-        found[variant] = search(attempt, weigh)
+        found[variant] = search(attempt, weigh, again=attempt)
         services.record(BATCHES, batch_rows(phase, variant.label, budget, found[variant]) if services.group.first else [])
     notes = [f"{phase}: {remark}" for remark in remarks(found, budget, episodes)]
     return Findings([*notes, *measure_best(services, phase, found, mixture)])
@@ -83,13 +83,14 @@ def try_batch(
     mixture: Callable[[int], Episode],
     budget: int,
     needs: dict[int, int],
+    rounds_ns: dict[int, list[int]],
     batch: int,
     *,
     weigh_only: bool = False,
 ) -> Point:
     """Measures one batch: its memory first, and its throughput if that fits, over ranks if it fits on every one of them.
 
-    `needs` keeps the dynamic bytes of the batches that were tried.
+    `needs` keeps the dynamic bytes of the batches that were tried, `rounds_ns` the times of their rounds.
     """
     give_back(services.recipe.measure.device)
     if beyond_memory(services, variant, needs, batch):
@@ -107,7 +108,7 @@ def try_batch(
             return Point(batch, None, total, "over the budget")
         if weigh_only:
             return Point(batch, None, total, weighed=True)
-        return Point(batch, timed(services, phase, variant, episode, batch), total)
+        return Point(batch, timed(services, phase, variant, episode, batch, rounds_ns), total)
 
     try:
         return unless_out_of_memory(attempt, services.group) or Point(batch, why="out of memory")
@@ -151,15 +152,19 @@ def ready(services: Services, variant: Variant, episode: Episode) -> Round:
     return play
 
 
-def timed(services: Services, phase: str, variant: Variant, episode: Episode, batch: int) -> float:
-    """Records short rounds of one variant at one batch; tokens per second of the median round, over ranks."""
+def timed(
+    services: Services, phase: str, variant: Variant, episode: Episode, batch: int, rounds_ns: dict[int, list[int]]
+) -> float:
+    """Records short rounds of one variant at one batch; tokens per second of the median of all its rounds, over ranks."""
     label = variant.label
     play = ready(services, variant, episode)
     rounds = {label: PreparedRound(play, partial(services.runner.begin, variant, play))}
     samples = interleaved(rounds, rounds=ROUNDS_OF_POINT, warmup=WARMUP, clock=services.clock)
     services.record(ROUNDS, round_rows(SWEEP, phase, episode, samples, format_point({"batch": batch})))
     tokens = total(services.group, [num_tokens(episode)])[0]
-    return Timing(label, "", largest(services.group, samples[label]), len(episode.steps), tokens).throughput
+    known = rounds_ns.setdefault(batch, [])
+    known += largest(services.group, samples[label])
+    return Timing(label, "", known, len(episode.steps), tokens).throughput
 
 
 def measure_best(

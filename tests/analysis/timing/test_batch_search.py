@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.analysis.timing.batch_search import Point, search
+from moeprof.analysis.timing.batch_search import Point, dips, search
 
 
 class Machine:
@@ -164,3 +164,47 @@ def test_what_was_only_weighed_is_never_the_best() -> None:
     assert machine.weighed == [8, 16, 12, 10, 9]
     assert found.best is not None
     assert found.best.batch == 1
+
+
+class Unsteady(Machine):
+    """A machine that is slow for the first measurement of some batches only."""
+
+    def __init__(self, slow: set[int], limit: int = 2**30) -> None:
+        super().__init__(lambda batch: self.rate(batch), limit)
+        self.slow = slow
+
+    def rate(self, batch: int) -> float:
+        disturbed = batch in self.slow and self.tried.count(batch) == 1
+        return float(min(batch, 64)) * (0.2 if disturbed else 1)
+
+
+def test_a_fall_that_is_gone_when_it_is_measured_again_does_not_end_the_search() -> None:
+    disturbed = {8, 16}
+    found = search(Unsteady(disturbed)).best
+    assert found is not None
+    assert found.batch == 4
+    machine = Unsteady(disturbed)
+    found = search(machine, again=machine).best
+    assert found is not None
+    assert found.batch == 64
+    assert [machine.tried.count(batch) for batch in (4, 8, 16)] == [2, 2, 2]
+
+
+def test_a_dip_is_measured_again_with_the_best_batch_and_its_neighbours() -> None:
+    machine = Unsteady({16}, limit=65)
+    found = search(machine, again=machine)
+    assert dips([(point.batch, point.throughput or 0) for point in found.points if point.fits]) == []
+    assert {batch for batch in machine.tried if machine.tried.count(batch) == 2} == {16, 48, 64}
+
+
+def test_a_dip_that_stays_is_measured_a_bounded_number_of_times() -> None:
+    machine = Machine(lambda batch: 1.0 if batch == 4 else float(batch), limit=20)
+    search(machine, again=machine)
+    assert machine.tried.count(4) == 3
+
+
+def test_a_curve_that_rises_and_falls_has_no_dips_and_small_ones_do_not_count() -> None:
+    assert dips([]) == []
+    assert dips([(1, 5), (2, 9), (4, 9.5), (8, 7), (16, 3)]) == []
+    assert dips([(1, 10), (2, 9.1), (4, 11)]) == []
+    assert dips([(1, 10), (2, 8), (4, 3), (8, 12), (16, 1)]) == [(2, pytest.approx(0.2)), (4, pytest.approx(0.7))]

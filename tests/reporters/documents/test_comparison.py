@@ -59,7 +59,7 @@ def sizes(phase: str = "score") -> list[MetricRow]:
                 continue
             rows.append(MetricRow("fits", fits, **at))
             if fits:
-                rows += [MetricRow("throughput", 50 * batch, **at), MetricRow("memory_total_peak", (10 + batch) * MIB, **at)]
+                rows += [MetricRow("throughput", 12 * batch, **at), MetricRow("memory_total_peak", (10 + batch) * MIB, **at)]
     return rows
 
 

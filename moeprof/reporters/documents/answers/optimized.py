@@ -10,7 +10,7 @@ from moeprof.reporters.cells import percent, times
 from moeprof.reporters.documents.answer import KeyNumber, RunAnswer
 from moeprof.reporters.documents.answers.light import light_of
 from moeprof.reporters.documents.answers.numbers import DOING, MOST, measured, named, phases_of, traffic_numbers
-from moeprof.reporters.documents.answers.speed_ups import SpeedUp, main_speed_up, speed_up
+from moeprof.reporters.documents.answers.speed_ups import SpeedUp, best_batch_doubt, main_speed_up, speed_ups
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.buffers import buffered_variants
 from moeprof.reporters.sections.variants import baseline_of, baselines, is_lower_bound, not_finite, variants_of
@@ -21,7 +21,7 @@ def answer(run: Run, metrics: RunMetrics) -> RunAnswer:
     phases, last = phases_of(run, metrics), variants_of(run)[-1]
     found = {phase: one for phase in phases if (one := main_speed_up(run, metrics, phase, last))}
     numbers = list(key_numbers(run, metrics, phases, last, found))[:MOST]
-    light = light_of(run, wrong=list(wrong_outputs(metrics, phases, last)), doubts=list(speed_doubts(found)))
+    light = light_of(run, wrong=list(wrong_outputs(metrics, phases, last)), doubts=list(speed_doubts(metrics, last, found)))
     return RunAnswer(sentence(metrics, phases, last, found), numbers, light, list(changes(run, metrics, phases, last)))
 
 
@@ -67,8 +67,11 @@ def wrong_outputs(metrics: RunMetrics, phases: Sequence[str], variant: str) -> I
             yield f"Outputs ({phase}) differ on {differing:,.0f} of {compared or 0:,.0f} compared tokens."
 
 
-def speed_doubts(found: dict[str, SpeedUp]) -> Iterator[str]:
-    """Speed-ups without an interval."""
+def speed_doubts(metrics: RunMetrics, variant: str, found: dict[str, SpeedUp]) -> Iterator[str]:
+    """Best batches that the search did not find, and speed-ups without an interval."""
+    for phase, one in found.items():
+        if doubt := best_batch_doubt(metrics, phase, variant, one.against):
+            yield f"The best batches ({phase}) are undecided, so no speed-up at them is stated. {doubt}."
     for phase, one in found.items():
         if one.low is None:
             yield f"The speed-up ({phase}) has no interval: fewer than 6 rounds."
@@ -146,14 +149,13 @@ def placement_numbers(metrics: RunMetrics, phase: str, variant: str) -> Iterator
 
 
 def changes(run: Run, metrics: RunMetrics, phases: Sequence[str], variant: str) -> Iterator[str]:
-    """The other batch, if both were measured and say something else, and the region that limits the next step."""
+    """The other batch, if both were measured, and the region that limits the next step."""
     size = run.record.ran.load.batch_size
     for phase in phases:
-        against = next(iter(baselines(run, metrics, phase)), "")
-        kinds = (speed_up(metrics, phase, variant, against, metric) for metric in ("max_throughput", "equal_batch"))
-        best, equal = kinds
-        if best and equal:
-            yield f"The batch: {best.words} {DOING[phase]} at each variant's best batch, {equal.words} at batch {size}."
+        both = speed_ups(run, metrics, phase, variant)
+        if len(both) > 1:
+            best, equal = (one.words for one in both)
+            yield f"The batch: {best} {DOING[phase]} at each variant's best batch, {equal} at batch {size}."
     found = [(one.share, phase, one) for phase in phases if (one := bottleneck(metrics, phase, variant))]
     if found:
         _, phase, one = max(found, key=lambda entry: entry[0])

@@ -8,10 +8,12 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.variant import STATIC, Variant
-from moeprof.records.run.run import RunRecord
+from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.reporters.documents.answer import RunAnswer
 from moeprof.reporters.documents.answers.registry import answer_of
+from moeprof.reporters.documents.verdict import verdict
+from moeprof.reporters.sections.variants import variant_table
 from tests.records.run.runs import labelled
 
 INTERVAL = ("", "_low", "_high")
@@ -85,3 +87,25 @@ def test_a_peak_stands_beside_the_weights_that_it_cannot_go_below(tmp_path: Path
         sizes.append(MetricRow("memory_total_peak", size * MIB, "lm", "score", variant=variant))
     (found,) = answer(tmp_path / "run", sizes).numbers
     assert (found.value, found.bound, found.remark) == (12 * MIB, ("weights", 10 * MIB), "50 MiB under static gating")
+
+
+def test_best_batches_of_a_saw_tooth_are_undecided_and_equal_batches_are_stated(tmp_path: Path) -> None:
+    at = {"workload": "lm", "phase": "score", "variant": "dynamic"}
+    curve = [
+        MetricRow("throughput", rate, **at, point=f"batch={batch}") for batch, rate in ((1, 10), (2, 30), (4, 15), (64, 40))
+    ]
+    rows = [*speed_up("max_throughput", 0.408, 0.335, 0.645), *speed_up("equal_batch", 1.6, 1.5, 1.7), *curve]
+    found = answer(tmp_path / "run", rows)
+    assert found.sentence.startswith("Dynamic gating is 1.6x (scoring) as fast as static gating; ")
+    assert found.light.level == "doubtful"
+    assert found.light.reasons == [
+        "The best batches (score) are undecided, so no speed-up at them is stated. "
+        "dynamic gating: throughput falls by 50% at batch 4 and rises again."
+    ]
+    run = Run.open(tmp_path / "run")
+    assert verdict(run, RunMetrics.of(run))[0] == (
+        "Scoring: dynamic gating is 1.6x [1.5x to 1.7x] as fast as static gating at batch 8; undecided at best batches "
+        "(dynamic gating: throughput falls by 50% at batch 4 and rises again)."
+    )
+    cells = {row[0]: row[1:] for row in variant_table(run, RunMetrics.of(run), "score").rows}
+    assert cells["vs static, best batch"] == ["-", "undecided"]
