@@ -8,12 +8,13 @@ import click
 from click.core import ParameterSource
 
 from moeprof.cli.options import resolved_recipes, run_options
+from moeprof.cli.output import run_format
 from moeprof.cli.trace_options import NAMES, import_options, trace_options
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import is_builtin
 from moeprof.records.recipe.recipe import Recipe
 
-OF_BOTH = ("recipes", "out", "force", "as_json")
+OF_BOTH = ("recipes", "out", "force", "full", "as_json")
 """Parameters of a recipe's run and of a trace."""
 OF_TRACES = ("variant", *NAMES)
 """Parameters of a trace alone; all others are those of a recipe's run."""
@@ -31,6 +32,7 @@ def command(
     recipes: tuple[str, ...],
     out: Path | None,
     force: bool,
+    full: bool,
     as_json: bool,
     timeline: bool,
     **options: Any,
@@ -41,14 +43,15 @@ def command(
 
     With a TRACE in place of RECIPE no model runs: a run directory, or a file of routing or of expert counts, of any engine; all files
     of one recording may be given. Its expert loads, locality, drift and hot experts are reported, each beside its value by chance.
-    The options from --variant on are for traces, those before for recipes, and --out, --force and --json for both.
+    The options from --variant on are for traces, those before for recipes, and --out, --force, --full and --json for both.
     """
     refuse_absent(recipes)
     traces = [name for name in recipes if is_trace(name)]
     refuse_options_of_other(context, traces)
+    form = run_format(full=full, as_json=as_json)
     of_trace = {name: options.pop(name) for name in OF_TRACES}
     if traces:
-        characterize(traces, recipes, out, of_trace, force=force, as_json=as_json, quiet=context.obj["quiet"])
+        characterize(traces, recipes, out, of_trace, force=force, form=form, quiet=context.obj["quiet"])
         return
     from moeprof.cli.running import run_all
 
@@ -59,7 +62,7 @@ def command(
 
         return characterization(deployed(recipe), timeline=timeline)
 
-    run_all(study, resolved, out, force=force, as_json=as_json, settings=context.obj)
+    run_all(study, resolved, out, force=force, form=form, settings=context.obj)
 
 
 def is_trace(name: str) -> bool:
@@ -83,13 +86,13 @@ def characterize(
     options: dict[str, Any],
     *,
     force: bool,
-    as_json: bool,
+    form: str,
     quiet: bool,
 ) -> None:
     """Writes the run directory of one trace, perhaps of several files, and shows its report."""
     if other := [name for name in given if name not in traces]:
         raise UsageError(f"trace {traces[0]}: recipe {other[0]} is given too", "Give a recipe, or the files of one trace.")
-    from moeprof.cli.output import default_format, show_complete
+    from moeprof.cli.output import show_complete
     from moeprof.cli.running import reported
     from moeprof.records.run.folder import output_folder
     from moeprof.studies.characterize_trace import characterize_trace, read_recorded
@@ -100,7 +103,7 @@ def characterize(
         run = reported(
             name, folder, lambda bar: characterize_trace(recorded, folder, force=force, argv=argv, progress=bar), quiet=quiet
         )
-    show_complete([run], "json" if as_json else default_format())
+    show_complete([run], form)
 
 
 def refuse_options_of_other(context: click.Context, traces: list[str]) -> None:

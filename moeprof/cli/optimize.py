@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from moeprof.cli.options import resolved_recipes, run_options
+from moeprof.cli.output import run_format
 from moeprof.cli.running import run_all
 from moeprof.optimizations.optimization import Option
 from moeprof.optimizations.registry import OPTIMIZATIONS
@@ -60,6 +61,7 @@ def command(
     recipes: tuple[str, ...],
     out: Path | None,
     force: bool,
+    full: bool,
     as_json: bool,
     everything: bool,
     alone: bool,
@@ -87,4 +89,4 @@ def command(
 
         return optimization(recipe, chosen, values, against=against, alone=alone, sweep=not no_sweep, timeline=timeline)
 
-    run_all(study, resolved, out, force=force, as_json=as_json, settings=settings)
+    run_all(study, resolved, out, force=force, form=run_format(full=full, as_json=as_json), settings=settings)

@@ -29,6 +29,12 @@ ModelSettings = Mapping[str, int | str | bool | None]
 NONE: ModelSettings = {}
 
 
+def full_option(function: F) -> F:
+    """Adds the option `--full` to a command that prints runs."""
+    help_text = "Print the full report, as markdown into a pipe, and not only what fits on a screen."
+    return click.option("--full", is_flag=True, help=help_text)(function)
+
+
 def run_options(function: F) -> F:
     """Adds the RECIPE arguments and the options that change a recipe, its text and the output folder."""
     for decorator in reversed(
@@ -82,6 +88,7 @@ def run_options(function: F) -> F:
                 help="Run directory; with several recipes DIR/<recipe>.",
             ),
             click.option("--force", is_flag=True, help="Replace an earlier run in the output folder."),
+            full_option,
             click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
         )
     ):

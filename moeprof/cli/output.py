@@ -1,4 +1,4 @@
-"""Prints results: the terminal report on a terminal, markdown into a pipe, JSON on request."""
+"""Prints results: a run on one screen; whole as a terminal report or, into a pipe, as markdown; JSON on request."""
 
 import json
 import sys
@@ -18,6 +18,11 @@ from moeprof.reporters.formats.registry import render
 def default_format() -> str:
     """`terminal` if stdout is a terminal, else `markdown`."""
     return "terminal" if sys.stdout.isatty() else "markdown"
+
+
+def run_format(*, full: bool, as_json: bool = False) -> str:
+    """How a command prints its runs: on one screen, or as its options ask."""
+    return "json" if as_json else default_format() if full else "short"
 
 
 def show_document(document: Document) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from moeprof.cli.options import full_option
 from moeprof.cli.trace_options import import_options, trace_options
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_EXPERTS, MAX_RANKS, MAX_SIZE
@@ -157,6 +158,7 @@ OWN = {
     help="Run directory; if both are replayed, DIR/caches and DIR/placements.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier run in the output folder.")
+@full_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.pass_context
 def command(
@@ -167,6 +169,7 @@ def command(
     balance: bool,
     out: Path | None,
     force: bool,
+    full: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -183,16 +186,16 @@ def command(
     content = read(trace, loads_only=balance or not cache, options=import_options(given))
     kinds = wanted_kinds(trace, content[0], cache=cache, balance=balance)
     prepared = {name: KINDS[name](trace, given, content) for name in kinds}
-    from moeprof.cli.output import default_format, show_complete
+    from moeprof.cli.output import run_format, show_complete
 
-    runs = []
+    runs, form = [], run_format(full=full, as_json=as_json)
     for name in kinds:
         part = name if len(kinds) > 1 else ""
         runs.append(replayed(prepared[name], out, part, force=force, quiet=context.obj["quiet"]))
         if not as_json:
-            show_complete(runs[-1:], default_format())
+            show_complete(runs[-1:], form)
     if as_json:
-        show_complete(runs, "json")
+        show_complete(runs, form)
 
 
 def wanted_kinds(trace: Path, file: "TraceFile", *, cache: bool, balance: bool) -> list[str]:

@@ -5,24 +5,27 @@ from pathlib import Path
 
 import click
 
-from moeprof.cli.output import default_format, show, write_reports
+from moeprof.cli.options import full_option
+from moeprof.cli.output import run_format, show, write_reports
 from moeprof.records.run.run import Run
 from moeprof.reporters.formats.registry import FORMATS
 
 
 @click.command(name="report")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Output format.  [default: terminal; markdown if piped]")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Output format.  [default: short]")
+@full_option
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option("--recompute", is_flag=True, help="Before rendering, derive the metrics of each run again from its raw files.")
-def command(runs: tuple[Path, ...], form: str | None, as_json: bool, recompute: bool) -> None:
+def command(runs: tuple[Path, ...], form: str | None, full: bool, as_json: bool, recompute: bool) -> None:
     """Render each RUN, a run directory that moeprof wrote.
 
     With --recompute, metrics.csv and the reports in the run directory are replaced. Rows whose raw files are missing, as in runs of
     older versions, stay as they are.
     """
     opened = [Run.open(path) for path in runs]
-    show(list(recomputed(opened)) if recompute else opened, "json" if as_json else form or default_format())
+    chosen = run_format(full=full, as_json=as_json) if as_json or form is None else form
+    show(list(recomputed(opened)) if recompute else opened, chosen)
 
 
 def recomputed(runs: list[Run]) -> Iterator[Run]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprof.cli.output import default_format, show_complete, write_reports
+from moeprof.cli.output import show_complete, write_reports
 from moeprof.cli.progress import Bar
 from moeprof.parallel.failure import REMEDY, Failure, RankError, end_now, failure_of, write_failure
 from moeprof.parallel.group import ALONE, Group, joined, started_as
@@ -34,10 +34,10 @@ def run_all(
     out: Path | None,
     *,
     force: bool,
-    as_json: bool,
+    form: str,
     settings: dict[str, Any],
 ) -> None:
-    """Makes one run per recipe, on the number of ranks that the recipes ask for."""
+    """Makes one run per recipe, on the number of ranks that the recipes ask for, and shows them in a format."""
     group, num_ranks = started_as(), common_ranks(recipes)
     with ended_at_once(group):
         planned = [(recipe, study(recipe)) for recipe in recipes]
@@ -47,10 +47,10 @@ def run_all(
         for recipe, its_study in planned:
             its_study.check_devices(recipe, group)
         with joined(group, recipes[0].measure.device, max(recipe.parallel.timeout_s for recipe in recipes)):
-            run_here(planned, out, group, force=force, as_json=as_json, quiet=settings["quiet"] or not group.first)
+            run_here(planned, out, group, force=force, form=form, quiet=settings["quiet"] or not group.first)
 
 
-def run_here(planned: Planned, out: Path | None, group: Group, *, force: bool, as_json: bool, quiet: bool) -> None:
+def run_here(planned: Planned, out: Path | None, group: Group, *, force: bool, form: str, quiet: bool) -> None:
     """Runs all recipes on this rank; the first rank shows each run when it is done, or as JSON all of them at the end."""
     runs: list[Run] = []
     for (recipe, study), new in zip(planned, output_folders(planned, out), strict=True):
@@ -58,10 +58,10 @@ def run_here(planned: Planned, out: Path | None, group: Group, *, force: bool, a
         with made_by_first(new, group) as folder:
             last = len(runs) == len(planned) - 1
             runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet, last=last))
-        if group.first and not as_json:
-            show_complete(runs[-1:], default_format())
-    if group.first and as_json:
-        show_complete(runs, "json")
+        if group.first and form != "json":
+            show_complete(runs[-1:], form)
+    if group.first and form == "json":
+        show_complete(runs, form)
 
 
 def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force: bool, quiet: bool, last: bool) -> Run:

@@ -22,10 +22,10 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_the_report_is_printed_and_rendered_again(moeprof: Call, log: Path, tmp_path: Path) -> None:
-    code, stdout, stderr = moeprof("characterize", log, "--out", tmp_path / "run")
+    code, stdout, stderr = moeprof("characterize", log, "--full", "--out", tmp_path / "run")
     assert (code, stderr) == (0, "")
     assert stdout.startswith("# moeprof characterize: talk\n")
-    assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run")[1]
+    assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run", "--full")[1]
     assert "Phase prefill: the tokens of a prompt in one step" in stdout
     code, stdout, _ = moeprof("report", tmp_path / "run", "--recompute", "--json")
     assert code == 0

@@ -39,10 +39,10 @@ def test_help_names_every_command(moeprof: Call) -> None:
         assert moeprof(command, "--help")[0] == 0
 
 
-def test_characterize_prints_markdown_into_a_pipe_and_leaves_the_same_report(
+def test_characterize_prints_the_full_report_into_a_pipe_as_markdown_and_leaves_the_same(
     moeprof: Call, micro: Micro, tmp_path: Path
 ) -> None:
-    code, stdout, stderr = moeprof("characterize", micro("lm"), "--out", tmp_path / "run")
+    code, stdout, stderr = moeprof("characterize", micro("lm"), "--full", "--out", tmp_path / "run")
     assert code == 0
     assert stderr == ""
     assert stdout == (tmp_path / "run" / "report.md").read_text()
@@ -156,7 +156,9 @@ def test_long_sentences_are_split_and_counted_or_refused(moeprof: Call, micro: M
     (tmp_path / "news.ne-en.ne").write_text("one. two three four five six\nseven\n")
     (tmp_path / "news.ne-en.en").write_text("1 2 3 4 5 6\n7\n")
     data = ("--data", f"{tmp_path / 'news.ne-en.ne'},{tmp_path / 'news.ne-en.en'}", "--set", "load.batch_size=1")
-    code, stdout, _ = moeprof("characterize", micro("mt"), *data, "--set", "load.batches=9", "--out", tmp_path / "run")
+    code, stdout, _ = moeprof(
+        "characterize", micro("mt"), *data, "--set", "load.batches=9", "--full", "--out", tmp_path / "run"
+    )
     assert code == 0
     assert "- Text: 1 of 2 sentences have more than 9 tokens and were split at sentence or word boundaries.\n" in stdout
     assert set(Run.open(tmp_path / "run").metrics["domain"]) == {"", "news.ne-en"}

@@ -28,7 +28,9 @@ def test_a_flag_per_optimization_and_its_options_are_in_the_help(moeprof: Call) 
 
 
 def test_it_prints_the_report_that_it_leaves(moeprof: Call, micro: Micro, tmp_path: Path) -> None:
-    code, stdout, stderr = moeprof("optimize", micro("lm"), "--dynamic-gating", "--no-sweep", "--out", tmp_path / "run")
+    code, stdout, stderr = moeprof(
+        "optimize", micro("lm"), "--dynamic-gating", "--no-sweep", "--full", "--out", tmp_path / "run"
+    )
     assert (code, stderr) == (0, "")
     assert stdout == (tmp_path / "run" / "report.md").read_text()
     assert stdout.startswith("# moeprof optimize: lm-micro\n")
@@ -86,7 +88,7 @@ def test_a_budget_that_not_even_one_sequence_fits_is_said_and_the_rest_stands(
     moeprof: Call, micro: Micro, tmp_path: Path
 ) -> None:
     code, stdout, _ = moeprof(
-        "optimize", micro("lm"), "--dynamic-gating", "--set", "budget.memory=1KiB", "--out", tmp_path / "run"
+        "optimize", micro("lm"), "--dynamic-gating", "--set", "budget.memory=1KiB", "--full", "--out", tmp_path / "run"
     )
     run = Run.open(tmp_path / "run")
     assert (code, run.record.valid) == (0, True)

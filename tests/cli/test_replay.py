@@ -25,13 +25,15 @@ def log(tmp_path: Path) -> Path:
     return route_log(tmp_path / "talk.route.csv", STEPS, prefill=[[1, 2], [1, 3]], layers=2)
 
 
-def test_a_replay_prints_markdown_into_a_pipe_and_leaves_the_same_report(moeprof: Call, log: Path, tmp_path: Path) -> None:
-    code, stdout, stderr = moeprof("replay", log, "--cache", "--out", tmp_path / "run")
+def test_a_replay_prints_the_full_report_into_a_pipe_as_markdown_and_leaves_the_same(
+    moeprof: Call, log: Path, tmp_path: Path
+) -> None:
+    code, stdout, stderr = moeprof("replay", log, "--cache", "--full", "--out", tmp_path / "run")
     assert (code, stderr) == (0, "")
     assert stdout == (tmp_path / "run" / "report.md").read_text()
     assert stdout.startswith("# moeprof replay: talk\n")
     assert (tmp_path / "run" / "report.html").is_file()
-    assert moeprof("report", tmp_path / "run")[1] == stdout
+    assert moeprof("report", tmp_path / "run", "--full")[1] == stdout
 
 
 def test_the_default_folder_is_named_after_the_trace(moeprof: Call, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +170,7 @@ def test_an_older_run_is_replaced_only_by_force(moeprof: Call, log: Path, tmp_pa
 def test_without_a_choice_caches_and_placements_are_replayed(
     moeprof: Call, log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    code, stdout, _ = moeprof("replay", log, "--out", tmp_path / "both")
+    code, stdout, _ = moeprof("replay", log, "--full", "--out", tmp_path / "both")
     assert code == 0
     assert [record.getMessage() for record in caplog.records] == [
         f"replay {log}: caches and placements, because neither --cache nor --balance is given"

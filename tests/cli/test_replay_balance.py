@@ -22,7 +22,7 @@ def trace(tmp_path: Path) -> Path:
 
 def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Call, trace: Path, tmp_path: Path) -> None:
     code, stdout, stderr = moeprof(
-        "replay", trace, "--balance", "--devices", "2,4", "--token-bytes", "1KiB", "--out", tmp_path / "run"
+        "replay", trace, "--balance", "--devices", "2,4", "--token-bytes", "1KiB", "--full", "--out", tmp_path / "run"
     )
     assert (code, stderr) == (0, "")
     assert stdout.startswith("# moeprof replay: talk\n")
@@ -30,7 +30,7 @@ def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Ca
     assert "- Placement (decode, 4 devices, 64 tokens per step): anti-correlation, recommended. " in summary
     assert "Threshold: busiest-device share below " in summary
     assert "All-to-all (modelled): " in summary
-    assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run")[1]
+    assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run", "--full")[1]
     assert (
         "Placement (decode, 4 devices, 64 tokens per step): anti-correlation" in (tmp_path / "run" / "report.html").read_text()
     )
@@ -39,7 +39,7 @@ def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Ca
 
 def test_several_domains_place_for_each_other(moeprof: Call, tmp_path: Path) -> None:
     trace = skewed(tmp_path / "talk.parquet", domains=("prose", "code"))
-    code, stdout, _ = moeprof("replay", trace, "--balance", "--devices", "4", "--out", tmp_path / "run")
+    code, stdout, _ = moeprof("replay", trace, "--balance", "--devices", "4", "--full", "--out", tmp_path / "run")
     assert code == 0
     assert "- Other texts: if one domain decides the placement and another is tested, " in stdout
     assert stdout.count("| prose   | code ") == 1
@@ -111,7 +111,9 @@ def test_counts_of_a_single_domain_and_phases_of_counts_are_refused(moeprof: Cal
 
 def test_a_log_of_a_single_prompt_says_that_its_evidence_is_little(moeprof: Call, tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 3], [0, 1]])
-    code, stdout, _ = moeprof("replay", log, "--balance", "--balancer", "greedy", "--devices", "2", "--out", tmp_path / "run")
+    code, stdout, _ = moeprof(
+        "replay", log, "--balance", "--balancer", "greedy", "--devices", "2", "--full", "--out", tmp_path / "run"
+    )
     assert code == 0
     assert "Placement (decode, 2 devices, 1 token per step): greedy, too little evidence." in stdout
     assert "About 10 such test steps would decide" in stdout

@@ -87,7 +87,7 @@ def test_a_signal_that_comes_when_a_run_is_complete_changes_nothing(
     moeprof: Call, strike: Strike, given: Path, tmp_path: Path, command: str, where: str, call: int, number: signal.Signals
 ) -> None:
     strike(number, where, call)
-    code, stdout, stderr = moeprof(*COMMANDS[command](given, tmp_path))
+    code, stdout, stderr = moeprof(*COMMANDS[command](given, tmp_path), "--full")
     assert (code, stderr) == (0, "")
     assert Run.open(tmp_path / "run").record.valid
     assert (tmp_path / "run" / "report.md").read_text() == stdout

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from moeprof.records.run.run import Run
 
-FORMATS = ("terminal", "markdown", "html", "json", "csv")
+FORMATS = ("short", "terminal", "markdown", "html", "json", "csv")
 
 
 def render(run: Run, form: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from moeprof.records.run.run import Run
@@ -23,7 +22,7 @@ from moeprof.reporters.documents.document import (
     Table,
 )
 from moeprof.reporters.documents.report import document_of
-from moeprof.reporters.layout import lines_of
+from moeprof.reporters.layout import lines_of, wrapped
 from moeprof.reporters.plot import canvas
 from moeprof.reporters.shading import REGION_LETTERS, STEPS, map_caption, segments, shaded
 
@@ -71,25 +70,20 @@ def render_document(document: Document, like: Console) -> str:
         file=io.StringIO(), width=like.width, force_terminal=like.is_terminal, color_system="auto" if like.is_terminal else None
     )
     for block in document:
-        console.print(renderable(block, console.width), crop=False)
+        console.print(renderable(block, console.width), crop=False, no_wrap=True, overflow="ignore")
     assert isinstance(console.file, io.StringIO)
     return re.sub(r" +$", "", console.file.getvalue(), flags=re.MULTILINE)
-
-
-def words(text: str, style: str = "") -> Text:
-    """Text in which a terminal finds nothing to execute: control characters are shown as symbols."""
-    return Text(text.translate(CONTROLS), style=style)
 
 
 def renderable(block: Block, width: int) -> RenderableType:
     """One block; text is never interpreted as markup."""
     match block:
         case Heading(text, level):
-            return Padding(words(text, style=TITLE_STYLES.get(level, "cyan")), (1, 0, 0, 0))
+            return Padding(words(text, width, TITLE_STYLES.get(level, "cyan")), (1, 0, 0, 0))
         case Paragraph(text):
-            return words(text)
+            return words(text, width)
         case Bullets(items):
-            return Group(*(hanging(item) for item in items))
+            return Group(*(hanging(item, width) for item in items))
         case Table():
             return table(block, width)
         case HeatMap():
@@ -99,27 +93,34 @@ def renderable(block: Block, width: int) -> RenderableType:
         case Curves():
             return curves(block, width)
         case Details(title):
-            return words(f"({title}: see report.md or report.html)\n", style="dim")
+            return Group(words(f"({title}: see report.md or report.html)", width, "dim"), "")
 
 
-def hanging(item: str) -> RenderableType:
+def words(text: str, width: int, style: str = "") -> Text:
+    """Text that is wrapped between words."""
+    return Text("\n".join(line for part in text.split("\n") for line in wrapped(printable(part), width)), style)
+
+
+def printable(text: str) -> str:
+    """Text in which a terminal finds nothing to execute: control characters are shown as symbols."""
+    return text.translate(CONTROLS)
+
+
+def hanging(item: str, width: int) -> Text:
     """A bullet with a hanging indent."""
-    grid = RichTable.grid(padding=(0, 1))
-    grid.add_row(Text("-"), words(item))
-    return grid
+    return Text("- " + "\n  ".join(wrapped(printable(item), width - 2)))
+
+
+def under(caption: str, width: int) -> Sequence[RenderableType]:
+    """A caption and an empty line; nothing without a caption."""
+    return [words(caption, width, "dim"), ""] if caption else []
 
 
 def table(block: Table, width: int) -> RenderableType:
     """A table with words on the left and numbers on the right."""
-    columns, *rows = [[cell.translate(CONTROLS) for cell in row] for row in (block.columns, *block.rows)]
-    found = lines_of(Table(columns, rows, block.labels), width)
-    lines = [line_of(line.text, "dim" if line.heading else "") for line in found]
-    return Group(*lines, words(f"{block.caption}\n", "dim")) if block.caption else Group(*lines)
-
-
-def line_of(text: str, style: str = "") -> Text:
-    """A line that is laid out already: a terminal may wrap it, the report does not."""
-    return Text(text, style=style, no_wrap=True, overflow="ignore")
+    columns, *rows = [[printable(cell) for cell in row] for row in (block.columns, *block.rows)]
+    lines = lines_of(Table(columns, rows, block.labels), width)
+    return Group(*(Text(line.text, "dim" if line.heading else "") for line in lines), *under(block.caption, width))
 
 
 def heat_map(block: HeatMap, width: int) -> RenderableType:
@@ -128,11 +129,11 @@ def heat_map(block: HeatMap, width: int) -> RenderableType:
     columns = width - margin - 3
     lines = []
     for label, values in zip(block.labels, block.values, strict=True):
-        line = words(f"{label:>{margin}} ")
+        line = Text(printable(f"{label:>{margin}} "))
         for character in shaded(values, block.top, columns, block.even):
             line.append(character, style="blue" if character in STEPS[: len(STEPS) // 2] else "yellow")
-        lines.append(line + Text("|"))
-    return Group(words(block.title), *lines, words(map_caption(block, columns), "dim"))
+        lines.append(line.append("|"))
+    return Group(words(block.title, width), *lines, words(map_caption(block, columns), width, "dim"))
 
 
 def stacked(block: Stacked, width: int) -> RenderableType:
@@ -140,11 +141,11 @@ def stacked(block: Stacked, width: int) -> RenderableType:
     margin = max(map(len, (label for label, _ in block.bars)), default=0)
     lines = []
     for label, fractions in block.bars:
-        line = words(f"{label:>{margin}} " if margin else "")
+        line = Text(printable(f"{label:>{margin}} " if margin else ""))
         for part, letter, length in segments(block.parts, fractions, width - margin - 3):
             line.append(letter * length, style=f"reverse {colour_of(part, block.parts)}" if part else "")
         lines.append(line)
-    return Group(words(block.title), *lines, words(block.caption + "\n", "dim"))
+    return Group(words(block.title, width), *lines, *under(block.caption, width))
 
 
 def colour_of(part: str, parts: Sequence[str]) -> str:
@@ -157,8 +158,8 @@ def curves(block: Curves, width: int) -> RenderableType:
     """A plot in which letters and dots have the colour of their curve."""
     lines = []
     for spans in canvas(block, min(width, PLOT_WIDTH)):
-        line = Text()
+        line = Text("")
         for text, curve in spans:
-            line.append(text.translate(CONTROLS), style=None if curve is None else PALETTE[curve % len(PALETTE)])
+            line.append(printable(text), style=None if curve is None else PALETTE[curve % len(PALETTE)])
         lines.append(line)
-    return Group(words(block.title), *lines, words(f"{block.caption}\n" if block.caption else "", "dim"))
+    return Group(words(block.title, width), *lines, *(under(block.caption, width) or [""]))
