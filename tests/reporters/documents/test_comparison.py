@@ -198,9 +198,9 @@ def test_nothing_that_fits_is_called_none(tmp_path: Path) -> None:
 def test_the_curves_hold_the_points_of_the_sweep_in_order_and_the_budget(run: Run) -> None:
     speed, memory = (block for block in document_of(run) if isinstance(block, Curves))
     assert dict(speed.curves) == {
-        "static": [(1, 50.0), (8, 400.0)],
-        "tutel": [(1, 50.0), (16, 800.0)],
-        "dynamic": [(1, 50.0), (64, 3200.0)],
+        "static": [(1, 12.0), (8, 96.0)],
+        "tutel": [(1, 12.0), (16, 192.0)],
+        "dynamic": [(1, 12.0), (64, 768.0)],
     }
     assert memory.limit == ("budget", 50 * MIB)
     assert dict(memory.curves)["static"] == [(1, 11.0 * MIB), (8, 18.0 * MIB)]
