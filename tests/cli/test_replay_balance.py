@@ -61,6 +61,24 @@ def test_a_replay_of_placements_compares_with_itself(moeprof: Call, trace: Path,
     assert moeprof("compare", tmp_path / "one", tmp_path / "two", "--only", "avg_max_load")[0] == 0
 
 
+def test_folders_of_both_replays_are_compared_pair_by_pair(moeprof: Call, trace: Path, tmp_path: Path) -> None:
+    options = ("--policy", "lru", "--slots", 4, "--balancer", "greedy")
+    for name in ("one", "two", "other"):
+        devices = 2 if name == "other" else 4
+        assert moeprof("replay", trace, *options, "--devices", devices, "--out", tmp_path / name)[0] == 0
+        assert {path.name for path in (tmp_path / name).iterdir()} == {"caches", "placements"}
+    code, stdout, stderr = moeprof("compare", tmp_path / "one", tmp_path / "two", "--json")
+    assert (code, stderr) == (0, "")
+    compared = {one["metric"] for one in json.loads(stdout)["findings"]}
+    assert {"misses", "avg_max_load"} <= compared
+    assert moeprof("baseline", "save", tmp_path / "base.json", tmp_path / "one")[0] == 0
+    code, stdout, _ = moeprof("compare", tmp_path / "base.json", tmp_path / "two", "--json")
+    assert (code, {one["metric"] for one in json.loads(stdout)["findings"]}) == (0, compared)
+    code, stdout, _ = moeprof("compare", tmp_path / "one", tmp_path / "other", "--json")
+    verdicts = {one["metric"]: one["verdict"] for one in json.loads(stdout)["findings"]}
+    assert verdicts["avg_max_load"] in ("new", "removed")
+
+
 def test_replaying_placements_needs_no_torch(trace: Path, tmp_path: Path) -> None:
     arguments = ["replay", str(trace), "--balance", "--devices", "2", "--out", str(tmp_path / "run")]
     code = f"import sys; from moeprof.cli import group; print(group.run({arguments}), 'torch' in sys.modules)"

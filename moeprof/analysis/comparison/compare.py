@@ -47,11 +47,11 @@ def compare(
 ) -> Comparison:
     """Pairs measurements by recipe and command; one without a partner is new or removed as a whole."""
     for path, subjects in ((baseline, before), (candidate, after)):
-        names = [(subject.recipe, subject.command) for subject in subjects]
+        names = [subject.subject for subject in subjects]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"{path}: contains {repeated[0][0]} twice", "Pass each recipe once.")
-    ours = {(subject.recipe, subject.command): subject for subject in before}
-    theirs = {(subject.recipe, subject.command): subject for subject in after}
+    ours = {subject.subject: subject for subject in before}
+    theirs = {subject.subject: subject for subject in after}
     if len(ours) == len(theirs) == 1:  # two named runs: any difference between their recipes is a finding
         theirs = dict(zip(ours, theirs.values(), strict=True))
     pairs = [(ours[name], subject) for name, subject in theirs.items() if name in ours]

@@ -87,6 +87,11 @@ class Measurement(BaseModel):
         return self
 
     @property
+    def subject(self) -> tuple[str, str, bool]:
+        """What is paired with the same one of another side: recipe, command, and whether it is a replay of placements."""
+        return self.recipe, self.command, self.command == "replay" and "nodes" in self.settings
+
+    @property
     def by_address(self) -> dict[RowKey, Number]:
         """Every number by its key."""
         return {number.address: number for number in self.numbers}
@@ -248,7 +253,7 @@ def decisions_hash(trace: RoutingTrace) -> str:
 
 
 def read_measurements(path: Path) -> list[Measurement]:
-    """Measurements in a baseline file, a run, or a folder of runs; runs of one recipe and command are processes of one."""
+    """Measurements in a baseline file, a run, or a folder of runs; runs of one recipe (or trace) and command are processes of one."""
     if path.exists() and not path.is_dir():
         return read_baseline(path).subjects
     if (path / "run.json").is_file():
@@ -256,9 +261,9 @@ def read_measurements(path: Path) -> list[Measurement]:
     runs = [Run.open(folder.parent) for folder in sorted(path.rglob("run.json"))] if path.is_dir() else []
     if not runs:
         raise UsageError(f"{path}: not a run directory, folder of runs, or baseline file", REMEDY)
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.record.name, run.record.command), []).append(run)
+    groups: dict[tuple[str, str, bool], list[Run]] = {}
+    for run in runs:  # a replay of caches and one of placements are two subjects
+        groups.setdefault((run.record.name, run.record.command, run.record.balance is not None), []).append(run)
     return [measurement_of(group) for group in groups.values()]
 
 
