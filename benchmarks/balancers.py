@@ -72,7 +72,7 @@ def layer_shares(layer: int, num_batches: int) -> Floats:
 
 def history_of(shares_EB: Floats) -> History:
     """What every balancer is given: means, and correlations whether it wants them or not."""
-    return History(shares_EB.mean(axis=1), np.asarray(np.corrcoef(shares_EB)))
+    return History(shares_EB.mean(axis=1), np.asarray(np.corrcoef(shares_EB)), shares_EB.std(axis=1), TOP_K * TOKENS)
 
 
 def largest_load(shares_EB: Floats, slots_DS: Slots) -> tuple[float, float]:

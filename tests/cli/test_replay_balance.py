@@ -27,13 +27,11 @@ def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Ca
     assert (code, stderr) == (0, "")
     assert stdout.startswith("# moeprof replay: talk\n")
     summary = stdout.partition("## Phase")[0]
-    assert "- Placement (decode, 4 devices, 64 tokens per step): anti-correlation, recommended. " in summary
+    assert "- Placement (decode, 4 devices, 64 tokens per step): mean-square, recommended. " in summary
     assert "Threshold: busiest-device share below " in summary
     assert "All-to-all (modelled): " in summary
     assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run", "--full")[1]
-    assert (
-        "Placement (decode, 4 devices, 64 tokens per step): anti-correlation" in (tmp_path / "run" / "report.html").read_text()
-    )
+    assert "Placement (decode, 4 devices, 64 tokens per step): mean-square" in (tmp_path / "run" / "report.html").read_text()
     assert summary.count("\n- ") <= 10
 
 

@@ -23,9 +23,13 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "worst": 1.0}
 
 
 def history_of(matrix: LoadMatrix) -> History:
-    """The mean share of every expert over steps, and the correlations of shares."""
-    sums_E = np.bincount(matrix.expert_N, matrix.shares_N, minlength=matrix.num_experts)
-    return History(sums_E / matrix.num_steps, correlation(matrix).values_EE)
+    """The mean share of every expert over steps, its standard deviation, and the correlations of shares."""
+    means_E, squares_E = (
+        np.bincount(matrix.expert_N, values_N, minlength=matrix.num_experts) / matrix.num_steps
+        for values_N in (matrix.shares_N, matrix.shares_N**2)
+    )
+    deviation_E = np.sqrt(np.maximum(squares_E - means_E**2, 0))
+    return History(means_E, correlation(matrix).values_EE, deviation_E, float(matrix.choices_B.mean()))
 
 
 def copy_numbers(values_P: Counts) -> Counts:

@@ -5,6 +5,7 @@ Shape suffixes: E experts, D devices, S slots of a device, P = D x S slots of th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +24,16 @@ class History:
     """Abar[m]: the share of a step's choices that an expert takes, mean over steps, or any multiple of it."""
     correlation_EE: Floats
     """Pearson's r of two experts' shares over steps; 0 if it is undefined, as for a constant share."""
+    deviation_E: Floats
+    """The standard deviation of an expert's share over steps, in the unit of `shares_E`."""
+    choices: float = inf
+    """Choices of a step, mean over steps; infinite if copies of an expert take exactly equal parts of its load."""
 
     @classmethod
     def of_totals(cls, counts_E: npt.ArrayLike) -> "History":
-        """The history of a layer of which only the total loads are known: all correlations are 0."""
+        """The history of a layer of which only the total loads are known: they are taken for constant."""
         shares_E = np.asarray(counts_E, np.float64)
-        return cls(shares_E, np.zeros((len(shares_E), len(shares_E))))
+        return cls(shares_E, np.zeros((len(shares_E), len(shares_E))), np.zeros(len(shares_E)))
 
     @property
     def num_experts(self) -> int:
@@ -40,6 +45,11 @@ class History:
         """The shares, scaled to sum 1; all equal in a layer that was never active."""
         total = self.shares_E.sum()
         return self.shares_E / total if total else np.full(self.num_experts, 1 / self.num_experts)
+
+    @property
+    def spreads_E(self) -> Floats:
+        """The standard deviations in the unit of `weights_E`; 0 in a layer that was never active."""
+        return self.deviation_E / (self.shares_E.sum() or 1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.eplb import EPLB, EPLB_HIERARCHICAL
 from moeprof.policies.balancing.eplb_distinct import EPLB_DISTINCT
 from moeprof.policies.balancing.greedy import GREEDY
+from moeprof.policies.balancing.mean_square import MEAN_SQUARE, MEAN_SQUARE_COPIES
 from moeprof.policies.balancing.round_robin import ROUND_ROBIN
 from moeprof.records.errors import UsageError, suggestion
 
@@ -17,9 +18,11 @@ BALANCERS = {
         GREEDY,
         ANTI_CORRELATION,
         ANTI_CORRELATION_RESCALED,
+        MEAN_SQUARE,
         EPLB,
         EPLB_HIERARCHICAL,
         EPLB_DISTINCT,
+        MEAN_SQUARE_COPIES,
     )
 }
 

@@ -7,9 +7,9 @@ from moeprof.policies.balancing.balancer import Cluster, History
 from moeprof.policies.balancing.registry import placed
 from moeprof.records.arrays import Floats, Ints
 
-PLAIN = ["contiguous", "round-robin", "greedy", "anti-correlation", "anti-correlation-rescaled"]
+PLAIN = ["contiguous", "round-robin", "greedy", "anti-correlation", "anti-correlation-rescaled", "mean-square"]
 """They make no copies."""
-COPYING = ["eplb", "eplb-hierarchical", "eplb-distinct"]
+COPYING = ["eplb", "eplb-hierarchical", "eplb-distinct", "mean-square-copies"]
 
 
 def zipf(num_experts: int, exponent: float = 1.2) -> Floats:
@@ -20,7 +20,7 @@ def zipf(num_experts: int, exponent: float = 1.2) -> Floats:
 def history_of(shares_EB: Floats) -> History:
     """Means, and numpy's own correlation with 0 for what it cannot say."""
     with np.errstate(invalid="ignore"):
-        return History(shares_EB.mean(axis=1), np.nan_to_num(np.corrcoef(shares_EB)))
+        return History(shares_EB.mean(axis=1), np.nan_to_num(np.corrcoef(shares_EB)), shares_EB.std(axis=1))
 
 
 def correlated_groups(seed: int, num_steps: int = 400) -> Floats:

@@ -19,7 +19,7 @@ def test_every_balancer_has_its_name() -> None:
     assert list(BALANCERS) == [*PLAIN, *COPYING]
     assert replicating() == COPYING
     assert [name for name, balancer in BALANCERS.items() if balancer.by_node] == ["eplb-hierarchical"]
-    assert [name for name, balancer in BALANCERS.items() if not balancer.repeats] == ["eplb-distinct"]
+    assert [name for name, balancer in BALANCERS.items() if not balancer.repeats] == ["eplb-distinct", "mean-square-copies"]
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moeprof.analysis.run_metrics import of_replay
+from moeprof.policies.balancing.registry import replicating
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.balance import summary
 from moeprof.reporters.sections.rebalancing import rebalancing_blocks
@@ -136,7 +137,7 @@ def test_the_table_has_the_best_of_each_schedule(tmp_path: Path) -> None:
     schedules = [("once", ""), ("full", "3"), ("full", "6"), ("incremental", "3"), ("incremental", "6")]
     assert [(row[1], row[2]) for row in table.rows] == [("fixed", ""), ("fixed", ""), *schedules, *schedules]
     assert [row[0] for row in table.rows[:2]] == ["contiguous", "round-robin"]
-    assert {row[0] for row in table.rows[7:]} <= {"eplb", "eplb-distinct"}
+    assert {row[0] for row in table.rows[7:]} <= {*replicating()}
 
 
 def test_options_are_recorded_and_rows_can_be_derived_again(tmp_path: Path) -> None:
