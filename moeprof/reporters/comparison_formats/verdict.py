@@ -7,6 +7,7 @@ from typing import Literal
 
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
+from moeprof.reporters.cells import plural
 from moeprof.reporters.comparison_formats.words import changed, one_line, place
 
 ORDER = ("worse", "inconclusive", "better", "same", "not comparable", "removed", "new")
@@ -36,26 +37,37 @@ def ranked(found: Iterable[Finding]) -> list[Finding]:
 
 
 def sentence(comparison: Comparison) -> str:
-    """The outcome in words: `2 of 14 gated metrics got worse: throughput (lm-tiny, score, static) -12.3%, ...`."""
+    """The outcome in words, what got worse first: `2 of 14 gated metrics got worse: throughput (lm-tiny, score, static) -12.3%, ...`."""
     number = f"{len(comparison.gated)} gated metric{'' if len(comparison.gated) == 1 else 's'}"
     match outcome(comparison):
         case "worse":
             worse = ranked(comparison.of("worse"))
             named = [f"{one_line(one.metric)} ({place(one)}) {changed(one)}" for one in worse[:NAMED]]
             more = f" and {len(worse) - NAMED} more" if len(worse) > NAMED else ""
-            return f"{len(worse)} of {number} got worse: {', '.join(named)}{more}."
+            return f"{len(worse)} of {number} got worse: {', '.join(named)}{more}.{undecided_sentence(comparison)}"
         case "undecided" if comparison.gated:
-            return f"Nothing was decided: {number}, all inconclusive."
+            return f"Nothing was decided: {number}, all inconclusive: {why_inconclusive(comparison)}."
         case "undecided":
-            return f"Nothing is comparable: {main_reason(comparison)}."
+            return f"Nothing is comparable: {main_reason(comparison, 'not comparable')}."
         case "fine":
-            return f"None of {number} got worse."
+            return f"None of {number} got worse.{undecided_sentence(comparison)}"
 
 
-def main_reason(comparison: Comparison) -> str:
-    """The most frequent reason why numbers are not comparable."""
-    reasons = Counter(one.why for one in comparison.of("not comparable") if one.why)
-    return one_line(reasons.most_common(1)[0][0]) if reasons else "the two have no gated metric in common"
+def undecided_sentence(comparison: Comparison) -> str:
+    """` 28 are undecided: 1 process per side; at least 3 are needed to judge speed.`, or nothing if all are decided."""
+    number = len(comparison.of("inconclusive"))
+    return f" {number} {plural(number, 'is', 'are')} undecided: {why_inconclusive(comparison)}." if number else ""
+
+
+def why_inconclusive(comparison: Comparison) -> str:
+    """The most frequent reason why a gated metric is not decided."""
+    return main_reason(comparison, "inconclusive", "the rounds do not show a difference")
+
+
+def main_reason(comparison: Comparison, verdict: str, otherwise: str = "the two have no gated metric in common") -> str:
+    """The most frequent reason for a verdict."""
+    reasons = Counter(one.why for one in comparison.of(verdict) if one.why)
+    return one_line(reasons.most_common(1)[0][0]) if reasons else otherwise
 
 
 def tally(comparison: Comparison) -> str:

@@ -4,7 +4,7 @@ B sequences, L positions, N generated tokens, V vocabulary.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moeprof.moe.layer import use_variant
 from moeprof.parallel.collectives import all_gather_json
+from moeprof.parallel.group import Group
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.raw_tables import SCORES, TRANSLATIONS
 from moeprof.studies.services import Findings, RunModel, Services
 from moeprof.studies.train.checkpoint import read_origin
@@ -28,6 +31,9 @@ UNFAMILIAR_RATIO = 1.5
 
 PART_ELEMENTS = 2**24
 """Logits that are turned into float64 at a time."""
+
+DROPLESS = Variant(dispatch="dynamic")
+"""The variant under which text is scored again without drops."""
 
 UNFAMILIAR_BYTES = 0.2
 """Text is out of distribution if more than this share of its tokens are bytes, though the model has words."""
@@ -120,17 +126,30 @@ def measure_scores(services: Services, episodes: Sequence[Episode], text: Scored
     for variant in services.runner.routed:  # the dense twin has random weights
         model = services.runner.select(variant)
         services.progress.stage(f"score: quality of {variant.label}", len(episodes))
-        scores: dict[str, Score] = {}
-        for episode in episodes:
-            assert isinstance(episode, ForwardEpisode)
-            scores[episode.domain] = scores.get(episode.domain, ZERO) + score(model, episode, text)
-            services.progress.advance()
+        scores = domain_scores(services, model, episodes, text)
         services.record(SCORES, score_rows(variant.label, scores))
         if variant == services.runner.baseline:
-            ranks = all_gather_json(services.group, {domain: astuple(found) for domain, found in scores.items()})
-            joint = {domain: sum((Score(*one[domain]) for one in ranks), ZERO) for domain in scores}
-            notes += score_remarks(services.recipe, joint)
+            notes += unfamiliar(services, model, episodes, text, over_ranks(services.group, scores))
     return notes
+
+
+def domain_scores(
+    services: Services, model: RunModel, episodes: Sequence[Episode], text: ScoredText, domains: Collection[str] = ()
+) -> dict[str, Score]:
+    """The score of this rank's episodes of these domains, or of all."""
+    scores: dict[str, Score] = {}
+    for episode in episodes:
+        assert isinstance(episode, ForwardEpisode)
+        if not domains or episode.domain in domains:
+            scores[episode.domain] = scores.get(episode.domain, ZERO) + score(model, episode, text)
+            services.progress.advance()
+    return scores
+
+
+def over_ranks(group: Group, scores: Mapping[str, Score]) -> dict[str, Score]:
+    """The scores of all ranks together, equal on each."""
+    ranks = all_gather_json(group, {domain: astuple(found) for domain, found in scores.items()})
+    return {domain: sum((Score(*one[domain]) for one in ranks), ZERO) for domain in scores}
 
 
 def score_rows(label: str, scores: Mapping[str, Score]) -> Iterator[dict[str, Any]]:
@@ -160,20 +179,49 @@ def num_bytes(ids: Sequence[int], tokenizer: Tokenizer) -> int:
     return sum(FIRST_BYTE <= token < FIRST_WORD for token in ids) + words + blanks
 
 
-def score_remarks(recipe: Recipe, scores: dict[str, Score]) -> Iterator[str]:
-    """Remarks on domains that are much harder for the model than those it was trained for, if a checkpoint says for which."""
+def unfamiliar(
+    services: Services, model: RunModel, episodes: Sequence[Episode], text: ScoredText, scores: Mapping[str, Score]
+) -> Iterator[str]:
+    """Remarks on domains that are much harder for the model than those it was trained for, with dropped choices ruled out as the cause."""
+    worst = hardest_training(services.recipe)
+    hard = [domain for domain, found in scores.items() if worst and is_hard(found, worst)]
+    if worst is None or not hard:
+        return
+    baseline, whole = services.runner.baseline, scores
+    if baseline.dispatch_entry.capacity == "fraction" and services.recipe.gating.capacity_fraction < 1:
+        use_variant(model, DROPLESS)
+        services.progress.stage("score: quality without drops", 0)
+        whole = over_ranks(services.group, domain_scores(services, model, episodes, text, hard))
+        use_variant(model, baseline)
+    yield from (hard_remark(domain, scores[domain], whole[domain], worst) for domain in hard)
+
+
+def hardest_training(recipe: Recipe) -> float | None:
+    """Nats per token on the held-out text of the hardest training domain; None if no checkpoint says so."""
     if recipe.model.checkpoint is None:
-        return
+        return None
     origin = read_origin(Path(str(recipe.model.checkpoint)))
-    if origin is None or not origin.curve:
-        return
-    worst = max(origin.curve[-1].heldout.values())
-    for domain, found in scores.items():
-        if found.num_tokens and found.per_token > UNFAMILIAR_RATIO * worst:
-            yield (
-                f'"{domain}" is out of distribution ({found.per_token / math.log(2):.2f} bits per token, '
-                f"at most {worst / math.log(2):.2f} in the training domains): its routing may not be representative"
-            )
+    return max(origin.curve[-1].heldout.values()) if origin is not None and origin.curve else None
+
+
+def is_hard(found: Score, worst: float) -> bool:
+    """Whether a text is much harder than the hardest training domain."""
+    return bool(found.num_tokens) and found.per_token > UNFAMILIAR_RATIO * worst
+
+
+def hard_remark(domain: str, deployed: Score, whole: Score, worst: float) -> str:
+    """Why a domain is hard: the text itself, or choices that are dropped; `whole` is its score without drops."""
+    if is_hard(whole, worst):
+        return (
+            f'"{domain}" is out of distribution ({bits(whole)} bits per token, '
+            f"at most {worst / math.log(2):.2f} in the training domains): its routing may not be representative"
+        )
+    return f'"{domain}" takes {bits(deployed)} bits per token because of dropped choices, {bits(whole)} without drops'
+
+
+def bits(found: Score) -> str:
+    """Mean cross-entropy per token in bits, with two decimals."""
+    return f"{found.per_token / math.log(2):.2f}"
 
 
 def byte_remarks(recipe: Recipe, episodes: Sequence[Episode]) -> Iterator[str]:

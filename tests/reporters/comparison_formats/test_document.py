@@ -31,6 +31,17 @@ def test_the_verdict_of_a_comparison_without_regression() -> None:
     assert tally(one) == "Better: 1, same: 1."
 
 
+def test_the_headline_says_what_is_undecided_and_why_after_what_got_worse() -> None:
+    single = "1 process per side; at least 3 are needed to judge speed"
+    open_ones = [found("inconclusive", layer=str(layer), why=single) for layer in range(3)]
+    told = sentence(comparison(found("better"), *open_ones, found("worse", "memory_static")))
+    assert told == f"1 of 5 gated metrics got worse: memory_static (lm-tiny, score, static) -12%. 3 are undecided: {single}."
+    assert sentence(comparison(found("same"), open_ones[0])) == (
+        f"None of 2 gated metrics got worse. 1 is undecided: {single}."
+    )
+    assert sentence(comparison(*open_ones)) == f"Nothing was decided: 3 gated metrics, all inconclusive: {single}."
+
+
 def test_where_nothing_was_compared_the_verdict_says_why() -> None:
     two = [
         found("not comparable", why="different machines: cpu A, B"),
@@ -42,7 +53,7 @@ def test_where_nothing_was_compared_the_verdict_says_why() -> None:
     undecided = comparison(found("inconclusive"))
     assert (outcome(undecided), sentence(undecided)) == (
         "undecided",
-        "Nothing was decided: 1 gated metric, all inconclusive.",
+        "Nothing was decided: 1 gated metric, all inconclusive: the rounds do not show a difference.",
     )
 
 

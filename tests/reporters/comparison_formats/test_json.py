@@ -12,7 +12,8 @@ def test_the_head_names_both_sides_the_verdict_and_the_exit_codes() -> None:
         "baseline": "old",
         "candidate": "new",
         "verdict": "worse",
-        "sentence": "1 of 4 gated metrics got worse: throughput (lm-tiny, score, static) -12% [-14% to -10%].",
+        "sentence": "1 of 4 gated metrics got worse: throughput (lm-tiny, score, static) -12% [-14% to -10%]. "
+        "1 is undecided: about 40 rounds per side would decide.",
         "exit_code": 3,
         "exit_code_strict": 3,
         "counts": {"worse": 1, "inconclusive": 1, "better": 1, "same": 1, "not comparable": 2, "removed": 1, "new": 1},

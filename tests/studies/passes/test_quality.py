@@ -20,7 +20,7 @@ from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.records.run.raw_tables import SCORES, TRANSLATIONS
 from moeprof.records.run.run import Run
 from moeprof.reporters.sections.quality import perplexity_cell
-from moeprof.studies.passes.quality import measure_quality, num_bytes, texts
+from moeprof.studies.passes.quality import Score, hard_remark, measure_quality, num_bytes, texts
 from moeprof.studies.services import Services
 from moeprof.studies.train.checkpoint import origin_of, write_checkpoint
 from moeprof.studies.train.study import train
@@ -231,20 +231,36 @@ def test_a_model_without_checkpoint_has_no_quality(micro: Micro, tmp_path: Path)
         assert measured(load_recipe(str(micro(workload))), tmp_path / workload, phase).values == {}
 
 
-def test_text_much_harder_than_the_training_text_is_out_of_distribution(micro: Micro, tmp_path: Path) -> None:
+def noted(micro: Micro, out: Path, easy: float, *overrides: str) -> list[str]:
+    """What is noted of random weights whose held-out loss is said to have been `easy` nats."""
     from moeprof.records.run.model_card import CurvePoint
 
-    recipe, out = load_recipe(str(micro("lm"))), tmp_path / "model.safetensors"
-    notes = {}
-    for easy in (0.1, 9.0):
-        curve = [CurvePoint(1, 1, 1.0, {"prose": easy, "code": easy / 2})]
-        write_checkpoint(out, build_model(recipe), origin_of(recipe, twin=False, hashes={}, tokens=1, curve=curve))
-        with_weights = load_recipe(str(micro("lm")), [f"model.checkpoint={out}"])
-        notes[easy] = measured(with_weights, tmp_path / f"run-{easy}", "score").notes
-    assert [note.split('"')[1] for note in notes[0.1]] == ["prose", "code", "records"]
-    assert "out of distribution" in notes[0.1][0]
-    assert "at most 0.14 in the training domains" in notes[0.1][0]
-    assert notes[9.0] == []
+    recipe, weights = load_recipe(str(micro("lm"))), out.with_suffix(".safetensors")
+    curve = [CurvePoint(1, 1, 1.0, {"prose": easy, "code": easy / 2})]
+    write_checkpoint(weights, build_model(recipe), origin_of(recipe, twin=False, hashes={}, tokens=1, curve=curve))
+    return list(measured(load_recipe(str(micro("lm")), [f"model.checkpoint={weights}", *overrides]), out, "score").notes)
+
+
+def test_text_much_harder_than_the_training_text_is_out_of_distribution(micro: Micro, tmp_path: Path) -> None:
+    hard = noted(micro, tmp_path / "hard", 0.1)
+    assert [note.split('"')[1] for note in hard] == ["prose", "code", "records"]
+    assert "out of distribution" in hard[0]
+    assert "at most 0.14 in the training domains" in hard[0]
+    assert noted(micro, tmp_path / "easy", 9.0) == []
+
+
+def test_text_is_judged_without_the_choices_that_the_deployed_model_drops(micro: Micro, tmp_path: Path) -> None:
+    whole, dropping = (
+        noted(micro, tmp_path / f"run-{share}", 0.1, f"gating.capacity_fraction={share}") for share in (1.0, 0.1)
+    )
+    assert dropping == whole != []
+    one_bit, six_bits = Score(math.log(2) * 10, 10, 40), Score(math.log(2) * 60, 10, 40)
+    assert hard_remark("mine", six_bits, one_bit, worst=math.log(2)) == (
+        '"mine" takes 6.00 bits per token because of dropped choices, 1.00 without drops'
+    )
+    assert hard_remark("mine", six_bits, six_bits, worst=math.log(2)).startswith(
+        '"mine" is out of distribution (6.00 bits per token, at most 1.00 in the training domains)'
+    )
 
 
 def test_sentences_that_must_be_spelled_are_out_of_distribution(trained: Callable[..., Recipe], tmp_path: Path) -> None:
