@@ -8,8 +8,8 @@ from moeprof.reporters.page.page import render
 from tests.conftest import MICRO
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="package")
+def run(tmp_path_factory: pytest.TempPathFactory, little_garbage: None) -> Run:
     """Dynamic gating against static gating, with a search for the largest batch."""
     folder = tmp_path_factory.mktemp("page")
     recipe = folder / "lm-micro.toml"
@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.open(folder / "run")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def page(run: Run) -> str:
     """Its page, which is read only."""
     return render([run])
