@@ -118,10 +118,28 @@ def test_what_makes_no_sense_is_answered_in_two_lines(moeprof: Call, trace: Path
     assert len(stderr.strip().splitlines()) == 2
 
 
-def test_counts_of_a_single_domain_and_phases_of_counts_are_refused(moeprof: Call, tmp_path: Path) -> None:
-    path = tmp_path / "counts.json"
-    path.write_text(json.dumps({"top_k": 2, "layers": [0], "counts": {"a": [[3, 1, 2, 2]]}}))
-    assert "one domain cannot both place and validate" in moeprof("replay", path, "--balance")[2]
+def test_a_total_is_placed_without_a_verdict_and_phases_of_counts_are_refused(moeprof: Call, tmp_path: Path) -> None:
+    path, placed, out = tmp_path / "counts.json", tmp_path / "p.json", tmp_path / "run"
+    path.write_text(json.dumps({"top_k": 2, "layers": [0], "counts": {"a": [[30, 20, 5, 1]]}}))
+    options = ("--balance", "--balancer", "greedy", "--devices", "2", "--save-placement", placed, "--out", out)
+    code, answered, stderr = moeprof("replay", path, *options)
+    assert (code, stderr) == (0, "")
+    assert "computed and judged on the same totals, because there are no held-out steps" in " ".join(answered.split())
+    stdout = moeprof("report", out, "--full")[1]
+    # by hand: 30 + 20 of 56 on one device, or 30 + 1 and 20 + 5
+    assert (
+        "- Placement (2 devices): computed and judged on the same totals, because there are no held-out steps. The busiest device gets "
+        "55.4% of all choices under greedy, 89.3% under contiguous placement (ideal 50.0%, floor without copies 53.6%). What remains of "
+        "that on other text is unknown." in stdout
+    )
+    assert Placement.read(placed).layers == {"0": ((0, 3), (1, 2))}
+    rows = (out / "metrics.csv").read_text()
+    assert ",load_gain," not in rows
+    assert ",test_steps," not in rows
+    assert "placements are computed and judged on the same totals" in (out / "run.json").read_text()
+    assert moeprof("report", out, "--recompute")[0] == 0
+    assert (out / "metrics.csv").read_text() == rows
+    assert "the trace has 1 in all" in moeprof("replay", path, "--balance", "--every", "1", "--devices", "2")[2]
     assert "a count table has no phases" in moeprof("replay", path, "--balance", "--phase", "decode")[2]
 
 

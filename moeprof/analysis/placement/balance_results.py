@@ -59,6 +59,12 @@ def drift_pairs(results: RunMetrics, phase: str) -> list[str]:
     return results.distinct("category", "load_divergence", phase=phase)
 
 
+def untested(results: RunMetrics, phase: str) -> bool:
+    """Whether placements were judged on the totals that they were made from, because there are no other steps."""
+    history, test = map(results.at(phase=phase).or_none, ("history_steps", "test_steps"))
+    return history is not None and test is None
+
+
 def gain_at(results: RunMetrics, phase: str, point: str = "", tokens: int = 0) -> Gain | None:
     """The recorded gain over contiguous placement; None if no step was left to test on."""
     value, low, high = (results.or_none(f"load_gain{end}", phase=phase, point=point) for end in ("", "_low", "_high"))

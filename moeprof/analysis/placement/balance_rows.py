@@ -15,7 +15,7 @@ from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.placement.rebalancing import Timeline
 from moeprof.analysis.placement.rebalancing_rows import rebalanced_values
 from moeprof.analysis.placement.replica_rows import replica_values
-from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed_trials, num_moved, trial_of
+from moeprof.analysis.placement.trial import Placed, Trial, cluster_for, crossed_trials, num_moved, totals_trial, trial_of
 from moeprof.analysis.placement.virtual_parallel import AddressedValue, Choices, choices_of, virtual_rows
 from moeprof.analysis.routing.drift import HALVES, DomainPair, category_of, domain_pairs, drift_metrics
 from moeprof.analysis.routing.layer_rows import Values
@@ -64,8 +64,13 @@ class PhaseLoads:
 
     @cached_property
     def trial(self) -> Trial:
-        """The earlier half of each domain against its later half."""
-        return trial_of(self.layers)
+        """The earlier half of each domain against its later half, or totals against themselves."""
+        return totals_trial(self.layers) if self.totals_only else trial_of(self.layers)
+
+    @property
+    def totals_only(self) -> bool:
+        """Whether there is one total for each layer, on which a placement can be made but not tested."""
+        return not self.ranks and all(len(matrices) == 1 and matrices[0].num_steps == 1 for matrices in self.layers)
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -142,16 +147,18 @@ def feasible_pairs(balance: BalanceRequest) -> tuple[list[tuple[str, int]], list
 
 def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Callable[[], None]) -> Iterator[MetricRow]:
     """The rows of one phase: drift, steps, then floors and placements for each number of devices."""
-    yield from drift_rows(phase)
+    if not phase.totals_only:
+        yield from drift_rows(phase)
     if phase.trial.halves:
         yield phase.row("history_steps", phase.trial.history_steps)
+    if phase.trial.halves and not phase.totals_only:
         yield phase.row("test_steps", phase.trial.test_steps)
         yield phase.row("step_tokens", phase.trial.step_tokens)
     if phase.balance.tokens_per_step:
         yield from step_size_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
     if phase.balance.replica_numbers and phase.trial.halves:
         names = [name for name, devices in pairs if devices == phase.balance.focus]
-        yield from addressed(phase, replica_values(phase.balance, phase.trial, names))
+        yield from addressed(phase, replica_values(phase.balance, phase.trial, names, tested=not phase.totals_only))
     if phase.balance.every:
         yield from along_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
     crosses = crossed_trials(phase.layers)
@@ -243,7 +250,7 @@ def placement_rows(
     point = at(name, devices)
     yield from load_rows(phase, tops, point)
     yield phase.row("device_slots", phase.cluster(name, devices).num_slots, point=point)
-    if before and name != CONTIGUOUS.name:
+    if before and name != CONTIGUOUS.name and not phase.totals_only:
         yield from gain_rows(phase, phase.trial.gain(before, tops), point)
     if placements:
         yield from move_rows(phase, placements, point)

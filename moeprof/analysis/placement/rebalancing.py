@@ -69,7 +69,7 @@ class Timeline:
     @cached_property
     def steps_B(self) -> Counts:
         """The numbers of the steps of any layer, ascending."""
-        return np.unique(np.concatenate([matrix.steps_B for matrix in self.layers.values()]))
+        return np.unique(np.concatenate([np.empty(0, np.int64), *(matrix.steps_B for matrix in self.layers.values())]))
 
     @property
     def judged_steps(self) -> int:

@@ -59,8 +59,10 @@ def sized(balance: BalanceRequest, trial: Trial, names: Sequence[str], replicas:
     return Sized(replicas, slots, tops)
 
 
-def replica_values(balance: BalanceRequest, trial: Trial, names: Sequence[str]) -> Iterator[AddressedValue]:
-    """Metric, value and address of every number of extra slots, and of the best balancer at each."""
+def replica_values(
+    balance: BalanceRequest, trial: Trial, names: Sequence[str], *, tested: bool = True
+) -> Iterator[AddressedValue]:
+    """Metric, value and address of every number of extra slots, and of the best balancer at each; gains only if `tested`."""
     devices = balance.focus
     contiguous = None
     if CONTIGUOUS.name in names:
@@ -71,7 +73,7 @@ def replica_values(balance: BalanceRequest, trial: Trial, names: Sequence[str]) 
             at = {"point": format_point({"balancer": name, "devices": devices, "replicas": one.replicas})}
             yield "avg_max_load", mean_load(tops), at
             yield "device_slots", one.slots[name], at
-            if contiguous is not None:
+            if contiguous is not None and tested:
                 yield from ends("load_gain", trial.gain(contiguous, tops), at)
     for before, one in zip([None, *found], found, strict=False):
         at = {"point": format_point({"devices": devices, "replicas": one.replicas}), "category": one.best}
@@ -79,7 +81,7 @@ def replica_values(balance: BalanceRequest, trial: Trial, names: Sequence[str]) 
         extra = one.slots[one.best] - -(-balance.trace.num_experts // devices)
         if balance.trace.expert_bytes:
             yield "replicas_bytes", extra * devices * sum(balance.trace.expert_bytes[layer] for layer in trial.halves), at
-        if before is not None:
+        if before is not None and tested:
             yield from ends("replicas_gain", trial.gain(before.tops[before.best], one.tops[one.best]), at)
 
 

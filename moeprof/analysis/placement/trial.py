@@ -125,6 +125,11 @@ def trial_of(layers: Sequence[Sequence[LoadMatrix]], starts: Mapping[str, int] |
     return Trial({matrices[0].layer: halves for matrices in layers if (halves := whole(matrices, starts))})
 
 
+def totals_trial(layers: Sequence[Sequence[LoadMatrix]]) -> Trial:
+    """The trial in which the loads of each layer are history and test at once: what a placement makes of loads that it knows."""
+    return Trial({matrices[0].layer: Halves(pooled(matrices), pooled(matrices)) for matrices in layers})
+
+
 def crossed_trials(layers: Sequence[Sequence[LoadMatrix]]) -> dict[tuple[str, str], Trial]:
     """Trials by (domain of the history, domain of the test), if there are several domains."""
     found: dict[tuple[str, str], dict[str, Halves]] = {}

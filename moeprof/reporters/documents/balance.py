@@ -16,6 +16,7 @@ from moeprof.reporters.documents.document import Block, Heading
 from moeprof.reporters.sections.devices import phase_blocks
 from moeprof.reporters.sections.rebalancing import repeat_lines, step_size
 from moeprof.reporters.sections.replicas import replica_lines
+from moeprof.reporters.sections.totals import totals_line
 
 PHASE_TITLES = {
     "decode": "decode: one token per sequence and step",
@@ -29,7 +30,8 @@ def summary(results: RunMetrics) -> list[str]:
     lines: list[str] = []
     phases = balance_results.phases(results)
     for phase in phases[:2]:
-        lines += [*verdict_lines(results, phase), *copies_line(results, phase), *step_size_lines(results, phase)]
+        lines += [*totals_line(results, phase), *verdict_lines(results, phase), *copies_line(results, phase)]
+        lines += step_size_lines(results, phase)
         lines += [*replica_lines(results, phase), *repeat_lines(results, phase)]
     for phase in phases[:1]:
         lines += [*move_line(results, phase), *wait_line(results, phase), *domain_line(results, phase)]

@@ -21,12 +21,13 @@ def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
     """All tables, maps and curves of one phase."""
     devices = results.record.balanced.focus
     judged = results.or_none("test_steps", phase=phase) is not None
-    if judged:
+    if judged or balance_results.untested(results, phase):
         yield balancer_table(results, phase, devices)
         yield cost_table(results, phase, devices)
+        yield from replica_blocks(results, phase)
+    if judged:
         if len(set(results.record.balanced.tokens_per_step)) > 1:
             yield step_size_table(results, phase, devices)
-        yield from replica_blocks(results, phase)
         yield from rebalancing_blocks(results, phase)
         yield load_curves(results, phase)
         yield from device_maps(results, phase, devices)
@@ -42,8 +43,9 @@ def phase_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
 def balancer_table(results: RunMetrics, phase: str, devices: int) -> Table:
     """Loads and gains with a row per balancer."""
     floors = (balance_results.floor(results, metric, phase, devices) for metric in ("max_load", "avg_max_load"))
+    steps = "the totals that placements were made from" if balance_results.untested(results, phase) else "test steps only"
     caption = (
-        f"{devices} devices, test steps only. Share of a step's choices on the busiest device: max load = largest of all steps (for "
+        f"{devices} devices, {steps}. Share of a step's choices on the busiest device: max load = largest of all steps (for "
         "memory), avg max = mean over steps (for latency), both averaged over layers; worst = avg max of the worst layer. Ideal "
         f"{percent(1 / devices)}, floors without copies {' and '.join(cell(floor, percent) for floor in floors)}. gain = decrease of avg "
         "max, with its 95% interval."

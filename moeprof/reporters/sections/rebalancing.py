@@ -91,6 +91,21 @@ def repeat_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         )
 
 
+def repeat_answer(results: RunMetrics, phase: str) -> Iterator[str]:
+    """Whether placing again is worth it, in one sentence about the strategy whose gain is the most certain."""
+    found: list[tuple[float, str]] = []
+    for copies in (False, True):
+        row = along.judged(results, phase, copies=copies)
+        gain = along.ends(results, "repeat_gain", phase, row.key.point) if row else None
+        if row is not None and gain is not None:
+            net = along.ends(results, "repeat_net_gain", phase, row.key.point)
+            verdict = along.repeat_verdict(gain, net)
+            text = f"{verdict} ({strategy_name(row)}, {interval(net or gain)}{' net of moves' if net else ''})"
+            found.append((float((net or gain).low), f"Placing again every {row.swept['every']} steps: {text}."))
+    if found:
+        yield max(found)[1]
+
+
 def strategy_name(row: RecordedRow) -> str:
     """`greedy placed anew`, or `incremental placement from greedy`."""
     name = row.swept["balancer"]

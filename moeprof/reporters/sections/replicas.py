@@ -40,22 +40,29 @@ def replica_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         return
     chosen, best = last_worth(rows), min(rows, key=lambda row: row.value)
     contiguous = balancer_value(results, "avg_max_load", phase, CONTIGUOUS.name, results.record.balanced.focus)
-    tried = ", ".join(f"{extra_slots(row):,}" for row in rows)
     beside = f", {percent(contiguous)} under contiguous placement" if contiguous else ""
     yield (
-        f"Redundant experts ({phase}, {results.record.balanced.focus} devices): of {tried} extra slots per layer and device, "
-        f"{worth(results, chosen)}: avg max load {percent(chosen.value)} with {chosen.key.category}{beside}. The rule: the smallest "
+        f"Redundant experts ({phase}, {results.record.balanced.focus} devices): {worth(results, rows)}: avg max load "
+        f"{percent(chosen.value)} with {chosen.key.category}{beside}. The rule: the smallest "
         f"number within {WORTH_MEMORY:.0%} of the least load ({percent(best.value)} with {extra_slots(best):,})."
     )
 
 
-def worth(results: RunMetrics, chosen: RecordedRow) -> str:
-    """`2 is the last number that is worth its memory (902 MiB on all devices)`."""
+def worth(results: RunMetrics, rows: list[RecordedRow]) -> str:
+    """`of 0, 1, 2 extra slots per layer and device, 1 is the last number that is worth its memory (902 MiB on all devices)`."""
+    chosen, tried = last_worth(rows), ", ".join(f"{extra_slots(row):,}" for row in rows)
+    of = f"of {tried} extra slots per layer and device, "
     if not extra_slots(chosen):
-        return "no number above 0 is worth its memory"
+        return f"{of}no number above 0 is worth its memory"
     size = of_row(results, "replicas_bytes", chosen)
     memory = f" ({format_bytes(size)} on all devices)" if size else ""
-    return f"{extra_slots(chosen):,} is the last number that is worth its memory{memory}"
+    return f"{of}{extra_slots(chosen):,} is the last number that is worth its memory{memory}"
+
+
+def replica_answer(results: RunMetrics, phase: str) -> Iterator[str]:
+    """The same in one sentence."""
+    if rows := numbers(results, phase):
+        yield f"Copies: {worth(results, rows)}."
 
 
 def replica_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:

@@ -128,6 +128,8 @@ def along_trace(options: PlacementOptions) -> dict[str, Any]:
 def check_lengths(phases: Sequence[PhaseLoads], notes: list[str]) -> None:
     """UsageError if no phase is long enough for a number of `every`; phases that are too short are noted."""
     balance = phases[0].balance
+    if not balance.every:
+        return
     lengths = {phase.name: len(phase.timeline.steps_B) for phase in phases}
     for steps in balance.every:
         needed = balance.window + steps + 1
@@ -138,9 +140,8 @@ def check_lengths(phases: Sequence[PhaseLoads], notes: list[str]) -> None:
                 f"the trace has {found}",
                 "Give a smaller --every or --window, fewer --tokens-per-step, or a longer trace.",
             )
-    short = {name: length for name, length in lengths.items() if length < balance.window + min(balance.every, default=0) + 1}
-    if balance.every:
-        notes += [f"{name}: too few steps to place experts again ({length:,})" for name, length in short.items()]
+    short = {name: length for name, length in lengths.items() if length < balance.window + min(balance.every) + 1}
+    notes += [f"{name}: too few steps to place experts again ({length:,})" for name, length in short.items()]
 
 
 def groups_for(trace: TraceSource, options: PlacementOptions) -> int:

@@ -1,6 +1,6 @@
 """The placement file of a replay: the placement that was tested, for every layer of the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,22 @@ def placement_of(
         even = placed(name, History.of_totals(np.zeros(trace.num_experts)), cluster).tolist()
         layers |= dict.fromkeys(idle, even)
         notes.append(f"layer {', '.join(idle)}: loads unknown, so it was saved as if all loads were equal")
+    ordered = {layer: tuple(map(tuple, layers[layer])) for layer in [*listed, *(name for name in layers if name not in listed)]}
+    saved = Placement(trace.num_experts, ordered, trace.weights_hash)
+    notes += repeated_copies(saved, path)
+    return saved
+
+
+def repeated_copies(saved: Placement, path: Path) -> Iterator[str]:
+    """A note if a rank holds an expert twice: servers may run such a placement, and a model of moeprof may not."""
     try:
-        ordered = {
-            layer: tuple(map(tuple, layers[layer])) for layer in [*listed, *(name for name in layers if name not in listed)]
-        }
-        saved = Placement(trace.num_experts, ordered, trace.weights_hash)
-        for layer in ordered:
+        for layer in saved.layers:
             saved.check_copies(layer)
-        return saved
     except ValueError as error:
-        remedy = "Use eplb-distinct, which places no expert twice on a device."
-        raise UsageError(f"--save-placement {path}: {error}", remedy) from error
+        yield (
+            f"{path}: {error}. Formats of servers allow that (moeprof convert); moeprof optimize refuses it, for which eplb-distinct "
+            "places no expert twice on a device"
+        )
 
 
 def the_only(possible: Sequence[tuple[str, int]], path: Path) -> tuple[str, int]:

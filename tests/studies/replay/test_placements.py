@@ -12,6 +12,8 @@ from moeprof.analysis.run_metrics import of_replay
 from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
+from moeprof.records.placement_formats.placement_format import PlacementFacts
+from moeprof.records.placement_formats.registry import NO_FACTS, PLACEMENT_FORMATS, read_placement
 from moeprof.records.run.run import Run
 from moeprof.studies.replay.loads import ReplayLoads, read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
@@ -301,12 +303,16 @@ def test_which_placement_to_save_must_be_clear(loads: ReplayLoads, tmp_path: Pat
     assert path.read_text() == "mine"
 
 
-def test_a_copy_beside_a_copy_is_not_saved(tmp_path: Path) -> None:
+def test_a_copy_beside_a_copy_is_saved_for_servers_and_noted(tmp_path: Path) -> None:
     loads = read_loads(skewed(tmp_path / "t.parquet", num_experts=4))
-    with pytest.raises(UsageError) as caught:
-        replayed(loads, tmp_path / "run", balancers=["eplb"], devices=[2], replicas=3, save=tmp_path / "p.json")
-    assert "is listed twice on rank" in caught.value.what
-    assert "eplb-distinct" in caught.value.remedy
+    run = replayed(loads, tmp_path / "run", balancers=["eplb"], devices=[2], replicas=3, save=tmp_path / "p.json")
+    (note,) = (note for note in run.record.notes if "is listed twice on rank" in note)
+    assert "Formats of servers allow that (moeprof convert); moeprof optimize refuses it, for which eplb-distinct" in note
+    saved = Placement.read(tmp_path / "p.json")
+    assert [len(rank) for rank in saved.layers["1"]] == [5, 5]
+    assert any(len({*rank}) < 5 for ranks in saved.layers.values() for rank in ranks)
+    PLACEMENT_FORMATS["sglang-location"].write(saved, tmp_path / "s.json", NO_FACTS)
+    assert read_placement(tmp_path / "s.json", PlacementFacts(ranks=2)).layers["1"] == saved.layers["1"]
 
 
 def test_prefill_of_a_log_is_one_step_and_has_no_step_left_to_validate_on(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.documents.answer import KeyNumber, RunAnswer
 from moeprof.reporters.documents.answers.light import light_of
 from moeprof.reporters.documents.answers.numbers import MOST, measured, named
+from moeprof.reporters.sections.rebalancing import repeat_answer
+from moeprof.reporters.sections.replicas import replica_answer
+from moeprof.reporters.sections.totals import totals_line
 
 Best = tuple[str, Gain]
 """A balancer and its gain."""
@@ -25,11 +28,15 @@ def answer(run: Run, results: RunMetrics) -> RunAnswer:
     devices = results.record.balanced.focus
     kinds = [balance_results.best(results, phase, devices, copies=copies) for copies in (False, True)]
     best = kinds[0] or kinds[1]
+    more = [*replica_answer(results, phase), *repeat_answer(results, phase)] if phase else []
+    if best is None and phase and balance_results.untested(results, phase):
+        found = " ".join([*totals_line(results, phase), *more])
+        return RunAnswer(found, [], light_of(run), ["Counts of several steps or domains, or a trace."])
     if best is None:
         return RunAnswer("No verdict: no step was left to test a placement on.", [], light_of(run), ["A longer trace."])
     numbers = [*key_numbers(results, phase, best), *(copies_number(results, phase, kinds[1]) if kinds[0] else ())][:MOST]
     light = light_of(run, doubts=list(doubts(best[1])))
-    return RunAnswer(sentence(results, phase, best), numbers, light, list(changes(results, phase, best)))
+    return RunAnswer(" ".join([sentence(results, phase, best), *more]), numbers, light, list(changes(results, phase, best)))
 
 
 def sentence(results: RunMetrics, phase: str, best: Best) -> str:
