@@ -12,13 +12,13 @@ MOST_ROWS = 60
 
 def data_table(figure: Figure) -> Table:
     """The first rows of the first view: series, position, value, the ends of its interval, and a remark."""
-    view = figure.views[0]
+    view = figure.start
     if view.heat:
         columns = [figure.rows.name if figure.rows else "row", figure.position.name, named(figure.value)]
         rows = list(heat_rows(view.heat))
     else:
         columns = ["series", named(figure.position), named(figure.value), "low", "high", "remark"]
-        rows = [row for series in (*figure.common, *view.series) for row in series_rows(series)]
+        rows = [row for series in figure.series_of(view) for row in series_rows(series)]
     shown = rows[:MOST_ROWS]
     left = f" The first {MOST_ROWS} of {len(rows):,} rows; the downloads have all." if len(rows) > MOST_ROWS else ""
     facets = ", ".join(view.facets.values())

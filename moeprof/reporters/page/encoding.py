@@ -28,6 +28,7 @@ def encoded(figure: Figure, name: str) -> dict[str, Any]:
         "position": encoded_axis(figure.position, positions_of(figure)),
         "value": encoded_axis(figure.value, values_of(figure)),
         "rows": figure.rows.name if figure.rows else "",
+        "first": figure.first,
         "opens": list(figure.opens) if figure.opens else None,
         "common": [encoded_series(figure, series, index) for index, series in enumerate(figure.common)],
         "views": [encoded_view(figure, view) for view in figure.views],
@@ -93,6 +94,7 @@ def encoded_series(figure: Figure, series: Series, index: int) -> dict[str, Any]
         "remarks": list(series.remarks),
         **origins(figure, series.source, {"values": series.values, "low": series.low, "high": series.high}),
         **({"at_origins": found} if (found := recorded(series.at)) else {}),
+        **({"only": dict(series.only)} if series.only else {}),
     }
 
 

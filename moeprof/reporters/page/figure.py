@@ -53,6 +53,8 @@ class Series:
     colour: Colour | None = None
     """By default the index among the series."""
     source: FileSource | None = None
+    only: Facets = field(default_factory=dict)
+    """Of a common series: the choices under which it is shown; by default under all."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,9 @@ class Figure:
     position: Axis
     value: Axis
     views: Sequence[View]
-    """At least one; the first is shown first."""
+    """At least one; that of index `first` is shown first."""
     common: Sequence[Series] = ()
-    """Series of every view."""
+    """Series of every view, or of those with the choices of `Series.only`."""
     rows: Axis | None = None
     """The axis of the rows of a heat map."""
     horizontal: bool = False
@@ -119,4 +121,15 @@ class Figure:
     """Names of facets that are chosen by a slider, not from a list."""
     opens: tuple[str, str] | None = None
     """The name of a figure and of its facet that a click on a position selects."""
+    first: int = 0
     caption: str = ""
+
+    @property
+    def start(self) -> View:
+        """The view that is shown first."""
+        return self.views[self.first]
+
+    def series_of(self, view: View) -> list[Series]:
+        """The series that are shown in a view, common ones first."""
+        common = [one for one in self.common if all(view.facets.get(name) == choice for name, choice in one.only.items())]
+        return [*common, *view.series]

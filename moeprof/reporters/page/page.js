@@ -93,6 +93,9 @@ const scaled = (axis, values) => values.map((value) => (typeof value === "number
 const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const shortened = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
+const seriesOf = (data, view) =>
+  [...data.common.filter((series) => Object.entries(series.only ?? {}).every(([name, choice]) => view.facets[name] === choice)), ...view.series];
+
 function words(data, series, index) {
   const ends = series.low.length ? ` [${written(data.value, series.low[index])} to ${written(data.value, series.high[index])}]` : "";
   const remark = series.remarks.length && series.remarks[index] ? `; ${series.remarks[index]}` : "";
@@ -101,7 +104,7 @@ function words(data, series, index) {
 }
 
 function traces(data, view) {
-  const all = [...data.common, ...view.series];
+  const all = seriesOf(data, view);
   return all.flatMap((series, index) => [...band(data, series), trace(data, series, index)]);
 }
 
@@ -112,7 +115,7 @@ function trace(data, series, index) {
   const name = colourName(series), place = typeof series.colour === "number" ? series.colour : index;
   const spots = turned(data, scaled(data.position, series.at), scaled(data.value, series.values));
   const shared = { ...spots, name: escaped(series.name), text: series.at.map((_, each) => escaped(words(data, series, each))),
-    hoverinfo: "text", textposition: "none", showlegend: true };
+    hoverinfo: "text", textposition: "none", showlegend: true, legendrank: series.colour === "muted" ? 1001 : 1000 };
   if (series.shape === "bars")
     return { ...shared, type: "bar", marker: { color: colour(name) }, [data.horizontal ? "error_x" : "error_y"]: whiskers(data, series) };
   const marker = { color: colour(name), symbol: SYMBOLS[place % SYMBOLS.length], size: 8,
@@ -167,7 +170,7 @@ function heatOrder(heat, sorted) {
 
 function axisLayout(axis, isPosition, data, view) {
   const log = axis.logarithmic ? { type: "log", ...(isPosition ? powers(data, view) : decades(data, view)) } : {};
-  const named = isPosition && !axis.logarithmic && [...data.common, ...view.series].some((series) => series.at.some((at) => typeof at === "string"));
+  const named = isPosition && !axis.logarithmic && seriesOf(data, view).some((series) => series.at.some((at) => typeof at === "string"));
   const kind = view.heat || named ? { type: "category" } : log;
   return { title: { text: escaped(titled(axis)), standoff: 8 }, automargin: true, gridcolor: colour("rule"), zerolinecolor: colour("rule"),
     linecolor: colour("faint"), fixedrange: false, ...(isPosition ? {} : axis.logarithmic ? {} : { rangemode: "tozero" }), ...kind };
@@ -175,14 +178,14 @@ function axisLayout(axis, isPosition, data, view) {
 
 function powers(data, view) {
   // Ticks of a logarithmic position axis at the positions themselves where they are few, so that batches read 1, 2, 4, 8.
-  const all = [...new Set([...data.common, ...view.series].flatMap((series) => series.at))].map((at) => at / data.position.factor);
+  const all = [...new Set(seriesOf(data, view).flatMap((series) => series.at))].map((at) => at / data.position.factor);
   const ticks = all.filter((at) => Number.isInteger(Math.log2(at)));
   return ticks.length > 2 ? { tickvals: ticks, ticktext: ticks.map(number) } : {};
 }
 
 function decades(data, view) {
   // Ticks of a logarithmic value axis: 1, 2 and 5 times powers of ten, or the powers alone where those are many.
-  const all = [...data.common, ...view.series].flatMap((series) => [...series.values, ...series.low, ...series.high]).filter((value) => value > 0);
+  const all = seriesOf(data, view).flatMap((series) => [...series.values, ...series.low, ...series.high]).filter((value) => value > 0);
   const low = Math.min(...all) / data.value.factor, high = Math.max(...all) / data.value.factor;
   const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
   if (!Number.isFinite(first) || last - first > 6) return {};
@@ -204,12 +207,12 @@ function markShapes(data, view) {
   return { shapes, annotations: notes };
 }
 
-const places = (data, view) => new Set([...data.common, ...view.series].flatMap((series) => series.at)).size;
+const places = (data, view) => new Set(seriesOf(data, view).flatMap((series) => series.at)).size;
 
 function height(data, view) {
   if (view.heat) return Math.min(900, Math.max(190, 110 + 20 * view.heat.rows.length));
   if (!data.horizontal) return 380;
-  const all = [...data.common, ...view.series];
+  const all = seriesOf(data, view);
   return Math.max(220, 110 + places(data, view) * (all.some((series) => series.shape === "bars") ? 10 + 13 * all.length : 32));
 }
 
@@ -285,9 +288,11 @@ const based = (axis) => (axis.base ? `${axis.name} (${axis.base})` : axis.name);
 function viewRows(data, view) {
   if (view.heat)
     return view.heat.rows.flatMap((row, index) => view.heat.columns.map((column, place) => [row, column, view.heat.values[index][place]]));
-  return [...data.common, ...view.series].flatMap((series) =>
-    series.at.map((at, index) => [series.name, at, series.values[index], series.low[index] ?? "", series.high[index] ?? "", series.remarks[index] ?? ""]));
+  return rowsOf(seriesOf(data, view));
 }
+
+const rowsOf = (all) => all.flatMap((series) =>
+    series.at.map((at, index) => [series.name, at, series.values[index], series.low[index] ?? "", series.high[index] ?? "", series.remarks[index] ?? ""]));
 
 const columnsOf = (data, view) =>
   view.heat ? [data.rows, data.position.name, based(data.value)] : ["series", based(data.position), based(data.value), "low", "high", "remark"];
@@ -295,7 +300,9 @@ const columnsOf = (data, view) =>
 function csv(data) {
   const facets = Object.keys(data.views[0].facets);
   const lines = [[...facets, ...columnsOf(data, data.views[0])]];
-  for (const view of data.views) for (const row of viewRows(data, view)) lines.push([...facets.map((facet) => view.facets[facet] ?? ""), ...row]);
+  const add = (chosen, rows) => { for (const row of rows) lines.push([...facets.map((facet) => chosen[facet] ?? ""), ...row]); };
+  for (const series of data.common) add(series.only ?? {}, rowsOf([series]));
+  for (const view of data.views) add(view.facets, view.heat ? viewRows(data, view) : rowsOf(view.series));
   return lines.map((line) => line.map(csvCell).join(",")).join("\n") + "\n";
 }
 
@@ -370,7 +377,7 @@ function sortBy(table, head) {
 function load(element) {
   if (!figures.has(element)) {
     const data = JSON.parse(element.querySelector("script").textContent);
-    figures.set(element, { element, data, view: data.views[0], sorted: false, drawn: false });
+    figures.set(element, { element, data, view: data.views[data.first], sorted: false, drawn: false });
   }
   return figures.get(element);
 }

@@ -104,3 +104,30 @@ def ended(run: Path, facets: Facets, mark: dict[str, Any]) -> None:
     table = batches(run, facets, mark)
     assert mark["value"] == table["batch"].max()
     assert table["fits"].all()
+
+
+def named_numbers(name: str) -> range:
+    """The numbers that a cell of a heat map is for: `7`, or `4-7`."""
+    first, _, last = name.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+@formula("share of the experts and steps of a cell after which the expert is resident")
+def resident(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
+    """An expert is resident after a step if it was used so far, and was last used after it was last a victim."""
+    table = pd.read_parquet(run / "loads.parquet")
+    wanted = {"point": "", **facets} | ({"rank": int(facets["rank"])} if "rank" in facets else {})
+    for name, value in wanted.items():
+        table = table[table[name] == (value.removeprefix("layer ") if name == "layer" else value)]
+    order = np.arange(len(table))
+    steps = (table["step"] != table["step"].shift()).cumsum() - 1
+    after = [order[steps == step].max() for step in range(steps.max() + 1)]
+
+    def there(expert: int, last: int) -> bool:
+        used, left = (order[(table[name] == expert) & (order <= last)].max(initial=-1) for name in ("expert", "victim"))
+        return bool(used > left)
+
+    for row, values in zip(heat["rows"], heat["values"], strict=True):
+        for column, value in zip(heat["columns"], values, strict=True):
+            cells = [there(expert, after[step]) for expert in named_numbers(row) for step in named_numbers(column)]
+            np.testing.assert_allclose(value, np.mean(cells), rtol=1e-6)

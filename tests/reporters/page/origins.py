@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 from lxml import html
 
+from tests.reporters.page.formulas import FORMULAS
+
 OPERATIONS: dict[str, Callable[[float, float], float]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -71,3 +73,30 @@ def series_of(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def equal(ours: float, theirs: float) -> bool:
     """Whether two numbers agree to the digits that a page writes."""
     return math.isclose(ours, theirs, rel_tol=2e-6, abs_tol=1e-12)
+
+
+def check_values(run: Path, page: str) -> dict[str, Any]:
+    """Asserts that every value of a figure is that of its rows, or has a source; the figures by the id of their element."""
+    recorded, figures = Recorded(run), figure_data(page)
+    for name, data in figures.items():
+        for part in series_of(data):
+            checked = 0
+            for kind, origins in part["origins"].items():
+                values = part[kind] if isinstance(part[kind], list) else [part[kind]]
+                assert len(values) == len(origins), name
+                assert all(equal(recorded.evaluate(each), value) for each, value in zip(origins, values, strict=True)), name
+                checked += len(values)
+            assert checked or "source" in part, name
+    return figures
+
+
+def check_formulas(run: Path, page: str) -> set[str]:
+    """Computes every formula over a file again; the formulas."""
+    seen = set()
+    for data in figure_data(page).values():
+        for view in data["views"]:
+            for part in (*data["common"], *view["series"], *([view["heat"]] if view["heat"] else []), *view["marks"]):
+                if "source" in part:
+                    seen.add(part["source"]["formula"])
+                    FORMULAS[part["source"]["formula"]](run, view["facets"], part)
+    return seen

@@ -13,8 +13,7 @@ from moeprof.records.units import FACTORS
 from moeprof.reporters.cells import cell, percent
 from moeprof.reporters.page.encoding import encoded
 from moeprof.reporters.page.figure import Axis, Figure, FileSource, Series, View
-from tests.reporters.page.formulas import FORMULAS
-from tests.reporters.page.origins import Recorded, equal, figure_data, series_of, tree
+from tests.reporters.page.origins import Recorded, check_formulas, check_values, equal, figure_data, tree
 
 
 def shown_value(text: str) -> float:
@@ -45,29 +44,12 @@ def test_every_number_with_an_origin_is_what_its_rows_say_and_what_is_shown(run:
 
 
 def test_every_value_of_a_figure_is_that_of_its_row_or_of_its_formula(run: Run, page: str) -> None:
-    recorded, figures = Recorded(run.path), figure_data(page)
+    figures = check_values(run.path, page)
     assert {"r0-time-regions", "r0-time-layers", "r0-memory-step", "r0-batch-front", "r0-quality-layers"} <= set(figures)
-    for name, data in figures.items():
-        for part in series_of(data):
-            checked = 0
-            for kind, origins in part["origins"].items():
-                values = part[kind] if isinstance(part[kind], list) else [part[kind]]
-                assert len(values) == len(origins), name
-                assert all(equal(recorded.evaluate(each), value) for each, value in zip(origins, values, strict=True)), name
-                checked += len(values)
-            assert checked or "source" in part, name
 
 
 def test_every_formula_over_a_file_is_computed_again(run: Run, page: str) -> None:
-    seen = set()
-    for name, data in figure_data(page).items():
-        for view in data["views"]:
-            parts = [*data["common"], *view["series"], *([view["heat"]] if view["heat"] else []), *view["marks"]]
-            for part in parts:
-                if "source" in part:
-                    seen.add(part["source"]["formula"])
-                    FORMULAS[part["source"]["formula"]](run.path, view["facets"], part), name
-    assert {"step_latency by round", "smallest batch that does not fit"} <= seen
+    assert {"step_latency by round", "smallest batch that does not fit"} <= check_formulas(run.path, page)
 
 
 def test_a_formula_that_is_wrong_is_found(run: Run, page: str) -> None:

@@ -7,6 +7,7 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.sections.batch import batch
+from moeprof.reporters.page.sections.caching import caching
 from moeprof.reporters.page.sections.every_table import every_table
 from moeprof.reporters.page.sections.memory import memory
 from moeprof.reporters.page.sections.method import method
@@ -30,6 +31,7 @@ SECTIONS = (
     PageSection("time", "Time", time),
     PageSection("memory", "Memory", memory),
     PageSection("batch", "Batch", batch),
+    PageSection("caching", "Caching", caching),
     PageSection("quality", "Outputs and quality", quality),
     PageSection("tables", "All tables", every_table, folded=True),
     PageSection("method", "Method and provenance", method, folded=True),
