@@ -1,6 +1,7 @@
-"""Between every pair of formats that moeprof writes, counts stay equal, and so do the choices where both formats hold them."""
+"""Between every pair of formats counts stay equal, and so do the choices where both formats hold them."""
 
 from collections import Counter
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,33 +18,59 @@ from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.trace_format import TraceFile
 from moeprof.studies.convert import convert, writable
+from tests.fuzz.check import examples
+from tests.records.traces.by_hand import BY_HAND
 
-LAYERS, NUM_EXPERTS, TOP_K = (1, 2, 4), 6, 2
-OPTIONS = ImportOptions(layers=LayerMap(LAYERS, 5), top_k=TOP_K, experts=NUM_EXPERTS)
-CHOICES = [name for name in writable() if not FORMATS[name].loads_only and name != "selections"]
-"""Formats of choices that hold a prompt and the tokens decoded after it; selections are those of one encoder."""
+CHOICES = [name for name in FORMATS if not FORMATS[name].loads_only]
+COUNTS = [name for name in FORMATS if FORMATS[name].loads_only]
+PAIRS = [(first, second) for first, second in [*product(CHOICES, FORMATS), *product(COUNTS, COUNTS)] if second in writable()]
+"""Every format, and every format that moeprof writes and that can hold what the first one does."""
 
-COUNTS = [name for name in writable() if FORMATS[name].loads_only]
+
+@dataclass(frozen=True)
+class Talk:
+    """A trace, and what a user states about it."""
+
+    file: TraceFile
+    options: ImportOptions
 
 
 @st.composite
-def chats(draw: st.DrawFn) -> TraceFile:
-    """A prompt of several tokens and some decoded ones, each with two choices of six experts in three layers."""
-    prompt, decoded = draw(st.integers(2, 5)), draw(st.integers(2, 5))
-    tokens = prompt + decoded
-    seed = draw(st.integers(0, 2**32 - 1))
-    random = np.random.default_rng(seed)
-    experts_TLK = np.argsort(random.random((tokens, len(LAYERS), NUM_EXPERTS)), axis=2)[..., :TOP_K]
-    position_T = np.arange(tokens)
+def talks(draw: st.DrawFn, pair: tuple[str, str]) -> Talk:
+    """Sequences of a prompt and decoded tokens; one sequence for SGLang, which names none, and one prompt for selections."""
+    layers = sorted(draw(st.sets(st.integers(0, 5), min_size=1, max_size=3)))
+    num_experts = draw(st.integers(1, 8))
+    top_k, selected = draw(st.integers(1, min(num_experts, 3))), "selections" in pair
+    prompts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=1 if selected or "sglang" in pair else 3))
+    decoded = [0 if selected else draw(st.integers(0, 4)) for _ in prompts]
+    lengths = np.add(prompts, decoded)
+    sequence_T = np.repeat(np.arange(len(prompts)), lengths)
+    position_T = np.concatenate([np.arange(length) for length in lengths])
+    decode_T = position_T >= np.array(prompts)[sequence_T]
+    shape = (len(sequence_T), len(layers), num_experts)
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     choices = LoggedChoices(
-        experts_TLK,
-        LAYERS,
-        step_T=np.maximum(position_T - prompt + 1, 0),
-        sequence_T=np.zeros(tokens, int),
+        np.argsort(random.random(shape), axis=2)[..., :top_k],
+        layers,
+        step_T=np.cumsum(decode_T | (position_T == 0)) - 1,
+        sequence_T=sequence_T,
         position_T=position_T,
-        decode_T=position_T >= prompt,
+        decode_T=decode_T,
     )
-    return TraceFile("chat", traces_of(choices, "chat", NUM_EXPERTS))
+    stated = ImportOptions(layers=LayerMap(tuple(layers), layers[-1] + 1), top_k=top_k, experts=num_experts)
+    return Talk(TraceFile("talk", traces_of(choices, "talk", num_experts)), stated)
+
+
+def written(name: str, talk: Talk, folder: Path) -> Path:
+    """The trace in a format."""
+    write = FORMATS["run"].write
+    assert write is not None
+    write(talk.file, start := folder / "start")
+    if name in BY_HAND:
+        BY_HAND[name](talk.file, folder / "one")
+    else:
+        convert(files_in(start), folder / "one", target=name, options=talk.options)
+    return folder / "one"
 
 
 def counts_of(file: TraceFile) -> dict[int, list[int]]:
@@ -53,29 +80,28 @@ def counts_of(file: TraceFile) -> dict[int, list[int]]:
     return {layer: row.tolist() for layer, row in zip(found.layers, total_LE, strict=True) if row.any()}
 
 
-def choices_of(file: TraceFile) -> Counter[tuple[str, int, int, int]]:
-    """Layer, position, slot and expert of every choice, with their number."""
+def choices_of(file: TraceFile) -> Counter[tuple[int, ...]]:
+    """Layer, sequence, position, slot and expert of every choice, with their number."""
     rows = [row for trace in file.traces for row in trace.table.to_pylist()]
-    return Counter((row["layer"], row["position"], row["slot"], row["expert"]) for row in rows)
+    return Counter((int(row["layer"]), *(row[name] for name in ("sequence", "position", "slot", "expert"))) for row in rows)
 
 
-def read(path: Path, name: str) -> TraceFile:
-    """The content of a file of a format."""
-    return read_recording(files_in(path), loads_only=True, options=OPTIONS.model_copy(update={"format": name}))
-
-
-@pytest.mark.parametrize(("first", "second"), [*product(CHOICES, [*CHOICES, *COUNTS]), *product(COUNTS, COUNTS)])
-@settings(max_examples=2, deadline=None)
-@given(chat=chats())
-def test_what_is_converted_twice_has_the_same_counts_and_choices(first: str, second: str, chat: TraceFile) -> None:
+@pytest.mark.parametrize("pair", PAIRS, ids="-to-".join)
+@settings(**examples(2))
+@given(data=st.data())
+def test_what_is_converted_twice_has_the_same_counts_and_choices(pair: tuple[str, str], data: st.DataObject) -> None:
+    talk = data.draw(talks(pair))
     with TemporaryDirectory() as folder:
-        start, one, two = (Path(folder) / name for name in ("start", "one", "two"))
-        write = FORMATS["run"].write
-        assert write is not None
-        write(chat, start)
-        convert(files_in(start), one, target=first, options=OPTIONS)
-        convert(files_in(one), two, target=second, options=OPTIONS.model_copy(update={"format": first}))
-        found = read(two, second)
-    assert counts_of(found) == counts_of(chat)
+        one, two = written(pair[0], talk, Path(folder)), Path(folder) / "two"
+        convert(files_in(one), two, target=pair[1], options=talk.options.model_copy(update={"format": pair[0]}))
+        stated = talk.options.model_copy(update={"format": pair[1]})
+        found = read_recording(files_in(two), loads_only=True, options=stated)
+    assert counts_of(found) == counts_of(talk.file)
     if found.traces:
-        assert choices_of(found) == choices_of(chat)
+        assert choices_of(found) == choices_of(talk.file)
+
+
+def test_every_format_is_the_first_of_a_pair_and_every_one_that_is_written_the_second() -> None:
+    assert {first for first, _ in PAIRS} == {*FORMATS}
+    assert {second for _, second in PAIRS} == {*writable()}
+    assert {*FORMATS} - {*writable()} == {*BY_HAND}

@@ -21,8 +21,11 @@ EXTEND, DECODE = 1, 2
 """Values of SGLang's `ForwardMode`."""
 
 
-def records_of(traces: Sequence[RoutingTrace], path: Path) -> dict[str, Any]:
-    """The dump; UsageError if a token has more choices than the recorder has place for, or a layer has no number."""
+def records_of(traces: Sequence[RoutingTrace], path: Path, *, as_logged: bool) -> dict[str, Any]:
+    """The dump, whose passes are in the order of the log, or prompts first if each phase counts its own steps.
+
+    UsageError if a token has more choices than the recorder has place for, or a layer has no number.
+    """
     if (top_k := max(trace.header.top_k for trace in traces)) > WIDTH:
         raise UsageError(
             f"{path}: {top_k} choices of a token", f"SGLang's recorder has place for {WIDTH}; write another format."
@@ -33,10 +36,12 @@ def records_of(traces: Sequence[RoutingTrace], path: Path) -> dict[str, Any]:
             f"{path}: layer {unnumbered[0]!r} has no number", "SGLang's layers have numbers; write another format."
         )
     num_layers, num_experts = max(map(int, names)) + 1, max(trace.header.num_experts for trace in traces)
-    records: list[dict[str, Any]] = []
-    for trace in traces:
-        for step in np.unique(trace.column("step")):
-            records.append(record_of(trace, trace.column("step") == step, (num_layers, num_experts), len(records)))
+    passes = [(int(step), trace) for trace in traces for step in np.unique(trace.column("step"))]
+    passes.sort(key=lambda one: one[0] if as_logged else one[1].header.phase == "decode")
+    records = [
+        record_of(trace, trace.column("step") == step, (num_layers, num_experts), number)
+        for number, (step, trace) in enumerate(passes)
+    ]
     identity_LP = np.tile(np.arange(num_experts), (num_layers, 1))
     return {"records": records, "last_physical_to_logical_map": identity_LP}
 

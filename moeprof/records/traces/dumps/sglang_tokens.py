@@ -27,7 +27,9 @@ DECODE_MODES = (2, 5)
 ROW_BYTES = 128
 """Memory of one choice while the rows of a trace are made."""
 
-NO_REQUESTS = "SGLang names no requests: the sequence of a token is its place in the batch of its forward pass"
+NO_REQUESTS = (
+    "SGLang names no requests: a sequence is a place in the batch, and another one begins there if a pass has no later position"
+)
 
 
 def read_per_token(ranks: Sequence[RankPasses], options: ImportOptions) -> TraceFile:
@@ -43,8 +45,10 @@ def read_per_token(ranks: Sequence[RankPasses], options: ImportOptions) -> Trace
     found, silent = placed(valid_TLW.any(axis=(0, 2)), options, "all")
     used = int(np.flatnonzero(valid_TLW.any(axis=(0, 1)))[-1]) + 1
     experts_TLW = np.where(valid_TLW, map_LP[np.arange(len(map_LP))[:, None], ids_TLW], NO_EXPERT)[:, list(found.rows), :used]
-    places = placing(passes, {number: step for step, number in enumerate(ranks[0].ids)})
-    choices = LoggedChoices(experts_TLW, found.layers, *places, token_id_T=joined(passes, "input_ids"))
+    step_T, place_T, position_T, decode_T = placing(passes, {number: step for step, number in enumerate(ranks[0].ids)})
+    sequence_T = sequences_apart(place_T, step_T, position_T, valid_TLW.any(axis=(1, 2)))
+    token_id_T = joined(passes, "input_ids")
+    choices = LoggedChoices(experts_TLW, found.layers, step_T, sequence_T, position_T, decode_T, token_id_T)
     stated = Stated(
         "sglang",
         name_of(ranks[0].source),
@@ -120,6 +124,24 @@ def placing(passes: Sequence[tuple[int, dict[str, Any]]], steps: dict[int, int])
         sequences_of[number] += int(sequence_T.max(initial=-1)) + 1
     step_T = np.repeat([steps[number] for number, _ in passes], sizes)
     return step_T, np.concatenate(sequences), position_T, np.concatenate(decoded)
+
+
+def sequences_apart(place_T: Ints, step_T: Ints, position_T: Ints, valid_T: Flags) -> Ints:
+    """The sequence of every token: its place in the batch, or a further number for later requests at that place, (T,).
+
+    place 0, steps 0, 1, 2, 3, positions 4, 5, 0, 1  ->  sequences 0, 0, 1, 1
+    """
+    at = np.flatnonzero(valid_T)
+    order = at[np.argsort(place_T[at], kind="stable")]
+    place, step, position = place_T[order], step_T[order], position_T[order]
+    other = np.append(True, place[1:] != place[:-1])
+    begins = other | np.append(False, (step[1:] != step[:-1]) & (position[1:] <= position[:-1]))
+    number = place[begins]
+    later = np.flatnonzero(~other[begins])
+    number[later[np.argsort(order[begins][later])]] = place_T.max(initial=-1) + 1 + np.arange(len(later))
+    sequence_T = place_T.copy()
+    sequence_T[order] = number[np.cumsum(begins) - 1]
+    return sequence_T
 
 
 def batch_of(record: dict[str, Any]) -> tuple[Ints, npt.NDArray[np.bool_]]:

@@ -30,7 +30,7 @@ class TokenCube:
 
 
 def cube_of(file: TraceFile) -> TokenCube:
-    """The tokens of a file; ValueError if it has no choices, or a token has two choices in one slot."""
+    """The tokens of a file; ValueError if it has no choices, or a sequence has two tokens at one position."""
     if not file.traces:
         raise ValueError("it holds counts, not choices of tokens")
     layers = sorted({layer for trace in file.traces for layer in trace.header.layers}, key=by_number)
@@ -55,7 +55,7 @@ def cube_of(file: TraceFile) -> TokenCube:
     experts = np.full((len(first_T), len(layers), top_k), NO_EXPERT)
     experts[token_R, rows["layer"][order], rows["slot"][order]] = rows["expert"][order]
     if (experts != NO_EXPERT).sum() != len(order):
-        raise ValueError("a token has two choices in one slot")
+        raise ValueError("a sequence has two tokens at one position")
     return TokenCube(
         layers,
         experts,

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -280,14 +281,32 @@ def test_choices_that_are_written_are_read_again(tmp_path_factory: pytest.TempPa
     assert chosen(again) == chosen(trace)
 
 
-def chosen(trace: RoutingTrace) -> list[tuple[int, str, int, int, int]]:
-    """Every choice: the place of its token in the order of steps, sequences and positions; layer, position, slot and expert."""
-    rows = trace.table.to_pylist()
-    keys = [(row["step"], row["sequence"], row["position"]) for row in rows]
-    tokens = {key: place for place, key in enumerate(sorted(set(keys)))}
+def chosen(trace: RoutingTrace) -> list[tuple[int, str, int, list[int]]]:
+    """The choices of every token and layer: the place of its step among all, layer, position, and experts by slot."""
+    steps, found = sorted(set(trace.column("step").tolist())), defaultdict(dict)
+    for row in trace.table.to_pylist():
+        found[row["step"], row["layer"], row["position"], row["sequence"]][row["slot"]] = row["expert"]
     return sorted(
-        (tokens[key], row["layer"], row["position"], row["slot"], row["expert"]) for key, row in zip(keys, rows, strict=True)
+        (steps.index(step), layer, position, [experts[slot] for slot in sorted(experts)])
+        for (step, layer, position, _), experts in found.items()
     )
+
+
+def test_a_later_request_at_a_place_of_the_batch_is_another_sequence(tmp_path: Path) -> None:
+    """Two requests, then a third one at the place of the first, beside the second one; padding at a place begins nothing."""
+    one, two = [[], []], [[[], []], [[0, 1], [2, 3]]]
+    records = [
+        per_token(1, [[[]] * 3, [[0, 1], [2, 3], [0, 3]]], positions=[0, 1, 0], extend_seq_lens=[2, 1]),
+        per_token(2, two, mode=2, positions=[2, 1]),
+        per_token(3, [[[]], [[1, 2]]]),
+        per_token(4, two, mode=2, positions=[1, 2]),
+        per_token(5, [one, [[0, 1], []]], mode=2, positions=[2, 0]),
+        per_token(6, two, mode=2, positions=[3, 3]),
+    ]
+    prefill, decode = read(recording(tmp_path / "a.pt", records, MAP)).traces
+    assert prefill.column("sequence")[::2].tolist() == [0, 0, 1, 2]
+    assert decode.column("sequence")[::2].tolist() == [0, 1, 2, 1, 2, 2, 1]
+    assert decode.column("position")[::2].tolist() == [2, 1, 1, 2, 2, 3, 3]
 
 
 def test_what_the_recorder_cannot_hold_is_not_written(tmp_path: Path) -> None:
