@@ -1,6 +1,5 @@
 """Prints results: a run on one screen; whole as a terminal report or, into a pipe, as markdown; JSON on request."""
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -9,10 +8,9 @@ import click
 from moeprof.records.errors import MoeprofError
 from moeprof.records.run.run import Run
 from moeprof.records.system.files import write_text
-from moeprof.records.system.inputs import parsed_json
 from moeprof.records.system.signals import too_late
 from moeprof.reporters.documents.document import Document
-from moeprof.reporters.formats.registry import render
+from moeprof.reporters.formats.registry import render, render_all
 
 
 def default_format() -> str:
@@ -39,22 +37,14 @@ def show_document(document: Document) -> None:
 
 def show(runs: Sequence[Run], form: str) -> None:
     """Prints every run in one format."""
-    write(rendered(runs, form), form)
+    write(render_all(runs, form), form)
 
 
 def show_complete(runs: Sequence[Run], form: str) -> None:
     """Prints runs that have just been completed, also if a signal comes that is too late to stop them."""
     with too_late():
-        text = rendered(runs, form)
+        text = render_all(runs, form)
     write(text, form)  # not delayed, because whoever reads the output may have stopped reading
-
-
-def rendered(runs: Sequence[Run], form: str) -> str:
-    """Every run in one format; several runs as JSON become one list."""
-    if form != "json":
-        return "".join(render(run, form) for run in runs)
-    documents = [parsed_json(render(run, "json")) for run in runs]
-    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1) + "\n"
 
 
 def write(text: str, form: str = "") -> None:

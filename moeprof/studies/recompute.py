@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from moeprof.analysis.derive import DERIVATIONS, derive, missing_files, salvage
 from moeprof.records.metrics.registry import KEYS, Samples, write_cells
 from moeprof.records.metrics.row import RecordedRow, RowKey
+from moeprof.records.run.dictionary import write_dictionary
 from moeprof.records.run.run import Run
 from moeprof.records.run.writer import sample_rows, write_samples
 from moeprof.records.system.signals import delayed
@@ -41,6 +42,7 @@ def recompute(run: Run) -> Recomputed:
     with delayed():
         write_samples(run.path, samples)
         write_cells(run.path / "metrics.csv", lines.values())
+        write_dictionary(run.path, (key.metric for key in lines))
     return Recomputed(Run.open(run.path), len(fresh), len(kept), missing)
 
 

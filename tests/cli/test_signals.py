@@ -63,7 +63,7 @@ EARLY = [
 LATE = [
     ("characterize", f"{WRITER}.write_record", 2, TERM),
     ("characterize", "moeprof.cli.running.write_reports", 1, HUP),
-    ("replay", "moeprof.cli.output.rendered", 1, INT),
+    ("replay", "moeprof.cli.output.render_all", 1, INT),
 ]
 
 

@@ -38,7 +38,16 @@ if TYPE_CHECKING:
 SCHEMA = 2
 UNFINISHED = "not finished"
 CONTENTS = {
-    *("run.json", "metrics.csv", "samples.parquet", "traffic.parquet", "loads.parquet", "memory.parquet", "links.json"),
+    *(
+        "run.json",
+        "metrics.csv",
+        "dictionary.json",
+        "samples.parquet",
+        "traffic.parquet",
+        "loads.parquet",
+        "memory.parquet",
+        "links.json",
+    ),
     *(table.file_name for table in RAW_TABLES),
     *("routing", "placements", "timeline", "logs", "report.md", "report.html"),
 }

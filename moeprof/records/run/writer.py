@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from moeprof.records.metrics.registry import KEYS, MetricRow, MetricTable, Samples
+from moeprof.records.run.dictionary import write_dictionary
 from moeprof.records.run.folder import claim
 from moeprof.records.run.raw_tables import RawTable
 from moeprof.records.run.run import SAMPLE_COLUMNS, UNFINISHED, Run, RunRecord
@@ -142,6 +143,7 @@ class RunWriter:
             self.record.finished = now()
             metrics.write(self.path / "metrics.csv")
             write_samples(self.path, list(samples))
+            write_dictionary(self.path, (row.metric for row in metrics.rows))
             write_record(self.path, self.record)
             self.whole = True
 

@@ -1,12 +1,14 @@
 """The report on a run: a summary of at most ten lines, then each phase, then provenance."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents import balance, characterization, comparison, replay, trace
-from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph
+from moeprof.reporters.documents.answer import RunAnswer
+from moeprof.reporters.documents.answers.registry import answer_of
+from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph, Table
 from moeprof.reporters.documents.summary import summary
 from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.sections.provenance import provenance
@@ -48,6 +50,25 @@ def document_of(run: Run) -> Document:
     if run.record.notes:
         document += [Heading("Notes", 3), Bullets(run.record.notes)]
     return [*document, *body, Heading("Where the numbers come from"), *provenance(run), *link_blocks(RunMetrics.of(run))]
+
+
+def document_of_all(runs: Sequence[Run]) -> Document:
+    """The reports of the runs; of several, the verdicts come first, in one table."""
+    overview: Document = []
+    if len(runs) > 1:
+        rows = [[str(run.path), answer_to(run).sentence] for run in runs]
+        overview = [Heading(f"{len(runs)} runs", 1), Table(["run", "verdict"], rows, labels=2)]
+    return [*overview, *(block for run in runs for block in document_of(run))]
+
+
+def answer_to(run: Run) -> RunAnswer:
+    """The answer of a run of any kind."""
+    return answer_of(run, metrics_of(run))
+
+
+def metrics_of(run: Run) -> RunMetrics:
+    """The numbers of a run of any kind, as its reports read them."""
+    return of_replay(run) if run.record.replay or run.record.balance else RunMetrics.of(run)
 
 
 Parts = tuple[str, list[str], Iterable[Block]]

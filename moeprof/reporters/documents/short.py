@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.answer import KeyNumber, Light, RunAnswer
-from moeprof.reporters.documents.answers.registry import answer_of
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph, Stacked, Table
+from moeprof.reporters.documents.report import answer_to, metrics_of
 from moeprof.reporters.sections.bars import bars_of
 
 DOUBTS = {"good": "Reliable", "doubtful": "Doubtful", "bad": "Not reliable"}
@@ -28,8 +27,7 @@ class Shown:
 
 def versions(run: Run) -> Iterator[Document]:
     """The report, whole and then with less and less, so that the caller can take the first one that fits."""
-    metrics = of_replay(run) if run.record.recipe is None and not run.record.characterization else RunMetrics.of(run)
-    answer, bars = answer_of(run, metrics), list(bars_of(metrics))
+    answer, bars = answer_to(run), list(bars_of(metrics_of(run)))
     whole = Shown(len(answer.would_change), len(bars), len(answer.light.reasons), len(answer.numbers))
     for shown in less_and_less(whole):
         yield document(run, answer, bars, shown)

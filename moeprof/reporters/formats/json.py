@@ -1,14 +1,16 @@
 """A run as one JSON document: its record, and every row of its metrics."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from moeprof.records.run.run import Run
 
 
-def render(run: Run) -> str:
-    """Pretty-printed JSON, with keys in the order of the files."""
-    return json.dumps(document(run), indent=1) + "\n"
+def render_all(runs: Sequence[Run]) -> str:
+    """Pretty-printed JSON, with keys in the order of the files; several runs are a list."""
+    documents = [document(run) for run in runs]
+    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1) + "\n"
 
 
 def document(run: Run) -> dict[str, Any]:

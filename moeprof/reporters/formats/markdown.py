@@ -1,6 +1,7 @@
 """A report as GitHub-flavoured markdown: `report.md`, and the default off a terminal."""
 
 import re
+from collections.abc import Sequence
 
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.document import (
@@ -15,7 +16,7 @@ from moeprof.reporters.documents.document import (
     Stacked,
     Table,
 )
-from moeprof.reporters.documents.report import document_of
+from moeprof.reporters.documents.report import document_of_all
 from moeprof.reporters.plot import NOTHING, canvas, has_points
 from moeprof.reporters.shading import map_caption, segments, shaded
 
@@ -24,9 +25,9 @@ BAR_WIDTH = 100
 SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
 
 
-def render(run: Run) -> str:
-    """The report as markdown text."""
-    return render_document(document_of(run))
+def render_all(runs: Sequence[Run]) -> str:
+    """The reports as markdown text."""
+    return render_document(document_of_all(runs))
 
 
 def render_document(document: Document) -> str:

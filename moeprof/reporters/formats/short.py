@@ -1,5 +1,7 @@
 """A run on one screen, for a terminal and for a pipe."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from moeprof.records.run.run import Run
@@ -10,9 +12,10 @@ LINES = 18
 """Lines of a run, an empty one before its title included."""
 
 
-def render(run: Run) -> str:
-    """As much of the answer as fits, in the colours and width of the terminal."""
-    return fitted(run, of_this_terminal())
+def render_all(runs: Sequence[Run]) -> str:
+    """As much of every answer as fits, in the colours and width of the terminal."""
+    like = of_this_terminal()
+    return "".join(fitted(run, like) for run in runs)
 
 
 def fitted(run: Run, like: Console) -> str:

@@ -21,7 +21,7 @@ from moeprof.reporters.documents.document import (
     Stacked,
     Table,
 )
-from moeprof.reporters.documents.report import document_of
+from moeprof.reporters.documents.report import document_of_all
 from moeprof.reporters.layout import lines_of, wrapped
 from moeprof.reporters.plot import canvas
 from moeprof.reporters.shading import REGION_LETTERS, STEPS, map_caption, segments, shaded
@@ -52,9 +52,9 @@ MIN_WIDTH, DEFAULT_WIDTH, MAX_WIDTH = 40, 80, 1000
 """Reports are laid out for no fewer and no more characters, whatever COLUMNS says; a narrower terminal wraps them."""
 
 
-def render(run: Run) -> str:
-    """The report in the colours and width of the terminal."""
-    return render_document(document_of(run), of_this_terminal())
+def render_all(runs: Sequence[Run]) -> str:
+    """The reports in the colours and width of the terminal."""
+    return render_document(document_of_all(runs), of_this_terminal())
 
 
 def of_this_terminal() -> Console:

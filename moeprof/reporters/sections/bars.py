@@ -31,7 +31,7 @@ def bars_of(metrics: RunMetrics) -> Iterator[Stacked]:
     if record.recipe is None:
         yield from access_bar(metrics) if record.replay else device_bar(metrics) if record.balance else hot_set_bar(metrics)
         return
-    variants = list(dict.fromkeys((metrics.baseline, record.routed_labels[-1])))
+    variants = list(dict.fromkeys((metrics.baseline, *record.routed_labels[-1:])))
     if len(variants) == 1:
         phases = with_times({phase: regions_within(metrics, phase, variants[0]) for phase in metrics.phases})
         yield from time_bars("Step by region", {label: shares(step) for label, step in phases.items()})

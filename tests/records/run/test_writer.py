@@ -29,6 +29,7 @@ def test_a_finished_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert value_of(run, "waste_factor", layer="2") is None
     assert run.samples[["metric", "round", "value"]].to_numpy().tolist() == [["throughput", 0, 0.25], ["throughput", 1, 0.5]]
     assert [path.name for path in sorted((tmp_path / "run").rglob("*"))] == [
+        "dictionary.json",
         "metrics.csv",
         "routing",
         "score-static-rank0.parquet",
