@@ -144,7 +144,12 @@ class Study:
                 record.notes += found.notes
                 record.counters |= {phase: dict(found.counters)} if found.counters else {}
                 record.machine_load = meter.sample()
-            record.notes += [f"{phase}: {remark}" for remark in auto.take_remarks()]
+            record.notes += [f"{phase}, {choosing(self.variants)}: {remark}" for remark in auto.take_remarks()]
+
+
+def choosing(variants: Sequence[Variant]) -> str:
+    """The labels of the variants whose kernel is chosen by its measured costs."""
+    return ", ".join(one.label for one in variants if one.kernel == "auto" and not one.dense and not one.dispatch_entry.padded)
 
 
 def meter_of(group: Group) -> LoadMeter:

@@ -140,13 +140,14 @@ def speedup_rows(
 
 
 def slowdown_rows(workload: str, phase: str, timings: Sequence[Timing]) -> Iterator[MetricRow]:
-    """`slowdown_vs_dense` of every variant that has a dense twin beside it."""
-    dense = {timing.domain: median(timing.latencies_ns) for timing in timings if timing.variant == "dense"}
+    """`slowdown_vs_dense` of every variant that has a dense twin beside it, with its interval; rounds are interleaved."""
+    dense = {timing.domain: timing.latencies_ns for timing in timings if timing.variant == "dense"}
     for timing in timings:
         if timing.variant != "dense" and timing.domain in dense:
-            ratio = median(timing.latencies_ns) / dense[timing.domain]
+            ratios = [mine / its for mine, its in zip(timing.latencies_ns, dense[timing.domain], strict=True)]
             address: Address = {"workload": workload, "phase": phase, "domain": timing.domain, "variant": timing.variant}
-            yield MetricRow("slowdown_vs_dense", ratio, **address)
+            yield MetricRow("slowdown_vs_dense", median(ratios), **address)
+            yield from interval_rows("slowdown_vs_dense", ratios, address)
 
 
 def spread(values: Sequence[float]) -> float:

@@ -86,7 +86,9 @@ METRICS = {
         Metric("memory_budget", "bytes", "neither", "timed", "memory that a sweep may use, including weights"),
         Metric("step_latency", "ns", "lower", "timed", "median over rounds of a round's time / its steps"),
         *latency_metrics(),
-        Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / step_latency of the dense twin"),
+        *with_interval(
+            Metric("slowdown_vs_dense", "ratio", "lower", "timed", "step_latency / that of the dense twin, median over rounds")
+        ),
         Metric("step_tokens", "tokens", "neither", "exact", "mean tokens of a step, without padding"),
         Metric("step_rows", "tokens", "neither", "exact", "mean S of a step, including padding"),
         Metric("steps", "steps", "neither", "exact", "forward passes whose routing was recorded"),
@@ -242,7 +244,8 @@ METRICS = {
             "ns",
             "neither",
             "timed",
-            "bytes of the busiest rank to or from others / measured bandwidth, summed over collectives, per step over layers",
+            "time of the busiest rank's bytes to or from others as one message on the measured link, latency included; summed over "
+            "collectives, per step over layers",
         ),
         Metric("time_over_floor", "ratio", "lower", "timed", "comm_time / floor_time"),
         Metric("link_latency", "ns", "lower", "timed", "shortest time of an 8-byte message between two ranks, one way"),

@@ -10,6 +10,9 @@ from moeprof.reporters.cells import count, duration, percent, plural, rate, time
 from moeprof.reporters.documents.answers.light import forced_doubt, load_doubt, noise_doubt
 from moeprof.reporters.documents.answers.numbers import DOING
 
+OUT_OF_DISTRIBUTION = "is out of distribution"
+"""In notes of a run on text that its model was not trained for."""
+
 MAX_LINES = 10
 """Lines of a summary or verdict; warnings are never among those that are cut."""
 
@@ -20,7 +23,7 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
     lines = [
         *model_lines(run, metrics),
         *(line for phase in phases for line in speed_line(metrics, phase)),
-        *quality_lines(metrics, phases),
+        *quality_lines(run, metrics, phases),
         *waste_line(metrics, phases),
         *drop_line(metrics, phases),
         *activity_line(run, metrics, phases),
@@ -75,14 +78,21 @@ def speed_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
         yield f"{DOING[phase].capitalize()}: {rate(speed)} tokens/s, {duration(latency)} per step{compared}."
 
 
-def quality_lines(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
+def quality_lines(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """Bits per byte of a language model, chrF of a translation model."""
     for phase in phases:
         bits, chrf = map(metrics.at(phase=phase, variant=metrics.baseline).or_none, ("bits_per_byte", "chrf"))
         if bits is not None:
             yield f"Quality ({phase}): {bits:.3f} bits per byte."
         if chrf is not None:
-            yield f"Quality ({phase}): chrF {chrf:.1f} against the references."
+            yield f"Quality ({phase}): {chrf_words(run, chrf)}."
+
+
+def chrf_words(run: Run, chrf: float) -> str:
+    """The score; of text that the model can only spell, that it says nothing."""
+    if any(OUT_OF_DISTRIBUTION in note for note in run.record.notes):
+        return f"chrF {chrf:.1f}, which says little: some of the text is out of distribution"
+    return f"chrF {chrf:.1f} against the references"
 
 
 def waste_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:

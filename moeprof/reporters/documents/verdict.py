@@ -81,7 +81,8 @@ def memory_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iter
     if totals[0] is None or totals[1] is None or not was or now is None:
         return
     sentence = (
-        f"Memory ({phase}, batch {run.record.ran.load.batch_size}): peak {format_bytes(totals[0])} → {format_bytes(totals[1])}; "
+        f"Memory ({phase}, batch {run.record.ran.load.batch_size}, {baseline} → {variant}): peak {format_bytes(totals[0])} → "
+        f"{format_bytes(totals[1])}; "
         f"activations and buffers {format_bytes(was)} → {format_bytes(now)} ({now / was - 1:+.1%})"
     )
     budget = metrics.or_none("memory_budget", phase=phase)

@@ -75,7 +75,7 @@ def cost_table(metrics: RunMetrics, phase: str, variants: Sequence[str]) -> Tabl
         "load time": ("load_time", duration, phase),
         "load time that can overlap": ("hideable_time", duration, phase),
         "stall": ("stall_time", duration, phase),
-        "overlapped share of load time": ("hidden_fraction", percent, phase),
+        "overlapped share of load time": ("hidden_fraction", lambda share: percent(share) if share > 0 else "none", phase),
         "load bandwidth": ("load_bandwidth", lambda value: f"{format_bytes(value)}/s", phase),
     }
     cells = [

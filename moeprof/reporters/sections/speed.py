@@ -15,6 +15,9 @@ from moeprof.reporters.documents.document import Block, Details, Heading, Paragr
 from moeprof.reporters.sections.tables import scope_name, scopes
 from moeprof.reporters.shading import letters
 
+COMMUNICATION = {region for region in REGIONS if region.startswith("a2a_")}
+"""The regions in which ranks communicate."""
+
 
 def columns_of(metrics: RunMetrics) -> dict[str, str]:
     """The variants of a characterization with their column titles: the model as deployed, and its dense twin if that ran too."""
@@ -111,7 +114,26 @@ def region_table(metrics: RunMetrics, phase: str, regions: list[str], variants: 
     overheads = (metrics.or_none("overhead", phase=phase, variant=variant, category="breakdown") for variant in variants)
     known = [overhead for overhead in overheads if overhead is not None]
     columns = ["region", *(column for name in variants.values() for column in (name, "share"))]
-    return Table(columns, rows, caption=f"Time per step, summed over layers.{overhead_sentence(known)}")
+    caption = f"Time per step, summed over layers.{remainder_sentence(metrics, phase, regions, variants)}"
+    return Table(columns, rows, caption=f"{caption}{overhead_sentence(known)}{other_rounds_sentence(metrics, regions)}")
+
+
+def remainder_sentence(metrics: RunMetrics, phase: str, regions: Sequence[str], variants: Mapping[str, str]) -> str:
+    """What the regions of every variant add up to beside its step: they are medians of other rounds, with timers."""
+    parts = []
+    for variant, title in variants.items():
+        step = metrics.or_none("step_latency", phase=phase, variant=variant)
+        whole = sum(region_time(metrics, phase, variant, region) or 0.0 for region in regions)
+        if step and whole:
+            parts.append(f"{title} {format_duration(whole)} of {format_duration(step)} ({whole / step - 1:+.0%})")
+    return f" Sum of the regions, and the step without timers in other rounds: {', '.join(parts)}." if parts else ""
+
+
+def other_rounds_sentence(metrics: RunMetrics, regions: Sequence[str]) -> str:
+    """That communication is timed a second time, if it is; empty otherwise."""
+    if not metrics.rows("comm_exposed_time") or not COMMUNICATION & set(regions):
+        return ""
+    return " Exposed communication is measured in rounds of its own, so it differs from these regions."
 
 
 def overhead_sentence(overheads: Sequence[float]) -> str:

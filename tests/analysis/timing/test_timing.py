@@ -199,10 +199,16 @@ def test_a_slowdown_needs_a_dense_twin_beside_it() -> None:
     timings = [timed("static", [80, 80], "prose"), timed("dense", [10, 30], "prose")]
     everything = [*timings, *summed(timings)]
     assert [(row.domain, row.variant, row.value) for row in slowdown_rows("lm", "score", everything)] == [
-        ("prose", "static", 4.0),
-        ("", "static", 4.0),
+        ("prose", "static", pytest.approx((8 + 80 / 30) / 2)),
+        ("", "static", pytest.approx((8 + 80 / 30) / 2)),
     ]
     assert list(slowdown_rows("lm", "score", timings[:1])) == []
+
+
+def test_a_slowdown_has_the_interval_of_its_rounds_ratios() -> None:
+    timings = [timed("static", [20, 40, 60, 80, 100, 120], "prose"), timed("dense", [10] * 6, "prose")]
+    found = {row.metric: row.value for row in slowdown_rows("lm", "score", timings)}
+    assert found == {"slowdown_vs_dense": 7, "slowdown_vs_dense_low": 2, "slowdown_vs_dense_high": 12}
 
 
 def test_rounds_that_vary_by_more_than_a_tenth_are_noisy(tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ def test_the_verdict_keeps_the_two_speedups_apart_and_names_every_baseline(run: 
 
 def test_the_verdict_reports_memory_and_the_largest_batch(run: Run) -> None:
     assert lines_of(run)[1] == (
-        "Memory (score, batch 8): peak 50 MiB → 12 MiB; activations and buffers 40 MiB → 2 MiB (-95.0%); largest batch within the 50 MiB "
-        "budget: 8 → at least 64 (search stopped there)."
+        "Memory (score, batch 8, static → dynamic): peak 50 MiB → 12 MiB; activations and buffers 40 MiB → 2 MiB (-95.0%); "
+        "largest batch within the 50 MiB budget: 8 → at least 64 (search stopped there)."
     )
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.metrics.row import RecordedRow, row_key
 from moeprof.records.recipe.files import load_recipe
+from moeprof.records.recipe.variant import STATIC
 from moeprof.records.run.run import FittedText
 from moeprof.reporters.documents.summary import summary
-from tests.records.run.runs import raw_run
+from tests.records.run.runs import labelled, raw_run
 
 
 def lines(path: Path, **domains: tuple[int, int, int, int, int]) -> list[str]:
@@ -27,3 +29,12 @@ def test_split_and_omitted_sentences_are_counted_over_all_domains(tmp_path: Path
 def test_nothing_is_said_if_every_sentence_is_short(tmp_path: Path) -> None:
     assert lines(tmp_path / "run", ne=(9, 0, 0, 0, 0)) == []
     assert lines(tmp_path / "old") == []
+
+
+def test_the_chrf_of_text_that_the_model_can_only_spell_says_little(tmp_path: Path) -> None:
+    row = RecordedRow(row_key("chrf", workload="mt", phase="decode", variant="static"), "points", "routed", 0.42)
+    for note, said in (("", "against the references"), ('"ne-en" is out of distribution (100% ...)', "says little")):
+        run = raw_run(tmp_path / f"run{len(note)}", {}, recipe=load_recipe("mt-tiny"), notes=[note], variants=labelled(STATIC))
+        (line,) = summary(run, RunMetrics.from_rows(run.record, [row]))
+        assert line.startswith("Quality (decode): chrF 0.4")
+        assert said in line
