@@ -185,29 +185,38 @@ def history_within(matrix: LoadMatrix, first: int, last: int) -> History:
 
 def busiest_shares(matrix: LoadMatrix, slots_DS: Slots, first: int, last: int) -> Floats:
     """`top_shares` of the columns `first` to `last - 1`, (B,), without a matrix of these columns."""
-    slots_P = slots_DS.ravel()
-    low, high = np.searchsorted(matrix.column_N, (first, last))
-    cells = slice(int(low), int(high))
-    copies_E = np.bincount(slots_P, minlength=matrix.num_experts)
-    device_P = np.argsort(slots_P, kind="stable") // slots_DS.shape[1]
-    counts_WN = matrix.count_WN if len(slots_P) > matrix.num_experts else matrix.count_N[None]
-    args = (matrix.column_N[cells] - first, matrix.expert_N[cells], counts_WN[:, cells], matrix.steps_B[first:last])
-    return busiest(*args, copies_E, device_P, len(slots_DS))
+    low, high = np.searchsorted(matrix.column_N, (first, last)).tolist()
+    counts_WN = matrix.count_WN if slots_DS.size > matrix.num_experts else matrix.count_N[None]
+    cells = matrix.column_N[low:high], matrix.expert_N[low:high], counts_WN[:, low:high]
+    return busiest(*cells, matrix.steps_B[first:last], first, slots_DS, matrix.num_experts)
 
 
 @compiled
 def busiest(
-    column_N: Counts, expert_N: Counts, count_WN: Counts, steps_B: Counts, copies_E: Ints, device_P: Ints, num_devices: int
+    column_N: Counts, expert_N: Counts, count_WN: Counts, steps_B: Counts, first: int, slots_DS: Slots, num_experts: int
 ) -> Floats:
     """The share of the busiest device in each step, (B,), if copies of an expert serve its choices in turn as in `device_load`."""
-    first_E, top_B = np.cumsum(copies_E) - copies_E, np.zeros(len(steps_B))
-    load_D, at = np.zeros(num_devices, np.int64), 0
+    copies_E = np.zeros(num_experts + 1, np.int64)
+    for device in range(slots_DS.shape[0]):
+        for slot in range(slots_DS.shape[1]):
+            copies_E[slots_DS[device, slot]] += 1
+    first_E, device_P = np.cumsum(copies_E) - copies_E, np.empty(slots_DS.size, np.int64)
+    filled_E = first_E.copy()
+    for device in range(slots_DS.shape[0]):
+        for slot in range(slots_DS.shape[1]):
+            expert = slots_DS[device, slot]
+            device_P[filled_E[expert]] = device
+            filled_E[expert] += 1
+    top_B, load_D, at = np.zeros(len(steps_B)), np.zeros(len(slots_DS), np.int64), 0
     for column in range(len(steps_B)):
         load_D[:] = 0
-        while at < len(column_N) and column_N[at] == column:
+        while at < len(column_N) and column_N[at] == first + column:
             expert = expert_N[at]
             copies = copies_E[expert]
             for rank in range(len(count_WN)):
+                if copies == 1:
+                    load_D[device_P[first_E[expert]]] += count_WN[rank, at]
+                    continue
                 for copy in range(copies):
                     late = (copy - steps_B[column] - rank) % copies
                     load_D[device_P[first_E[expert] + copy]] += (count_WN[rank, at] + copies - 1 - late) // copies

@@ -80,10 +80,9 @@ def repeat_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         if row is None or gain is None:
             continue
         net = along.ends(results, "repeat_net_gain", phase, row.key.point)
-        steps, balance = row.swept["every"], results.record.balanced
-        often = f"{'every step' if steps == '1' else f'every {steps} steps'} from the last {balance.window:,}"
+        balance = results.record.balanced
         yield (
-            f"Placing again ({phase}, {balance.focus} devices{step_size(results, phase)}, {often}, "
+            f"Placing again ({phase}, {balance.focus} devices{step_size(results, phase)}, {often(row)} from the last {balance.window:,}, "
             f"{'with' if copies else 'without'} copies): {strategy_name(row)} gains {interval(gain)} over "
             f"{reference_name(results, phase, row)}, on {gain.steps:,} steps: {along.repeat_verdict(gain, net)}."
             + (cost(results, phase, row, net) if gain.low > 0 else "")
@@ -101,9 +100,14 @@ def repeat_answer(results: RunMetrics, phase: str) -> Iterator[str]:
             net = along.ends(results, "repeat_net_gain", phase, row.key.point)
             verdict = along.repeat_verdict(gain, net)
             text = f"{verdict} ({strategy_name(row)}, {interval(net or gain)}{' net of moves' if net else ''})"
-            found.append((float((net or gain).low), f"Placing again every {row.swept['every']} steps: {text}."))
+            found.append((float((net or gain).low), f"Placing again {often(row)}: {text}."))
     if found:
         yield max(found)[1]
+
+
+def often(row: RecordedRow) -> str:
+    """`every 4 steps`, or `every step`."""
+    return "every step" if row.swept["every"] == "1" else f"every {row.swept['every']} steps"
 
 
 def strategy_name(row: RecordedRow) -> str:
