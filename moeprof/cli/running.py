@@ -56,19 +56,22 @@ def run_here(planned: Planned, out: Path | None, group: Group, *, force: bool, f
     for (recipe, study), new in zip(planned, output_folders(planned, out), strict=True):
         raise_if_asked()
         with made_by_first(new, group) as folder:
+            number = f"{len(runs) + 1} of {len(planned)}" if len(planned) > 1 else ""
             last = len(runs) == len(planned) - 1
-            runs.append(run_one(study, recipe, folder, group, force=force, quiet=quiet, last=last))
+            runs.append(run_one(study, recipe, folder, group, number, force=force, quiet=quiet, last=last))
         if group.first and form != "json":
             show_complete(runs[-1:], form)
     if group.first and form == "json":
         show_complete(runs, form)
 
 
-def run_one(study: "Study", recipe: Recipe, folder: Path, group: Group, *, force: bool, quiet: bool, last: bool) -> Run:
-    """Runs the study on one recipe; `last`: no other follows."""
+def run_one(
+    study: "Study", recipe: Recipe, folder: Path, group: Group, number: str, *, force: bool, quiet: bool, last: bool
+) -> Run:
+    """Runs the study on one recipe, `1 of 2` if there are several; `last`: no other follows."""
     argv = ["moeprof", *sys.argv[1:]]
     return reported(
-        recipe.name,
+        f"{recipe.name} {number}".strip(),
         folder,
         lambda bar: study.run(recipe, folder, force=force, argv=argv, progress=bar, group=group),
         group,

@@ -131,19 +131,25 @@ class Study:
         """Runs every phase; what the passes find beside their records goes into the run record."""
         record = services.writer.record
         record.machine_load = meter.sample()
+        passes = [*RECORDING, *self.passes(workload)]
+        services.progress.plan(len(passes) * len(services.recipe.phases))
         for phase in services.recipe.phases:
             give_back(services.recipe.measure.device)  # the next phase has tensors of other sizes
             episodes = workload.episodes(phase)
             if not episodes:
                 record.notes.append(f"phase {phase}: no sequence is long enough for it")
+                for _ in passes:
+                    services.progress.passed()
                 continue
             for recording_pass in RECORDING:
                 record.notes += recording_pass(services, phase, episodes).notes
-            for run_pass in self.passes(workload):
+                services.progress.passed()
+            for run_pass in passes[len(RECORDING) :]:
                 found = run_pass(services, phase, judged(services.runner.variants, episodes))
                 record.notes += found.notes
                 record.counters |= {phase: dict(found.counters)} if found.counters else {}
                 record.machine_load = meter.sample()
+                services.progress.passed()
             record.notes += [f"{phase}, {choosing(self.variants)}: {remark}" for remark in auto.take_remarks()]
 
 

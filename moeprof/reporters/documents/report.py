@@ -49,7 +49,18 @@ def document_of(run: Run) -> Document:
     document += [Heading(title), Bullets(lines)] if lines else []
     if run.record.notes:
         document += [Heading("Notes", 3), Bullets(run.record.notes)]
-    return [*document, *body, Heading("Where the numbers come from"), *provenance(run), *link_blocks(RunMetrics.of(run))]
+    origin = [*provenance(run), *timeline_block(run), *link_blocks(RunMetrics.of(run))]
+    return [*document, *body, Heading("Where the numbers come from"), *origin]
+
+
+def timeline_block(run: Run) -> Iterator[Block]:
+    """Where the profiler traces of `--timeline` are, and how to open them; nothing without any."""
+    found = sorted((run.path / "timeline").glob("*"))
+    if found:
+        name = found[0].name if len(found) == 1 else f"*{''.join(found[0].suffixes[-4:])}"
+        yield Paragraph(
+            f"Timeline: {run.path / 'timeline' / name} (open in https://ui.perfetto.dev, or in TensorBoard with torch-tb-profiler)"
+        )
 
 
 def document_of_all(runs: Sequence[Run]) -> Document:

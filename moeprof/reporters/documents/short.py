@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.answer import KeyNumber, Light, RunAnswer
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph, Stacked, Table
-from moeprof.reporters.documents.report import answer_to, metrics_of
+from moeprof.reporters.documents.report import answer_to, metrics_of, timeline_block
 from moeprof.reporters.sections.bars import bars_of
 
 DOUBTS = {"good": "Reliable", "doubtful": "Doubtful", "bad": "Not reliable"}
@@ -60,7 +60,7 @@ def document(run: Run, answer: RunAnswer, bars: Sequence[Stacked], shown: Shown)
     blocks += bars[: shown.bars]
     if changes := answer.would_change[: shown.changes]:
         blocks += [Paragraph("What would change it:"), Bullets(changes)]
-    return [*blocks, Paragraph(where(run))]
+    return [*blocks, *timeline_block(run), Paragraph(where(run))]
 
 
 def light_blocks(light: Light, most: int) -> Iterator[Block]:
