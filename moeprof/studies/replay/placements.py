@@ -68,6 +68,7 @@ def replay_placements(
     pairs = possible_pairs(balance, notes)
     phases = phases_of(balance, loads.inputs)
     notes += [note for phase in phases for note in untested(phase)]
+    check_replicas(phases)
     check_lengths(phases, notes)
     saved = placement_of(phases, pairs, options.save, notes, force=force) if options.save else None
     record = RunRecord(command="replay", argv=list(argv), balance=balance, environment=host(), notes=notes)
@@ -123,6 +124,17 @@ def along_trace(options: PlacementOptions) -> dict[str, Any]:
     if options.expert_ns is not None and options.expert_ns < 1:
         raise UsageError("--expert-time: must be more than 0", "Give the time of all layers' experts in a step, such as 5ms.")
     return {"window": max(options.every)} | given | {"every": sorted(set(options.every))}
+
+
+def check_replicas(phases: Sequence[PhaseLoads]) -> None:
+    """UsageError if numbers of extra slots are to be compared, and no phase has a placement to compare them by."""
+    balance = phases[0].balance
+    if balance.replica_numbers and not any(phase.trial.halves for phase in phases):
+        given = ",".join(map(str, balance.replica_numbers))
+        raise UsageError(
+            f"--replicas {given}: no domain of {balance.trace.path} has two steps, one to place by and one to test on",
+            "Give one number, the counts of one domain, or a trace.",
+        )
 
 
 def check_lengths(phases: Sequence[PhaseLoads], notes: list[str]) -> None:

@@ -14,7 +14,7 @@ from moeprof.studies.recompute import recompute
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
 from tests.analysis.traces import Row, trace_of
-from tests.records.run.runs import value_of
+from tests.records.run.runs import fault, value_of
 
 SIZE, EXPERTS, STEPS = 1000, 8, 40
 AT = {"phase": "decode", "variant": "static"}
@@ -87,6 +87,19 @@ def test_the_rule_takes_the_smallest_number_within_one_percent_of_the_least() ->
     assert last_worth(rows) is rows[1], "2 lowers the load by 1%"
     assert last_worth([*rows, row_of(8, 0.19)]).swept["replicas"] == "8"
     assert last_worth(rows[:1]) is rows[0]
+
+
+def test_totals_of_one_domain_compare_numbers_without_gains_and_those_of_several_do_not(tmp_path: Path) -> None:
+    for name, counts in (("one", '{"a": [[30, 20, 5, 1]]}'), ("two", '{"a": [[30, 20, 5, 1]], "b": [[9, 9, 9, 1]]}')):
+        (tmp_path / f"{name}.json").write_text(f'{{"top_k": 1, "layers": [0], "counts": {counts}}}')
+    asked = PlacementOptions(balancers=["eplb-distinct"], devices=[2], replicas=0, replica_numbers=[0, 1])
+    run = replay_placements(read_loads(tmp_path / "one.json"), asked, tmp_path / "run")
+    loads = [row.value for row in run.rows if row.key.metric == "replicas_load"]
+    assert loads == pytest.approx([31 / 56, 30 / 56]), "by hand: 30 + 1 alone, and 15 + 10 + 5 with copies of experts 0 and 1"
+    assert not any(row.key.metric in ("replicas_gain", "load_gain") for row in run.rows)
+    assert fault(lambda: replay_placements(read_loads(tmp_path / "two.json"), asked, tmp_path / "other")) == (
+        f"--replicas 0,1: no domain of {tmp_path / 'two.json'} has two steps, one to place by and one to test on"
+    )
 
 
 def test_even_loads_need_no_copies(tmp_path: Path) -> None:
