@@ -88,6 +88,16 @@ def test_csv_of_a_report_is_the_table_itself(moeprof: Call, micro: Micro, tmp_pa
     assert len(stdout.splitlines()) == len(Run.open(tmp_path / "run").metrics) + 1
 
 
+def test_several_runs_as_html_are_one_page_and_one_run_is_the_page_that_it_leaves(
+    moeprof: Call, micro: Micro, tmp_path: Path
+) -> None:
+    moeprof("characterize", micro("lm"), "--out", tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert moeprof("report", tmp_path / "run", "--format", "html") == (0, page, "")
+    _, both, _ = moeprof("report", tmp_path / "run", tmp_path / "run", "--format", "html")
+    assert (both.count("</html>"), both.count('data-run="1"') > 3) == (1, True)
+
+
 BAD = {
     "no such recipe": ("characterize", "lm-tny"),
     "unknown key": ("characterize", "lm-tiny", "--set", "gating.topk=1"),

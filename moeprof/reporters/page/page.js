@@ -82,7 +82,7 @@ const choicesOf = (data, facet) => [...new Set(data.views.map((view) => view.fac
 const number = (value) =>
   value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1e6)
     ? Number(value.toPrecision(4)).toLocaleString("en-US", { maximumSignificantDigits: 4 })
-    : value.toPrecision(3);
+    : value.toExponential(2).replace(/\.?0+e/, "e");
 const written = (axis, value) => {
   if (typeof value === "string") return value;
   const unit = axis.unit && axis.unit !== "%" && axis.unit !== "x" ? ` ${axis.unit}` : axis.unit;
@@ -219,7 +219,7 @@ function height(data, view) {
 function draw(figure) {
   const { data, view, element } = figure, plot = element.querySelector(".plot");
   const content = view.heat ? [heatTrace(figure)] : traces(data, view);
-  const position = axisLayout(data.position, true, data, view), value = axisLayout(data.value, false, data, view);
+  const position = axisLayout(data.position, true, data, view), value = { ...axisLayout(data.value, false, data, view), ...sharedRange(figure) };
   const rows = { automargin: true, autorange: "reversed", type: "category", title: { text: escaped(data.rows) } };
   const [x, y] = view.heat ? [position, rows] : data.horizontal ? [value, { ...position, autorange: "reversed" }] : [position, value];
   const many = content.filter((each) => each.showlegend).length > 1;
@@ -376,10 +376,28 @@ function sortBy(table, head) {
 
 function load(element) {
   if (!figures.has(element)) {
-    const data = JSON.parse(element.querySelector("script").textContent);
+    const data = JSON.parse(element.querySelector("script").textContent), first = siblings(element)[0];
+    if (first !== element) Object.assign(data, { value: load(first).data.value, position: { ...data.position, ...unitOf(load(first).data.position) } });
     figures.set(element, { element, data, view: data.views[data.first], sorted: false, drawn: false });
   }
   return figures.get(element);
+}
+
+// The same figure of several runs has the same units and the same value axis, so that bars can be compared by eye
+
+const siblings = (element) => $$(`figure[id$="-${element.id.replace(/^r\d+-/, "")}"]`).filter((other) => /^r\d+-/.exec(other.id)[0] + element.id.replace(/^r\d+-/, "") === other.id);
+const unitOf = ({ factor, unit }) => ({ factor, unit });
+
+function sharedRange(figure) {
+  const others = siblings(figure.element), { value } = figure.data;
+  if (others.length < 2 || value.logarithmic || figure.view.heat) return {};
+  const seen = others.map((each) => load(each)).flatMap(({ data }) => {
+    const view = viewFor(data, figure.view.facets), all = [...data.common, ...view.series];
+    if (all.some((series) => series.shape === "area")) return all[0].at.map((_, index) => all.reduce((sum, series) => sum + (series.values[index] ?? 0), 0));
+    return all.flatMap((series) => [...series.values, ...series.high]);
+  });
+  const most = seen.reduce((a, b) => Math.max(a, b), -Infinity), least = seen.reduce((a, b) => Math.min(a, b), 0);
+  return most > least ? { range: [(least * 1.05) / value.factor, (most * 1.05) / value.factor] } : {};
 }
 
 function wire(element) {

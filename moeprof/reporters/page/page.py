@@ -60,6 +60,12 @@ def title_of(run: Run) -> str:
     return f"{run.record.command} {run.record.name}"
 
 
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """The folder names of the runs, or their paths if two folders have the same name."""
+    names = [run.path.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
 def parts_of(runs: Sequence[Run]) -> Iterator[PagePart]:
     """The sections for which any run has something to show."""
     metrics = [metrics_of(run) for run in runs]
@@ -84,6 +90,7 @@ def page(title: str, runs: Sequence[Run], parts: Sequence[PagePart]) -> str:
     return template().render(
         title=title,
         runs=runs,
+        names=names_of(runs),
         parts=parts,
         style=file_text("page.css"),
         scripts=scripts,

@@ -14,7 +14,7 @@ from moeprof.records.run.writer import RunWriter
 from moeprof.reporters.documents.document import Bullets, Details, Heading, Paragraph, Table
 from moeprof.reporters.page.encoding import encoded, script_json
 from moeprof.reporters.page.figure import Axis, Figure, FileSource, HeatCells, MarkedLine, Series, View
-from moeprof.reporters.page.page import HERE, PagePart, RunPart, digest, page, render, render_document
+from moeprof.reporters.page.page import HERE, PagePart, RunPart, digest, names_of, page, render, render_document
 from tests.reporters.page.origins import tree
 
 HOSTILE = "</script><script>alert(1)</script><!-- =1+1 & \u2028"
@@ -119,6 +119,13 @@ def test_several_runs_are_one_page_side_by_side(tmp_path: Path) -> None:
     assert len(made.xpath("//head")) == 1
     assert [each.text for each in made.xpath("//*[@id='run']/option")] == ["side by side", "before", "after"]
     assert made.xpath("//*[@id='verdict']//*[@class='run']/@data-run") == ["0", "1"]
+
+
+def test_runs_are_named_by_their_folders_or_by_their_paths_if_those_are_the_same(tmp_path: Path) -> None:
+    record = RunRecord(command="characterize", recipe=load_recipe("lm-tiny"))
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "other"]
+    assert names_of([Run(path, record) for path in paths[1:]]) == ["run", "other"]
+    assert names_of([Run(path, record) for path in paths]) == [str(path) for path in paths]
 
 
 def test_a_run_that_is_not_valid_says_so_first(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def throughput_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
             Axis("batch", logarithmic=True),
             THROUGHPUT,
             views,
-            caption="Lines: medians of the short rounds of the search; bands: from the slowest to the fastest of them. Large dots: "
+            caption="Lines: medians of the short rounds of the search; bands: from the slowest to the fastest of them. Separate dots: "
             "the best batch within the memory budget, measured again in interleaved rounds, with the 95% interval of the median.",
         )
 
