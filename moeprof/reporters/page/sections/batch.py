@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.analysis.timing.timing import timings_of
 from moeprof.records.metrics.number import RecordedNumber
-from moeprof.records.run.raw_tables import BATCHES, ROUNDS, SWEEP
+from moeprof.records.metrics.point import parse_point
+from moeprof.records.run.raw_tables import BATCHES, SWEEP
 from moeprof.records.run.run import Run
 from moeprof.reporters.cells import rate
 from moeprof.reporters.page.blocks import PageBlock
@@ -87,16 +89,12 @@ def throughput_series(
 
 
 def round_speeds(run: Run) -> dict[tuple[str, str, int], list[float]]:
-    """Tokens per second of every round of the search, over all domains and ranks, by phase, variant and batch."""
-    table = run.raw(ROUNDS).to_pandas()
-    table = table[(table["pass"] == SWEEP) & table["point"].str.fullmatch(r"batch=\d+")]
-    found: dict[tuple[str, str, int], list[float]] = {}
-    grouped = table.groupby(["phase", "variant", "point", "round"], sort=True)
-    slowest, tokens = grouped["time_ns"].max(), grouped["tokens"].sum()
-    for (phase, variant, point, number), time_ns in slowest.items():
-        key = (phase, variant, int(point.partition("=")[2]))
-        found.setdefault(key, []).append(tokens[(phase, variant, point, number)] / time_ns * 1e9)
-    return found
+    """Tokens per second of every round of the search, by phase, variant and batch."""
+    return {
+        (phase, timing.variant, int(parse_point(point)["batch"])): timing.throughputs
+        for (phase, point), timings in timings_of(run, SWEEP).items()
+        for timing in timings
+    }
 
 
 def end_marks(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Iterator[MarkedLine]:
