@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn
 
 
 class Bar:
@@ -18,7 +18,6 @@ class Bar:
         console = console or Console(stderr=True)
         columns = (
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}", markup=False),
         )
@@ -60,11 +59,10 @@ class Bar:
             self.progress.refresh()
 
     def left(self) -> str:
-        """`about 0:40 left`, if the passes that follow take as long as those before; without a pass done, the time until now."""
+        """`0:30, 1:30 left`, if the passes that follow take as long as those before; without a pass done, the time until now."""
         seconds = time.monotonic() - self.begun
-        if not self.done:
-            return f"{minutes(seconds)} elapsed"
-        return f"{minutes(seconds)} elapsed, about {minutes(seconds / self.done * (self.passes - self.done))} left"
+        rest = f", {minutes(seconds / self.done * (self.passes - self.done))} left" if self.done else ""
+        return f"{minutes(seconds)}{rest}"
 
 
 def minutes(seconds: float) -> str:
