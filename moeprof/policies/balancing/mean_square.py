@@ -3,18 +3,18 @@
 The largest load of a step is large where a device's mean load is large or where experts that are busy in the same steps share a
 device. The mean square of device loads is the sum of both, mean^2 + variance, in one unit and without a weight to choose. It also
 counts that a copy cannot serve half a choice, so that in steps of few tokens copies are made only where they help.
-The search starts from the packing of EPLB (or `greedy`) and changes it only where the mean square falls. A sweep takes
-O((D S)^2 + c E) operations for c copied experts' slots.
+The search starts from `greedy`, or with copies from `eplb-distinct`, and changes the placement only where the mean square falls.
+The search takes O((D S)^2) operations, and for each slot of an expert with c copies O(D S + c E).
 """
 
 import numpy as np
 
 from moeprof.policies.balancing.balancer import Balancer, Cluster, History, Slots
-from moeprof.policies.balancing.eplb_distinct import packed_apart
+from moeprof.policies.balancing.eplb_distinct import busiest_load, eplb_distinct, packed_apart
 from moeprof.policies.balancing.greedy import greedy
 
-SWEEPS = 2
-"""The largest number of times that the search goes through all slots; further ones hardly change the load."""
+EVEN = 1.05
+"""The largest imbalance at which one packing is a good enough start; `eplb-distinct` compares several."""
 
 
 def mean_square(history: History, cluster: Cluster) -> Slots:
@@ -23,7 +23,7 @@ def mean_square(history: History, cluster: Cluster) -> Slots:
 
     slots_DS = np.array(first_placement(history, cluster))
     moments_EE = second_moments(history.weights_E, history.spreads_E, history.correlation_EE)
-    improve(Loads(history.weights_E, moments_EE, history.choices), slots_DS, SWEEPS)
+    improve(Loads(history.weights_E, moments_EE, history.choices), slots_DS)
     return np.sort(slots_DS, axis=1)
 
 
@@ -32,6 +32,8 @@ def first_placement(history: History, cluster: Cluster) -> Slots:
     if cluster.total_slots == history.num_experts:
         return greedy(history, cluster)
     holds_DE = packed_apart(history.weights_E, cluster, cluster.num_devices)
+    if busiest_load(history.weights_E, holds_DE) * cluster.num_devices > EVEN:
+        return eplb_distinct(history, cluster)
     return np.nonzero(holds_DE)[1].reshape(cluster.num_devices, cluster.num_slots)
 
 

@@ -36,13 +36,14 @@ def mean_squared(shares_EB: Floats, slots_DS: Ints, choices: float = inf) -> flo
     return float((device_shares(shares_EB, slots_DS) ** 2).mean(axis=1).sum() + whole)
 
 
-def searched(shares_EB: Floats, cluster: Cluster, choices: float, sweeps: int = 50) -> tuple[Ints, Ints]:
-    """The placement before and after a search without end."""
+def searched(shares_EB: Floats, cluster: Cluster, choices: float) -> tuple[Ints, Ints]:
+    """The placement before and after searches until nothing changes."""
     history = replace(history_of(shares_EB), choices=choices)
     moments_EE = second_moments(history.weights_E, history.spreads_E, history.correlation_EE)
     before_DS = first_placement(history, cluster)
     after_DS = np.array(before_DS)
-    improve(Loads(history.weights_E, moments_EE, choices), after_DS, sweeps)
+    for _ in range(20):
+        improve(Loads(history.weights_E, moments_EE, choices), after_DS)
     return before_DS, after_DS
 
 
