@@ -125,4 +125,5 @@ def test_what_is_left_out_is_said_in_the_result_and_in_replays_of_it(moeprof: Ca
     layers = ("--layers", "0", "--experts", 4)
     line = "imported from vllm: 3 rows of a token and layer kept; left out: 1 served by the prefix cache"
     assert line in moeprof("convert", tmp_path / "response.json", tmp_path / "out", "--to", "run", *layers)[1]
-    assert line in moeprof("replay", tmp_path / "out", "--cache", "--slots", 2, "--policy", "lru", "--out", tmp_path / "run")[1]
+    assert moeprof("replay", tmp_path / "out", "--cache", "--slots", 2, "--policy", "lru", "--out", tmp_path / "run")[0] == 0
+    assert line in (tmp_path / "run" / "report.md").read_text()

@@ -94,6 +94,9 @@ def read_table(file: Path | InputFile) -> pa.Table:
         stated = parquet.metadata
         pages = sum(stated.row_group(number).total_byte_size for number in range(stated.num_row_groups))
         check_memory(pages + stated.num_rows * stated.num_columns * CELL_BYTES)
+        names = parquet.schema_arrow.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"column {twice[0]!r} is twice in it")
         return parquet.read()
 
 

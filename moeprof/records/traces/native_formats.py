@@ -11,6 +11,7 @@ from moeprof.records.traces.columns import MAGIC
 from moeprof.records.traces.count_table import read_counts, write_counts
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import agreed
+from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
@@ -21,10 +22,16 @@ def is_parquet(file: InputFile) -> bool:
 
 
 def read_run_files(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
-    """The trace of every file, named by the file's stem or by the folder of several; UsageError if two are of the same rank."""
+    """The trace of every file, named by the file's stem or by the folder of several.
+
+    UsageError if two are of the same rank, or the user states other layers or choices of a token.
+    """
     traces: dict[tuple[str, str, int], RoutingTrace] = {}
     for file in files:
         trace = RoutingTrace.read(file)
+        with reported(f"routing trace {file.path}", "Remove --top-k, --layers or --model-config, or correct them."):
+            agreed("choices of a token", trace.header.top_k, options.top_k)
+            check_numbers([int(layer) for layer in trace.header.layers if layer.isdecimal()], options.layers)
         key = (trace.header.phase, trace.header.variant, trace.header.rank)
         if key in traces:
             raise UsageError(
@@ -68,11 +75,12 @@ def is_count_table(file: InputFile) -> bool:
 
 
 def read_count_file(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
-    """The table, named by the file's stem; UsageError if it states another number of choices of a token than the user."""
+    """The table, named by the file's stem; UsageError if it states other choices of a token than the user, or other layers."""
     file = only(files)
     counts = read_counts(file)
-    with reported(f"count table {file.path}", "Remove --top-k, or correct it."):
+    with reported(f"count table {file.path}", "Remove --top-k, --layers or --model-config, or correct them."):
         counts = replace(counts, top_k=agreed("choices of a token", counts.top_k, options.top_k))
+        check_numbers(counts.layers, options.layers)
     return TraceFile(file.path.stem, counts=counts)
 
 

@@ -68,6 +68,12 @@ def test_what_is_wrong_with_a_column_is_said_in_plain_words() -> None:
     assert with_columns(pa.table({"step": [1, 2], "layer": ["a", "b"]}), schema).schema == schema
 
 
+def test_a_column_that_is_twice_in_a_file_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["expert", "expert"]), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="column 'expert' is twice in it"):
+        read_table(tmp_path / "a.parquet")
+
+
 def test_what_a_file_is_that_cannot_be_read_is_said(constant: Path, tmp_path: Path) -> None:
     whole = constant.read_bytes()
     for content, what in {

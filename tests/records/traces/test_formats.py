@@ -14,6 +14,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.formats import FORMATS, format_of, read_routing, read_trace_file, register
 from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.native_formats import COUNT_TABLE, RUN_TRACE
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 from moeprof.studies.replay.loads import read_loads
@@ -155,6 +156,19 @@ def test_counts_take_the_number_of_choices_that_the_user_states_and_no_other(tmp
     assert fault(lambda: read_loads(path, options=ImportOptions(top_k=2))) == (
         f"count table {path}: it states 1 choices of a token, but the options or the model's configuration 2"
     )
+
+
+def test_layers_and_choices_that_a_user_states_must_be_those_of_a_file_of_moeprof(tmp_path: Path) -> None:
+    (counts := tmp_path / "counts.json").write_text(json.dumps(COUNTS))
+    trace_of([Row(0, 1, layer="0")], layers=("0",)).write(trace := tmp_path / "trace.parquet")
+    for path in (counts, trace):
+        for options, why in (
+            (ImportOptions(layers=LayerMap((1, 2))), "layer 0 has choices, but no experts by the stated layers"),
+            (ImportOptions(top_k=2), "it states 1 choices of a token, but the options or the model's configuration 2"),
+        ):
+            with pytest.raises(UsageError, match=why):
+                read_trace_file(path, loads_only=True, options=options)
+        assert read_trace_file(path, loads_only=True, options=ImportOptions(layers=LayerMap((0, 1)), top_k=1))
 
 
 def test_a_missing_file_is_two_lines(tmp_path: Path) -> None:

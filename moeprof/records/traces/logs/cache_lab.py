@@ -53,8 +53,9 @@ FIELDS = {
 
 
 def is_cache_lab(file: InputFile) -> bool:
-    """Whether the first lines have the fields of a selection."""
-    return any("selected_experts" in line and "token_position" in line for line in first_objects(file))
+    """Whether the file begins with JSON that has the fields of a selection."""
+    text = file.head_text
+    return text.lstrip().startswith("{") and '"selected_experts"' in text and '"token_position"' in text
 
 
 def read_cache_lab(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:

@@ -5,6 +5,7 @@ A line `{"type": "meta", "layers_logged": [...], "top_k": K}`, then a line per t
 memory come first. N rows of a layer, L layers, K choices.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ from moeprof.records.traces.logs.json_lines import (
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat
 
 NAME = "vllm-log"
+NAMED = re.compile(r'"req_id"\s*:\s*"')
+"""A request with a name; in other logs requests have numbers."""
+
 NO_PHASES = "the log does not state which tokens were decoded: each is taken as a step of decoding"
 FIELDS = {
     "type": pa.string(),
@@ -42,9 +46,9 @@ FIELDS = {
 
 
 def is_log(file: InputFile) -> bool:
-    """Whether the first lines are a meta line or route lines."""
-    lines = list(first_objects(file))
-    return any("topk_ids" in line or (line.get("type") == "meta" and "layers_logged" in line) for line in lines)
+    """Whether the file begins with JSON that has the fields of a meta line or a route line."""
+    text = file.head_text
+    return text.lstrip().startswith("{") and ('"topk_ids"' in text or '"layers_logged"' in text)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def stated_top_k(file: InputFile) -> int | None:
 
 def layers_in(file: InputFile, requests: dict[object, int]) -> dict[int, LayerLog]:
     """The rows of each layer; new requests get the next numbers. ValueError if a line lacks a field."""
-    named = any(isinstance(line.get("req_id"), str) for line in first_objects(file))
+    named = bool(NAMED.search(file.head_text))
     table = lines_of_type(table_of_lines(file, FIELDS | {"req_id": pa.string() if named else pa.int64()}), "route")
     layer_R, token_R = numbers_in(table, "layer", MAX_LAYERS - 1), numbers_in(table, "token_idx")
     encoded = table["req_id"].fill_null("" if named else -1).dictionary_encode().unify_dictionaries().combine_chunks()
