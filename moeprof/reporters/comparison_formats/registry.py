@@ -7,6 +7,7 @@ from moeprof.analysis.comparison.compare import Comparison
 FORMATS = {
     "terminal": ("terminal", "render"),
     "markdown": ("markdown", "render"),
+    "html": ("html", "render"),
     "json": ("json", "render"),
     "junit": ("junit", "render"),
     "summary": ("github", "summary"),

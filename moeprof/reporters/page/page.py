@@ -13,7 +13,7 @@ from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.metrics.number import RecordedNumber, as_json
 from moeprof.records.run.run import Run
 from moeprof.reporters.cells import CellText
-from moeprof.reporters.documents.document import Document
+from moeprof.reporters.documents.document import Heading
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.data_table import data_table
 from moeprof.reporters.page.encoding import encoded, script_json
@@ -50,9 +50,11 @@ def render(runs: Sequence[Run]) -> str:
     return page("moeprof: " + ", ".join(title_of(run) for run in runs), runs, list(parts_of(runs)))
 
 
-def render_document(document: Document) -> str:
-    """Blocks that belong to no run, in a page of one part."""
-    return page("moeprof", [], [PagePart("document", "", False, [RunPart(0, document)])])
+def render_document(blocks: Sequence[PageBlock]) -> str:
+    """Blocks that belong to no run, in a page of one part; a heading of level 1 becomes the title."""
+    titles = [block.text for block in blocks if isinstance(block, Heading) and block.level == 1]
+    rest = [block for block in blocks if not (isinstance(block, Heading) and block.level == 1)]
+    return page(next(iter(titles), "moeprof"), [], [PagePart("document", "", False, [RunPart(0, rest)])])
 
 
 def title_of(run: Run) -> str:
@@ -147,7 +149,12 @@ def file_text(name: str) -> str:
 def template() -> Template:
     """The page template; it escapes text and rejects undefined names."""
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.globals |= {
         "kind_of": lambda block: type(block).__name__,
