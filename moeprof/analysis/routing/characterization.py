@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from moeprof.analysis.routing.distinct import distinct_rows, expected_rows
 from moeprof.analysis.routing.drift import drift_between
 from moeprof.analysis.routing.hot_set import elsewhere_rows, hot_set_rows
 from moeprof.analysis.routing.layer_rows import measured_layers, rows_at
-from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, grouped, layer_matrices
+from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix, grouped, layer_matrices, pooled
 from moeprof.analysis.routing.locality import locality_metrics
 from moeprof.analysis.routing.metrics import balance_metrics, routing_metrics
 from moeprof.analysis.routing.prediction import prompt_rows, static_rows
@@ -28,6 +29,10 @@ from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
 LayersByDomain = Sequence[Sequence[LoadMatrix]]
 """For each layer a matrix per domain."""
 
+LAYERS: WeakKeyDictionary[Run, dict[str, LayersByDomain]] = WeakKeyDictionary()
+WHOLE_LAYERS: WeakKeyDictionary[Run, dict[str, list[LoadMatrix]]] = WeakKeyDictionary()
+"""The matrices of runs that are being reported: tables and figures share them."""
+
 
 def characterization_rows(run: Run) -> Iterator[MetricRow]:
     """The rows of a run directory, from its traces or its counts."""
@@ -37,10 +42,20 @@ def characterization_rows(run: Run) -> Iterator[MetricRow]:
 
 
 def recorded_layers(run: Run) -> dict[str, LayersByDomain]:
-    """The load matrices of every phase of a run directory, decode last; counts are one phase."""
-    if run.record.characterized.counts_only:
-        return {ALL: counted_layers(run)}
-    return {phase: list(layer_matrices(together(ranks))) for phase, ranks in by_phase(run.traces).items()}
+    """The load matrices of every phase of a run directory, decode last; counts are one phase. Made once for a run."""
+    if run not in LAYERS:
+        if run.record.characterized.counts_only:
+            LAYERS[run] = {ALL: counted_layers(run)}
+        else:
+            LAYERS[run] = {phase: list(layer_matrices(together(ranks))) for phase, ranks in by_phase(run.traces).items()}
+    return LAYERS[run]
+
+
+def whole_layers(run: Run) -> dict[str, list[LoadMatrix]]:
+    """The same over all domains, a matrix per layer; made once for a run."""
+    if run not in WHOLE_LAYERS:
+        WHOLE_LAYERS[run] = {phase: list(map(pooled, layers)) for phase, layers in recorded_layers(run).items()}
+    return WHOLE_LAYERS[run]
 
 
 def by_phase(traces: Sequence[RoutingTrace]) -> dict[str, list[RoutingTrace]]:

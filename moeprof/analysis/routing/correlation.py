@@ -1,6 +1,7 @@
 """Pearson correlation of the experts' shares over steps: which experts of a layer are busy at the same time."""
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,19 @@ class Correlation:
         return self.values_EE[np.ix_(self.experts, self.experts)]
 
 
+FOUND: WeakKeyDictionary[LoadMatrix, Correlation] = WeakKeyDictionary()
+"""Of matrices that are in use: a table, a map and a figure of a layer share one computation."""
+
+
 def correlation(matrix: LoadMatrix) -> Correlation:
-    """Pearson's r over steps of the experts' shares A[m, b]."""
+    """Pearson's r over steps of the experts' shares A[m, b]; computed once for a matrix."""
+    if matrix not in FOUND:
+        FOUND[matrix] = computed(matrix)
+    return FOUND[matrix]
+
+
+def computed(matrix: LoadMatrix) -> Correlation:
+    """The correlation, from the sums over steps of the products of deviations."""
     defined_E = varying(matrix)
     products_EE = products_by_cell(matrix, defined_E)
     if products_EE is None:

@@ -275,7 +275,7 @@ def pooled(matrices: Sequence[LoadMatrix]) -> LoadMatrix:
     if {matrix.layer for matrix in matrices} != {one.layer}:
         raise ValueError("only matrices of one layer can be pooled")
     if len(matrices) == 1:
-        return replace(one, domain="")
+        return replace(one, domain="") if one.domain else one
     step_P = np.concatenate([matrix.steps_B for matrix in matrices])
     steps_B, step_order, step_starts = merged(step_P)
     column_P = np.searchsorted(steps_B, step_P)

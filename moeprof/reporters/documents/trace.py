@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from weakref import WeakKeyDictionary
 
-from moeprof.analysis.routing.characterization import LayersByDomain, recorded_layers
+from moeprof.analysis.routing.characterization import LayersByDomain, recorded_layers, whole_layers
 from moeprof.analysis.routing.hot_set import FEWEST, WORTH, HotSet, elsewhere_shares, main_size, recorded_hot_set
-from moeprof.analysis.routing.load_matrix import pooled
+from moeprof.analysis.routing.load_matrix import LoadMatrix
 from moeprof.analysis.routing.prediction import FIRST_HALF, PROMPT
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.metrics.point import format_point
@@ -43,11 +43,14 @@ def blocks_of(run: Run, metrics: RunMetrics) -> Iterator[Block]:
     """The blocks of every phase, each with its heading."""
     for phase, layers in recorded_layers(run).items():
         yield Heading(f"Phase {PHASE_TITLES.get(phase, phase)}")
-        yield from phase_blocks(metrics, phase, layers, counted=not metrics.rows("steps", phase=phase))
+        whole = whole_layers(run)[phase]
+        yield from phase_blocks(metrics, phase, layers, whole, counted=not metrics.rows("steps", phase=phase))
 
 
-def phase_blocks(metrics: RunMetrics, phase: str, layers: LayersByDomain, *, counted: bool) -> Iterator[Block]:
-    """One phase; what depends on the order of steps only if there is an order."""
+def phase_blocks(
+    metrics: RunMetrics, phase: str, layers: LayersByDomain, whole: Sequence[LoadMatrix], *, counted: bool
+) -> Iterator[Block]:
+    """One phase; what depends on the order of steps only if there is an order. `whole` has the layers over all domains."""
     yield Heading("Experts", 3)
     yield load_table(metrics, phase)
     yield load_map(layers)
@@ -59,16 +62,16 @@ def phase_blocks(metrics: RunMetrics, phase: str, layers: LayersByDomain, *, cou
     if not counted:
         yield from locality_table(metrics, phase)
         yield from filter(None, [prediction_table(metrics, phase)])
-        yield from correlation_blocks(layers)
+        yield from correlation_blocks(whole)
     yield from drift_blocks(metrics, phase)
 
 
-def correlation_blocks(layers: LayersByDomain) -> Iterator[Block]:
+def correlation_blocks(whole: Sequence[LoadMatrix]) -> Iterator[Block]:
     """Which experts are busy in the same steps; nothing of a single step."""
-    if any(matrix.num_steps > 1 for matrices in layers for matrix in matrices):
-        whole = [[pooled(matrices)] for matrices in layers]
-        yield correlation_table(whole)
-        if maps := list(correlation_maps(whole)):
+    if any(matrix.num_steps > 1 for matrix in whole):
+        layers = [[matrix] for matrix in whole]
+        yield correlation_table(layers)
+        if maps := list(correlation_maps(layers)):
             yield Details("correlated experts, layer by layer", maps)
 
 

@@ -143,24 +143,30 @@ function band(data, series) {
     line: { width: 0 }, hoverinfo: "skip", showlegend: false }];
 }
 
-function heatTrace(figure) {
+function heatTraces(figure) {
+  // Cells in colour, and behind them those without a colour: no value, or 0 on a logarithmic scale. The colours of ratios rise with log2.
   const { data } = figure, heat = figure.view.heat, order = heatOrder(heat, figure.sorted);
   const at = (row, place) => heat.values[row][order[row][place]];
-  const cells = heat.rows.map((_, row) => heat.columns.map((_, place) => (at(row, place) === null ? null : at(row, place) / data.value.factor)));
+  const placed = (value) => (data.value.logarithmic ? (value > 0 ? Math.log2(value / data.value.factor) : null) : value / data.value.factor);
+  const cells = heat.rows.map((_, row) => heat.columns.map((_, place) => (at(row, place) === null ? null : placed(at(row, place)))));
   const text = heat.rows.map((name, row) => heat.columns.map((_, place) =>
     escaped(`${data.rows} ${name}, ${data.position.name} ${heat.columns[order[row][place]]}: ${at(row, place) === null ? "none" : written(data.value, at(row, place))}`)));
-  const extremes = heat.values.flat().filter((value) => value !== null);
+  const extremes = cells.flat().filter((value) => value !== null);
   const least = extremes.reduce((a, b) => Math.min(a, b), Infinity), most = extremes.reduce((a, b) => Math.max(a, b), -Infinity);
-  const reach = Math.max(Math.abs(heat.low ?? least), Math.abs(heat.high ?? most)) || 1;
-  const low = heat.diverging ? -reach : heat.low ?? Math.min(least, 0), high = heat.diverging ? reach : heat.high ?? most;
+  const ends = [heat.low === null ? null : placed(heat.low), heat.high === null ? null : placed(heat.high)];
+  const reach = Math.max(Math.abs(ends[0] ?? least), Math.abs(ends[1] ?? most)) || 1;
+  const low = heat.diverging ? -reach : ends[0] ?? Math.min(least, 0), high = heat.diverging ? reach : ends[1] ?? most;
   const scale = heat.diverging
     ? [[0, colour("cold")], [0.5, colour("middle")], [1, colour("hot")]]
     : [[0, colour("middle")], [1, colour("cold")]];
-  const ticks = heat.steps.length ? { tickvals: heat.steps.map(([value]) => value / data.value.factor), ticktext: heat.steps.map(([, name]) => name) } : {};
+  const ticks = heat.steps.length ? { tickvals: heat.steps.map(([value]) => placed(value)), ticktext: heat.steps.map(([, name]) => name) } : {};
   const names = figure.sorted ? heat.columns.map((_, place) => `#${place + 1}`) : heat.columns;
-  return { type: "heatmap", x: names, y: heat.rows, z: cells, text, hoverinfo: "text", zmin: low / data.value.factor, zmax: high / data.value.factor,
-    colorscale: scale, xgap: heat.columns.length > 100 ? 0 : 1, ygap: 1,
-    colorbar: { title: { text: titled(data.value), side: "right" }, thickness: 12, outlinewidth: 0, ...ticks } };
+  const gap = { xgap: figure.element.clientWidth > 14 * heat.columns.length ? 1 : 0, ygap: heat.rows.length > 40 ? 0 : 1 };
+  const shared = { type: "heatmap", x: names, y: heat.rows, ...gap };
+  const empty = cells.map((row) => row.map((value) => (value === null ? 1 : null)));
+  return [{ ...shared, z: empty, colorscale: [[0, colour("none")], [1, colour("none")]], showscale: false, hoverinfo: "skip" },
+    { ...shared, z: cells, text, hoverinfo: "text", zmin: low, zmax: high, colorscale: scale,
+      colorbar: { title: { text: titled(data.value), side: "right" }, thickness: 12, outlinewidth: 0, ...ticks } }];
 }
 
 function heatOrder(heat, sorted) {
@@ -210,7 +216,7 @@ function markShapes(data, view) {
 const places = (data, view) => new Set(seriesOf(data, view).flatMap((series) => series.at)).size;
 
 function height(data, view) {
-  if (view.heat) return Math.min(900, Math.max(190, 110 + 20 * view.heat.rows.length));
+  if (view.heat) return Math.min(900, Math.max(240, 110 + (view.heat.rows.length > 24 ? 10 : 20) * view.heat.rows.length));
   if (!data.horizontal) return 380;
   const all = seriesOf(data, view);
   return Math.max(220, 110 + places(data, view) * (all.some((series) => series.shape === "bars") ? 10 + 13 * all.length : 32));
@@ -218,7 +224,7 @@ function height(data, view) {
 
 function draw(figure) {
   const { data, view, element } = figure, plot = element.querySelector(".plot");
-  const content = view.heat ? [heatTrace(figure)] : traces(data, view);
+  const content = view.heat ? heatTraces(figure) : traces(data, view);
   const position = axisLayout(data.position, true, data, view), value = { ...axisLayout(data.value, false, data, view), ...sharedRange(figure) };
   const rows = { automargin: true, autorange: "reversed", type: "category", title: { text: escaped(data.rows) } };
   const [x, y] = view.heat ? [position, rows] : data.horizontal ? [value, { ...position, autorange: "reversed" }] : [position, value];
@@ -263,8 +269,9 @@ function step(figure, by) {
   if (!figure.drawn) draw(figure);
   const plot = figure.element.querySelector(".plot"), points = [];
   plot.data.forEach((each, curve) => {
+    if (each.hoverinfo === "skip") return;
     if (each.type === "heatmap") each.z.forEach((row, y) => row.forEach((_, x) => points.push({ curve, index: [y, x], text: each.text[y][x], x: each.x[x], y: each.y[y] })));
-    else if (each.hoverinfo !== "skip") each.x.forEach((_, index) => points.push({ curve, index, text: each.text[index], x: each.x[index], y: each.y[index] }));
+    else each.x.forEach((_, index) => points.push({ curve, index, text: each.text[index], x: each.x[index], y: each.y[index] }));
   });
   if (!points.length) return;
   figure.cursor = ((figure.cursor ?? -1) + by + points.length) % points.length;

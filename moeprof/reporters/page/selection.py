@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.reporters.page.figure import View
 
 ALL_DOMAINS, ALL_LAYERS = "all domains", "all layers"
 
@@ -16,3 +17,8 @@ def domain_facets(metrics: RunMetrics, phase: str) -> list[tuple[str, str]]:
 def layer_facets(layers: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of a word and the layer of addresses: all layers together, and each of them."""
     return [(ALL_LAYERS, ""), *((f"layer {layer}", layer) for layer in layers)]
+
+
+def phases_of(views: Sequence[View]) -> list[str]:
+    """The phases of views, in order."""
+    return list(dict.fromkeys(view.facets["phase"] for view in views))

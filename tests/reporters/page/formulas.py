@@ -131,3 +131,58 @@ def resident(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
         for column, value in zip(heat["columns"], values, strict=True):
             cells = [there(expert, after[step]) for expert in named_numbers(row) for step in named_numbers(column)]
             np.testing.assert_allclose(value, np.mean(cells), rtol=1e-6)
+
+
+def routing(run: Path, facets: Facets, heat: dict[str, Any]) -> pd.DataFrame:
+    """The choices of all ranks by layer, step and expert, in the phase, layer and domain of a heat map."""
+    if heat["source"]["file"] == "expert_counts.parquet":
+        table = pd.read_parquet(run / "expert_counts.parquet").rename(columns={"choices": "count"})
+    else:
+        table = pd.concat(pd.read_parquet(file) for file in run.glob(heat["source"]["file"])).assign(count=1)
+    if facets.get("domain", "all domains") != "all domains":
+        table = table[table["domain"] == facets["domain"]]
+    if "layer" in facets:
+        table = table[table["layer"] == facets["layer"].removeprefix("layer ")]
+    return table
+
+
+def cells(table: pd.DataFrame, rows: str, heat: dict[str, Any]) -> np.ndarray:
+    """The choices behind every cell, whose columns are experts or, if the rows are, steps; (rows, columns)."""
+    columns = "expert" if rows == "layer" else "step"
+    wide = table.assign(layer=table["layer"].astype(str)).pivot_table(
+        index=rows, columns=columns, values="count", aggfunc="sum"
+    )
+    wide.index = wide.index.astype(str)
+    wide = wide.reindex(heat["rows"]).fillna(0)
+    ranges = [[int(end) for end in name.split(" to ")] for name in heat["columns"]]
+    return np.stack(
+        [wide.loc[:, (wide.columns >= ends[0]) & (wide.columns <= ends[-1])].sum(axis=1) for ends in ranges], axis=1
+    )
+
+
+@formula("choices of the expert / mean choices of the experts of the layer")
+def loads(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
+    """Every row has all experts; three digits are kept."""
+    counts = cells(routing(run, facets, heat), "layer", heat)
+    np.testing.assert_allclose(heat["values"], counts / counts.mean(axis=1, keepdims=True), rtol=0.006)
+    assert heat["columns"] == [str(expert) for expert in range(len(heat["columns"]))]
+
+
+@formula("choices of the expert / mean choices of the experts in the steps")
+def loads_of_steps(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
+    """Every column has all experts, and no step is left out."""
+    table = routing(run, facets, heat)
+    counts = cells(table, "expert", heat)
+    np.testing.assert_allclose(heat["values"], counts / counts.mean(axis=0), rtol=0.006)
+    assert counts.sum() == table["count"].sum()
+    assert (np.diff(counts.sum(axis=1)) <= 0).all()
+
+
+@formula("Pearson correlation over steps of the shares of two experts")
+def correlations(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
+    """Three digits are kept."""
+    wide = routing(run, facets, heat).pivot_table(index="step", columns="expert", values="count", aggfunc="sum").fillna(0)
+    wide.columns = wide.columns.astype(str)
+    shares = wide.div(wide.sum(axis=1), axis=0)[heat["rows"]]
+    np.testing.assert_allclose(heat["values"], shares.corr(), atol=0.0006)
+    assert heat["rows"] == heat["columns"]

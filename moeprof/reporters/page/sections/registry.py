@@ -9,6 +9,7 @@ from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.sections.batch import batch
 from moeprof.reporters.page.sections.caching import caching
 from moeprof.reporters.page.sections.every_table import every_table
+from moeprof.reporters.page.sections.experts import experts
 from moeprof.reporters.page.sections.memory import memory
 from moeprof.reporters.page.sections.method import method
 from moeprof.reporters.page.sections.quality import quality
@@ -31,6 +32,7 @@ SECTIONS = (
     PageSection("time", "Time", time),
     PageSection("memory", "Memory", memory),
     PageSection("batch", "Batch", batch),
+    PageSection("experts", "Experts", experts),
     PageSection("caching", "Caching", caching),
     PageSection("quality", "Outputs and quality", quality),
     PageSection("tables", "All tables", every_table, folded=True),
