@@ -94,7 +94,7 @@ def test_it_is_timed_swept_and_reported_as_a_baseline_then_replayed_and_forced(
         "optimize", recipe, "--dynamic-gating", "--kernel", "loop", "--against", "halves", *limits, "--out", out
     )
     assert (code, stderr) == (0, "")
-    assert "as fast as gating by halves" in report
+    assert "gating by halves; outputs are equal." in " ".join(report.split())  # faster, or no measurable difference
     run = Run.open(out)
     assert value_of(run, "best_batch", phase="score", variant="halves")
     assert value_of(run, "speedup_max_throughput", phase="score", variant="dynamic+loop", category="halves")
