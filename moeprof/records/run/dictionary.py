@@ -34,7 +34,8 @@ def files_of(folder: Path) -> dict[str, list[Description]]:
 
     found = {"metrics.csv": [column_entry("metrics.csv", name, "double" if name == "value" else "string") for name in COLUMNS]}
     for path in sorted(folder.rglob("*.parquet")):
-        schema = pq.read_schema(path)
+        with path.open("rb") as file:  # pyarrow opens no path that is not UTF-8
+            schema = pq.read_schema(file)
         found[path.relative_to(folder).as_posix()] = [column_entry(path.name, field.name, str(field.type)) for field in schema]
     return found
 
