@@ -177,7 +177,7 @@ function heatOrder(heat, sorted) {
 function axisLayout(axis, isPosition, data, view) {
   const log = axis.logarithmic ? { type: "log", ...(isPosition ? powers(data, view) : decades(data, view)) } : {};
   const named = isPosition && !axis.logarithmic && seriesOf(data, view).some((series) => series.at.some((at) => typeof at === "string"));
-  const kind = view.heat || named ? { type: "category" } : log;
+  const kind = view.heat ? { type: "category", showgrid: false } : named ? { type: "category" } : log;
   return { title: { text: escaped(titled(axis)), standoff: 8 }, automargin: true, gridcolor: colour("rule"), zerolinecolor: colour("rule"),
     linecolor: colour("faint"), fixedrange: false, ...(isPosition ? {} : axis.logarithmic ? {} : { rangemode: "tozero" }), ...kind };
 }
@@ -226,7 +226,7 @@ function draw(figure) {
   const { data, view, element } = figure, plot = element.querySelector(".plot");
   const content = view.heat ? heatTraces(figure) : traces(data, view);
   const position = axisLayout(data.position, true, data, view), value = { ...axisLayout(data.value, false, data, view), ...sharedRange(figure) };
-  const rows = { automargin: true, autorange: "reversed", type: "category", title: { text: escaped(data.rows) } };
+  const rows = { automargin: true, autorange: "reversed", type: "category", showgrid: false, title: { text: escaped(data.rows) } };
   const [x, y] = view.heat ? [position, rows] : data.horizontal ? [value, { ...position, autorange: "reversed" }] : [position, value];
   const many = content.filter((each) => each.showlegend).length > 1;
   const layout = {
@@ -399,7 +399,7 @@ function sharedRange(figure) {
   const others = siblings(figure.element), { value } = figure.data;
   if (others.length < 2 || value.logarithmic || figure.view.heat) return {};
   const seen = others.map((each) => load(each)).flatMap(({ data }) => {
-    const view = viewFor(data, figure.view.facets), all = [...data.common, ...view.series];
+    const view = viewFor(data, figure.view.facets), all = seriesOf(data, view);
     if (all.some((series) => series.shape === "area")) return all[0].at.map((_, index) => all.reduce((sum, series) => sum + (series.values[index] ?? 0), 0));
     return all.flatMap((series) => [...series.values, ...series.high]);
   });

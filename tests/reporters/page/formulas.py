@@ -186,3 +186,45 @@ def correlations(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
     shares = wide.div(wide.sum(axis=1), axis=0)[heat["rows"]]
     np.testing.assert_allclose(heat["values"], shares.corr(), atol=0.0006)
     assert heat["rows"] == heat["columns"]
+
+
+def doublings_of(
+    run: Path, facets: Facets, heat: dict[str, Any], metric: str, before: dict[str, str], after: dict[str, str]
+) -> None:
+    """Half of the columns are the loads before, and half those after, each beside the mean of its layer."""
+    table = pd.read_csv(run / "metrics.csv", dtype={"rank": str, "layer": str}, keep_default_na=False)
+    table = table[(table["metric"] == metric) & (table["phase"] == facets["phase"])]
+    for half, address in (
+        (slice(None, len(heat["columns"]) // 2), before),
+        (slice(len(heat["columns"]) // 2 + 1, None), after),
+    ):
+        own = table[np.all([table[name] == value for name, value in ({"domain": ""} | address).items()], axis=0)]
+        wide = own[(own["layer"] != "") & (own["rank"] != "")].pivot(index="layer", columns="rank", values="value")
+        wide = wide.loc[heat["rows"], sorted(wide.columns, key=int)]
+        with np.errstate(divide="ignore"):
+            expected = np.maximum(np.log2(wide.to_numpy() / wide.mean(axis=1).to_numpy()[:, None]), -10)
+        np.testing.assert_allclose([row[half] for row in heat["values"]], expected, rtol=1e-5, atol=1e-9)
+
+
+@formula("log2(device_load / its mean over devices), at least -10")
+def device_doublings(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
+    """The devices of a replay: contiguous placement, and the chosen one."""
+    devices = len(heat["columns"]) // 2
+    before, after = ({"point": f"balancer={name};devices={devices}"} for name in ("contiguous", facets["placement"]))
+    doublings_of(run, facets, heat, "device_load", before, after)
+
+
+@formula("log2(rank_tokens / its mean over ranks), at least -10")
+def rank_doublings(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
+    """The ranks of a run: the variant without its placement, and with it."""
+    label = facets["variant"]
+    doublings_of(run, facets, heat, "rank_tokens", {"variant": label.rpartition("+")[0]}, {"variant": label})
+
+
+@formula("bytes by source and destination / steps, mean over rounds")
+def bytes_by_pair(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
+    """All bytes over all rounds and steps."""
+    table = pd.read_parquet(run / "traffic.parquet")
+    table = table[(table["phase"] == facets["phase"]) & (table["variant"] == facets["variant"]) & (table["point"] == "")]
+    sums = table.groupby(["source", "destination"])["bytes"].sum().unstack()
+    np.testing.assert_allclose(heat["values"], sums / (table["round"].nunique() * table["step"].nunique()), rtol=1e-6)

@@ -12,6 +12,7 @@ from moeprof.reporters.page.sections.every_table import every_table
 from moeprof.reporters.page.sections.experts import experts
 from moeprof.reporters.page.sections.memory import memory
 from moeprof.reporters.page.sections.method import method
+from moeprof.reporters.page.sections.placement import placement
 from moeprof.reporters.page.sections.quality import quality
 from moeprof.reporters.page.sections.time import time
 from moeprof.reporters.page.sections.verdict import verdict
@@ -34,6 +35,7 @@ SECTIONS = (
     PageSection("batch", "Batch", batch),
     PageSection("experts", "Experts", experts),
     PageSection("caching", "Caching", caching),
+    PageSection("placement", "Placement", placement),
     PageSection("quality", "Outputs and quality", quality),
     PageSection("tables", "All tables", every_table, folded=True),
     PageSection("method", "Method and provenance", method, folded=True),
