@@ -79,9 +79,10 @@ const choicesOf = (data, facet) => [...new Set(data.views.map((view) => view.fac
 
 // Drawing
 
+const FOUR_DIGITS = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4 }); // made once: large heat maps write many numbers
 const number = (value) =>
   value === 0 || (Math.abs(value) >= 0.001 && Math.abs(value) < 1e6)
-    ? Number(value.toPrecision(4)).toLocaleString("en-US", { maximumSignificantDigits: 4 })
+    ? FOUR_DIGITS.format(value)
     : value.toExponential(2).replace(/\.?0+e/, "e");
 const written = (axis, value) => {
   if (typeof value === "string") return value;
