@@ -133,7 +133,8 @@ def canvas(block: Curves, width: int, rows: int = ROWS) -> list[list[Span]]:
     for row in range(rows):
         edge = f"{names.get(row, ''):>{margin}} {'┤' if row in names else '│'}"
         lines.append([(edge, None), *(cells.get((row, column), (" ", None)) for column in range(columns))])
-    return [*lines, *feet(x, columns, margin + 2, block.x_name), *legend(block, width)]
+    hidden = hidden_under(block, x, y, columns, rows)
+    return [*lines, *feet(x, columns, margin + 2, block.x_name), *legend(block, width, hidden)]
 
 
 def row_of(value: float, y: Scale, rows: int) -> int:
@@ -159,6 +160,19 @@ def cells_of(block: Curves, x: Scale, y: Scale, columns: int, rows: int) -> dict
     row = row_of(block.limit[1], y, rows)
     dashes: dict[Cell, Span] = {(row, column): (DASH, None) for column in range(columns)}
     return dashes | cells | words_on(row, f" {cut(name_of_limit(block), columns - 2)} ", cells, columns)
+
+
+def hidden_under(block: Curves, x: Scale, y: Scale, columns: int, rows: int) -> list[str]:
+    """Of every curve, by which curves its points are covered: `under b`, `partly under b`; empty if all its points can be seen."""
+    paths = [{(row_of(b, y, rows), column_of(a, x, columns)) for a, b in points} for _, points in block.curves]
+    found = []
+    for index, path in enumerate(paths):
+        covering = [
+            label for (label, _), other in zip(block.curves[index + 1 :], paths[index + 1 :], strict=True) if path & other
+        ]
+        seen = path - set().union(*paths[index + 1 :])
+        found.append(f"{'partly ' * bool(seen)}under {' and '.join(covering)}" if covering else "")
+    return found
 
 
 def between(start: Cell, end: Cell) -> Iterator[Cell]:
@@ -198,12 +212,13 @@ def feet(x: Scale, columns: int, margin: int, name: str) -> list[list[Span]]:
     return [[("".join(line), None)], [("".join(numbers), None)], [(f"{cut(name, columns):>{width}}", None)]]
 
 
-def legend(block: Curves, width: int) -> list[list[Span]]:
-    """The letter and label of every curve, `s static   d dynamic`, wrapped to the width."""
+def legend(block: Curves, width: int, hidden: Sequence[str]) -> list[list[Span]]:
+    """The letter and label of every curve, `s static (partly under dynamic)   d dynamic`, wrapped to the width."""
     lines: list[list[Span]] = [[]]
     used = 0
-    for index, (label, letter) in enumerate(zip(named(block), letters([label for label, _ in block.curves]), strict=True)):
-        entry = cut(f"{letter} {label}", width)
+    marks = letters([label for label, _ in block.curves])
+    for index, (label, letter, under) in enumerate(zip(named(block), marks, hidden, strict=True)):
+        entry = cut(f"{letter} {label}{f' ({under})' if under else ''}", width)
         if lines[-1] and used + 3 + len(entry) > width:
             lines.append([])
             used = 0

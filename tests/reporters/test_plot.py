@@ -94,16 +94,19 @@ def test_numbers_below_the_axis_never_touch() -> None:
 
 
 def test_the_legend_names_every_letter_and_takes_as_many_lines_as_it_needs() -> None:
-    assert lines_of(THROUGHPUT, 80)[-1] == "s static   d dynamic"
+    assert lines_of(THROUGHPUT, 80)[-1] == "s static (partly under dynamic)   d dynamic"
     three = Curves("t", "x", "y", [("static", [(1, 1)]), ("dynamic", [(1, 1)]), ("tutel", [])])
-    assert ["".join(text for text, _ in line) for line in legend(three, 22)] == ["s static   d dynamic", "t tutel (no point)"]
-    assert legend(over((1, 1), label="a" * 40), 20) == [[("", None), ("a " + "a" * 17 + "…", 0)]]
+    assert ["".join(text for text, _ in line) for line in legend(three, 22, [""] * 3)] == [
+        "s static   d dynamic",
+        "t tutel (no point)",
+    ]
+    assert legend(over((1, 1), label="a" * 40), 20, [""]) == [[("", None), ("a " + "a" * 17 + "…", 0)]]
 
 
 def test_of_two_letters_in_one_cell_the_later_is_seen_and_both_are_in_the_legend() -> None:
     lines = lines_of(Curves("t", "x", "y", [("static", [(1, 5)]), ("dynamic", [(1, 5)])]), 60)
     assert lines[1].strip("5 ┤") == "d"
-    assert lines[-1] == "s static   d dynamic"
+    assert lines[-1] == "s static (under dynamic)   d dynamic"
 
 
 def test_the_limit_is_a_dashed_row_with_its_name_and_value() -> None:
@@ -192,7 +195,7 @@ def test_a_terminal_shows_each_curve_in_its_colour() -> None:
     console.print(renderable(THROUGHPUT, 80))
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
-    assert "\x1b[34ms static\x1b[0m" in shown
+    assert "\x1b[34ms static (partly under dynamic)\x1b[0m" in shown
     assert "\x1b[32md dynamic\x1b[0m" in shown
     assert shown.count("\x1b[32md\x1b[0m") == 7
 

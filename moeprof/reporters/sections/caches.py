@@ -18,6 +18,9 @@ COLUMNS = 6
 
 MIB = 2**20
 
+USUAL = "lru"
+"""The policy that engines use without being asked."""
+
 
 def curve_blocks(results: RunMetrics, phase: str, advice: Advice | None) -> Iterator[Block]:
     """The plot, miss rates at some sizes, the policies at the recommended size, and details of every layer."""
@@ -40,10 +43,11 @@ def reuses_experts(results: RunMetrics, phase: str) -> bool:
 
 
 def miss_curves(results: RunMetrics, phase: str, advice: Advice | None) -> Curves:
-    """Miss rate over slots (paper figure 12); the recommended policy and the lower bound are drawn over the others."""
+    """Miss rate over slots (paper figure 12) of the recommended policy, the lower bound and the usual policy; tables have the others."""
     unit = MIB if results.record.replayed.budgets else 1
-    on_top = ([advice.policy] if advice else []) + [LOWER_BOUND]
-    order = sorted(replay_results.policies(results), key=lambda policy: on_top.index(policy) + 1 if policy in on_top else 0)
+    drawn = (USUAL, advice.policy if advice else "", LOWER_BOUND)
+    known = replay_results.policies(results)
+    order = [policy for policy in dict.fromkeys(drawn) if policy in known] or known[:3]
     sizes = replay_results.landmarks(results)
     rates = {policy: dict(replay_results.curve(results, "miss_rate", phase, policy)) for policy in order}
     curves = [(policy, [(size / unit, rates[policy][size]) for size in sizes if rates[policy].get(size)]) for policy in order]
@@ -52,7 +56,8 @@ def miss_curves(results: RunMetrics, phase: str, advice: Advice | None) -> Curve
         "MiB for all layers" if results.record.replayed.budgets else "slots per layer",
         "miss rate",
         curves,
-        "MIN (Belady) is the lower bound for policies without bypass. Sizes without misses have no point.",
+        "MIN (Belady) is the lower bound for policies without bypass. Sizes without misses have no point."
+        + (f" Drawn: {len(order)} of {len(known)} policies; the table has all." if len(order) < len(known) else ""),
         write_y=percent,
         linear=True,
     )

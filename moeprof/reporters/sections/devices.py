@@ -122,11 +122,13 @@ def signed(fraction: float) -> str:
 
 
 def load_curves(results: RunMetrics, phase: str) -> Curves:
-    """Avg max load over the number of devices, with a curve per balancer and the floor."""
-    here = results.at(phase=phase)
-    curves = {
-        name: here.curve("avg_max_load", "devices", other={"balancer": name}) for name in results.record.balanced.balancers
-    } | {"floor": here.curve("avg_max_load_floor", "devices")}
+    """Avg max load over the number of devices: contiguous, the best placement without copies, and the floor; a table has the others."""
+    here, known = results.at(phase=phase), results.record.balanced.balancers
+    best = balance_results.best(results, phase, results.record.balanced.focus, copies=False)
+    drawn = [name for name in known if name in (CONTIGUOUS.name, best[0] if best else "")] or known[:2]
+    curves = {name: here.curve("avg_max_load", "devices", other={"balancer": name}) for name in drawn} | {
+        "floor": here.curve("avg_max_load_floor", "devices")
+    }
     return Curves(
         f"Avg max load by number of devices, {phase}",
         "devices",
