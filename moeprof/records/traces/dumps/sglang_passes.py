@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.records.arrays import Ints
+from moeprof.records.errors import UsageError
 from moeprof.records.system import torch_file
 from moeprof.records.system.inputs import InputFile, check_memory
 from moeprof.records.traces.count_arrays import checked_array, counts_file
@@ -38,6 +39,12 @@ class RankPasses:
         return list(dict.fromkeys(record["forward_pass_id"] for record in self.records))
 
     @property
+    def rank(self) -> int | None:
+        """The rank that recorded the file; None if the file does not say."""
+        found = self.records[0].get("rank")
+        return found if type(found) is int else None
+
+    @property
     def per_token(self) -> bool:
         """Whether the records have the choices of every token."""
         return "topk_ids_of_layer" in self.records[0]
@@ -62,10 +69,16 @@ def rank_passes(source: InputFile, document: Any) -> RankPasses:
 
 
 def check_ranks(ranks: Sequence[RankPasses], options: ImportOptions) -> None:
-    """ValueError if the files are not of the ranks of one recording."""
-    first = ranks[0]
+    """UsageError if two files are of one rank, ValueError if the files are not of the ranks of one recording."""
+    first, known = ranks[0], {ranks[0].rank: ranks[0].source.path}
     for other in ranks[1:]:
         name = other.source.path
+        if other.rank is not None and other.rank in known:
+            raise UsageError(
+                f"SGLang dump {name}: rank {other.rank} is given twice, also in {known[other.rank]}",
+                "Give each rank's file once.",
+            )
+        known[other.rank] = name
         if other.per_token != first.per_token:
             raise ValueError(f"{name} is of another mode")
         if differing := sorted(set(first.ids) ^ set(other.ids)):
@@ -80,12 +93,24 @@ def check_ranks(ranks: Sequence[RankPasses], options: ImportOptions) -> None:
 
 
 def mapping(ranks: Sequence[RankPasses], options: ImportOptions) -> tuple[Ints, int, list[str]]:
-    """What replaces every physical id, (L, P), the number of experts, and notes."""
+    """What replaces every physical id, (L, P), the number of experts, and notes; ValueError if a layer of the map lacks an expert."""
     map_LP = ranks[0].map_LP
     if options.physical:
         return np.broadcast_to(np.arange(map_LP.shape[1]), map_LP.shape), map_LP.shape[1], ["ids are those of physical experts"]
+    check_complete(map_LP)
     moved = (map_LP != np.arange(map_LP.shape[1])).any()
     return map_LP, int(map_LP.max()) + 1, [LAST_MAP] if moved else []
+
+
+def check_complete(map_LP: Ints) -> None:
+    """ValueError if an expert has copies in some layers of a map and none in another: every layer has the same experts."""
+    num_experts = int(map_LP.max()) + 1
+    for layer, mapped in enumerate(map_LP):
+        if lacking := sorted(set(range(num_experts)) - set(mapped.tolist())):
+            has = int(np.flatnonzero((map_LP == num_experts - 1).any(axis=1))[0])
+            raise ValueError(
+                f"{MAP} contradicts itself: layer {has} has expert {num_experts - 1}, but layer {layer} has no copy of expert {lacking[0]}"
+            )
 
 
 def field(record: dict[str, Any], name: str, dims: int) -> npt.NDArray[np.integer]:

@@ -79,6 +79,7 @@ def per_token(number: int, ids: Sequence[Sequence[Sequence[int]]], mode: int = 1
     return {"forward_pass_id": number, "rank": 0, "gatherer_key": "primary", "misc_objects": []} | usual | changes
 
 
-def recording(path: Path, records: Sequence[dict[str, Any]], mapped: Sequence[Sequence[int]]) -> Path:
+def recording(path: Path, records: Sequence[dict[str, Any]], mapped: Sequence[Sequence[int]], rank: int = 0) -> Path:
     """A rank's file."""
-    return saved(path, {"records": list(records), "last_physical_to_logical_map": torch.tensor(mapped)})
+    of_rank = [record | {"rank": rank} if "rank" in record else record for record in records]
+    return saved(path, {"records": of_rank, "last_physical_to_logical_map": torch.tensor(mapped)})

@@ -71,7 +71,7 @@ def test_passes_are_mapped_and_summed_over_ranks_and_overlapping_batches(tmp_pat
     dense = [0] * 6
     one = recording(tmp_path / "a_0.pt", [per_pass(7, [dense, [1, 2, 3, 4, 5, 6]]), per_pass(8, [dense, [1] * 6])], MAP)
     halves = [per_pass(7, [dense, [1, 0, 0, 0, 0, 0]]), per_pass(7, [dense, [0, 0, 0, 0, 0, 2]]), per_pass(8, [dense, dense])]
-    other = recording(tmp_path / "a_1.pt", halves, MAP)
+    other = recording(tmp_path / "a_1.pt", halves, MAP, rank=1)
     file = read(one, other)
     assert file.counts is not None
     assert file.counts.counts[ALL_DOMAINS].tolist() == [[[7, 10, 3, 4]], [[2, 2, 1, 1]]]
@@ -123,11 +123,11 @@ def test_a_mixed_batch_has_prompts_and_decoded_tokens(tmp_path: Path) -> None:
 
 def test_ranks_with_other_tokens_follow_each_other_and_copies_count_once(tmp_path: Path) -> None:
     first = recording(tmp_path / "a_0.pt", [per_token(3, [[[]], [[0, 1]]])], MAP)
-    other = recording(tmp_path / "a_1.pt", [per_token(3, [[[]], [[2, 3]]])], MAP)
+    other = recording(tmp_path / "a_1.pt", [per_token(3, [[[]], [[2, 3]]])], MAP, rank=1)
     (trace,) = read(first, other).traces
     assert trace.column("sequence").tolist() == [0, 0, 1, 1]
     assert trace.column("expert").tolist() == [0, 1, 2, 3]
-    copied = read(first, recording(tmp_path / "a_2.pt", [per_token(3, [[[]], [[0, 1]]])], MAP))
+    copied = read(first, recording(tmp_path / "a_2.pt", [per_token(3, [[[]], [[0, 1]]])], MAP, rank=2))
     assert len(copied.traces[0]) == 2
     assert "1 ranks recorded the same choices as another; they count once" in notes(copied)
 
@@ -221,13 +221,33 @@ def test_what_the_user_states_must_fit(tmp_path: Path) -> None:
 
 def test_files_that_are_not_the_ranks_of_one_recording_are_refused(tmp_path: Path) -> None:
     first = recording(tmp_path / "a_0.pt", [per_pass(7, [DENSE, [1] * 6])], MAP)
-    other = recording(tmp_path / "a_1.pt", [per_pass(7, [DENSE, [1] * 6]), per_pass(8, [DENSE, [1] * 6])], MAP)
+    other = recording(tmp_path / "a_1.pt", [per_pass(7, [DENSE, [1] * 6]), per_pass(8, [DENSE, [1] * 6])], MAP, rank=1)
     assert f"only {other} has forward pass 8; further such passes: 0" in fault(first, other)
-    moved = recording(tmp_path / "b.pt", [per_pass(7, [DENSE, [1] * 6])], [[1, 0, 2, 3, 0, 1]] * 2)
+    moved = recording(tmp_path / "b.pt", [per_pass(7, [DENSE, [1] * 6])], [[1, 0, 2, 3, 0, 1]] * 2, rank=1)
     assert "has another map of physical experts" in fault(first, moved)
-    assert "is of another mode" in fault(first, recording(tmp_path / "c.pt", [GOOD | {"forward_pass_id": 7}], MAP))
+    assert "is of another mode" in fault(first, recording(tmp_path / "c.pt", [GOOD | {"forward_pass_id": 7}], MAP, rank=1))
     counts = stat(tmp_path / "d.pt", [[[1]]])
     assert "it is the only file of a recording" in fault(counts, counts)
+
+
+def test_a_rank_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """A copy would count twice, and another recording has other tokens under the same numbers of forward passes."""
+    (tmp_path / "both").mkdir()
+    counts = [per_pass(7, [DENSE, [1] * 6])]
+    one, copy = (recording(tmp_path / "both" / name, counts, MAP) for name in ("a.pt", "b.pt"))
+    with pytest.raises(UsageError) as caught:
+        read(*files_in(tmp_path / "both"))
+    assert str(caught.value) == f"SGLang dump {copy}: rank 0 is given twice, also in {one}\nGive each rank's file once."
+    assert "rank 0 is given twice" in fault(one, one)
+    chosen = [recording(tmp_path / f"{name}.pt", [per_token(3, [[[]], [[name, 3]]])], MAP, rank=1) for name in (0, 1)]
+    assert f"rank 1 is given twice, also in {chosen[0]}" in fault(*chosen)
+
+
+def test_a_map_of_which_a_layer_lacks_an_expert_of_another_is_refused(tmp_path: Path) -> None:
+    """Physical expert 0 of layer 1 is said to be expert 4, of which layer 0 has no copy."""
+    path = recording(tmp_path / "a.pt", [per_pass(7, [DENSE, [1] * 6])], [MAP[0], [4, 1, 2, 3, 0, 1]])
+    assert "contradicts itself: layer 1 has expert 4, but layer 0 has no copy of expert 4" in fault(path)
+    assert loads(read(path, physical=True)) == {1: [1] * 6}
 
 
 class Hostile:
