@@ -151,3 +151,19 @@ def test_a_log_of_a_single_prompt_says_that_its_evidence_is_little(moeprof: Call
     assert code == 0
     assert "Placement (decode, 2 devices, 1 token per step): greedy, too little evidence." in stdout
     assert "About 10 such test steps would decide" in stdout
+
+
+@pytest.mark.parametrize("devices", ["3", "16", "3,16"])
+def test_devices_that_the_experts_never_fill_are_refused(moeprof: Call, trace: Path, tmp_path: Path, devices: str) -> None:
+    code, stdout, stderr = moeprof("replay", trace, "--balance", "--devices", devices, "--out", tmp_path / "run")
+    assert (code, stdout) == (2, "")
+    assert stderr == f"Error: --devices {devices}: 8 experts cannot be divided equally\nGive a divisor of that number.\n"
+
+
+def test_the_verdict_is_about_devices_that_the_experts_fill_and_names_the_others(
+    moeprof: Call, trace: Path, tmp_path: Path
+) -> None:
+    stdout = moeprof("replay", trace, "--balance", "--devices", "4,7,5", "--out", tmp_path / "run")[1]
+    told = " ".join(stdout.split())
+    assert "in decode, the busiest of 4 devices gets " in told
+    assert "Left out: 5 and 7 devices, over which 8 experts cannot be divided equally." in told

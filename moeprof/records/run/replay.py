@@ -96,8 +96,17 @@ class BalanceRequest(Strict):
 
     @property
     def focus(self) -> int:
-        """The number of devices that the verdict is about: the one nearest to 8, the usual size of a machine."""
-        return min(self.devices, key=lambda devices: abs(log2(devices / 8)))
+        """The number of devices that the verdict is about: of those that contiguous placement fills, the one nearest to 8.
+
+        Eight is the usual size of a machine.
+        """
+        filled = [devices for devices in self.devices if devices not in self.unfilled]
+        return min(filled or self.devices, key=lambda devices: abs(log2(devices / 8)))
+
+    @property
+    def unfilled(self) -> list[int]:
+        """The numbers of devices that the experts cannot be divided over equally: there is no contiguous placement to compare with."""
+        return [devices for devices in self.devices if self.trace.num_experts % devices]
 
 
 class ReplayRequest(Strict):

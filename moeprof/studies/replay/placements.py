@@ -174,6 +174,12 @@ def possible_pairs(balance: BalanceRequest, notes: list[str]) -> list[tuple[str,
         )
     if infeasible and all(name == CONTIGUOUS.name for name, _ in pairs):
         raise infeasible[-1]
+    if balance.unfilled == balance.devices:
+        given = ",".join(map(str, balance.devices))
+        raise UsageError(
+            f"--devices {given}: {balance.trace.num_experts} experts cannot be divided equally",
+            "Give a divisor of that number.",
+        )
     notes += [f"left out: {error.what}" for error in infeasible]
     return pairs
 

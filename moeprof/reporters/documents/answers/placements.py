@@ -28,7 +28,7 @@ def answer(run: Run, results: RunMetrics) -> RunAnswer:
     devices = results.record.balanced.focus
     kinds = [balance_results.best(results, phase, devices, copies=copies) for copies in (False, True)]
     best = kinds[0] or kinds[1]
-    more = [*replica_answer(results, phase), *repeat_answer(results, phase)] if phase else []
+    more = [*replica_answer(results, phase), *repeat_answer(results, phase), *left_out(results)] if phase else []
     if best is None and phase and balance_results.untested(results, phase):
         found = " ".join([*totals_line(results, phase), *more])
         return RunAnswer(found, [], light_of(run), ["Counts of several steps or domains, or a trace."])
@@ -54,6 +54,14 @@ def sentence(results: RunMetrics, phase: str, best: Best) -> str:
     if gain.verdict == "not recommended":
         return f"Keep contiguous placement: in {phase}, no balancer takes {WORTH:.0%} of its load from {busiest}."
     return f"Undecided: in {phase}, the test steps do not show whether {name} takes {WORTH:.0%} of its load from {busiest}."
+
+
+def left_out(results: RunMetrics) -> Iterator[str]:
+    """Numbers of devices without contiguous placement, which the verdict cannot be about."""
+    balance = results.record.balanced
+    if balance.unfilled:
+        numbers = " and ".join(map(str, balance.unfilled))
+        yield f"Left out: {numbers} devices, over which {balance.trace.num_experts} experts cannot be divided equally."
 
 
 def doubts(gain: Gain) -> Iterator[str]:
