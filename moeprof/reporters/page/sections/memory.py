@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import MoeprofError
+from moeprof.records.recipe.variant import DENSE
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.page.blocks import PageBlock
@@ -32,7 +33,7 @@ def step_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
     views = [
         View({"phase": phase, "variant": variant}, series)
         for phase in metrics.phases
-        for variant in reversed(variants_of(run))
+        for variant in latest_first(run)
         if (series := live_bytes(run, phase, variant))
     ]
     if views:
@@ -46,6 +47,12 @@ def step_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
             caption="Live tensor bytes by category, stacked, from the first region of a step to its last. The times are those of the pass "
             "that records memory, which is slower than the pass that times steps.",
         )
+
+
+def latest_first(run: Run) -> list[str]:
+    """The variants from the last optimization to the baseline, and the dense twin at the end."""
+    variants = variants_of(run)
+    return [*(one for one in reversed(variants) if one != DENSE.label), *(one for one in variants if one == DENSE.label)]
 
 
 def live_bytes(run: Run, phase: str, variant: str) -> list[Series]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.bottleneck import IDLE_GAPS, bottleneck, includes_idle_gaps
 from moeprof.records.run.run import Run
-from moeprof.reporters.cells import duration, percent
+from moeprof.reporters.cells import duration, times
 from moeprof.reporters.documents.document import Paragraph
 from moeprof.reporters.names import name_of
 from moeprof.reporters.page.blocks import PageBlock
@@ -196,7 +196,7 @@ def latency_figure(run: Run, metrics: RunMetrics, rounds: TimedRounds) -> Iterat
             "time-decode",
             "Latency of decoding",
             latency_sentence(run, metrics),
-            Axis("what"),
+            Axis("latency"),
             Axis("time", "ns", logarithmic=True),
             views,
             horizontal=True,
@@ -214,13 +214,14 @@ def latency_series(here: RunMetrics, rounds: TimedRounds, variant: str) -> Serie
 
 
 def latency_sentence(run: Run, metrics: RunMetrics) -> str:
-    """`dynamic: half of the decode steps take at most 11.1 ms, 99% at most 18.2 ms (+64%).`"""
+    """`dynamic: half of the decode steps take at most 11.1 ms, 99% at most 18.2 ms (1.64x).`"""
     parts = []
     for variant in variants_of(run):
         here = metrics.at(phase="decode", variant=variant)
         half, most = here.or_none("decode_step_p50"), here.or_none("decode_step_p99")
         if half and most:
-            longer = percent(float(most / half) - 1)
-            limits = f"half of the decode steps take at most {duration(half)}, 99% at most {duration(most)} (+{longer})"
+            limits = (
+                f"half of the decode steps take at most {duration(half)}, 99% at most {duration(most)} ({times(most / half)})"
+            )
             parts.append(f"{variant}: {limits}.")
     return " ".join(parts) or "How long a user waits for the first token and for each further one."
