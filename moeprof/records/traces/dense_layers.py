@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 from moeprof.records.traces.layer_map import HOW, LayerMap
 
+MANY = 4
+"""Tokens with one choice each that do not all choose expert 0 in a layer that has experts: fewer may well do so."""
+
 
 def moe_layers_of(
     experts_TLK: npt.NDArray[np.integer], stated: LayerMap | None
@@ -17,8 +20,9 @@ def moe_layers_of(
     Engines fill dense layers of an array of all layers with expert 0 or -1. ValueError if the layers are not stated or do not fit,
     if a layer that is stated as dense has other choices, or if one with experts has those of a dense one.
     """
-    num_layers, top_k = experts_TLK.shape[1:]
-    empty_L = (experts_TLK <= 0).all(axis=(0, 2)) & ((top_k > 1) | (experts_TLK < 0).all(axis=(0, 2)))
+    num_tokens, num_layers, top_k = experts_TLK.shape
+    many = top_k > 1 or num_tokens >= MANY
+    empty_L = (experts_TLK <= 0).all(axis=(0, 2)) & (many | (experts_TLK < 0).all(axis=(0, 2)))
     if empty_L.all() and len(experts_TLK):
         raise ValueError("every choice is expert 0 or -1, so nothing was recorded")
     if stated is None:

@@ -62,6 +62,7 @@ def test_dense_layers_are_left_out() -> None:
         (EXPERTS_TLK, LayerMap((0, 1), 3), "layer 2 has choices, but no experts by the stated layers"),
         (EXPERTS_TLK, LayerMap((0, 1, 2), 3), "layer 0 has only choices of expert 0 or -1, as if it were dense"),
         (EXPERTS_TLK * 0, LayerMap((1, 2), 3), "every choice is expert 0 or -1, so nothing was recorded"),
+        (np.array([[[0], [1]]] * 4), LayerMap((0, 1)), "layer 0 has only choices of expert 0 or -1, as if it were dense"),
         (EXPERTS_TLK * 0 - 1, LayerMap((1, 2), 3), "every choice is expert 0 or -1, so nothing was recorded"),
     ],
 )
@@ -71,6 +72,6 @@ def test_a_dense_layer_is_never_counted_as_expert_0(experts_TLK: np.ndarray, sta
 
 
 def test_one_choice_of_expert_0_may_be_a_choice() -> None:
-    """A top-1 router may send every token to expert 0."""
-    found, layers = moe_layers_of(np.zeros((2, 1, 1), int), LayerMap((4,)))
-    assert (found.tolist(), layers) == ([[[0]], [[0]]], (4,))
+    """A top-1 router may send every one of a few tokens to expert 0."""
+    found, layers = moe_layers_of(np.zeros((3, 1, 1), int), LayerMap((4,)))
+    assert (found.tolist(), layers) == ([[[0]]] * 3, (4,))
