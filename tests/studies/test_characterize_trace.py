@@ -14,6 +14,7 @@ from moeprof.records.traces.choice_counts import ChoiceCounts
 from moeprof.records.traces.formats import NO_OPTIONS
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.routing_trace import RoutingTrace
+from moeprof.reporters.documents.answers.traced import answer
 from moeprof.reporters.formats.registry import render
 from moeprof.studies.characterize_trace import RecordedRouting, characterize_trace, read_recorded
 from moeprof.studies.recompute import recompute
@@ -191,3 +192,19 @@ def test_counts_by_step_have_locality_and_no_tokens(tmp_path: Path) -> None:
     report = render(run, "markdown")
     assert "- Not known from counts: which tokens made the choices, prompts, and an interval of any number here." in report
     assert "- Locality (all): the step before used 75.0% of a step's experts" in report
+
+
+def test_counts_without_the_experts_of_a_token_are_reported_as_choices(tmp_path: Path) -> None:
+    """8 choices in one step: nobody says of how many tokens they are."""
+    path = tmp_path / "loads.json"
+    path.write_text(json.dumps({"layers": [0], "counts": {"a": [[5, 1, 1, 1]]}}))
+    report = render(run := characterized(path, tmp_path / "run"), "markdown")
+    assert "4 experts in each of 1 layers; the experts of a token are not known" in report
+    assert "top-1" not in report
+    assert "choices/step" in report
+    assert "tokens per step" not in report
+    found = answer(run, RunMetrics.of(run))
+    assert any("`--top-k K` states the experts of a token" in one for one in found.would_change)
+    stated = characterize_trace(read_recorded([path], options=ImportOptions(top_k=2)), tmp_path / "stated")
+    assert "top-2" in render(stated, "markdown")
+    assert not any("--top-k" in one for one in answer(stated, RunMetrics.of(stated)).would_change)

@@ -60,6 +60,13 @@ class TraceRequest(Strict):
     """The label of the variant that was recorded, which the rows of the run have."""
     counts_only: bool = False
     """Whether the source counts choices without their order."""
+    top_k_known: bool = True
+    """Whether the choices of a token are known; if they are not, every choice counts as a token."""
+
+    @property
+    def counted(self) -> tuple[str, str]:
+        """What a step has, as one and as many."""
+        return ("token", "tokens") if self.top_k_known else ("choice", "choices")
 
 
 class BalanceRequest(Strict):

@@ -94,15 +94,16 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
 
 def trace_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """The model's experts, and the tokens and steps of every phase."""
-    trace, parts = metrics.record.trace, []
+    trace, request, parts = metrics.record.trace, metrics.record.characterized, []
     for phase in phases:
         steps, tokens = map(metrics.at(phase=phase, variant=metrics.baseline).or_none, ("steps", "step_tokens"))
         if steps is not None and tokens is not None:
             total = round(steps * tokens)
-            words = f"{total:,} {plural(total, 'token', 'tokens')} in {steps:,.0f} {plural(int(steps), 'step', 'steps')}"
+            words = f"{total:,} {plural(total, *request.counted)} in {steps:,.0f} {plural(int(steps), 'step', 'steps')}"
             parts.append(f"{phase} has {words}")
     recorded = "".join(f"; {part}" for part in parts)
-    yield f"Trace: {trace.num_experts} experts in each of {len(trace.layers)} layers, top-{trace.top_k}{recorded}."
+    top_k = f", top-{trace.top_k}" if request.top_k_known else "; the experts of a token are not known"
+    yield f"Trace: {trace.num_experts} experts in each of {len(trace.layers)} layers{top_k}{recorded}."
 
 
 def hot_set_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
@@ -164,26 +165,25 @@ def prediction_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
         if (value := here.or_none("step_coverage", category=category, point=point)) is not None
     ]
     chance = percent(here.value("step_coverage_by_chance", point=point))
+    fixed = plural(sizes[0], "expert per layer that never changes", "experts per layer that never change")
     if parts:
-        yield (
-            f"Prediction ({phase}, {sizes[0]} experts per layer that never change): {', '.join(parts)} of a step's experts; {chance} by "
-            "chance."
-        )
+        yield (f"Prediction ({phase}, {sizes[0]} {fixed}): {', '.join(parts)} of a step's experts; {chance} by chance.")
 
 
 def distinct_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
     """The experts that a step of more tokens would use."""
     here = metrics.at(phase=phase, variant=metrics.baseline)
     sizes = [size for size in (1, 16, 256) if size in swept(metrics, "distinct_experts_shuffled", "tokens", phase)]
-    parts = []
+    (one, many), parts = metrics.record.characterized.counted, []
     for size in sizes:
         names = ("distinct_experts", "distinct_experts_shuffled", "distinct_experts_by_chance")
         measured, shuffled, chance = map(here.at(point=format_point({"tokens": size})).or_none, names)
         if chance is not None and (known := shuffled if measured is None else measured) is not None:
             expected = "" if size == 1 else f" ({format_significant(chance)} by chance)"
-            parts.append(f"{format_significant(known)} of a {plural(size, 'single token', f'step of {size} tokens')}{expected}")
+            step = plural(size, f"single {one}", f"step of {size} {many}")
+            parts.append(f"{format_significant(known)} of a {step}{expected}")
     if parts:
-        what = "expected of tokens in random order" if metrics.record.characterized.counts_only else "consecutive tokens"
+        what = f"expected of {many} in random order" if metrics.record.characterized.counts_only else "consecutive tokens"
         yield f"Distinct experts of a layer ({phase}, {what}): {', '.join(parts)}."
 
 

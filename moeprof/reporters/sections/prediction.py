@@ -33,6 +33,9 @@ def distinct_table(metrics: RunMetrics, phase: str) -> Table:
     """Distinct experts of a step by its number of tokens."""
     here, trace = metrics.at(phase=phase, variant=metrics.baseline), metrics.record.trace
     sizes = until_all(here, swept(metrics, "distinct_experts_by_chance", "tokens", phase))
+    request = metrics.record.characterized
+    many = request.counted[1]
+    reached = f"{trace.top_k} x tokens" if request.top_k_known else many
     columns = {
         "measured": column(here, "distinct_experts", "tokens", sizes),
         "shuffled": column(here, "distinct_experts_shuffled", "tokens", sizes),
@@ -43,11 +46,11 @@ def distinct_table(metrics: RunMetrics, phase: str) -> Table:
     grouped = "measured = groups of consecutive tokens of a domain, as they were recorded; " if "measured" in shown else ""
     rows = list(zip([str(size) for size in sizes], *shown.values(), strict=True))
     caption = (
-        f"Distinct experts of a layer by tokens per step, mean over layers. {grouped}shuffled = expected of tokens with the recorded "
+        f"Distinct experts of a layer by {many} per step, mean over layers. {grouped}shuffled = expected of {many} with the recorded "
         f"loads in random order; by chance = expected if all {trace.num_experts} experts were equally likely; bound = "
-        f"min({trace.num_experts}, {trace.top_k} x tokens)."
+        f"min({trace.num_experts}, {reached})."
     )
-    return Table(["tokens/step", *shown], rows, caption=caption)
+    return Table([f"{many}/step", *shown], rows, caption=caption)
 
 
 def until_all(here: RunMetrics, sizes: list[int]) -> list[int]:

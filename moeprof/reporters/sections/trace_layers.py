@@ -45,13 +45,14 @@ def load_table(metrics: RunMetrics, phase: str) -> Table:
     labels, rows = rows_of(metrics, phase)
     counted = not metrics.distinct("layer", "active_experts", phase=phase)
     columns = {title: column for title, column in LOADS.items() if not counted or title in COUNTED}
+    one = metrics.record.characterized.counted[0]
     active = (
-        "active = experts with a token in a step (mean), beside what is expected if all experts were equally likely, and the bound "
-        "min(E, k x tokens); "
+        f"active = experts with a {one} in a step (mean), beside what is expected if all experts were equally likely, and the bound "
+        f"min(E, {'k x tokens' if metrics.record.characterized.top_k_known else 'choices'}); "
     )
     hottest = " hottest = largest share of one step's choices;"
     caption = (
-        f"{'' if counted else active}dead = without any token; max/mean and CV = hottest load over the mean load, and variation of the "
+        f"{'' if counted else active}dead = without any {one}; max/mean and CV = hottest load over the mean load, and variation of the "
         f"loads;{'' if counted else hottest} entropy of the loads in nats."
     )
     return metric_table(metrics, labels, columns, rows, caption)

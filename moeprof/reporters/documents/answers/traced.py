@@ -76,9 +76,10 @@ def distinct_number(metrics: RunMetrics, phase: str, size: int) -> Iterator[KeyN
     """Distinct experts that a number of consecutive tokens choose, beside the value by chance; expected ones of counts."""
     here = metrics.at(phase=phase, variant=metrics.baseline, point=format_point({"tokens": size}))
     bound = named("by chance", here.or_none("distinct_experts_by_chance"))
-    name = f"distinct experts of {size} tokens"
+    many = metrics.record.characterized.counted[1]
+    name = f"distinct experts of {size} {many}"
     found = list(measured(here, "distinct_experts", name, format_significant, bound=bound))
-    remark = "expected of tokens in random order"
+    remark = f"expected of {many} in random order"
     yield from found or measured(here, "distinct_experts_shuffled", name, format_significant, bound=bound, remark=remark)
 
 
@@ -100,7 +101,9 @@ def few_sequences(run: Run, metrics: RunMetrics) -> Iterator[str]:
 
 
 def changes(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
-    """The limit that decides about a hot set, and phases that are answered differently."""
+    """The limit that decides about a hot set, phases that are answered differently, and what the source does not say."""
+    if not metrics.record.characterized.top_k_known:
+        yield "`--top-k K` states the experts of a token, so that tokens are counted in place of choices."
     found = {phase: one for phase in phases if (one := recorded_hot_set(metrics, phase))}
     for phase, one in list(found.items())[:1]:
         yield f"A hot set needs {percent(WORTH * one.chance)} of the choices ({phase}), twice the value by chance."
