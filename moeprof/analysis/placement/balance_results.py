@@ -2,10 +2,10 @@
 
 from statistics import fmean
 
+from moeprof.analysis.placement.choice import least, makes_copies
 from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
-from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.metrics.point import format_point
 from moeprof.records.run.replay import ALL, DECODE
 
@@ -73,16 +73,17 @@ def gain_at(results: RunMetrics, phase: str, point: str = "", tokens: int = 0) -
 
 
 def best(results: RunMetrics, phase: str, devices: int, *, copies: bool, tokens: int = 0) -> tuple[str, Gain] | None:
-    """The balancer with the largest gain among those that make copies, or that make none; the first of equal ones.
+    """The balancer with the largest gain among those that make copies, or that make none; the simplest of equal ones.
 
     `tokens` is the number of tokens per step, if several are compared.
     """
-    found = [
-        (name, gain)
+    found = {
+        name: gain
         for name in candidates(results, phase, devices, copies=copies)
         if (gain := gain_at(results, phase, balancer_point(name, devices, tokens), tokens)) is not None
-    ]
-    return max(found, key=lambda pair: pair[1].value, default=None)
+    }
+    name = least({name: 1 - gain.value for name, gain in found.items()})
+    return (name, found[name]) if name else None
 
 
 def step_sizes(results: RunMetrics, phase: str, *, copies: bool) -> list[tuple[int, str, Gain]]:
@@ -97,7 +98,8 @@ def step_sizes(results: RunMetrics, phase: str, *, copies: bool) -> list[tuple[i
 def candidates(results: RunMetrics, phase: str, devices: int, *, copies: bool) -> list[str]:
     """Balancers other than contiguous that make copies, or that make none."""
     names = balancers(results, phase, devices)
-    return [name for name in names if name != CONTIGUOUS.name and BALANCERS[name].replicates == copies]
+    balance = results.record.balanced
+    return [name for name in names if name != CONTIGUOUS.name and makes_copies(balance, name, devices) == copies]
 
 
 def load_elsewhere(results: RunMetrics, phase: str, balancer: str, devices: int) -> float | None:
@@ -110,10 +112,10 @@ def load_elsewhere(results: RunMetrics, phase: str, balancer: str, devices: int)
 
 
 def best_elsewhere(results: RunMetrics, phase: str, devices: int, *, copies: bool) -> str | None:
-    """The balancer with the smallest `load_elsewhere`; the first of equal ones."""
+    """The balancer with the smallest `load_elsewhere`; the simplest of equal ones."""
     means = {
         name: mean
         for name in candidates(results, phase, devices, copies=copies)
         if (mean := load_elsewhere(results, phase, name, devices)) is not None
     }
-    return min(means, key=lambda name: means[name], default=None)
+    return least(means)

@@ -1,8 +1,8 @@
 """What a replay recorded of placements that are made again along the trace: its strategies, and the ones that a verdict is about."""
 
+from moeprof.analysis.placement import choice
 from moeprof.analysis.placement.gain import FEWEST, Gain
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.metrics.number import RecordedNumber
 from moeprof.records.metrics.row import RecordedRow
 
@@ -35,17 +35,18 @@ def reference(results: RunMetrics, phase: str, point: str) -> str:
 
 def repeated(results: RunMetrics, phase: str, *, copies: bool) -> list[RecordedRow]:
     """The strategies that place again, with or without copies."""
-    return [row for row in strategies(results, phase) if "every" in row.swept and makes_copies(row) == copies]
+    return [row for row in strategies(results, phase) if "every" in row.swept and makes_copies(results, row) == copies]
 
 
 def once(results: RunMetrics, phase: str, *, copies: bool) -> list[RecordedRow]:
     """The strategies that place once, with or without copies."""
-    return [row for row in strategies(results, phase) if "every" not in row.swept and makes_copies(row) == copies]
+    return [row for row in strategies(results, phase) if "every" not in row.swept and makes_copies(results, row) == copies]
 
 
-def makes_copies(row: RecordedRow) -> bool:
+def makes_copies(results: RunMetrics, row: RecordedRow) -> bool:
     """Whether the balancer of a strategy makes copies."""
-    return BALANCERS[row.swept["balancer"]].replicates
+    balance = results.record.balanced
+    return choice.makes_copies(balance, row.swept["balancer"], balance.focus)
 
 
 def judged(results: RunMetrics, phase: str, *, copies: bool) -> RecordedRow | None:
@@ -76,7 +77,7 @@ def shown(results: RunMetrics, phase: str) -> list[RecordedRow]:
     for copies in (False, True):
         groups: dict[tuple[str, str], list[RecordedRow]] = {}
         for row in strategies(results, phase):
-            if makes_copies(row) == copies and row.swept["schedule"] != "fixed":
+            if makes_copies(results, row) == copies and row.swept["schedule"] != "fixed":
                 groups.setdefault((row.swept["schedule"], row.swept.get("every", "")), []).append(row)
         rows += [min(groups[key], key=lambda row: row.value) for key in sorted(groups, key=order)]
     return rows

@@ -10,13 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
+from moeprof.analysis.placement.choice import least, makes_copies
 from moeprof.analysis.placement.gain import Gain, gain
 from moeprof.analysis.placement.moves import move_ns
 from moeprof.analysis.placement.rebalancing import Followed, Least, Strategy, Timeline, outcomes, strategies_of
 from moeprof.analysis.placement.virtual_parallel import AddressedValue, DeviceLinks
 from moeprof.policies.balancing.balancer import Cluster
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
-from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.arrays import Floats
 from moeprof.records.metrics.point import format_point
 from moeprof.records.run.replay import BalanceRequest
@@ -63,9 +63,13 @@ class Rebalanced:
 
     def best_once(self, strategy: Strategy) -> Strategy:
         """The best placement that is made once, of those that make copies as this balancer does; the first of equal ones."""
-        copies = BALANCERS[strategy.balancer].replicates
-        alike = [one for one in self.outcomes if not one.repeats and BALANCERS[one.balancer].replicates == copies]
-        return min(alike, key=self.load)
+        copies = self.copies(strategy)
+        alike = {one.balancer: one for one in self.outcomes if not one.repeats and self.copies(one) == copies}
+        return alike[least({name: self.load(one) for name, one in alike.items()}) or ""]
+
+    def copies(self, strategy: Strategy) -> bool:
+        """Whether the balancer of a strategy places copies."""
+        return makes_copies(self.balance, strategy.balancer, self.balance.focus)
 
     def move_ns(self, bytes_4D: Floats) -> float:
         """The time of one move at the bandwidths of the request."""

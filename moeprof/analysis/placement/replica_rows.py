@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moeprof.analysis.placement.choice import least
 from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.placement.trial import Trial, cluster_for
 from moeprof.analysis.placement.virtual_parallel import AddressedValue
@@ -37,8 +38,8 @@ class Sized:
 
     @property
     def best(self) -> str:
-        """The balancer with the least avg max load; the first of equal ones."""
-        return min(self.tops, key=lambda name: mean_load(self.tops[name]))
+        """The balancer with the least avg max load; the simplest of equal ones."""
+        return least({name: mean_load(tops) for name, tops in self.tops.items()}) or ""
 
 
 def mean_load(tops: Tops) -> float:
@@ -47,9 +48,9 @@ def mean_load(tops: Tops) -> float:
 
 
 def sized(balance: BalanceRequest, trial: Trial, names: Sequence[str], replicas: int) -> Sized:
-    """The placements of the balancers that make copies with so many extra slots; those that cannot are left out."""
+    """The placements of the balancers that make copies with so many extra slots, of all with none; those that cannot are left out."""
     slots, tops, experts = {}, {}, balance.trace.num_experts
-    for name in (name for name in names if BALANCERS[name].replicates):
+    for name in (name for name in names if BALANCERS[name].replicates or not replicas):
         cluster = cluster_for(name, experts, balance.focus, nodes=balance.nodes, groups=balance.groups, replicas=replicas)
         try:
             check(BALANCERS[name], experts, cluster)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from moeprof.analysis.placement import balance_results
 from moeprof.analysis.placement.balance_results import balancer_value
+from moeprof.analysis.placement.choice import least
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.reporters.cells import percent
@@ -21,7 +22,7 @@ def totals_line(results: RunMetrics, phase: str) -> Iterator[str]:
     under = f", {percent(before)} under contiguous placement" if before is not None else ""
     limits = f"ideal {percent(1 / devices)}" + (f", floor without copies {percent(floor)}" if floor is not None else "")
     if loads:
-        best = min(loads, key=lambda name: loads[name])
+        best = least(loads) or ""
         yield (
             f"Placement ({devices} devices): computed and judged on the same totals, because there are no held-out steps. The "
             f"busiest device gets {percent(loads[best])} of all choices under {best}{under} ({limits}). What remains of that on "

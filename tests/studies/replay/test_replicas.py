@@ -1,15 +1,16 @@
 """How many redundant experts are worth their memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from moeprof.analysis.run_metrics import of_replay
+from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.metrics.row import EMPTY, RecordedRow
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.balance import summary
-from moeprof.reporters.sections.replicas import last_worth, replica_blocks
+from moeprof.reporters.sections.replicas import last_worth, numbers, replica_answer, replica_blocks
 from moeprof.studies.recompute import recompute
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
@@ -44,9 +45,10 @@ def test_each_number_has_the_loads_of_a_replay_with_this_number_alone(trace: Pat
     for number in (0, 1, 2):
         alone = replayed(trace, tmp_path / str(number), replicas=number)
         loads = {}
-        for name in ("eplb", "eplb-distinct"):
+        for name in ("eplb", "eplb-distinct", *(() if number else ("contiguous", "greedy"))):
             points = f"balancer={name};devices=4", f"balancer={name};devices=4;replicas={number}"
-            for metric in ("avg_max_load", "device_slots", "load_gain", "load_gain_low", "load_gain_high"):
+            gains = () if name == "contiguous" else ("load_gain", "load_gain_low", "load_gain_high")
+            for metric in ("avg_max_load", "device_slots", *gains):
                 one, other = (value_of(run, metric, point=at, **AT) for run, at in zip((alone, several), points, strict=True))
                 assert one == pytest.approx(other)
             loads[name] = value_of(several, "avg_max_load", point=points[1], **AT)
@@ -76,6 +78,27 @@ def test_the_headline_says_which_number_is_the_last_that_is_worth_its_memory(tra
     before = run.metrics
     recompute(Run.open(tmp_path / "run"))
     assert Run.open(tmp_path / "run").metrics.equals(before)
+
+
+def with_lows(run: Run, lows: dict[int, float]) -> RunMetrics:
+    """The numbers of a run whose gains over the next smaller number of slots have these lower ends."""
+    rows = [
+        replace(row, value=lows[int(row.swept["replicas"])]) if row.key.metric == "replicas_gain_low" else row
+        for row in run.rows
+    ]
+    return RunMetrics.from_rows(run.record, rows).at(variant="static")
+
+
+def test_a_gain_whose_interval_reaches_0_is_not_shown_to_be_worth_its_memory(trace: Path, tmp_path: Path) -> None:
+    run = replayed(trace, tmp_path / "run", replicas=0, replica_numbers=[0, 1, 2])
+    assert last_worth(numbers(of_replay(run), "decode")).swept["replicas"] == "1"
+    (told,) = replica_answer(with_lows(run, {1: 0.01, 2: 0.01}), "decode")
+    assert "1 is the last number that is worth its memory (3.91 KiB on all devices): 1 gains " in told
+    assert " (95% interval 1.0% to " in told
+    assert told.endswith(" over 0.")
+    (told,) = replica_answer(with_lows(run, {1: 0.0, 2: 0.01}), "decode")
+    assert "no number above 0 is shown to be worth its memory; 1 gains " in told
+    assert told.endswith(" over 0, which does not show that it is.")
 
 
 def row_of(number: int, load: float) -> RecordedRow:

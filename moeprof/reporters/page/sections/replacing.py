@@ -95,7 +95,7 @@ def strategies(results: RunMetrics, phase: str) -> dict[str, list[RecordedRow]]:
     found: dict[str, list[RecordedRow]] = {}
     for row in along.shown(results, phase):
         if "every" in row.swept:
-            copies = "with" if along.makes_copies(row) else "without"
+            copies = "with" if along.makes_copies(results, row) else "without"
             found.setdefault(f"{row.swept['schedule']}, {copies} copies", []).append(row)
     return found
 
