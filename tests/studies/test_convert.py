@@ -39,7 +39,7 @@ class Talk:
 def talks(draw: st.DrawFn, pair: tuple[str, str]) -> Talk:
     """Sequences of a prompt and decoded tokens; one sequence for SGLang, which names none, and one prompt for selections."""
     layers = sorted(draw(st.sets(st.integers(0, 5), min_size=1, max_size=3)))
-    num_experts = draw(st.integers(1, 8))
+    num_experts = draw(st.integers(2, 8))
     top_k, selected = draw(st.integers(1, min(num_experts, 3))), "selections" in pair
     prompts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=1 if selected or "sglang" in pair else 3))
     decoded = [0 if selected else draw(st.integers(0, 4)) for _ in prompts]
@@ -49,8 +49,11 @@ def talks(draw: st.DrawFn, pair: tuple[str, str]) -> Talk:
     decode_T = position_T >= np.array(prompts)[sequence_T]
     shape = (len(sequence_T), len(layers), num_experts)
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    experts_TLK = np.argsort(random.random(shape), axis=2)[..., :top_k]
+    if top_k == 1:
+        experts_TLK[0] = 1  # a layer in which every choice is expert 0 counts as dense
     choices = LoggedChoices(
-        np.argsort(random.random(shape), axis=2)[..., :top_k],
+        experts_TLK,
         layers,
         step_T=np.cumsum(decode_T | (position_T == 0)) - 1,
         sequence_T=sequence_T,
