@@ -36,7 +36,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("placements")
     loads = read_loads(moving(folder / "moving.parquet"), expert_bytes=1000, token_bytes=64, tokens_per_step=[8, 16, 32])
     asked = PlacementOptions(
-        balancers=["greedy", "eplb"], devices=[2, 4], every=[2, 4], window=8, replicas=0, replica_numbers=[0, 1, 2]
+        balancers=["greedy", "eplb"], devices=[2, 4], every=[2, 4], window=8, replicas=1, replica_numbers=[1, 0, 2]
     )
     return replay_placements(loads, asked, folder / "run")
 
