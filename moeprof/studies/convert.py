@@ -48,7 +48,7 @@ def convert(
     entry = target_format(target, out)
     refuse_existing(out, force=force)
     found = content(paths, variant, options)
-    with reported(f"trace {paths[0]}", f"Choose another format with --to: {', '.join(writable())}."):
+    with reported(f"trace {paths[0]}", f"Choose another format with --to: {', '.join(holding(found))}."):
         held = fitting(found, entry)
         lost = list(lost_facts(found, entry))
         assert entry.write is not None
@@ -77,6 +77,11 @@ def writable() -> list[str]:
     return [name for name, entry in FORMATS.items() if entry.write]
 
 
+def holding(file: TraceFile) -> list[str]:
+    """The names of the formats that can hold the content."""
+    return [name for name in writable() if not unfit(file, FORMATS[name])]
+
+
 def target_format(name: str | None, out: Path) -> TraceFormat:
     """The format with a name, or the one that the ending of OUT names; UsageError if there is none, or moeprof cannot write it."""
     chosen = name or next((entry.name for entry in FORMATS.values() if out.name.endswith(entry.endings)), None)
@@ -89,17 +94,22 @@ def target_format(name: str | None, out: Path) -> TraceFormat:
     return FORMATS[chosen]
 
 
-def fitting(file: TraceFile, entry: TraceFormat) -> TraceFile:
-    """The content in the form that a format takes: choices, or counts, with one domain where it knows none."""
-    if file.traces and not entry.loads_only:
-        repeated = [trace.header.imported.repeated for trace in file.traces if trace.header.imported]
-        if any(repeated) and not entry.repeats:
-            raise ValueError(
-                f"{max(repeated):,} rows have two copies of one expert, and in {entry.name} a token's experts differ"
-            )
-        return file
+def unfit(file: TraceFile, entry: TraceFormat) -> str:
+    """Why a format cannot hold the content; an empty string if it can."""
+    repeated = max((trace.header.imported.repeated for trace in file.traces if trace.header.imported), default=0)
+    if file.traces and not entry.loads_only and repeated and not entry.repeats:
+        return f"{repeated:,} rows have two copies of one expert, and in {entry.name} a token's experts differ"
     if not (file.traces or entry.loads_only or entry.either):
-        raise ValueError(f"it holds counts, and {entry.name} needs the choices of tokens")
+        return f"it holds counts, and {entry.name} needs the choices of tokens"
+    return ""
+
+
+def fitting(file: TraceFile, entry: TraceFormat) -> TraceFile:
+    """The content in the form that a format takes: choices, or counts, with one domain where it knows none; ValueError if it cannot."""
+    if why := unfit(file, entry):
+        raise ValueError(why)
+    if file.traces and not entry.loads_only:
+        return file
     counts = file.counts or counted(file.traces, by_step="step" in entry.keeps)
     return replace(
         file, traces=[], counts=counts if "domain" in entry.keeps else pooled(counts, steps_shared=file.counts is None)

@@ -93,7 +93,7 @@ def test_an_endless_stream_and_a_device_end_in_two_lines(moeprof: Call) -> None:
     assert ended.stderr.startswith(b"Error: trace /dev/stdin: more than 1 MiB\nSet --max-bytes")
     code, _, stderr = moeprof("replay", "/dev/zero", "--cache")
     assert code == 2
-    assert stderr.startswith("Error: trace /dev/zero: a device, not a file\nAccepted: ")
+    assert stderr.startswith("Error: trace /dev/zero: a device, not a file\nGive a routing trace or a table of counts; ")
 
 
 @pytest.mark.parametrize("size", ["much", "", "-1"])

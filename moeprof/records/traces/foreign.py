@@ -1,5 +1,6 @@
 """What a file or folder is that no trace format reads, for the error that refuses it."""
 
+from json import JSONDecodeError
 from pathlib import Path
 
 from moeprof.records.system.inputs import InputFile
@@ -24,8 +25,9 @@ ZIPPED = ((b"/data.pkl", "a PyTorch file (torch.save)"), (b".npy", "a NumPy arch
 JSON = (
     ('"model_type"', "the configuration of a model"),
     ('"moeprof_version"', "a JSON file of moeprof, but not a trace"),
-    ('"num_experts"', "a placement"),
-    ("", "JSON without the counts of a count table"),
+    ('"num_experts"', "a placement, which `moeprof placement show` reads"),
+    ('"moe_layer_count"', "a placement, which `moeprof placement show` reads"),
+    ("", "JSON of unknown content"),
 )
 """Keys of JSON documents, and what the documents are."""
 
@@ -46,13 +48,23 @@ def kind_of_file(file: InputFile) -> str:
     if head[257:262] == b"ustar":
         return "a tar archive"
     if text.lstrip()[:1] in ("{", "["):
-        return next(kind for key, kind in JSON if key in text)
+        return broken_json(file) or next(kind for key, kind in JSON if key in text)
     if not text.strip():
         return "an empty file"
     line = text.strip().partition("\n")[0]
     return (
         f"text that begins with {line[:60]!r}" if line.replace("\t", " ").isprintable() else "binary data of an unknown format"
     )
+
+
+def broken_json(file: InputFile) -> str:
+    """Where JSON ends too early; an empty string if it does not."""
+    try:
+        file.json()
+    except JSONDecodeError as error:
+        if error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()):
+            return f"truncated JSON: it ends at byte {len(file.read()):,}, inside a value"
+    return ""
 
 
 def kind_of_folder(folder: Path) -> str:

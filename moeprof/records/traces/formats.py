@@ -84,7 +84,7 @@ def no_choices(path: Path, entry: TraceFormat) -> UsageError:
     """The error for a file that has loads where choices are needed."""
     return UsageError(
         f"trace {path}: {entry.title} holds loads, and not the choices of tokens",
-        f"Replay it with --balance. --cache and forced routing need choices: {', '.join(accepted(loads_only=False))}.",
+        "Replay it with --balance. --cache and forced routing need choices; docs/traces.md lists the formats that have them.",
     )
 
 
@@ -130,12 +130,5 @@ def read_routing(path: Path) -> list[RoutingTrace]:
 
 
 def remedy() -> str:
-    """Which traces are accepted, as the second line of an error."""
-    more = ", ".join(accepted(loads_only=True))
-    return f"Accepted: {', '.join(accepted(loads_only=False))}; with moeprof characterize and replay --balance also {more}."
-
-
-def accepted(*, loads_only: bool) -> list[str]:
-    """What holds loads only, or what holds choices."""
-    titles = [entry.title for entry in FORMATS.values() if entry.loads_only == loads_only]
-    return titles if loads_only else ["a run directory", *titles]
+    """What to give in place of a file that no format recognises, as the second line of an error."""
+    return "Give a routing trace or a table of counts; docs/traces.md lists the formats, --from FORMAT states one."

@@ -19,7 +19,7 @@ from moeprof.studies.replay.source import read_source
 
 CHOICES = np.arange(6)
 ACCEPTED = remedy()
-"""What the registry accepts, which `test_formats.py` checks."""
+"""The second line of every such error."""
 
 
 def packed(path: Path) -> None:
@@ -37,8 +37,18 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "model.safetensors": (lambda path: save_file({"routes": CHOICES}, path), "weights (.safetensors)"),
     "routes.tar": (packed, "a tar archive"),
     "config.json": (lambda path: path.write_text('{"model_type": "mixtral"}'), "the configuration of a model"),
-    "placement.json": (lambda path: path.write_text('{"num_experts": 2, "layers": {}}'), "a placement"),
-    "other.json": (lambda path: path.write_text("[1, 2]"), "JSON without the counts of a count table"),
+    "placement.json": (
+        lambda path: path.write_text('{"num_experts": 2, "layers": {}}'),
+        "a placement, which `moeprof placement show` reads",
+    ),
+    "map.json": (
+        lambda path: path.write_text('{"moe_layer_count": 0, "layer_list": []}'),
+        "a placement, which `moeprof placement show` reads",
+    ),
+    "other.json": (lambda path: path.write_text("[1, 2]"), "JSON of unknown content"),
+    "object.json": (lambda path: path.write_text('{"a": 1}'), "JSON of unknown content"),
+    "cut.json": (lambda path: path.write_text('{"a": [1, 2'), "truncated JSON: it ends at byte 11, inside a value"),
+    "cut_text.json": (lambda path: path.write_text('{"a": "\u00e4'), "truncated JSON: it ends at byte 9, inside a value"),
     "routes.csv": (lambda path: path.write_text("phase;step\n0;0\n"), "text that begins with 'phase;step'"),
     "empty.csv": (lambda path: path.write_text(""), "an empty file"),
     "noise": (lambda path: path.write_bytes(bytes(range(1, 99))), "binary data of an unknown format"),
@@ -82,5 +92,5 @@ def test_counts_are_sent_to_the_flag_that_reads_them(tmp_path: Path, name: str) 
         read_source(path)
     what, remedy = str(caught.value).splitlines()
     assert what == f"trace {path}: a count table (*.json) holds loads, and not the choices of tokens"
-    assert remedy.startswith("Replay it with --balance. --cache and forced routing need choices: a run directory, ")
+    assert remedy.startswith("Replay it with --balance. --cache and forced routing need choices; docs/traces.md lists ")
     assert read_loads(path).trace.num_experts == 2

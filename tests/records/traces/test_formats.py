@@ -100,20 +100,17 @@ def test_every_format_is_recognised_by_its_content(tmp_path: Path) -> None:
     assert names == {"log.txt": "route-csv", "packed.bin": "route-csv", "counts.txt": "counts", "trace.bin": "run"}
 
 
-def test_an_unknown_file_is_answered_with_the_accepted_formats(tmp_path: Path, made_up: Path) -> None:
+def test_an_unknown_file_is_answered_with_where_the_formats_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("nothing of the kind\n")
     for read in (read_trace_file, read_routing, read_source, read_loads):
         with pytest.raises(UsageError) as caught:
             read(path)
-        what, accepted = str(caught.value).splitlines()
+        what, remedy = str(caught.value).splitlines()
         assert what == f"trace {path}: text that begins with 'nothing of the kind'"
-        assert accepted.startswith(
-            "Accepted: a run directory, a file of its routing/ folder (*.parquet), a route log (*.route.csv, "
+        assert (
+            remedy == "Give a routing trace or a table of counts; docs/traces.md lists the formats, --from FORMAT states one."
         )
-        choices, loads = accepted.split("; with moeprof characterize and replay --balance also ")
-        assert choices.endswith(", a made-up log (*.made)")
-        assert loads.startswith("a count table (*.json)")
 
 
 def test_a_count_table_drives_neither_caches_nor_routers(tmp_path: Path) -> None:

@@ -147,8 +147,13 @@ def test_two_copies_of_an_expert_are_kept_by_a_format_that_may_have_them_and_ref
         assert again.traces[0].header.imported is not None
         assert again.traces[0].header.imported.repeated == 1
     for target in ("vllm", "sglang-api", "cache-lab", "selections"):
-        with pytest.raises(UsageError, match=f"1 rows have two copies of one expert, and in {target} a token's experts differ"):
+        with pytest.raises(
+            UsageError, match=f"1 rows have two copies of one expert, and in {target} a token's experts differ"
+        ) as caught:
             convert([path], tmp_path / target, target=target, options=ImportOptions())
+        offered = caught.value.remedy.removeprefix("Choose another format with --to: ").removesuffix(".").split(", ")
+        assert {"route-csv", "sglang", "run", "counts"} < set(offered)
+        assert not {"vllm", "sglang-api", "cache-lab", "selections"} & set(offered)
 
 
 DENSE = [0] * 6
