@@ -111,7 +111,7 @@ def test_hits_and_misses_of_slots_are_those_of_a_replay(tmp_path: Path, capsys: 
     assert optimized(folder, tmp_path / "run", "--expert-buffering", "--slots", "3") == 0
     live = RunMetrics.of(Run.open(tmp_path / "run")).at(phase="decode", variant="own+buffered")
     arguments = ["--cache", "--policy", "inactive-first+lifo", "--slots", "3", "--phase", "decode"]
-    assert moeprof(["--quiet", "replay", str(tmp_path / "run"), *arguments, "--out", str(tmp_path / "replay")]) == 0
+    assert moeprof(["--quiet", "replay", str(tmp_path / "run"), *arguments, "--full", "--out", str(tmp_path / "replay")]) == 0
     assert "reproduces every hit and miss" in capsys.readouterr().out
     assert live.value("misses") > 0
 

@@ -58,7 +58,7 @@ def test_it_is_characterized_and_its_router_decides(moeprof: Call, micro: Callab
         out, sets = tmp_path / family, ("--set", f"model.family={family}", "--set", "load.phases=['score']")
         code, report, stderr = moeprof("characterize", micro("lm"), *sets, "--out", out)
         assert (code, stderr) == (0, "")
-        assert "Scoring" in report
+        assert "scoring" in report
         run = Run.open(out)
         assert run.record.valid
         assert run.record.ran.family_name == family

@@ -50,7 +50,7 @@ def test_a_recording_is_a_run_directory_that_the_commands_read(tmp_path: Path, c
     assert run.record.valid
     traces = {phase: Run.open(tmp_path / "run").trace(phase, OWN.label) for phase in ("score", "decode")}
     assert {phase: len(trace) for phase, trace in traces.items() if trace} == {"score": 10 * 2 * 4, "decode": 8 * 2 * 4}
-    assert command(["report", str(tmp_path / "run")]) == 0
+    assert command(["report", str(tmp_path / "run"), "--full"]) == 0
     assert "Load of the 8 experts" in capsys.readouterr().out
     assert command(["replay", str(tmp_path / "run"), "--cache", "--out", str(tmp_path / "replay"), "--quiet"]) == 0
     assert command(["compare", str(tmp_path / "run"), str(tmp_path / "run")]) == 0
