@@ -22,8 +22,8 @@ from moeprof.records.system.files import write_text
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.count_arrays import rows_of
 
-NUMBERS = re.compile(r"\s*\[\s*(\[\s*)?-?\d")
-"""The beginning of a list of numbers, or of lists of numbers."""
+NUMBERS = re.compile(r"\s*(\[\s*)+-?\d")
+"""The beginning of a list of numbers, or of lists of them, however deep."""
 
 
 def is_map(file: InputFile) -> bool:
