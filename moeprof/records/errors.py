@@ -1,4 +1,4 @@
-"""The two classes of errors for users: the first line says what is wrong and where, the second line gives the remedy."""
+"""The classes of errors for users: the first line says what is wrong and where, the second line gives the remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -21,6 +21,14 @@ class UsageError(MoeprofError):
     """The command line, a recipe or an input file is not valid; the command exits with 2."""
 
     exit_code = 2
+
+
+class OptionError(ValueError):
+    """An input contradicts what an option states: the remedy is about the option, and not about the input."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.remedy = remedy
+        super().__init__(what)
 
 
 def escaped(text: str) -> str:

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from moeprof.records.errors import UsageError
+from moeprof.records.errors import OptionError, UsageError
 from moeprof.records.system.archives import legible, opener_of
 from moeprof.records.system.files import reason
 from moeprof.records.system.resources import free_memory
@@ -320,10 +320,15 @@ def max_bytes() -> int:
 
 @contextmanager
 def reported(what: str, remedy: str) -> Iterator[None]:
-    """Turns what is wrong with an input into a UsageError of two lines: OSError and ValueError (pydantic's too)."""
+    """Turns what is wrong with an input into a UsageError of two lines: OSError and ValueError (pydantic's too).
+
+    The remedy of an OptionError is its own.
+    """
     try:
         yield
     except TooLargeError as error:
         raise UsageError(f"{what}: {error}", "Set --max-bytes SIZE to read more, if the memory suffices.") from error
+    except OptionError as error:
+        raise UsageError(f"{what}: {error}", error.remedy) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{what}: {reason(error)}", remedy) from error

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.records.arrays import Flags, Ints
+from moeprof.records.errors import OptionError
 from moeprof.records.limits import MAX_EXPERTS, MAX_LAYERS
 from moeprof.records.name import name_from
 from moeprof.records.system.archives import unpacked_name
 from moeprof.records.system.inputs import InputFile, check_memory
 from moeprof.records.traces.choice_counts import ALL_DOMAINS, ChoiceCounts
 from moeprof.records.traces.import_options import ImportOptions, ImportReport
-from moeprof.records.traces.layer_map import RowMap
+from moeprof.records.traces.layer_map import CORRECT, RowMap
 from moeprof.records.traces.trace_format import TraceFile
 
 RowKind = Literal["stated", "all", "moe"]
@@ -64,9 +65,14 @@ def whole_counts(values: npt.NDArray[Any], what: str) -> tuple[Ints, list[str]]:
 def check_stated(num_experts: int, top_k: int | None, options: ImportOptions) -> None:
     """ValueError if a user states another number of experts, or of choices, than the file has."""
     if options.experts not in (None, num_experts):
-        raise ValueError(f"it has {num_experts} experts, but --experts states {options.experts}")
+        raise OptionError(
+            f"it has {num_experts} experts, but --experts states {options.experts}",
+            "Correct or remove --experts or --model-config.",
+        )
     if top_k is not None and options.top_k not in (None, top_k):
-        raise ValueError(f"a token has {top_k} choices, but --top-k states {options.top_k}")
+        raise OptionError(
+            f"a token has {top_k} choices, but --top-k states {options.top_k}", "Correct or remove --top-k or --model-config."
+        )
 
 
 def placed(used_L: Flags, options: ImportOptions, rows: RowKind) -> tuple[RowMap, list[str]]:
@@ -82,11 +88,11 @@ def placed(used_L: Flags, options: ImportOptions, rows: RowKind) -> tuple[RowMap
         return RowMap(used, used), [] if rows != "moe" else [UNMAPPED]
     found = RowMap(options.layers.moe_layers, options.layers.moe_layers)
     if rows == "all" and options.layers.num_layers not in (None, len(used_L)):
-        raise ValueError(f"it has {len(used_L)} layers, but the model has {options.layers.num_layers}")
+        raise OptionError(f"it has {len(used_L)} layers, but the model has {options.layers.num_layers}", CORRECT)
     if rows != "stated":
         found = options.layers.rows(len(used_L))
     if foreign := sorted(set(used) - set(found.rows)):
-        raise ValueError(f"layer {foreign[0]} has choices, but the model has no experts there")
+        raise OptionError(f"layer {foreign[0]} has choices, but the model has no experts there", CORRECT)
     pairs = [(row, layer) for row, layer in zip(found.rows, found.layers, strict=True) if row in used]
     silent = sorted(set(found.layers) - {layer for _, layer in pairs})
     more = f"; further such layers: {len(silent) - 1}" if len(silent) > 1 else ""

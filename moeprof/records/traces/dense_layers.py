@@ -6,7 +6,8 @@ T tokens, L layers of an array, K choices.
 import numpy as np
 import numpy.typing as npt
 
-from moeprof.records.traces.layer_map import HOW, LayerMap
+from moeprof.records.errors import OptionError
+from moeprof.records.traces.layer_map import CORRECT, HOW, LayerMap
 
 MANY = 4
 """Tokens with one choice each that do not all choose expert 0 in a layer that has experts: fewer may well do so."""
@@ -31,7 +32,10 @@ def moe_layers_of(
     found = stated.rows(num_layers)
     dense_rows = np.setdiff1d(np.arange(num_layers), found.rows)
     if len(wrong := [row for row in dense_rows if (experts_TLK[:, row] > 0).any()]):
-        raise ValueError(f"layer {wrong[0]} has choices, but no experts by the stated layers: {HOW}")
+        raise OptionError(f"layer {wrong[0]} has choices, but no experts by the stated layers", CORRECT)
     if empty := [layer for row, layer in zip(found.rows, found.layers, strict=True) if empty_L[row]]:
-        raise ValueError(f"layer {empty[0]} has only choices of expert 0 or -1, as if it were dense: {HOW}")
+        raise OptionError(
+            f"layer {empty[0]} has only choices of expert 0 or -1, as if it were dense, but is stated to have experts",
+            "Correct --layers, --model-config or --top-k.",
+        )
     return experts_TLK[:, list(found.rows)], found.layers

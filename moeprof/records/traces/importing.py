@@ -9,10 +9,13 @@ from typing import Literal
 
 import numpy as np
 
+from moeprof.records.errors import OptionError
 from moeprof.records.traces.choices import NO_EXPERT, LoggedChoices, traces_of
 from moeprof.records.traces.import_options import ImportOptions, ImportReport
 from moeprof.records.traces.left_out import left_out
 from moeprof.records.traces.trace_format import TraceFile
+
+CORRECT = "Correct or remove {} or --model-config."
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def imported(choices: LoggedChoices, stated: Stated, options: ImportOptions) -> 
     choices, spare = without_spare_slots(choices)
     top_k = agreed("choices of a token", stated.top_k, options.top_k)
     if top_k is not None and top_k != choices.experts_TLK.shape[2]:
-        raise ValueError(f"a token has {choices.experts_TLK.shape[2]} choices, not {top_k} as stated")
+        what = f"a token has {choices.experts_TLK.shape[2]} choices, not {top_k} as stated"
+        raise ValueError(what) if options.top_k is None else OptionError(what, CORRECT.format("--top-k"))
     kept, report = without_idle_rows(choices, stated, options)
     check_choices(kept, experts)
     report = report.model_copy(update={"sentinels": spare * report.kept})
@@ -58,9 +62,12 @@ def imported(choices: LoggedChoices, stated: Stated, options: ImportOptions) -> 
 
 
 def agreed(what: str, in_file: int | None, given: int | None) -> int | None:
-    """The number that the file or the options state; ValueError if both do, and differ."""
+    """The number that the file or the options state; OptionError if both do, and differ."""
     if in_file is not None and given is not None and in_file != given:
-        raise ValueError(f"it states {in_file} {what}, but the options or the model's configuration {given}")
+        option = "--experts" if what == "experts" else "--top-k"
+        raise OptionError(
+            f"it states {in_file} {what}, but the options or the model's configuration {given}", CORRECT.format(option)
+        )
     return in_file if given is None else given
 
 

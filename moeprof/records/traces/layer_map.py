@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moeprof.records.errors import OptionError
 from moeprof.records.limits import MAX_LAYERS
 
 HOW = "state them by --model-config CONFIG or --layers MAP"
+CORRECT = "Correct --layers or --model-config, which state the layers that have experts."
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class LayerMap:
         if count == self.num_layers or (self.num_layers is None and count > max(self.moe_layers)):
             return RowMap(self.moe_layers, self.moe_layers)
         all_layers = f" of {self.num_layers}" if self.num_layers is not None else ""
-        raise ValueError(f"it has {count} layers, but the model has {len(self.moe_layers)} MoE layers{all_layers}")
+        raise OptionError(f"it has {count} layers, but the model has {len(self.moe_layers)} MoE layers{all_layers}", CORRECT)
 
 
 @dataclass(frozen=True)
@@ -58,4 +60,4 @@ class RowMap:
 def check_numbers(layers: Sequence[int], stated: LayerMap | None) -> None:
     """ValueError if one of a trace's absolute layers has no experts by the stated ones."""
     if stated is not None and (foreign := sorted({*layers} - {*stated.moe_layers})):
-        raise ValueError(f"layer {foreign[0]} has choices, but no experts by the stated layers: {HOW}")
+        raise OptionError(f"layer {foreign[0]} has choices, but no experts by the stated layers", CORRECT)

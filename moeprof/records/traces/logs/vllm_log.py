@@ -18,7 +18,7 @@ from moeprof.records.name import name_from
 from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.choices import Ids, LoggedChoices
 from moeprof.records.traces.import_options import ImportOptions
-from moeprof.records.traces.importing import Stated, agreed, imported
+from moeprof.records.traces.importing import Stated, imported
 from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.logs.arrays import count_of
 from moeprof.records.traces.logs.json_lines import (
@@ -73,7 +73,10 @@ def read_log(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
             if twice := sorted({*logs} & {*found}):
                 raise ValueError(f"layer {twice[0]} is in another of the files too")
             logs |= found
-            top_k = agreed("choices of a token", top_k, stated_top_k(file))
+            stated = stated_top_k(file)
+            if None not in (top_k, stated) and top_k != stated:
+                raise ValueError(f"it states {stated} choices of a token, and another of the files {top_k}")
+            top_k = stated if top_k is None else top_k
     with reported(f"routing log {files[0].path}", "Give logs of one recording, complete, with the layers of the model."):
         choices, notes = together(logs)
         check_numbers(sorted(logs), options.layers)

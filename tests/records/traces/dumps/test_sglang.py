@@ -224,6 +224,18 @@ def test_what_the_user_states_must_fit(tmp_path: Path) -> None:
     assert "a token has 2 choices, not 3 as stated" in fault(choices, top_k=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [({"layers": LayerMap((1, 2, 3))}, "--layers"), ({"experts": 3}, "--experts"), ({"top_k": 1}, "--top-k")],
+)
+def test_the_remedy_of_a_wrong_option_names_the_option(tmp_path: Path, options: dict[str, Any], flag: str) -> None:
+    path = recording(tmp_path / "a.pt", [GOOD], MAP)
+    with pytest.raises(UsageError) as caught:
+        read(path, **options)
+    assert flag in caught.value.remedy
+    assert "recorder" not in caught.value.remedy
+
+
 def test_files_that_are_not_the_ranks_of_one_recording_are_refused(tmp_path: Path) -> None:
     first = recording(tmp_path / "a_0.pt", [per_pass(7, [DENSE, [1] * 6])], MAP)
     other = recording(tmp_path / "a_1.pt", [per_pass(7, [DENSE, [1] * 6]), per_pass(8, [DENSE, [1] * 6])], MAP, rank=1)
