@@ -62,6 +62,8 @@ class TraceRequest(Strict):
     """Whether the source counts choices without their order."""
     top_k_known: bool = True
     """Whether the choices of a token are known; if they are not, every choice counts as a token."""
+    order_doubt: str = ""
+    """Why the steps may not be in the order of the recording; empty if there is no doubt."""
 
     @property
     def counted(self) -> tuple[str, str]:

@@ -45,6 +45,8 @@ class ImportReport(BaseModel):
     """Choices of no expert among those of a token that was kept."""
     repeated: NonNegative = 0
     """Rows with two copies of one expert, which are two choices of it; in all other traces a token's experts differ."""
+    order_doubt: str = ""
+    """Why the steps may not be all, or not in the order of the recording; empty if there is no doubt."""
     notes: list[str] = []
     """Further remarks, one sentence each."""
 
@@ -61,4 +63,5 @@ class ImportReport(BaseModel):
             yield f"imported from {self.format}: {self.kept:,} rows of a token and layer kept; left out: {counted}"
         if self.repeated:
             yield f"{self.repeated:,} rows have two copies of one expert: the map of physical experts is of another time than they are"
+        yield from filter(None, [self.order_doubt])
         yield from self.notes

@@ -3,6 +3,7 @@
 S steps, L layers (dense ones too), E logical experts.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,16 +29,17 @@ def read_stat(source: InputFile, document: dict[str, Any], options: ImportOption
     if values.dtype.kind not in "iu":
         raise ValueError(f"{what} is of type {values.dtype}, not of whole numbers")
     counts_SLE, _ = whole_counts(values, what)
-    kept_SLE, notes = filled(counts_SLE)
-    return counts_file(source, "sglang", kept_SLE, options, "all", notes)
+    kept_SLE, doubt = filled(counts_SLE)
+    file = counts_file(source, "sglang", kept_SLE, options, "all")
+    return replace(file, report=file.report and file.report.model_copy(update={"order_doubt": doubt}))
 
 
-def filled(counts_SLE: Ints) -> tuple[Ints, list[str]]:
-    """The rows from the first to the last that has choices, and notes on what a ring may have lost."""
+def filled(counts_SLE: Ints) -> tuple[Ints, str]:
+    """The rows from the first to the last that has choices, and what a ring may have lost; an empty string if it lost nothing."""
     used = np.flatnonzero(counts_SLE.any(axis=(1, 2)))
     if not len(used):
-        return counts_SLE, []
+        return counts_SLE, ""
     kept_SLE = counts_SLE[used[0] : used[-1] + 1]
     if gaps := len(kept_SLE) - len(used):
-        return kept_SLE, [GAP.format(gaps)]
-    return kept_SLE, [FULL.format(len(used))] if 1 < len(used) == len(counts_SLE) else []
+        return kept_SLE, GAP.format(gaps)
+    return kept_SLE, FULL.format(len(used)) if 1 < len(used) == len(counts_SLE) else ""

@@ -22,7 +22,7 @@ def answer(run: Run, metrics: RunMetrics) -> RunAnswer:
     """About decode, if the trace has it, otherwise about its first phase."""
     phases = phases_of(metrics)
     numbers = [one for phase in phases[:1] for one in key_numbers(metrics, phase)][:MOST]
-    light = light_of(run, doubts=[*few_tokens(metrics, phases[:1]), *few_sequences(run, metrics)])
+    light = light_of(run, doubts=[*lost_order(run), *few_tokens(metrics, phases[:1]), *few_sequences(run, metrics)])
     return RunAnswer(sentence(run, metrics, phases), numbers, light, list(changes(metrics, phases)))
 
 
@@ -81,6 +81,12 @@ def distinct_number(metrics: RunMetrics, phase: str, size: int) -> Iterator[KeyN
     found = list(measured(here, "distinct_experts", name, format_significant, bound=bound))
     remark = f"expected of {many} in random order"
     yield from found or measured(here, "distinct_experts_shuffled", name, format_significant, bound=bound, remark=remark)
+
+
+def lost_order(run: Run) -> Iterator[str]:
+    """Steps that may be missing or in another order."""
+    if doubt := run.record.characterized.order_doubt:
+        yield f"The order of steps may be lost: {doubt}."
 
 
 def few_tokens(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:

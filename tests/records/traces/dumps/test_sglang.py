@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import UsageError
 from moeprof.records.traces.choice_counts import ALL_DOMAINS, ChoiceCounts
 from moeprof.records.traces.dumps.sglang import SGLANG, write_dump
@@ -22,6 +23,8 @@ from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
+from moeprof.reporters.documents.answers.traced import answer
+from moeprof.studies.characterize_trace import characterize_trace, read_recorded
 from moeprof.studies.convert import convert
 from moeprof.studies.replay.loads import read_loads
 from tests.analysis.traces import Row, drawn_rows, trace_of
@@ -65,6 +68,8 @@ def test_a_ring_without_an_empty_row_may_have_wrapped_and_one_with_a_gap_began_i
     assert gap.startswith("1 forward passes between others have no choices")
     assert notes(read(stat(tmp_path / "c.pt", [[[0, 0]], [[3, 1]], [[2, 2]]]))) == []
     assert full in read_loads(tmp_path / "a.pt").notes
+    run = characterize_trace(read_recorded([tmp_path / "a.pt"]), tmp_path / "run")
+    assert answer(run, RunMetrics.of(run)).light.reasons[0] == f"The order of steps may be lost: {full}."
 
 
 def test_passes_are_mapped_and_summed_over_ranks_and_overlapping_batches(tmp_path: Path) -> None:
