@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.records.arrays import Ints
+from moeprof.records.errors import OptionError
 from moeprof.records.limits import MAX_EXPERTS, MAX_LAYERS, MAX_RANKS
 from moeprof.records.placement import Placement
 from moeprof.records.system.inputs import InputFile
@@ -59,7 +60,10 @@ def placement_of(map_LP: Ints, ranks: int | None, layers: LayerMap | None) -> Pl
         raise ValueError("it does not say on how many ranks its experts are: --ranks states it")
     num_physical = map_LP.shape[1]
     if not 1 <= ranks <= MAX_RANKS or num_physical % ranks:
-        raise ValueError(f"{num_physical} physical experts cannot be divided evenly over {ranks} ranks")
+        raise OptionError(
+            f"{num_physical} physical experts cannot be divided evenly over {ranks} ranks",
+            f"Give --ranks with a divisor of {num_physical}.",
+        )
     found = layers.rows(len(map_LP)) if layers else None
     rows, names = (found.rows, found.layers) if found else (range(len(map_LP)), range(len(map_LP)))
     divided = map_LP.reshape(len(map_LP), ranks, -1).tolist()

@@ -12,6 +12,7 @@ from moeprof.records.placement_formats.placement_format import PlacementFacts, P
 from moeprof.records.placement_formats.sglang_location import SGLANG_LOCATION
 from moeprof.records.placement_formats.vllm_map import VLLM_MAP
 from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.traces.foreign import kind_of_file
 
 NATIVE = PlacementFormat(
     "placement",
@@ -34,8 +35,10 @@ def placement_format_of(file: InputFile) -> PlacementFormat | None:
 def read_placement(path: Path, facts: PlacementFacts = NO_FACTS) -> Placement:
     """The placement in a file of any known format; UsageError if there is none, or it lacks a fact."""
     source = InputFile(path)
-    with reported(f"placement {path}", REMEDY):
-        entry = placement_format_of(source) or NATIVE
-    accepted = ", ".join(one.title for one in PLACEMENT_FORMATS.values())
-    with reported(f"placement {path}", REMEDY if entry is NATIVE else f"Accepted: {accepted}."):
+    accepted = f"Give {', '.join(one.title for one in PLACEMENT_FORMATS.values())}."
+    with reported(f"placement {path}", accepted):
+        entry = placement_format_of(source)
+        if entry is None:
+            raise ValueError(f"it is no placement, but {kind_of_file(source)}")
+    with reported(f"placement {path}", REMEDY if entry is NATIVE else accepted):
         return entry.read(source, facts)

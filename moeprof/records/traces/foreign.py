@@ -27,6 +27,7 @@ JSON = (
     ('"moeprof_version"', "a JSON file of moeprof, but not a trace"),
     ('"num_experts"', "a placement, which `moeprof placement show` reads"),
     ('"moe_layer_count"', "a placement, which `moeprof placement show` reads"),
+    ('"logical_count"', "counts of experts, which `moeprof characterize` reads"),
     ("", "JSON of unknown content"),
 )
 """Keys of JSON documents, and what the documents are."""
