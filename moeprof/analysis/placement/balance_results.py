@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from moeprof.analysis.placement.choice import least, makes_copies
+from moeprof.analysis.placement.choice import ROUNDING, least, makes_copies
 from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
@@ -27,6 +27,14 @@ def balancer_value(results: RunMetrics, metric: str, phase: str, balancer: str, 
 def floor(results: RunMetrics, metric: str, phase: str, devices: int) -> float | None:
     """The least that any placement without copies can reach, or None."""
     return results.or_none(f"{metric}_floor", phase=phase, point=balancer_point("", devices))
+
+
+def at_floor(results: RunMetrics, phase: str, devices: int) -> bool:
+    """Whether contiguous placement already reaches the floor, so that nothing without copies is better, and the verdict is about that."""
+    before = balancer_value(results, "avg_max_load", phase, CONTIGUOUS.name, devices)
+    least_load = floor(results, "avg_max_load", phase, devices)
+    known = before is not None and least_load is not None and before <= least_load * (1 + ROUNDING)
+    return known and bool(candidates(results, phase, devices, copies=False))
 
 
 def phases(results: RunMetrics) -> list[str]:

@@ -57,6 +57,12 @@ def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         return
     name, gain = best
     before, after = (balancer_value(results, "avg_max_load", phase, one, devices) or 0.0 for one in (CONTIGUOUS.name, name))
+    if balance_results.at_floor(results, phase, devices):
+        yield (
+            f"Placement ({phase}, {devices} devices{step_size(results, phase)}): contiguous. {floor_sentence(results, phase)} "
+            f"(ideal {percent(1 / devices)})."
+        )
+        return
     floor = balance_results.floor(results, "avg_max_load", phase, devices)
     limits = f"ideal {percent(1 / devices)}" + (f", floor without copies {percent(floor)}" if floor is not None else "")
     yield (
@@ -64,6 +70,17 @@ def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         f"{percent(after)} of a step's choices on average, {percent(before)} under contiguous placement ({limits})."
     )
     yield f"Gain ({phase}): {interval(gain)} on {gain.steps} held-out steps. {threshold(gain, before, floor)}"
+
+
+def floor_sentence(results: RunMetrics, phase: str) -> str:
+    """Why no placement without copies helps, if contiguous placement reaches the floor; without the full stop."""
+    balance = results.record.balanced
+    before = balancer_value(results, "avg_max_load", phase, CONTIGUOUS.name, balance.focus) or 0.0
+    why = "with one expert on each" if balance.focus == balance.trace.num_experts else "the floor without copies"
+    return (
+        f"The busiest of {balance.focus} devices gets {percent(before)} of a step's choices on average, {why}: no placement without "
+        "copies lowers that"
+    )
 
 
 def step_size_lines(results: RunMetrics, phase: str) -> Iterator[str]:
@@ -116,7 +133,7 @@ def move_line(results: RunMetrics, phase: str) -> Iterator[str]:
     devices = results.record.balanced.focus
     best = balance_results.best(results, phase, devices, copies=False)
     moved = balancer_value(results, "moved_experts", phase, best[0], devices) if best else None
-    if best is None or moved is None:
+    if best is None or moved is None or balance_results.at_floor(results, phase, devices):
         return
     size = balancer_value(results, "moved_bytes", phase, best[0], devices)
     weights = f" ({format_bytes(size)} of weights)" if size else ""

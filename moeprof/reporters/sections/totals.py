@@ -7,7 +7,7 @@ from moeprof.analysis.placement.balance_results import balancer_value
 from moeprof.analysis.placement.choice import least
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
-from moeprof.reporters.cells import percent
+from moeprof.reporters.cells import percent, plural
 
 
 def totals_line(results: RunMetrics, phase: str) -> Iterator[str]:
@@ -23,8 +23,17 @@ def totals_line(results: RunMetrics, phase: str) -> Iterator[str]:
     limits = f"ideal {percent(1 / devices)}" + (f", floor without copies {percent(floor)}" if floor is not None else "")
     if loads:
         best = least(loads) or ""
+        placed = f"{best}{with_slots(results, phase, best)}"
         yield (
             f"Placement ({devices} devices): computed and judged on the same totals, because there are no held-out steps. The "
-            f"busiest device gets {percent(loads[best])} of all choices under {best}{under} ({limits}). What remains of that on "
+            f"busiest device gets {percent(loads[best])} of all choices under {placed}{under} ({limits}). What remains of that on "
             "other text is unknown."
         )
+
+
+def with_slots(results: RunMetrics, phase: str, name: str) -> str:
+    """` with one extra slot per device`; nothing if the balancer makes no copies."""
+    devices = results.record.balanced.focus
+    slots = balancer_value(results, "device_slots", phase, name, devices) or 0
+    extra = int(slots) - -(-results.record.balanced.trace.num_experts // devices)
+    return f" with {extra if extra > 1 else 'one'} extra {plural(extra, 'slot', 'slots')} per device" if extra > 0 else ""

@@ -10,10 +10,11 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_significant
-from moeprof.reporters.cells import duration, percent
+from moeprof.reporters.cells import duration, interval, percent
 from moeprof.reporters.documents.answer import KeyNumber, RunAnswer
 from moeprof.reporters.documents.answers.light import light_of
 from moeprof.reporters.documents.answers.numbers import MOST, measured, named
+from moeprof.reporters.documents.balance import floor_sentence
 from moeprof.reporters.sections.rebalancing import repeat_answer
 from moeprof.reporters.sections.replicas import replica_answer
 from moeprof.reporters.sections.totals import totals_line
@@ -35,6 +36,15 @@ def answer(run: Run, results: RunMetrics) -> RunAnswer:
     if best is None:
         return RunAnswer("No verdict: no step was left to test a placement on.", [], light_of(run), ["A longer trace."])
     numbers = [*key_numbers(results, phase, best), *(copies_number(results, phase, kinds[1]) if kinds[0] else ())][:MOST]
+    if balance_results.at_floor(results, phase, devices):
+        found = f"Keep contiguous placement in {phase}. {floor_sentence(results, phase)}."
+        numbers = [*contiguous_number(results, phase), *copies_number(results, phase, kinds[1])]
+        return RunAnswer(
+            " ".join([found, *more]),
+            numbers,
+            light_of(run),
+            ["Copies of hot experts, or fewer devices.", *size_changes(results, phase)],
+        )
     light = light_of(run, doubts=list(doubts(best[1])))
     return RunAnswer(" ".join([sentence(results, phase, best), *more]), numbers, light, list(changes(results, phase, best)))
 
@@ -51,9 +61,10 @@ def sentence(results: RunMetrics, phase: str, best: Best) -> str:
         return (
             f"Use {name}: in {phase}, {busiest} gets {percent(after)} of a step's choices, {percent(before)} under contiguous."
         )
+    nothing = f"; no gain shown: {interval(gain)}" if gain.value <= 0 else ""
     if gain.verdict == "not recommended":
-        return f"Keep contiguous placement: in {phase}, no balancer takes {WORTH:.0%} of its load from {busiest}."
-    return f"Undecided: in {phase}, the test steps do not show whether {name} takes {WORTH:.0%} of its load from {busiest}."
+        return f"Keep contiguous placement: in {phase}, no balancer takes {WORTH:.0%} of its load from {busiest}{nothing}."
+    return f"Undecided: in {phase}, the test steps do not show whether {name} takes {WORTH:.0%} of its load from {busiest}{nothing}."
 
 
 def left_out(results: RunMetrics) -> Iterator[str]:
@@ -83,26 +94,39 @@ def key_numbers(results: RunMetrics, phase: str, best: Best) -> Iterator[KeyNumb
     floor = here.or_none("avg_max_load_floor", point=balancer_point("", devices))
     bound = named("floor without copies", floor)
     yield from measured(at, "avg_max_load", f"busiest device's share, {name}", percent, bound=bound)
-    yield from measured(before, "avg_max_load", "busiest device's share, contiguous", percent, bound=("even", 1 / devices))
+    yield from contiguous_number(results, phase)
     yield from measured(at, "moved_experts", "experts to move, all layers", format_significant)
     waits = before.or_none("virtual_wait_time")
     remark = "modelled" if waits is None else f"modelled; {duration(waits)} contiguous"
     yield from measured(at, "virtual_wait_time", "waiting per step, mean device", duration, remark=remark)
 
 
+def contiguous_number(results: RunMetrics, phase: str) -> Iterator[KeyNumber]:
+    """The busiest device before anything is moved, beside an even share."""
+    devices = results.record.balanced.focus
+    at = results.at(phase=phase, point=balancer_point(CONTIGUOUS.name, devices))
+    yield from measured(at, "avg_max_load", "busiest device's share, contiguous", percent, bound=("even", 1 / devices))
+
+
 def copies_number(results: RunMetrics, phase: str, best: Best | None) -> Iterator[KeyNumber]:
     """The gain with copies of hot experts."""
-    if best and best[1].value > 0:
+    if best:
         at = results.at(phase=phase, point=balancer_point(best[0], results.record.balanced.focus))
-        yield from measured(at, "load_gain", f"busiest device lowered by {best[0]}, with copies", percent)
+        remark = "" if best[1].value > 0 else "no gain shown"
+        yield from measured(at, "load_gain", f"busiest device lowered by {best[0]}, with copies", percent, remark=remark)
 
 
 def changes(results: RunMetrics, phase: str, best: Best) -> Iterator[str]:
-    """The share that decides, and numbers of tokens per step at which the verdict is another."""
+    """The share that decides, and `size_changes`."""
     devices = results.record.balanced.focus
     before = balance_results.balancer_value(results, "avg_max_load", phase, CONTIGUOUS.name, devices)
     if before is not None:
         yield f"The threshold: a busiest-device share below {percent(before * (1 - WORTH))}, {WORTH:.0%} better than contiguous."
+    yield from size_changes(results, phase)
+
+
+def size_changes(results: RunMetrics, phase: str) -> Iterator[str]:
+    """Numbers of tokens per step at which the verdict is another."""
     found = balance_results.step_sizes(results, phase, copies=False)
     for one, other in pairwise(found):
         if one[2].verdict != other[2].verdict:

@@ -9,6 +9,7 @@ from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.answer import RunAnswer
 from moeprof.reporters.documents.answers.registry import answer_of
+from moeprof.reporters.documents.balance import summary
 from moeprof.studies.characterize_trace import characterize_trace, read_recorded
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
@@ -63,13 +64,44 @@ def test_a_placement_that_helps_is_recommended_beside_its_floor(tmp_path: Path) 
     assert found.light.level == "good"
 
 
-def test_a_gain_of_nothing_is_no_number(tmp_path: Path) -> None:
-    found = placed(tmp_path, [[0, 2]] * 100)
-    assert (
-        found.sentence
-        == "Keep contiguous placement: in decode, no balancer takes 5% of its load from the busiest of 4 devices."
+def test_nothing_is_asked_for_if_contiguous_placement_reaches_the_floor(tmp_path: Path) -> None:
+    found = placed(tmp_path, [[0, 2]] * 12)
+    assert found.sentence == (
+        "Keep contiguous placement in decode. The busiest of 4 devices gets 50.0% of a step's choices on average, the floor without "
+        "copies: no placement without copies lowers that."
     )
+    assert [(one.name, one.value) for one in found.numbers] == [("busiest device's share, contiguous", 0.5)]
+    assert (found.light.level, found.would_change) == ("good", ["Copies of hot experts, or fewer devices."])
+
+
+def test_one_expert_on_each_device_is_the_floor_whatever_the_steps(tmp_path: Path) -> None:
+    asked = PlacementOptions(devices=[8], balancers=["greedy", "eplb"])
+    draw = np.random.default_rng(0)
+    steps = [draw.permutation(8)[:2].tolist() for _ in range(12)]
+    found = answer(replay_placements(read_loads(log(tmp_path, steps)), asked, tmp_path / "run"))
+    assert "50.0% of a step's choices on average, with one expert on each: no placement without copies lowers" in found.sentence
+    assert not any("would decide" in reason for reason in found.light.reasons)
+    assert not any("moved" in line or "Move" in line for line in summary(of_replay(Run.open(tmp_path / "run"))))
+
+
+def test_a_gain_below_nothing_is_stated_with_its_interval(tmp_path: Path) -> None:
+    found = placed(tmp_path, [[0, 2], [1, 3]] * 20 + [[0, 4]] * 36 + [[0, 1]] * 4)  # greedy puts 4 beside 0
+    assert found.sentence.startswith(
+        "Keep contiguous placement: in decode, no balancer takes 5% of its load from the busiest of 4 devices; no gain shown: -"
+    )
+    assert " (95% interval " in found.sentence
     assert not any("lowered" in one.name for one in found.numbers)
+
+
+def test_extra_slots_are_named_beside_a_placement_of_totals(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text('{"top_k": 1, "layers": [0], "counts": {"a": [[30, 20, 5, 1]]}}')
+    for replicas, slots in ((1, "one extra slot"), (2, "2 extra slots")):
+        asked = PlacementOptions(balancers=["eplb-distinct"], devices=[2], replicas=replicas)
+        found = answer(replay_placements(read_loads(tmp_path / "one.json"), asked, tmp_path / str(replicas)))
+        assert (
+            f" under eplb-distinct with {slots} per device, 89.3% under contiguous placement (ideal 50.0%, floor without copies "
+            in (found.sentence)
+        )
 
 
 def test_a_hot_set_stands_beside_its_share_by_chance(tmp_path: Path) -> None:
