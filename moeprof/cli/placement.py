@@ -8,6 +8,7 @@ import click
 
 from moeprof.cli.output import show_document
 from moeprof.cli.trace_options import parsed
+from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_RANKS
 from moeprof.records.placement_formats.placement_format import PlacementFacts
 from moeprof.records.placement_formats.registry import read_placement
@@ -54,6 +55,11 @@ def diff(before: Path, after: Path, ranks: int | None, layers: str | None, as_js
     from moeprof.reporters.documents.placement import differences
 
     one, other = (read_placement(file, facts(ranks, layers)) for file in (before, after))
+    if one.num_experts != other.num_experts:
+        raise UsageError(
+            f"placement {after}: {other.num_experts} experts; {before} has {one.num_experts}",
+            "Give two placements of one model.",
+        )
     moves = [move._asdict() for move in one.moves(other)]
     print_result({"moves": moves}, differences(one, other), as_json=as_json)
 

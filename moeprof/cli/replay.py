@@ -173,11 +173,14 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Replay TRACE: a run directory, a file of its routing/ folder, or a *.route.csv (plain or gzipped).
+    """Replay TRACE: a run directory, a file of its routing/ folder, a *.route.csv, or any other dump that `moeprof convert` reads.
+
+    A file may be gzipped, and a folder that has a file of every rank is one trace.
 
     --cache recommends an eviction policy and a number of cache slots for this routing. --balance reports whether moving or
-    copying experts would balance the devices; TRACE may then also be a *.json of expert counts. Without either, or with both, both
-    are replayed, and DIR holds two runs: caches and placements. Times are modelled from link bandwidths, not measured.
+    copying experts would balance the devices; TRACE may then also be a file of loads without choices, such as a *.json of expert
+    counts. Without either, or with both, both are replayed, and DIR holds two runs: caches and placements. Times are modelled from
+    link bandwidths, not measured.
     """
     if cache != balance:
         refuse_options_of(context, "balance" if cache else "cache")

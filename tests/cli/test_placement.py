@@ -44,12 +44,28 @@ def test_it_tells_two_apart(moeprof: Call, file: Path, tmp_path: Path) -> None:
 
 
 def test_it_says_what_makes_two_hard_to_compare(moeprof: Call, tmp_path: Path) -> None:
-    Placement(2, {"1": ((0, 1),)}, "a" * 64).write(tmp_path / "a.json")
+    Placement(4, {"1": ((0, 1, 2, 3),)}, "a" * 64).write(tmp_path / "a.json")
     Placement(4, {"1": ((0, 1), (2, 3))}, "b" * 64).write(tmp_path / "b.json")
     stdout = moeprof("placement", "diff", tmp_path / "a.json", tmp_path / "b.json")[1]
     assert "The placements are for different models: aaaaaaaaaaaa and bbbbbbbbbbbb." in stdout
-    assert "The first placement is for 2 experts, the second for 4." in stdout
     assert "The first placement is for 1 ranks, the second for 2." in stdout
+
+
+def test_placements_of_different_numbers_of_experts_are_not_compared(moeprof: Call, file: Path, tmp_path: Path) -> None:
+    Placement.contiguous(["1"], 6, 2).write(tmp_path / "six.json")
+    code, stdout, stderr = moeprof("placement", "diff", file, tmp_path / "six.json")
+    assert (code, stdout) == (2, "")
+    assert stderr == f"Error: placement {tmp_path}/six.json: 6 experts; {file} has 4\nGive two placements of one model.\n"
+
+
+def test_copies_that_share_a_rank_have_moved_once(moeprof: Call, tmp_path: Path) -> None:
+    Placement(4, {"1": ((0, 1, 3, 3), (2, 3, 0, 1))}).write(tmp_path / "twice.json")
+    stdout = moeprof("placement", "show", tmp_path / "twice.json")[1]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in stdout.splitlines() if line.startswith("| 1")]
+    assert [line[2:4] for line in lines] == [["4", "1"], ["4", "2"]]
+    Placement(4, {"1": ((0, 1, 3), (2, 3, 0, 1))}).write(tmp_path / "once.json")
+    stdout = moeprof("placement", "diff", tmp_path / "once.json", tmp_path / "twice.json")[1]
+    assert "0 experts in 1 layers change rank. 1 have another number of copies on the same ranks." in stdout
 
 
 def test_it_checks_a_file_against_a_recipe(moeprof: Call, file: Path, micro: Micro) -> None:

@@ -52,6 +52,21 @@ def test_a_placement_is_written(moeprof: Call, trace: Path, tmp_path: Path) -> N
     assert len(Placement.read(tmp_path / "p.json").layers["1"]) == 4
 
 
+def test_a_saved_expert_that_is_twice_on_a_rank_is_remarked_at_once_and_in_the_report(
+    moeprof: Call, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ("--balance", "--devices", 2, "--replicas", 3, "--save-placement", tmp_path / "p.json", "--out", tmp_path / "run")
+    trace = skewed(tmp_path / "few.parquet", num_experts=4)
+    assert moeprof("replay", trace, "--balancer", "eplb", *options)[0] == 0
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}/p.json: layer ")
+    assert line.endswith("for which eplb-distinct places no expert twice on a device")
+    assert "is listed twice on rank" in (tmp_path / "run" / "report.md").read_text()
+    caplog.clear()
+    assert moeprof("replay", trace, "--balancer", "eplb-distinct", *options, "--force")[0] == 0
+    assert not caplog.messages
+
+
 def test_a_replay_of_placements_compares_with_itself(moeprof: Call, trace: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert moeprof("replay", trace, "--balance", "--devices", "4", "--out", tmp_path / name)[0] == 0
@@ -139,7 +154,9 @@ def test_a_total_is_placed_without_a_verdict_and_phases_of_counts_are_refused(mo
     assert "placements are computed and judged on the same totals" in (out / "run.json").read_text()
     assert moeprof("report", out, "--recompute")[0] == 0
     assert (out / "metrics.csv").read_text() == rows
-    assert "the trace has 1 in all" in moeprof("replay", path, "--balance", "--every", "1", "--devices", "2")[2]
+    assert (
+        "has totals, which have no order of steps" in moeprof("replay", path, "--balance", "--every", "1", "--devices", "2")[2]
+    )
     assert "a count table has no phases" in moeprof("replay", path, "--balance", "--phase", "decode")[2]
 
 

@@ -156,6 +156,11 @@ def cluster_for(
 
 
 def num_moved(slots_DS: Slots, num_experts: int) -> int:
-    """The number of physical experts that are on another device under contiguous placement (E / D neighbours on each)."""
-    home_DS = slots_DS * len(slots_DS) // num_experts
-    return int((home_DS != np.arange(len(slots_DS))[:, None]).sum())
+    """The number of experts that devices must fetch from contiguous placement (E / D neighbours on each).
+
+    Copies of an expert on several devices count once for each, and those on one device once together.
+    """
+    num_devices = len(slots_DS)
+    pairs_P = np.unique(slots_DS * num_devices + np.arange(num_devices)[:, None])
+    expert_P, device_P = np.divmod(pairs_P, num_devices)
+    return int((expert_P * num_devices // num_experts != device_P).sum())

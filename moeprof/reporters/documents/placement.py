@@ -20,14 +20,14 @@ def content(placement: Placement) -> Document:
         f"{placement.num_experts} experts in each of {len(placement.layers)} layers on {placement.num_ranks} ranks{model}, "
         f"{copies} copies."
     )
-    caption = "moved = experts that contiguous placement (an equal block on each rank) has on a different rank"
+    caption = "moved = different experts of the rank that contiguous placement (an equal block on each rank) has on a different rank only"
     columns = ["layer", "rank", "slots", "moved", "experts"]
     return [Paragraph(sentence), Table(columns, rows, caption=caption)]
 
 
 def remote_experts(placement: Placement, rank: int, held: Sequence[int]) -> str:
     """The number of a rank's experts that contiguous placement has on a different rank."""
-    return str(sum(expert * placement.num_ranks // placement.num_experts != rank for expert in held))
+    return str(sum(expert * placement.num_ranks // placement.num_experts != rank for expert in {*held}))
 
 
 def differences(before: Placement, after: Placement) -> Document:
@@ -40,16 +40,12 @@ def differences(before: Placement, after: Placement) -> Document:
 
 
 def mismatches(before: Placement, after: Placement) -> Iterator[Block]:
-    """Remarks if the placements are for different models, or different numbers of experts or ranks."""
+    """Remarks if the placements are for different models or numbers of ranks."""
     hashes = before.model_hash, after.model_hash
     if all(hashes) and hashes[0] != hashes[1]:
         yield Paragraph(f"The placements are for different models: {hashes[0][:12]} and {hashes[1][:12]}.")
-    for what, one, other in (
-        ("experts", before.num_experts, after.num_experts),
-        ("ranks", before.num_ranks, after.num_ranks),
-    ):
-        if one != other:
-            yield Paragraph(f"The first placement is for {one} {what}, the second for {other}.")
+    if before.num_ranks != after.num_ranks:
+        yield Paragraph(f"The first placement is for {before.num_ranks} ranks, the second for {after.num_ranks}.")
 
 
 def moved(moves: Sequence[Move]) -> Iterator[Block]:
@@ -63,8 +59,9 @@ def moved(moves: Sequence[Move]) -> Iterator[Block]:
         for layer, of_layer in groupby(moves, key=lambda move: move.layer)
         for (before, after), same in groupby(sorted(of_layer, key=change), key=change)
     ]
-    layers = len({move.layer for move in moves})
-    yield Paragraph(f"{len(moves):,} experts in {layers} layers change rank.")
+    layers, changed = len({move.layer for move in moves}), sum({*move.before} != {*move.after} for move in moves)
+    others = f" {len(moves) - changed:,} have another number of copies on the same ranks." if changed < len(moves) else ""
+    yield Paragraph(f"{changed:,} experts in {layers} layers change rank.{others}")
     yield Table(["layer", "from rank", "to rank", "experts"], rows, caption="All ranks of an expert, before and after.")
 
 

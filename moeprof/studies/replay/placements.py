@@ -142,6 +142,12 @@ def check_lengths(phases: Sequence[PhaseLoads], notes: list[str]) -> None:
     balance = phases[0].balance
     if not balance.every:
         return
+    if all(not phase.ranks and all(matrix.num_steps == 1 for of in phase.layers for matrix in of) for phase in phases):
+        given = ",".join(map(str, balance.every))
+        raise UsageError(
+            f"--every {given}: {balance.trace.path} has totals, which have no order of steps",
+            "Remove --every, or give a trace.",
+        )
     lengths = {phase.name: len(phase.timeline.steps_B) for phase in phases}
     for steps in balance.every:
         needed = balance.window + steps + 1

@@ -1,5 +1,6 @@
 """The placement file of a replay: the placement that was tested, for every layer of the model."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import placed
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
+
+log = logging.getLogger(__name__)
 
 
 def placement_of(
@@ -38,7 +41,9 @@ def placement_of(
         notes.append(f"layer {', '.join(idle)}: loads unknown, so it was saved as if all loads were equal")
     ordered = {layer: tuple(map(tuple, layers[layer])) for layer in [*listed, *(name for name in layers if name not in listed)]}
     saved = Placement(trace.num_experts, ordered, trace.weights_hash)
-    notes += repeated_copies(saved, path)
+    for note in repeated_copies(saved, path):
+        log.warning("%s", note)  # the file is used without the report, in which it is a note too
+        notes.append(note)
     return saved
 
 

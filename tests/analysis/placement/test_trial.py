@@ -64,3 +64,8 @@ def test_experts_have_moved_where_contiguous_placement_has_them_elsewhere() -> N
     assert num_moved(np.arange(8).reshape(4, 2), 8) == 0
     assert num_moved(np.array([[0, 2], [1, 3]]), 4) == 2
     assert num_moved(np.array([[0, 1, 3], [2, 3, 0]]), 4) == 2
+
+
+def test_copies_that_share_a_device_are_fetched_once() -> None:
+    assert num_moved(np.array([[0, 1, 3, 3, 3], [2, 3, 0, 0, 1]]), 4) == 3, "3 to the first device, 0 and 1 to the second"
+    assert num_moved(np.array([[0, 1, 1], [2, 3, 3]]), 4) == 0

@@ -166,3 +166,11 @@ def test_a_real_chat_is_placed_once(shared_data: Path, tmp_path: Path) -> None:
     run = replay_placements(loads, options, tmp_path / "run")
     (line,) = (line for line in summary(of_replay(run)) if line.startswith("Placing again"))
     assert "no measurable gain" in line
+
+
+def test_totals_have_no_order_to_place_again_along(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text('{"top_k": 1, "layers": [0], "counts": {"a": [[30, 20, 5, 1]]}}')
+    asked = PlacementOptions(balancers=["greedy"], devices=[2], every=[4])
+    assert fault(lambda: replay_placements(read_loads(tmp_path / "one.json"), asked, tmp_path / "run")) == (
+        f"--every 4: {tmp_path / 'one.json'} has totals, which have no order of steps"
+    )
