@@ -208,3 +208,15 @@ def test_counts_without_the_experts_of_a_token_are_reported_as_choices(tmp_path:
     stated = characterize_trace(read_recorded([path], options=ImportOptions(top_k=2)), tmp_path / "stated")
     assert "top-2" in render(stated, "markdown")
     assert not any("--top-k" in one for one in answer(stated, RunMetrics.of(stated)).would_change)
+
+
+def test_one_later_token_gives_no_interval(tmp_path: Path) -> None:
+    """Of two decoded tokens the second half is one, whose two choices the first one made too."""
+    log = route_log(tmp_path / "talk.route.csv", [[0, 1], [0, 1]], layers=2)
+    log.write_text(log.read_text().replace("n_expert=4", "n_expert=8"))
+    run = characterized(log, tmp_path / "run")
+    found = answer(run, RunMetrics.of(run))
+    share = next(one for one in found.numbers if one.name == "choices served by 2 hot experts")
+    assert (share.value, share.low, share.high, share.remark) == (1, None, None, "no interval: 1 token")
+    assert "The second half of decode has 1 token, fewer than 10." in found.light.reasons
+    assert "serves 100.0% (no interval: 1 token) of the choices" in render(run, "markdown")

@@ -116,10 +116,11 @@ def hot_set_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
         for layer in metrics.distinct("layer", "hot_set_size", phase=phase)
         if (one := recorded_hot_set(metrics, phase, layer))
     ]
+    interval = f"95% interval {percent(found.low)} to {percent(found.high)}" if found.tokens > 1 else "no interval: 1 token"
     sure = sum(one.answer == "yes" for one in layers)
     yield (
         f"Hot set ({phase}): {found.answer}. {set_of(found.size)} that the first half of the tokens chose most serves "
-        f"{percent(found.share)} (95% interval {percent(found.low)} to {percent(found.high)}) of the choices of the second half, "
+        f"{percent(found.share)} ({interval}) of the choices of the second half, "
         f"{percent(found.chance)} by chance{remark(found)}. Taken alone, {sure} of {len(layers)} layers have a hot set."
     )
 
@@ -133,7 +134,7 @@ def remark(found: HotSet) -> str:
     """Why the answer is what it is."""
     limit = f"{percent(WORTH * found.chance)}, twice the value by chance"
     if found.tokens < FEWEST:
-        return f"; the second half has {found.tokens} tokens, fewer than {FEWEST}"
+        return f"; the second half has {found.tokens} {plural(found.tokens, 'token', 'tokens')}, fewer than {FEWEST}"
     side = {"yes": "the whole interval is above", "no": "the whole interval is below"}.get(
         found.answer, "the interval includes"
     )

@@ -61,7 +61,11 @@ def key_numbers(metrics: RunMetrics, phase: str) -> Iterator[KeyNumber]:
     if found := recorded_hot_set(metrics, phase):
         at = here.at(point=format_point({"experts": found.size}))
         bound = named("by chance", at.or_none("hot_set_by_chance"))
-        yield from measured(at, "hot_set_share", f"choices served by {found.size} hot experts", percent, bound=bound)
+        name = f"choices served by {found.size} hot {plural(found.size, 'expert', 'experts')}"
+        if found.tokens > 1:
+            yield from measured(at, "hot_set_share", name, percent, bound=bound)
+        else:
+            yield KeyNumber(name, found.share, percent, bound=bound, remark="no interval: 1 token")
     bound = named("steps in random order", here.or_none("active_overlap_shuffled"))
     yield from measured(here, "active_overlap", "experts that the step before used too", percent, bound=bound)
     for size in SIZES:
@@ -94,7 +98,8 @@ def few_tokens(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     for phase in phases:
         found = recorded_hot_set(metrics, phase)
         if found and found.tokens < FEWEST:
-            yield f"The second half of {phase} has {found.tokens} tokens, fewer than {FEWEST}."
+            tokens = f"{found.tokens} {plural(found.tokens, 'token', 'tokens')}"
+            yield f"The second half of {phase} has {tokens}, fewer than {FEWEST}."
 
 
 def few_sequences(run: Run, metrics: RunMetrics) -> Iterator[str]:
