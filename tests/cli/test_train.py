@@ -152,10 +152,16 @@ def test_what_cannot_be_done_is_said_in_two_lines(
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(micro: Micro, moeprof: Call, tmp_path: Path) -> None:
     out, whole = tmp_path / "model.safetensors", tmp_path / "whole.safetensors"
-    many = sets("lm", "train.steps=600", "train.evaluate_every=100")
+    many = sets("lm", "train.steps=300", "train.evaluate_every=100")
     command = [sys.executable, "-m", "moeprof", "train", str(micro("lm")), *many, "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # as in a terminal, also in the background
+    ) as process:
         deadline = time.monotonic() + 120
         while not state_path(out).exists():
             assert process.poll() is None
