@@ -8,7 +8,7 @@ from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes, format_significant
 from moeprof.reporters.cells import count, duration, percent, plural, rate, times
 from moeprof.reporters.documents.answers.light import forced_doubt, load_doubt, noise_doubt
-from moeprof.reporters.documents.answers.numbers import DOING
+from moeprof.reporters.documents.answers.numbers import DOING, hottest_expert, phases_of
 
 OUT_OF_DISTRIBUTION = "is out of distribution"
 """In notes of a run on text that its model was not trained for."""
@@ -19,7 +19,7 @@ MAX_LINES = 10
 
 def summary(run: Run, metrics: RunMetrics) -> list[str]:
     """At most ten statements, each with its number."""
-    phases: list[str] = [phase for phase in run.record.ran.phases if phase in metrics.phases]
+    phases = phases_of(run, metrics)
     lines = [
         *model_lines(run, metrics),
         *(line for phase in phases for line in speed_line(metrics, phase)),
@@ -141,14 +141,8 @@ def by_phase(metrics: RunMetrics, metric: str, phases: Sequence[str]) -> dict[st
 
 def balance_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """The layer and phase with the most uneven load."""
-    found = [
-        (value, phase, layer)
-        for phase in phases
-        for layer in metrics.layers(phase)
-        if (value := metrics.or_none("load_max_over_mean", phase=phase, variant=metrics.baseline, layer=layer)) is not None
-    ]
-    if found:
-        value, phase, layer = max(found)
+    if found := hottest_expert(metrics, phases):
+        value, phase, layer = found
         yield f"Load balance: the hottest expert gets {times(value)} the mean load of its layer ({phase}, layer {layer})."
 
 

@@ -8,7 +8,7 @@ from moeprof.records.recipe.variant import baselines as known_baselines
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import MISSING, cell, duration, percent, plural
-from moeprof.reporters.documents.answers.numbers import DOING
+from moeprof.reporters.documents.answers.numbers import DOING, phases_of
 from moeprof.reporters.documents.answers.speed_ups import BEST_BATCHES, SpeedUp, best_batch_doubt, speed_ups
 from moeprof.reporters.documents.summary import traffic_line, with_warnings
 from moeprof.reporters.names import name_of
@@ -29,7 +29,7 @@ def verdict(run: Run, metrics: RunMetrics) -> list[str]:
     """The speed of every optimization in every phase, and details of the last one; at most ten lines."""
     optimizations = [label for label in variants_of(run) if label not in known_baselines()]
     last, lines = variants_of(run)[-1], []
-    phases: list[str] = [phase for phase in run.record.ran.phases if phase in metrics.phases]
+    phases = phases_of(run, metrics)
     for phase in phases:
         lines += [
             *(line for label in optimizations or [last] for line in speed_line(run, metrics, phase, label)),

@@ -162,14 +162,25 @@ def layer_blocks(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Ite
 def residency_map(loads: ExpertLoads, layer: str, num_experts: int) -> HeatMap:
     """Which experts were resident over the steps; neighbouring experts and steps are grouped if there are too many."""
     resident_ES = residency(loads, num_experts)
-    held = np.flatnonzero(resident_ES.any(axis=1))
-    first, last = int(held.min()), int(held.max()) + 1
-    groups = np.array_split(np.arange(first, last), min(MAX_ROWS, last - first))
-    columns = np.array_split(np.arange(resident_ES.shape[1]), min(MAX_COLUMNS, resident_ES.shape[1]))
-    values = [[float(resident_ES[np.ix_(group, steps)].mean()) for steps in columns] for group in groups]
-    labels = [f"{group[0]}" if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups]
+    values, labels, _ = grouped_residency(resident_ES, MAX_ROWS, MAX_COLUMNS)
     caption = f"Rows are experts, columns are {resident_ES.shape[1]:,} steps from left to right. Darker: resident for longer."
     return HeatMap(f"Experts resident in layer {layer}", labels, values, 1.0, caption)
+
+
+def grouped_residency(
+    resident_ES: npt.NDArray[np.bool_], most_rows: int, most_columns: int
+) -> tuple[list[list[float]], list[str], list[str]]:
+    """The share of the time that groups of neighbouring experts were resident over groups of steps, and the names of both groups.
+
+    Experts before the first and after the last that was ever resident are left out.
+    """
+    held = np.flatnonzero(resident_ES.any(axis=1))
+    first, last = int(held.min()), int(held.max()) + 1
+    experts = np.array_split(np.arange(first, last), min(most_rows, last - first))
+    steps = np.array_split(np.arange(resident_ES.shape[1]), min(most_columns, resident_ES.shape[1]))
+    shares = [[float(resident_ES[np.ix_(group, column)].mean()) for column in steps] for group in experts]
+    names = [[str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in groups] for groups in (experts, steps)]
+    return shares, names[0], names[1]
 
 
 def residency(loads: ExpertLoads, num_experts: int) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.metrics.number import RecordedNumber
 from moeprof.records.run.run import Run
 from moeprof.reporters.cells import Write, duration, percent, times
 from moeprof.reporters.documents.answer import KeyNumber
@@ -49,16 +50,21 @@ def idle_number(here: RunMetrics, phase: str, experts: int) -> Iterator[KeyNumbe
     yield from measured(here, "inactive_fraction", f"idle experts per step, {DOING[phase]}", percent, bound=bound)
 
 
-def balance_number(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[KeyNumber]:
-    """The load of the hottest expert of the worst layer and phase, relative to the mean."""
+def hottest_expert(metrics: RunMetrics, phases: Sequence[str]) -> tuple[RecordedNumber, str, str] | None:
+    """The load of the hottest expert relative to the mean of its layer, and the phase and layer where it is largest."""
     found = [
         (value, phase, layer)
         for phase in phases
         for layer in metrics.layers(phase)
         if (value := metrics.or_none("load_max_over_mean", phase=phase, variant=metrics.baseline, layer=layer)) is not None
     ]
-    if found:
-        value, phase, layer = max(found)
+    return max(found, default=None)
+
+
+def balance_number(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[KeyNumber]:
+    """The load of the hottest expert of the worst layer and phase, relative to the mean."""
+    if found := hottest_expert(metrics, phases):
+        value, phase, layer = found
         yield KeyNumber(f"hottest expert / mean load ({phase}, layer {layer})", value, times, bound=("even load", 1.0))
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import MoeprofError
 from moeprof.records.run.run import Run
@@ -11,7 +9,7 @@ from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.reporters.cells import percent
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Facets, Figure, FileSource, HeatCells, Series, View
-from moeprof.reporters.sections.buffers import buffered_variants, residency
+from moeprof.reporters.sections.buffers import buffered_variants, grouped_residency, residency
 
 MOST_ROWS, MOST_COLUMNS = 64, 96
 """The size of a residency map; more experts or steps are shown in groups."""
@@ -159,11 +157,5 @@ def by_layer(loads: ExpertLoads, facets: Facets) -> Iterator[tuple[Facets, Exper
 
 def residency_cells(loads: ExpertLoads, num_experts: int) -> HeatCells:
     """The share of time that experts were resident; neighbouring experts and steps are grouped if there are too many."""
-    resident_ES = residency(loads, num_experts)
-    held = np.flatnonzero(resident_ES.any(axis=1))
-    first, last = int(held.min()), int(held.max()) + 1
-    rows = np.array_split(np.arange(first, last), min(MOST_ROWS, last - first))
-    columns = np.array_split(np.arange(resident_ES.shape[1]), min(MOST_COLUMNS, resident_ES.shape[1]))
-    shares = [[float(resident_ES[np.ix_(group, steps)].mean()) for steps in columns] for group in rows]
-    names = [[str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in groups] for groups in (rows, columns)]
-    return HeatCells(names[0], names[1], shares, source=RESIDENT, low=0.0, high=1.0)
+    shares, experts, steps = grouped_residency(residency(loads, num_experts), MOST_ROWS, MOST_COLUMNS)
+    return HeatCells(experts, steps, shares, source=RESIDENT, low=0.0, high=1.0)

@@ -46,6 +46,15 @@ def best_first(results: RunMetrics, phase: str) -> list[str]:
     return [*dict.fromkeys([*best_names(results, phase), *(name for name in names if name != CONTIGUOUS.name)])]
 
 
+def numbers_of(results: RunMetrics, metric: str, phase: str, names: Sequence[str]) -> dict[str, RecordedNumber]:
+    """A metric of contiguous placement and of these balancers, on the devices of the verdict, as far as they have it."""
+    devices = results.record.balanced.focus
+    found = {
+        name: results.or_none(metric, phase=phase, point=balancer_point(name, devices)) for name in (CONTIGUOUS.name, *names)
+    }
+    return {name: number for name, number in found.items() if number is not None}
+
+
 def load_figure(results: RunMetrics) -> Iterator[PageBlock]:
     """Loads of all layers and devices, contiguous beside every balancer; nothing if no layer was placed."""
     views = [view for phase in balance_results.phases(results) for view in load_views(results, phase)]
@@ -137,12 +146,7 @@ def busiest_sentence(results: RunMetrics) -> str:
     """The share of the busiest device under contiguous and under the best placement, phase by phase."""
     devices, parts = results.record.balanced.focus, []
     for phase in balance_results.phases(results):
-        names = [CONTIGUOUS.name, *best_names(results, phase)]
-        shares = {
-            name: share
-            for name in names
-            if (share := balance_results.balancer_value(results, "avg_max_load", phase, name, devices)) is not None
-        }
+        shares = numbers_of(results, "avg_max_load", phase, best_names(results, phase))
         found = ", ".join(f"{percent(share)} under {name}" for name, share in shares.items())
         parts += (
             [f"{phase}, {devices} devices: the busiest takes {found}; even would be {percent(1 / devices)}."] if found else []
@@ -234,13 +238,9 @@ def pair_cells(here: RunMetrics) -> HeatCells | None:
 
 def traffic_sentence(results: RunMetrics) -> str:
     """The copies that cross devices under contiguous and under the best placement, phase by phase."""
-    parts, devices = [], results.record.balanced.focus
+    parts = []
     for phase in balance_results.phases(results):
-        sent = {
-            name: number
-            for name in (CONTIGUOUS.name, *best_names(results, phase))
-            if (number := balance_results.balancer_value(results, "virtual_comm_tokens", phase, name, devices)) is not None
-        }
+        sent = numbers_of(results, "virtual_comm_tokens", phase, best_names(results, phase))
         parts += (
             [f"{phase}: {', '.join(f'{number:,.0f} copies per step under {name}' for name, number in sent.items())}."]
             if sent
@@ -251,15 +251,11 @@ def traffic_sentence(results: RunMetrics) -> str:
 
 def waiting_figure(results: RunMetrics) -> Iterator[PageBlock]:
     """Modelled time of the all-to-all and what the mean device waits in it; nothing if the size of a token is unknown."""
-    views, devices = [], results.record.balanced.focus
+    views = []
     for phase in balance_results.phases(results):
         series = []
         for title, metric in {"all-to-all": "virtual_comm_time", "of which waiting, mean device": "virtual_wait_time"}.items():
-            found = {
-                name: number
-                for name in (CONTIGUOUS.name, *best_first(results, phase))
-                if (number := results.or_none(metric, phase=phase, point=balancer_point(name, devices))) is not None
-            }
+            found = numbers_of(results, metric, phase, best_first(results, phase))
             series += [Series(title, list(found), list(found.values()), "bars")] if found else []
         views += [View({"phase": phase}, series)] if series else []
     if views:
