@@ -4,8 +4,10 @@ import os
 import platform
 import socket
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import moeprof
 from moeprof.records.run.run import Environment
@@ -32,13 +34,17 @@ def host() -> Environment:
     return Environment(
         hostname=socket.gethostname(),
         platform=platform.platform(),
-        python=platform.python_version(),
-        packages=package_versions(),
-        git_commit=git_commit(),
+        **software(),
         cpu=cpu_name(),
         cores=num_cores(),
         memory_bytes=total_memory(),
     )
+
+
+@cache
+def software() -> dict[str, Any]:
+    """What this process runs, read once: what it has imported stays, whatever happens to the files."""
+    return {"python": platform.python_version(), "packages": package_versions(), "git_commit": git_commit()}
 
 
 def package_versions() -> dict[str, str]:
