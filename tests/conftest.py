@@ -1,5 +1,6 @@
 """Fixtures that several packages share."""
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage() -> None:
+    """Freezes what is alive, mostly modules and what pytest collected: a full collection before timed rounds takes 0.2 s of it."""
+    gc.collect()
+    gc.freeze()
 
 
 MICRO = {

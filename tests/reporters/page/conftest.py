@@ -9,7 +9,7 @@ from tests.conftest import MICRO
 
 
 @pytest.fixture(scope="package")
-def run(tmp_path_factory: pytest.TempPathFactory, little_garbage: None) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Dynamic gating against static gating, with a search for the largest batch."""
     folder = tmp_path_factory.mktemp("page")
     recipe = folder / "lm-micro.toml"
