@@ -75,6 +75,8 @@ class Contents(BaseModel):
     schema_version: int = SCHEMA
     weights_hash: str
     layers: dict[str, LayerContents]
+    precision: str | None = None
+    """How the experts are packed; the weights are the original ones if it is missing."""
 
     @property
     def layouts(self) -> dict[str, EntryLayout]:
@@ -87,9 +89,14 @@ class Contents(BaseModel):
         return sum(layer.num_experts for layer in self.layers.values())
 
     @property
+    def document(self) -> bytes:
+        """The JSON document that describes the file."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @property
     def header(self) -> bytes:
         """The bytes in front of the checksums."""
-        document = self.model_dump_json().encode()
+        document = self.document
         return MAGIC + LENGTH.pack(len(document)) + document
 
     @property
@@ -105,7 +112,7 @@ class Contents(BaseModel):
     @property
     def path(self) -> Path:
         """Where the file is kept; a deleted file is written again."""
-        name = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        name = hashlib.sha256(self.document).hexdigest()[:16]
         return cache_folder() / "experts" / f"{name}.experts"
 
 

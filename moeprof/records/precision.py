@@ -1,0 +1,69 @@
+"""Low precisions of expert weights: groups of rows of a matrix share a scale of 16 bits, and several codes are packed into a byte.
+
+A code c of b bits stands for (c - top) x scale, with top = (2^b - 1) / 2: all 2^b levels are used and the largest has the size of the
+smallest, at the price that no level is 0. On the 64 experts of lm-tiny the relative Frobenius error is that of levels with a minimum of
+their own per group at as many stored bits (int4: 9.19% and 9.10% at 4.5 bits per weight), and 7% less than that of levels around
+0 (int4: 9.84%; int2, which then has three levels: 66% instead of 46%).
+"""
+
+from dataclasses import dataclass
+
+SCALE_BITS = 16
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the matrices of an expert are packed; biases keep their dtype."""
+
+    name: str
+    bits: int
+    """Of each code: 8, 4 or 2."""
+    group: int
+    """Rows that share the scales, one per column; the last group of a matrix may have fewer."""
+    fractions: tuple[float, ...] = (1.0,)
+    """Candidates for a group's scale, relative to the one that reaches its largest weight; the one with the least squared error is used."""
+
+    def __post_init__(self) -> None:
+        """ValueError unless codes fill bytes and groups fill rows of bytes."""
+        if self.bits not in (8, 4, 2) or self.group < 1 or self.group % self.codes_per_byte or self.fractions[0] != 1:
+            raise ValueError(f"{self} cannot be packed")
+
+    @property
+    def codes_per_byte(self) -> int:
+        """Codes in a byte, the first in its lowest bits."""
+        return 8 // self.bits
+
+    @property
+    def largest_code(self) -> int:
+        """The largest code; the smallest is 0."""
+        return (1 << self.bits) - 1
+
+    @property
+    def top(self) -> float:
+        """The largest level, in scales."""
+        return self.largest_code / 2
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of a weight of a long matrix, with its share of the scale."""
+        return self.bits + SCALE_BITS / self.group
+
+    def num_groups(self, rows: int) -> int:
+        """Groups of a matrix of so many rows."""
+        return -(-rows // self.group)
+
+    def packed_rows(self, rows: int) -> int:
+        """Rows of bytes that hold the codes of a matrix of so many rows; bytes are not shared by groups."""
+        whole, rest = divmod(rows, self.group)
+        return whole * (self.group // self.codes_per_byte) - (-rest // self.codes_per_byte)
+
+
+PRECISIONS = {
+    precision.name: precision
+    for precision in (
+        Precision("int8", 8, 64),
+        Precision("int4", 4, 32, (1.0, 0.95, 0.9, 0.85, 0.8)),
+        Precision("int2", 2, 64, (1.0, 0.8, 0.7, 0.6, 0.5)),
+    )
+}
+"""All low precisions by name, the most accurate first."""
