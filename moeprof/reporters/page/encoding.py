@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from moeprof.records.metrics.number import RecordedNumber, as_json
-from moeprof.reporters.page.figure import Axis, Figure, FileSource, HeatCells, MarkedLine, Series, View
+from moeprof.reporters.page.figure import Axis, Figure, FileSource, HeatCells, Hue, MarkedLine, Series, View
+from moeprof.reporters.page.palette import Palette, all_series, hue_of, palette_of
 
 FACTORS: dict[str, Sequence[tuple[float, str]]] = {
     "ns": ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1, "ns")),
@@ -19,8 +20,9 @@ FACTORS: dict[str, Sequence[tuple[float, str]]] = {
 """Units of display, the largest first: how many base units one of them is, and its name."""
 
 
-def encoded(figure: Figure, name: str) -> dict[str, Any]:
-    """The figure as JSON values, under a name that is unique in the page."""
+def encoded(figure: Figure, name: str, palette: Palette | None = None) -> dict[str, Any]:
+    """The figure as JSON values, under a name that is unique in the page; without a palette, it is a document of its own."""
+    colours = palette_of([figure]) if palette is None else palette
     return {
         "name": name,
         "title": figure.title,
@@ -30,8 +32,8 @@ def encoded(figure: Figure, name: str) -> dict[str, Any]:
         "rows": figure.rows.name if figure.rows else "",
         "first": figure.first,
         "opens": list(figure.opens) if figure.opens else None,
-        "common": [encoded_series(figure, series, index) for index, series in enumerate(figure.common)],
-        "views": [encoded_view(figure, view) for view in figure.views],
+        "common": [encoded_series(figure, series, colours) for series in figure.common],
+        "views": [encoded_view(figure, view, colours) for view in figure.views],
     }
 
 
@@ -62,31 +64,24 @@ def positions_of(figure: Figure) -> Iterator[float]:
         yield from (float(at) for at in series.at if not isinstance(at, str))
 
 
-def all_series(figure: Figure) -> Iterator[Series]:
-    """The common series, and those of every view."""
-    yield from figure.common
-    for view in figure.views:
-        yield from view.series
-
-
-def encoded_view(figure: Figure, view: View) -> dict[str, Any]:
-    """One selection; the indices of its series continue after the common ones."""
-    first = len(figure.common)
+def encoded_view(figure: Figure, view: View, palette: Palette) -> dict[str, Any]:
+    """The series, cells and marks of one selection."""
     return {
         "facets": dict(view.facets),
-        "series": [encoded_series(figure, series, first + index) for index, series in enumerate(view.series)],
+        "series": [encoded_series(figure, series, palette) for series in view.series],
         "heat": encoded_heat(figure, view.heat) if view.heat else None,
         "marks": [encoded_mark(figure, mark) for mark in view.marks],
         "readout": view.readout,
     }
 
 
-def encoded_series(figure: Figure, series: Series, index: int) -> dict[str, Any]:
+def encoded_series(figure: Figure, series: Series, palette: Palette) -> dict[str, Any]:
     """A series with the origins of its positions, values and intervals."""
+    hue = hue_of(figure, series)
     return {
         "name": series.name,
         "shape": series.shape,
-        "colour": index if series.colour is None else series.colour,
+        "colour": palette[hue] if isinstance(hue, Hue) else hue,
         "at": [at if isinstance(at, str) else plain(at) for at in series.at],
         "values": [plain(value) for value in series.values],
         "low": [plain(value) for value in series.low],

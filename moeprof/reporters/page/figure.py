@@ -13,8 +13,19 @@ Facets = Mapping[str, str]
 Unit = Literal["", "ns", "bytes", "tokens/s", "fraction", "ratio"]
 SeriesShape = Literal["bars", "line", "dots", "area", "rule"]
 """Lines have dots at their points, rules have none, areas are stacked on each other."""
-Colour = int | Literal["muted", "ink"]
-"""The index of a categorical colour; `muted` for context, `ink` for bounds."""
+
+
+@dataclass(frozen=True)
+class Hue:
+    """What a categorical colour stands for; the same thing has the same colour in every figure and run of a document."""
+
+    kind: str
+    """`variant`, `policy`: things of a kind have different colours."""
+    name: str
+
+
+Colour = int | Hue | Literal["muted", "ink"]
+"""What a categorical colour stands for, or its index; `muted` for context, `ink` for bounds."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Series:
     remarks: Sequence[str] = ()
     """A remark for each value, shown with it: `out of memory`."""
     colour: Colour | None = None
-    """By default the index among the series."""
+    """By default that of all series with this name in figures with the name of this one."""
     source: FileSource | None = None
     only: Facets = field(default_factory=dict)
     """Of a common series: the choices under which it is shown; by default under all."""

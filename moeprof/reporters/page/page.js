@@ -164,7 +164,7 @@ function heatTraces(figure) {
   const names = figure.sorted ? heat.columns.map((_, place) => `#${place + 1}`) : heat.columns;
   const gap = { xgap: figure.element.clientWidth > 14 * heat.columns.length ? 1 : 0, ygap: heat.rows.length > 40 ? 0 : 1 };
   const shared = { type: "heatmap", x: names, y: heat.rows, ...gap };
-  const empty = cells.map((row) => row.map((value) => (value === null ? 1 : null)));
+  const empty = cells.map((row) => row.map((value, place) => (value === null && names[place].trim() ? 1 : null))); // a column without a name is a gap
   return [{ ...shared, z: empty, colorscale: [[0, colour("none")], [1, colour("none")]], showscale: false, hoverinfo: "skip" },
     { ...shared, z: cells, text, hoverinfo: "text", zmin: low, zmax: high, colorscale: scale,
       colorbar: { title: { text: titled(data.value), side: "right" }, thickness: 12, outlinewidth: 0, ...ticks } }];
@@ -176,18 +176,40 @@ function heatOrder(heat, sorted) {
 }
 
 function axisLayout(axis, isPosition, data, view) {
-  const log = axis.logarithmic ? { type: "log", ...(isPosition ? powers(data, view) : decades(data, view)) } : {};
+  const log = axis.logarithmic ? { type: "log", ...(isPosition ? powers(data, view) : decades(data, view)) } : isPosition ? wholes(data, view) : {};
   const named = isPosition && !axis.logarithmic && seriesOf(data, view).some((series) => series.at.some((at) => typeof at === "string"));
-  const kind = view.heat ? { type: "category", showgrid: false } : named ? { type: "category" } : log;
+  const kind = view.heat ? { type: "category", showgrid: false }
+    : named ? { type: "category", categoryorder: "array", categoryarray: merged(seriesOf(data, view)) } : log;
   return { title: { text: escaped(titled(axis)), standoff: 8 }, automargin: true, gridcolor: colour("rule"), zerolinecolor: colour("rule"),
     linecolor: colour("faint"), fixedrange: false, ...(isPosition ? {} : axis.logarithmic ? {} : { rangemode: "tozero" }), ...kind };
 }
 
+function merged(all) {
+  // The names of all series in the order that each has them, also if some series lack some names.
+  const found = [];
+  for (const series of all) {
+    let place = 0;
+    for (const at of series.at) {
+      if (!found.includes(at)) found.splice(place, 0, at);
+      place = found.indexOf(at) + 1;
+    }
+  }
+  return found;
+}
+
+const positionsOf = (data, view) => [...new Set(seriesOf(data, view).flatMap((series) => series.at))].map((at) => at / data.position.factor);
+
 function powers(data, view) {
   // Ticks of a logarithmic position axis at the positions themselves where they are few, so that batches read 1, 2, 4, 8.
-  const all = [...new Set(seriesOf(data, view).flatMap((series) => series.at))].map((at) => at / data.position.factor);
-  const ticks = all.filter((at) => Number.isInteger(Math.log2(at)));
-  return ticks.length > 2 ? { tickvals: ticks, ticktext: ticks.map(number) } : {};
+  const all = positionsOf(data, view), ticks = all.filter((at) => Number.isInteger(Math.log2(at)));
+  const shown = all.length <= 8 && all.every(Number.isInteger) ? all : ticks.length > 2 ? ticks : [];
+  return shown.length ? { tickvals: shown, ticktext: shown.map(number) } : {};
+}
+
+function wholes(data, view) {
+  // Few whole numbers have no ticks between them: there is no round 1.5.
+  const all = positionsOf(data, view), reach = Math.max(...all) - Math.min(...all);
+  return all.every(Number.isInteger) && reach <= 10 ? { dtick: 1 } : {};
 }
 
 function decades(data, view) {
@@ -216,11 +238,17 @@ function markShapes(data, view) {
 
 const places = (data, view) => new Set(seriesOf(data, view).flatMap((series) => series.at)).size;
 
-function height(data, view) {
+function legendHeight(data, view, width) {
+  // What the rows of the legend but the first take, so that they leave the plot its height on a phone.
+  const names = seriesOf(data, view).map((series) => series.name.length), widest = 50 + 7 * Math.max(...names);
+  return 19 * (Math.ceil(names.length / Math.max(1, Math.floor(width / widest))) - 1);
+}
+
+function height(data, view, width) {
   if (view.heat) return Math.min(900, Math.max(240, 110 + (view.heat.rows.length > 24 ? 10 : 20) * view.heat.rows.length));
-  if (!data.horizontal) return 380;
-  const all = seriesOf(data, view);
-  return Math.max(220, 110 + places(data, view) * (all.some((series) => series.shape === "bars") ? 10 + 13 * all.length : 32));
+  const all = seriesOf(data, view), legend = legendHeight(data, view, width);
+  if (!data.horizontal) return 380 + legend;
+  return legend + Math.max(220, 110 + places(data, view) * (all.some((series) => series.shape === "bars") ? 10 + 13 * all.length : 32));
 }
 
 function draw(figure) {
@@ -231,7 +259,7 @@ function draw(figure) {
   const [x, y] = view.heat ? [position, rows] : data.horizontal ? [value, { ...position, autorange: "reversed" }] : [position, value];
   const many = content.filter((each) => each.showlegend).length > 1;
   const layout = {
-    height: height(data, view), margin: { l: 50, r: 16, t: 8, b: 40 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    height: height(data, view, plot.clientWidth), margin: { l: 50, r: 16, t: 8, b: 40 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
     font: { color: colour("ink"), family: "system-ui, sans-serif", size: 12.5 }, xaxis: x, yaxis: y, barmode: "group",
     bargap: places(data, view) > 4 ? 0.25 : 0.6, hovermode: "closest",
     dragmode: false, showlegend: many, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" },

@@ -18,6 +18,7 @@ from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.data_table import data_table
 from moeprof.reporters.page.encoding import encoded, script_json
 from moeprof.reporters.page.figure import Figure
+from moeprof.reporters.page.palette import Palette, palette_of
 from moeprof.reporters.page.sections.registry import SECTIONS
 
 HERE = Path(__file__).parent
@@ -98,6 +99,7 @@ def page(title: str, runs: Sequence[Run], parts: Sequence[PagePart]) -> str:
         scripts=scripts,
         hashes=" ".join(f"'sha256-{digest(script)}'" for script in scripts),
         choices=choices_of(figures_of(parts), GLOBAL_FACETS),
+        palette=palette_of(figures_of(parts)),
     )
 
 
@@ -117,9 +119,9 @@ def choices_of(figures: Iterable[Figure], only: Sequence[str] = ()) -> dict[str,
     return {name: list(choices) for name, choices in found.items() if len(choices) > 1}
 
 
-def figure_data(figure: Figure, name: str) -> str:
+def figure_data(figure: Figure, name: str, palette: Palette) -> str:
     """The data of a figure as the content of a script element, in which `<`, `>` and `&` are escaped."""
-    return script_json(encoded(figure, name))
+    return script_json(encoded(figure, name, palette))
 
 
 def origin_json(number: object) -> str:

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.reporters.page.figure import View
+from moeprof.reporters.page.figure import Hue, View
 
 ALL_DOMAINS, ALL_LAYERS = "all domains", "all layers"
+
+
+def variant_colour(label: str) -> Hue:
+    """The colour of a variant."""
+    return Hue("variant", label)
 
 
 def domain_facets(metrics: RunMetrics, phase: str) -> list[tuple[str, str]]:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from moeprof.cli import group
 from moeprof.records.run.run import Run
 from moeprof.reporters.page.page import render
+from tests.conftest import MICRO
+from tests.studies.replay.test_along_trace import moving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -25,6 +28,41 @@ pytestmark = pytest.mark.slow
 WINDOWS = [(width, theme) for width in (1440, 390) for theme in ("light", "dark")]
 
 Opened = Callable[..., AbstractContextManager["Page"]]
+
+
+def ran(out: Path, *arguments: str) -> Run:
+    """The run of a command."""
+    assert group.run([*arguments, "--quiet", "--out", str(out)]) == 0
+    return Run.open(out)
+
+
+def of_a_trace(_: Run, folder: Path) -> list[Run]:
+    """A trace that is characterized, replayed over caches, and replayed over placements that are made again, with copies."""
+    trace, size = str(moving(folder / "moving.parquet")), ("--expert-bytes", "1000")
+    placing = ("--balance", "--devices", "2,4", "--every", "2,4", "--window", "8", "--replicas", "1,0,2", "--token-bytes", "64")
+    return [
+        ran(folder / "traced", "characterize", trace),
+        ran(folder / "caches", "replay", trace, "--cache", *size),
+        ran(folder / "placements", "replay", trace, *placing, "--tokens-per-step", "8,16", *size),
+    ]
+
+
+def of_ranks(_: Run, folder: Path) -> list[Run]:
+    """Expert buffering with several numbers of slots, and load balancing, over two ranks."""
+    recipe = folder / "ranks.toml"
+    recipe.write_text(MICRO["lm"])
+    settings = ("--all", "--sweep-slots", "--no-sweep", "--ranks", "2")
+    return [ran(folder / "ranks", "optimize", str(recipe), *settings)]
+
+
+SETS: dict[str, Callable[[Run, Path], list[Run]]] = {
+    "one run": lambda run, _: [run],
+    "twice": lambda run, _: [run, run],
+    "trace": of_a_trace,
+    "ranks": of_ranks,
+}
+FEWEST = {"one run": 8, "trace": 14, "ranks": 12}
+"""Sets of runs with the fewest figures that their pages have."""
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +81,14 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="module")
 def opened(browser: "Browser", run: Run, tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    """A function that opens the page of one run, or of several; every message of the console and every request fails the test."""
+    """A function that opens the page of a set of runs; every message of the console and every request fails the test."""
     folder = tmp_path_factory.mktemp("pages")
 
     @contextmanager
-    def open_page(width: int, theme: str, runs: int = 1) -> Iterator["Page"]:
+    def open_page(width: int, theme: str, runs: str = "one run") -> Iterator["Page"]:
         file, said = folder / f"{runs}.html", []
-        file.write_text(file.read_text() if file.exists() else render([run] * runs))
+        if not file.exists():
+            file.write_text(render(SETS[runs](run, folder)))
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)  # type: ignore[arg-type]
         page = context.new_page()
         page.set_default_timeout(120_000)  # machines that others use too
@@ -114,12 +153,13 @@ def test_selectors_clicks_and_keys_work_on_a_phone_without_a_message_in_the_cons
         assert fits(page)
 
 
+@pytest.mark.parametrize("runs", FEWEST)
 @pytest.mark.parametrize(("width", "theme"), WINDOWS)
 def test_every_figure_is_drawn_without_an_error_and_axe_finds_no_violation(
-    opened: Opened, axe: str, width: int, theme: str
+    opened: Opened, axe: str, width: int, theme: str, runs: str
 ) -> None:
-    with opened(width, theme) as page:
-        assert draw_all(page) >= 8
+    with opened(width, theme, runs) as page:
+        assert draw_all(page) >= FEWEST[runs]
         assert fits(page)
         page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         page.evaluate(axe)
@@ -159,7 +199,7 @@ def test_downloads_have_the_rows_of_every_selection_and_no_formula(opened: Opene
 
 
 def test_a_theme_is_chosen_and_a_run_is_selected(opened: Opened) -> None:
-    with opened(1440, "light", runs=2) as page:
+    with opened(1440, "light", "twice") as page:
         draw_all(page)
         ground = "getComputedStyle(document.body).backgroundColor"
         assert page.evaluate(ground) == "rgb(255, 255, 255)"

@@ -12,6 +12,7 @@ from moeprof.records.run.run import Run
 from moeprof.reporters.cells import rate
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Figure, FileSource, MarkedLine, Series, View
+from moeprof.reporters.page.selection import variant_colour
 from moeprof.reporters.sections.variants import is_lower_bound, variants_of
 
 THROUGHPUT = Axis("throughput", "tokens/s")
@@ -67,7 +68,7 @@ def throughput_series(
     run: Run, metrics: RunMetrics, phase: str, variant: str, speeds: dict[tuple[str, str, int], list[float]]
 ) -> Iterator[Series]:
     """The curve of a variant, and its best batch."""
-    colour, here = variants_of(run).index(variant), metrics.at(phase=phase, variant=variant)
+    colour, here = variant_colour(variant), metrics.at(phase=phase, variant=variant)
     curve = here.curve("throughput", "batch")
     if not curve:
         return
@@ -129,7 +130,7 @@ def front_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
         points = {variant: batch_points(metrics.at(phase=phase, variant=variant)) for variant in variants_of(run)}
         budget = metrics.or_none("memory_budget", phase=phase)
         marks = [] if budget is None else [MarkedLine("budget", budget, across=False)]
-        series = [front_series(variant, found, index) for index, (variant, found) in enumerate(points.items()) if found]
+        series = [front_series(variant, found) for variant, found in points.items() if found]
         front = pareto(point for found in points.values() for point in found)
         if len(front) > 1:
             line = Series(
@@ -147,10 +148,12 @@ def front_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
         )
 
 
-def front_series(variant: str, points: Sequence[BatchPoint], colour: int) -> Series:
+def front_series(variant: str, points: Sequence[BatchPoint]) -> Series:
     """The batches of a variant as dots."""
     memory, speed = [point.memory for point in points], [point.throughput for point in points]
-    return Series(variant, memory, speed, "dots", remarks=[f"batch {point.batch}" for point in points], colour=colour)
+    return Series(
+        variant, memory, speed, "dots", remarks=[f"batch {point.batch}" for point in points], colour=variant_colour(variant)
+    )
 
 
 def batch_points(here: RunMetrics) -> list[BatchPoint]:

@@ -9,6 +9,7 @@ from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.reporters.cells import percent
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Facets, Figure, FileSource, HeatCells, Series, View
+from moeprof.reporters.page.selection import variant_colour
 from moeprof.reporters.sections.buffers import buffered_variants, grouped_residency, residency
 
 MOST_ROWS, MOST_COLUMNS = 64, 96
@@ -57,7 +58,13 @@ def latency_series(here: RunMetrics, label: str) -> Series:
     remarks = [
         f"{number} slots" + (f", {percent(rates[number])} of accesses miss" if number in rates else "") for number in slots
     ]
-    return Series(label, [sizes[number] for number in slots], [latencies[number] for number in slots], remarks=remarks)
+    return Series(
+        label,
+        [sizes[number] for number in slots],
+        [latencies[number] for number in slots],
+        remarks=remarks,
+        colour=variant_colour(label),
+    )
 
 
 def layer_figure(metrics: RunMetrics, variants: BufferedVariants) -> Iterator[PageBlock]:
@@ -72,7 +79,7 @@ def layer_figure(metrics: RunMetrics, variants: BufferedVariants) -> Iterator[Pa
                 for layer in here.distinct("layer", "miss_rate")
                 if (rate := here.or_none("miss_rate", layer=layer)) is not None
             }
-            series.append(Series(label, list(rates), list(rates.values()), "bars"))
+            series.append(Series(label, list(rates), list(rates.values()), "bars", colour=variant_colour(label)))
         views.append(View({"phase": phase}, series))
     yield Figure(
         "caching-layers",

@@ -13,7 +13,7 @@ from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.documents.document import Paragraph
 from moeprof.reporters.documents.replay import size_in_words
 from moeprof.reporters.page.blocks import PageBlock
-from moeprof.reporters.page.figure import Axis, Colour, Figure, HeatCells, Series, View
+from moeprof.reporters.page.figure import Axis, Colour, Figure, HeatCells, Hue, Series, View
 from moeprof.reporters.page.sections.buffering import buffering
 from moeprof.reporters.sections.caches import place, reuses_experts, size_cell, size_name
 
@@ -86,8 +86,8 @@ def curves(results: RunMetrics, phase: str, advice: Advice | None) -> Iterator[S
 
 def colours(advice: Advice | None) -> dict[str, Colour]:
     """The colours of the recommended policy, of LRU and of MIN."""
-    found: dict[str, Colour] = {LOWER_BOUND: "ink", LRU: 1}
-    return found | ({advice.policy: 0} if advice else {})
+    found: dict[str, Colour] = {LOWER_BOUND: "ink", LRU: Hue("policy", LRU)}
+    return found | ({advice.policy: Hue("policy", advice.policy)} if advice else {})
 
 
 def size_views(results: RunMetrics, phase: str, advice: Advice | None) -> Iterator[View]:
@@ -99,7 +99,9 @@ def size_views(results: RunMetrics, phase: str, advice: Advice | None) -> Iterat
     for size in shown_sizes(results):
         rate = results.or_none("miss_rate", phase=phase, point=policy_point(results, advice.policy, size))
         if rate is not None:
-            dot = Series(f"{advice.policy}, {size_name(results, size)}", [size], [rate], "dots", colour=0)
+            dot = Series(
+                f"{advice.policy}, {size_name(results, size)}", [size], [rate], "dots", colour=Hue("policy", advice.policy)
+            )
             facets = {"phase": phase, axis_of_sizes(results).name: size_name(results, size)}
             yield View(facets, [dot], readout=readout(results, phase, advice.policy, size))
 

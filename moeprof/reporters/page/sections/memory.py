@@ -10,6 +10,7 @@ from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Figure, FileSource, MarkedLine, Series, View
+from moeprof.reporters.page.selection import variant_colour
 from moeprof.reporters.sections.variants import variants_of
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def batch_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
             variant: metrics.curve("memory_total_peak", "batch", phase=phase, variant=variant) for variant in variants_of(run)
         }
         series = [
-            Series(variant, [size for size, _ in curve], [peak for _, peak in curve], colour=index)
-            for index, (variant, curve) in enumerate(curves.items())
+            Series(variant, [size for size, _ in curve], [peak for _, peak in curve], colour=variant_colour(variant))
+            for variant, curve in curves.items()
             if curve
         ]
         if series:

@@ -11,7 +11,7 @@ from moeprof.records.metrics.number import RecordedNumber
 from moeprof.records.run.run import Run
 from moeprof.reporters.cells import interval, percent, plural
 from moeprof.reporters.page.blocks import PageBlock
-from moeprof.reporters.page.figure import Axis, Colour, Figure, FileSource, HeatCells, MarkedLine, Series, View
+from moeprof.reporters.page.figure import Axis, Colour, Figure, FileSource, HeatCells, Hue, MarkedLine, Series, View
 from moeprof.reporters.page.sections.before_and_after import COLOURS, LOAD, beside, largest
 from moeprof.reporters.page.sections.ranks import ranks
 from moeprof.reporters.page.sections.replacing import rebalancing_figures, replica_figure
@@ -100,8 +100,7 @@ def device_loads(results: RunMetrics, phase: str, name: str) -> dict[str, list[f
 
 def colours_of(results: RunMetrics, phase: str) -> dict[str, Colour]:
     """The colours of the best balancers and of contiguous placement; others are grey."""
-    best: dict[str, Colour] = dict(zip(best_names(results, phase), (0, 1), strict=False))
-    return {CONTIGUOUS.name: 2} | best
+    return {name: Hue("balancer", name) for name in (CONTIGUOUS.name, *best_names(results, phase))}
 
 
 def in_colour_last(results: RunMetrics, phase: str, names: Sequence[str]) -> list[str]:

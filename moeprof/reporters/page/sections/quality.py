@@ -8,7 +8,7 @@ from moeprof.records.run.run import Run
 from moeprof.reporters.cells import percent
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Figure, Series, View
-from moeprof.reporters.page.selection import ALL_DOMAINS
+from moeprof.reporters.page.selection import ALL_DOMAINS, variant_colour
 from moeprof.reporters.sections.tables import MetricColumn, Row, metric_table, scopes
 from moeprof.reporters.sections.variants import variants_of
 
@@ -57,11 +57,11 @@ def layer_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
     views = []
     for phase in metrics.phases:
         layers, series = metrics.distinct("layer", "output_max_abs_diff", phase=phase), []
-        for index, variant in enumerate(variants_of(run)):
+        for variant in variants_of(run):
             here = metrics.at(phase=phase, variant=variant)
             found = {layer: number for layer in layers if (number := here.or_none("output_max_abs_diff", layer=layer))}
             if found:
-                series.append(Series(variant, list(found), list(found.values()), "dots", colour=index))
+                series.append(Series(variant, list(found), list(found.values()), "dots", colour=variant_colour(variant)))
         if series:
             views.append(View({"phase": phase}, series))
     if views:
@@ -81,14 +81,14 @@ def quality_figure(run: Run, metrics: RunMetrics, metric: str) -> Iterator[PageB
     views = []
     for phase in metrics.phases:
         series = []
-        for index, variant in enumerate(variants_of(run)):
+        for variant in variants_of(run):
             found = {
                 domain or ALL_DOMAINS: number
                 for domain in scopes(metrics, phase)
                 if (number := metrics.or_none(metric, phase=phase, domain=domain, variant=variant)) is not None
             }
             if found:
-                series.append(Series(variant, list(found), list(found.values()), "bars", colour=index))
+                series.append(Series(variant, list(found), list(found.values()), "bars", colour=variant_colour(variant)))
         if series:
             views.append(View({"phase": phase}, series))
     if views:

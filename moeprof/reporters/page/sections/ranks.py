@@ -12,6 +12,7 @@ from moeprof.reporters.cells import duration
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Figure, FileSource, HeatCells, Series, View
 from moeprof.reporters.page.sections.before_and_after import COLOURS, LOAD, beside, largest
+from moeprof.reporters.page.selection import variant_colour
 from moeprof.reporters.sections.placement import placed_variants, promise
 from moeprof.reporters.sections.variants import variants_of
 
@@ -120,7 +121,7 @@ def waiting_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
     views = []
     for phase in metrics.phases:
         series, words = [], []
-        for index, variant in enumerate(variants_of(run)):
+        for variant in variants_of(run):
             here = metrics.at(phase=phase, variant=variant)
             waits = {
                 str(rank): time
@@ -128,7 +129,7 @@ def waiting_figure(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
                 if (time := here.or_none("comm_wait_time", rank=str(rank))) is not None
             }
             if waits:
-                series.append(Series(variant, list(waits), list(waits.values()), "bars", colour=index))
+                series.append(Series(variant, list(waits), list(waits.values()), "bars", colour=variant_colour(variant)))
                 longest = max(waits, key=lambda rank: waits[rank])
                 words.append(f"{duration(waits[longest])} on rank {longest} ({variant})")
         views += [View({"phase": phase}, series, readout=f"Longest: {', '.join(words)}.")] if series else []

@@ -11,7 +11,7 @@ from moeprof.reporters.names import name_of
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Facets, Figure, FileSource, Series, View
 from moeprof.reporters.page.rounds import TimedRounds
-from moeprof.reporters.page.selection import domain_facets
+from moeprof.reporters.page.selection import domain_facets, variant_colour
 from moeprof.reporters.sections.speed import layers_in_order, overhead_sentence, regions_of
 from moeprof.reporters.sections.variants import variants_of
 
@@ -93,7 +93,16 @@ def region_view(run: Run, here: RunMetrics, rounds: TimedRounds, facets: Facets)
         low, high = rounds.intervals(numbers.values())
         if numbers:
             series.append(
-                Series(variant, list(numbers), list(numbers.values()), "bars", low, high, source=INTERVALS if low else None)
+                Series(
+                    variant,
+                    list(numbers),
+                    list(numbers.values()),
+                    "bars",
+                    low,
+                    high,
+                    colour=variant_colour(variant),
+                    source=INTERVALS if low else None,
+                )
             )
     return View(facets, series) if series else None
 
@@ -136,7 +145,7 @@ def layer_views(run: Run, metrics: RunMetrics) -> list[View]:
 def layer_series(here: RunMetrics, variant: str, layers: Sequence[str]) -> Series:
     """The times of a region and variant, layer by layer."""
     numbers = {layer: number for layer in layers if (number := here.or_none("region_time", layer=layer)) is not None}
-    return Series(variant, list(numbers), list(numbers.values()), "bars")
+    return Series(variant, list(numbers), list(numbers.values()), "bars", colour=variant_colour(variant))
 
 
 def round_figure(run: Run, metrics: RunMetrics, rounds: TimedRounds) -> Iterator[PageBlock]:
@@ -145,7 +154,7 @@ def round_figure(run: Run, metrics: RunMetrics, rounds: TimedRounds) -> Iterator
     for phase in metrics.phases:
         for domain in metrics.domains(phase):
             here = metrics.at(phase=phase, domain=domain)
-            series = [each for variant in variants_of(run) for each in round_series(here, rounds, variant, variants_of(run))]
+            series = [each for variant in variants_of(run) for each in round_series(here, rounds, variant)]
             if series:
                 views.append(View({"phase": phase, "domain": domain}, series))
     if views:
@@ -161,13 +170,13 @@ def round_figure(run: Run, metrics: RunMetrics, rounds: TimedRounds) -> Iterator
         )
 
 
-def round_series(here: RunMetrics, rounds: TimedRounds, variant: str, variants: Sequence[str]) -> Iterator[Series]:
+def round_series(here: RunMetrics, rounds: TimedRounds, variant: str) -> Iterator[Series]:
     """The rounds of a variant, and its median from the first to the last round."""
     number = here.or_none("step_latency", variant=variant)
     times = rounds.values(number) if number is not None else []
     if number is None or not times:
         return
-    colour = variants.index(variant)
+    colour = variant_colour(variant)
     yield Series(variant, list(range(1, len(times) + 1)), times, "dots", colour=colour, source=ROUNDS)
     yield Series(f"{variant}, median", [1, len(times)], [number, number], "rule", colour=colour)
 
@@ -210,7 +219,7 @@ def latency_series(here: RunMetrics, rounds: TimedRounds, variant: str) -> Serie
     numbers = {
         title: number for title, metric in LATENCIES.items() if (number := here.or_none(metric, variant=variant)) is not None
     }
-    return Series(variant, list(numbers), list(numbers.values()), "dots")
+    return Series(variant, list(numbers), list(numbers.values()), "dots", colour=variant_colour(variant))
 
 
 def latency_sentence(run: Run, metrics: RunMetrics) -> str:

@@ -8,7 +8,7 @@ from moeprof.analysis.run_metrics import of_replay
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.page.encoding import encoded
-from moeprof.reporters.page.figure import Figure
+from moeprof.reporters.page.figure import Figure, Hue
 from moeprof.reporters.page.page import render
 from moeprof.reporters.page.sections.caching import caching
 from moeprof.studies.replay.study import CacheOptions
@@ -36,8 +36,7 @@ def test_the_recommended_policy_and_lru_are_in_colour_min_is_dashed_and_the_othe
     special = {name: colour for name, colour in colours.items() if colour != "muted"}
     assert len(colours) > len(special)
     assert special.pop("min") == "ink"
-    assert special.get("lru", 0) in (0, 1)
-    assert 0 in special.values()
+    assert {"lru", *special} == {name for name, colour in special.items() if colour == Hue("policy", name)}
     assert [series.colour for series in drawn[-len(special) - 1 :]].count("muted") == 0
 
 
