@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moeprof.parallel.failure import LateRankError, LostRankError
 from moeprof.parallel.group import Group
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 
 
 @dataclass(frozen=True, eq=False)

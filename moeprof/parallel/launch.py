@@ -15,7 +15,7 @@ from moeprof.parallel.failure import Failure, RankError, cause, end_now, read_fa
 from moeprof.parallel.scratch import scratch_folder
 from moeprof.records.errors import MoeprofError
 from moeprof.records.system.files import replacing
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 from moeprof.records.system.resources import num_cores
 from moeprof.records.system.signals import delayed
 

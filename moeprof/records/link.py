@@ -111,7 +111,7 @@ class Links:
     @classmethod
     def read(cls, path: Path) -> "Links":
         """UsageError if the file is missing or damaged."""
-        with reported(f"links {path}", "Repeat the run."):
+        with reported(f"links {path}", "Repeat the run.", made_again=True):
             document = LinksFile.model_validate(InputFile(path).json())
         return cls(document.hosts, document.by_kind)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.system.disk import DIRECT, RAM, file_system
 from moeprof.records.system.files import PAGE, cache_folder, reason, replacing_file
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 from moeprof.records.units import format_bytes
 from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights

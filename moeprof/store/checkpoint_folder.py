@@ -129,7 +129,7 @@ def plain(file: object) -> bool:
 
 def document(path: Path, model: str) -> dict[str, Any]:
     """The object in a JSON file; UsageError if there is none."""
-    with reported(f"model {model}: {path.name}", AGAIN):
+    with reported(f"model {model}: {path.name}", AGAIN, made_again=True):
         found = InputFile(path).json()
         if not isinstance(found, dict):
             raise ValueError("it holds no object")

@@ -21,7 +21,7 @@ from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.limits import MAX_SIZE
 from moeprof.records.system.disk import DIRECT
 from moeprof.records.system.files import PAGE, reason
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 from moeprof.store.backing import bytes_of
 
 LENGTH = struct.Struct("<Q")

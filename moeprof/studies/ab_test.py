@@ -23,7 +23,8 @@ from moeprof.analysis.comparison.measurement import GATED, Measurement, Number
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
-from moeprof.records.system.inputs import READERS, parsed_json
+from moeprof.records.system.inputs import READERS
+from moeprof.records.system.parsing import parsed_json
 from moeprof.records.system.signals import delayed
 from moeprof.studies.progress import Progress
 

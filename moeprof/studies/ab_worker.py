@@ -27,7 +27,7 @@ from moeprof.records.recipe.files import load_recipe
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant, timed_variants
 from moeprof.records.recipe.weights import weights_hash
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 from moeprof.studies.feasibility import check_device, check_memory, check_ranks, check_weights, memory_for_a_rank
 from moeprof.studies.progress import Silent
 from moeprof.studies.selection import first_of_each_domain

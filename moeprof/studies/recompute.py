@@ -26,7 +26,7 @@ class Recomputed:
 
 
 def recompute(run: Run) -> Recomputed:
-    """Replaces `samples.parquet` and then `metrics.csv`, each in one step; nothing changes if a derivation fails.
+    """Replaces `samples.parquet` and then `metrics.csv`, each in one step; neither changes if a derivation fails or a file is damaged.
 
     UsageError if a raw file is damaged, or if the trace of a replay is missing or another one.
     """
@@ -40,9 +40,9 @@ def recompute(run: Run) -> Recomputed:
     lines = {row.key: fresh.get(row.key) or kept[row.key] for row in recorded if row.key in fresh or row.key in kept} | fresh
     samples = [*kept_samples(run, fresh), *(line for one in derived for line in sample_rows(*one))]
     with delayed():
+        write_dictionary(run.path, (key.metric for key in lines))  # first, because it finds a file that is damaged
         write_samples(run.path, samples)
         write_cells(run.path / "metrics.csv", lines.values())
-        write_dictionary(run.path, (key.metric for key in lines))
     return Recomputed(Run.open(run.path), len(fresh), len(kept), missing)
 
 

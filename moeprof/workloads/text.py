@@ -13,7 +13,8 @@ from typing import Any
 from moeprof.records.errors import UsageError
 from moeprof.records.name import RULE, name_from, valid_name
 from moeprof.records.system.archives import SUFFIXES, unpacked_name
-from moeprof.records.system.inputs import InputFile, filled_lines, lines_of, parsed_json, reported, texts_of, whole_lines
+from moeprof.records.system.inputs import InputFile, filled_lines, lines_of, reported, texts_of, whole_lines
+from moeprof.records.system.parsing import parsed_json, parsed_line
 
 JSON_LINES = (".jsonl", ".json")
 FIX_LINE = "Fix or remove that line; nothing was read."
@@ -114,11 +115,10 @@ class TextFile:
         empty = 0
         for number, line in filled_lines(self.texts()):
             try:
-                item = parsed_json(line)
+                item = parsed_line(line, number)
             except ValueError as error:
-                what = getattr(error, "msg", None) or str(error)
                 remedy = FIX_LINE if kind(self.path) == ".jsonl" else "Give JSON Lines: a JSON object per line."
-                raise self.fault(f"line {number}: not valid JSON: {what}", remedy) from error
+                raise self.fault(str(error), remedy) from error
             if not isinstance(item, dict) or key not in item:
                 raise self.fault(f"line {number}: no field {key!r}", f"Every line is an object with a field {key!r}.")
             empty = 0 if item[key] else empty + 1

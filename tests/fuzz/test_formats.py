@@ -1,6 +1,8 @@
 """Damaged files of the formats of every tool, and archives of them, end in a result or in two clear lines, soon."""
 
 import gzip
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,29 @@ def test_a_whole_trace(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(TRACES[name])
     target = ["route-csv"] if name in ("route-csv-batch", "cache-lab-stages") else ["counts", *STATED]
     assert group.run(["convert", str(tmp_path / "file"), str(tmp_path / "out"), "--to", *target]) == 0
+
+
+@pytest.mark.parametrize("name", sorted(name for name, content in {**TRACES, **PLACEMENTS}.items() if content[:1] in b"{["))
+def test_json_that_was_cut_or_is_broken_is_said_to_be_with_its_place(name: str, tmp_path: Path) -> None:
+    whole = (TRACES.get(name) or PLACEMENTS[name]).rstrip()
+    middle = whole.index(b":" if b":" in whole else b",") + 1
+    read = {"placement": PLACEMENTS, "characterize": TRACES}
+    for content, what, remedy in (
+        (whole[:-1], "truncated JSON: it ends at line ", "Copy or record the file again: a part of it is missing."),
+        (
+            whole[:middle] + b",," + whole[middle:],
+            "broken JSON at line ",
+            "Correct the file at this place, or record it again.",
+        ),
+    ):
+        (tmp_path / "file").write_bytes(content)
+        for command in (command for command, samples in read.items() if name in samples):
+            said, shown = StringIO(), ["show"] * (command == "placement")
+            with redirect_stderr(said):
+                assert group.run([command, *shown, str(tmp_path / "file")]) == 2
+            lines = said.getvalue().splitlines()
+            assert what in lines[-2], lines
+            assert lines[-1] == remedy
 
 
 @pytest.mark.parametrize("name", sorted(TRACES))

@@ -269,7 +269,7 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 def read_baseline(path: Path) -> Baseline:
     """A baseline file; UsageError if it is damaged, not a valid baseline, or from a newer moeprof."""
-    with reported(f"baseline {path}", "Create it again with `moeprof baseline save`; do not edit it."):
+    with reported(f"baseline {path}", "Create it again with `moeprof baseline save`; do not edit it.", made_again=True):
         document = InputFile(path).json()
         refuse_newer(f"baseline {path}", document, SCHEMA)
         json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be escaped but not printed

@@ -14,7 +14,8 @@ from moeprof.records.errors import UsageError, escaped, suggestion
 from moeprof.records.name import name_from
 from moeprof.records.recipe.model import MODEL_SECTIONS
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.records.system.inputs import InputFile, parsed_toml, reported
+from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.system.parsing import parsed_toml
 
 PACKAGE = Path(moeprof.__file__).parent
 TRACE = "trace:"

@@ -7,6 +7,7 @@ from pathlib import Path
 from moeprof.records.metrics.registry import COLUMNS, METRICS
 from moeprof.records.run.columns import note_of
 from moeprof.records.system.files import write_text
+from moeprof.records.system.inputs import reported
 
 NAME = "dictionary.json"
 
@@ -29,14 +30,21 @@ def described(metrics: Iterable[str]) -> list[Description]:
 
 
 def files_of(folder: Path) -> dict[str, list[Description]]:
-    """The columns of `metrics.csv` and of every Parquet file, by its path in the run directory."""
+    """The columns of `metrics.csv` and of every Parquet file, by its path in the run directory; UsageError if one is damaged."""
     import pyarrow.parquet as pq
+
+    from moeprof.records.traces.columns import readable
 
     found = {"metrics.csv": [column_entry("metrics.csv", name, "double" if name == "value" else "string") for name in COLUMNS]}
     for path in sorted(folder.rglob("*.parquet")):
-        with path.open("rb") as file:  # pyarrow opens no path that is not UTF-8
+        name = path.relative_to(folder).as_posix()
+        with (
+            reported(f"run {folder}: {name}", "Repeat the run."),
+            path.open("rb") as file,  # pyarrow opens no path that is not UTF-8
+            readable("damaged"),
+        ):
             schema = pq.read_schema(file)
-        found[path.relative_to(folder).as_posix()] = [column_entry(path.name, field.name, str(field.type)) for field in schema]
+        found[name] = [column_entry(path.name, field.name, str(field.type)) for field in schema]
     return found
 
 

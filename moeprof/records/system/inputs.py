@@ -1,25 +1,21 @@
 """Files from outside: where their bytes become text, within a bound, whatever their compression, encoding and kind."""
 
 import codecs
-import gc
-import json
 import os
 import re
 import stat
-import tomllib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedIOBase, BufferedReader, BytesIO
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from moeprof.records.errors import OptionError, UsageError
 from moeprof.records.system.archives import legible, opener_of
 from moeprof.records.system.files import reason
+from moeprof.records.system.parsing import JsonError, parsed_json
 from moeprof.records.system.resources import free_memory
 from moeprof.records.units import format_bytes, parse_bytes
 
@@ -40,12 +36,6 @@ a count table of small numbers 19 times."""
 
 PACKED_BYTES, RATIO = 32 * 2**20, 16
 """Without `--max-bytes`, an archive may hold so many bytes, or so many times its own: those of text and of logs hold 3 to 5 times."""
-
-MAX_OBJECTS = 2**20
-"""The most objects of one JSON document, and keys of one object; the largest, with the rows of a run, have some 100,000."""
-
-MAX_LISTS = 2**22
-"""The most `[` of one JSON document, counted before it is parsed; a document of so many lists takes seconds."""
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -190,56 +180,6 @@ def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:
         block = next(source, b"")
 
 
-def parsed_json(text: str | bytes) -> Any:
-    """The document in JSON; ValueError if it is not JSON, is nested too deeply, is larger than MAX_OBJECTS allows, or a
-    key occurs twice, which would hide a value."""
-    if (text.count("[") if isinstance(text, str) else text.count(b"[")) > MAX_LISTS:
-        raise ValueError(f"more than {MAX_LISTS:,} lists")
-    objects = count(1)
-
-    def counted(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        if next(objects) > MAX_OBJECTS:
-            raise ValueError(f"more than {MAX_OBJECTS:,} objects")
-        if len(pairs) > MAX_OBJECTS:
-            raise ValueError(f"more than {MAX_OBJECTS:,} keys in an object")
-        return unique(pairs)
-
-    with nested():
-        return json.loads(text, object_pairs_hook=counted)
-
-
-def parsed_toml(text: str) -> dict[str, Any]:
-    """The document in TOML; ValueError if it is not TOML, or is nested too deeply."""
-    with nested():
-        return tomllib.loads(text)
-
-
-@contextmanager
-def nested() -> Iterator[None]:
-    """Turns the end of a recursion into a ValueError, and collects no garbage meanwhile.
-
-    The finalizers of other objects would run at the same depth, fail there, and leave their files and processes behind.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; ValueError if a key occurs twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        times = Counter(key for key, _ in pairs)
-        raise ValueError(f"{next(key for key in times if times[key] > 1)!r} occurs twice")
-    return found
-
-
 def whole_lines(texts: Iterable[str]) -> Iterator[str]:
     """Pieces of text that end with a line, joined and cut from others; only LF ends a line, and the last one may have no end."""
     rest: list[str] = []
@@ -319,10 +259,10 @@ def max_bytes() -> int:
 
 
 @contextmanager
-def reported(what: str, remedy: str) -> Iterator[None]:
+def reported(what: str, remedy: str, *, made_again: bool = False) -> Iterator[None]:
     """Turns what is wrong with an input into a UsageError of two lines: OSError and ValueError (pydantic's too).
 
-    The remedy of an OptionError is its own.
+    The remedy of an OptionError is its own, and that of a JsonError unless `remedy` says how the file is made again.
     """
     try:
         yield
@@ -330,5 +270,7 @@ def reported(what: str, remedy: str) -> Iterator[None]:
         raise UsageError(f"{what}: {error}", "Set --max-bytes SIZE to read more, if the memory suffices.") from error
     except OptionError as error:
         raise UsageError(f"{what}: {error}", error.remedy) from error
+    except JsonError as error:
+        raise UsageError(f"{what}: {error}", remedy if made_again else error.remedy) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{what}: {reason(error)}", remedy) from error

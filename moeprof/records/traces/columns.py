@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moeprof.records.system.files import replacing
-from moeprof.records.system.inputs import InputFile, check_memory, parsed_json
+from moeprof.records.system.inputs import InputFile, check_memory
+from moeprof.records.system.parsing import parsed_json
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
 """The Arrow type of a column of names."""

@@ -1,9 +1,10 @@
 """What a file or folder is that no trace format reads, for the error that refuses it."""
 
-from json import JSONDecodeError
+import re
 from pathlib import Path
 
 from moeprof.records.system.inputs import InputFile
+from moeprof.records.system.parsing import parsed_json
 
 BINARY = (
     (b"\x93NUMPY", "a NumPy array (.npy)"),
@@ -32,12 +33,15 @@ JSON = (
 )
 """Keys of JSON documents, and what the documents are."""
 
+JSON_BEGIN = re.compile(r'\s*([{\[]\s*)+(["\d}\]-]|$)')
+"""How JSON begins, and no section of a recipe."""
+
 WEIGHTS = ("config.json", "*.safetensors", "*.gguf", "*.bin", "*.pt", "*.pth")
 """Files of a folder that holds a model."""
 
 
 def kind_of_file(file: InputFile) -> str:
-    """What a file is, from its first bytes."""
+    """What a file is, from its first bytes; JsonError if it is JSON that was cut or is broken."""
     head, text = file.head, file.head_text
     for begin, kind in BINARY:
         if head.startswith(begin):
@@ -48,8 +52,10 @@ def kind_of_file(file: InputFile) -> str:
         return "weights (.safetensors)"
     if head[257:262] == b"ustar":
         return "a tar archive"
-    if text.lstrip()[:1] in ("{", "["):
-        return broken_json(file) or next(kind for key, kind in JSON if key in text)
+    if JSON_BEGIN.match(text):
+        if not is_json(text.strip().partition("\n")[0]):
+            file.json()
+        return next(kind for key, kind in JSON if key in text)
     if not text.strip():
         return "an empty file"
     line = text.strip().partition("\n")[0]
@@ -58,14 +64,13 @@ def kind_of_file(file: InputFile) -> str:
     )
 
 
-def broken_json(file: InputFile) -> str:
-    """Where JSON ends too early; an empty string if it does not."""
+def is_json(line: str) -> bool:
+    """Whether a line is JSON by itself, as the first one of JSON lines is."""
     try:
-        file.json()
-    except JSONDecodeError as error:
-        if error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()):
-            return f"truncated JSON: it ends at byte {len(file.read()):,}, inside a value"
-    return ""
+        parsed_json(line)
+    except ValueError:
+        return False
+    return True
 
 
 def kind_of_folder(folder: Path) -> str:

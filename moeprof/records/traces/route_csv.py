@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from moeprof.records.limits import MAX_EXPERTS, MAX_SIZE, whole_number
 from moeprof.records.name import checked_name, name_from
-from moeprof.records.system.inputs import InputFile, parsed_json, reported
+from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.system.parsing import parsed_json
 from moeprof.records.traces.columns import NAMES, codes, with_columns
 from moeprof.records.traces.csv_table import comments_of, header_of, line_of, table_of
 from moeprof.records.traces.import_options import ImportOptions, ImportReport

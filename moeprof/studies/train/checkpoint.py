@@ -17,7 +17,7 @@ from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint, Origin
 from moeprof.records.system.files import reason, replacing
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 from moeprof.store.checkpoint_folder import WEIGHTS, read_configuration
 
 KEY = "moeprof"

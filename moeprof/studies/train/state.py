@@ -14,7 +14,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.model_card import CurvePoint
 from moeprof.records.system.files import reason, replacing
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 from moeprof.studies.train.checkpoint import decisive
 from moeprof.studies.train.optimizer import Optimizers, moments, restore_moments
 

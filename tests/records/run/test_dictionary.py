@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from moeprof.records.errors import UsageError
 from moeprof.records.metrics.registry import COLUMNS, METRICS
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.columns import NOTES, OF_FILES, note_of
@@ -52,6 +53,16 @@ def test_the_dictionary_has_every_column_of_every_file_with_its_type(run: Run) -
         schema = pq.read_schema(path)
         assert [(entry["column"], entry["type"]) for entry in files[name]] == [(one.name, str(one.type)) for one in schema]
         assert all(entry["meaning"] for entry in files[name])
+
+
+def test_a_damaged_file_that_no_number_needs_is_named_before_anything_is_replaced(run: Run) -> None:
+    numbers = (run.path / "metrics.csv").read_bytes()
+    for damage in (b"", b"PAR1", (run.path / "memory.parquet").read_bytes()[:-9]):
+        (run.path / "memory.parquet").write_bytes(damage)
+        with pytest.raises(UsageError, match=r"memory\.parquet: damaged\nRepeat the run") as caught:
+            recompute(Run.open(run.path))
+        assert str(caught.value).startswith(f"run {run.path}: ")
+        assert (run.path / "metrics.csv").read_bytes() == numbers
 
 
 def test_every_column_that_moeprof_writes_has_a_meaning_and_no_other_has_one() -> None:

@@ -1,11 +1,9 @@
 """Files from outside are read once, within a bound, whatever they are."""
 
-import gc
 import gzip
 import os
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,8 +21,6 @@ from moeprof.records.system.inputs import (
     limit_inputs,
     lines_of,
     max_bytes,
-    parsed_json,
-    parsed_toml,
     reported,
 )
 from moeprof.records.system.resources import free_memory
@@ -183,95 +179,9 @@ def test_what_is_not_text_is_named_with_its_place(tmp_path: Path, content: bytes
         InputFile(tmp_path / "file").text()
 
 
-def test_a_key_that_occurs_twice_is_found_among_many() -> None:
-    keys = ",".join(f'"{number}":0' for number in [*range(100_000), 99_999])
-    with pytest.raises(ValueError, match="'99999' occurs twice"):
-        parsed_json("{" + keys + "}")
-
-
-def test_a_document_of_too_many_objects_is_refused_at_the_first_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MAX_OBJECTS", 3)
-    assert parsed_json('[{}, {"a": {}}]') == [{}, {"a": {}}]
-    with pytest.raises(ValueError, match="more than 3 objects"):
-        parsed_json("[{}, {}, {}, {}, what follows is not read")
-
-
-def test_an_object_of_too_many_keys_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MAX_OBJECTS", 2)
-    assert parsed_json('{"a": 0, "b": 1}') == {"a": 0, "b": 1}
-    with pytest.raises(ValueError, match="more than 2 keys in an object"):
-        parsed_json('{"a": 0, "b": 1, "a": 2}')
-
-
-@pytest.mark.parametrize("document", ["[[], [[]]]", b"[[], [[]]]"])
-def test_a_document_of_too_many_lists_is_refused_before_it_is_parsed(
-    document: str | bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inputs, "MAX_LISTS", 4)
-    assert parsed_json(document) == [[], [[]]]
-    with pytest.raises(ValueError, match="more than 4 lists"):
-        parsed_json("[" * 5 + "what follows is not read")
-
-
 @given(st.text("a \n\t\u2028"), st.integers(1, 9))
 def test_filled_lines_are_all_lines_but_the_blank_ones(text: str, size: int) -> None:
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     expected = [(number, line.lstrip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     assert list(filled_lines(pieces)) == expected
     assert list(lines_of(pieces)) == text.removesuffix("\n").split("\n")[: len(text)]
-
-
-class Cycle:
-    """Garbage that only the collector finds; its finalizer needs half of the depth of calls that Python allows."""
-
-    unfinished = 0
-
-    def __init__(self) -> None:
-        self.itself = self
-        Cycle.unfinished += 1
-
-    def __del__(self) -> None:
-        self.finish(sys.getrecursionlimit() // 2)
-
-    def finish(self, calls: int) -> None:
-        if calls:
-            self.finish(calls - 1)
-        else:
-            Cycle.unfinished -= 1
-
-
-@pytest.fixture
-def garbage() -> Iterator[None]:
-    """Garbage is collected as soon as some hundreds of objects more exist."""
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.set_threshold(500 + 800)
-    for _ in range(500):
-        Cycle()
-    yield
-    gc.set_threshold(*thresholds)
-    gc.collect()
-
-
-@pytest.mark.usefixtures("garbage")
-@pytest.mark.parametrize(
-    ("parsed", "start", "opening"),
-    [(parsed_json, "", "["), (parsed_json, "", '{"a":'), (parsed_toml, "a = ", "["), (parsed_toml, "a = ", "{a = ")],
-)
-def test_no_finalizer_runs_in_the_depth_of_a_document(parsed: Callable[[str], object], start: str, opening: str) -> None:
-    with pytest.raises(ValueError, match="nested too deeply"):
-        parsed(start + opening * 100_000)
-    assert gc.isenabled()
-    gc.collect()
-    assert Cycle.unfinished == 0
-
-
-@pytest.mark.parametrize("text", ["[" * 20, "a"])
-def test_the_collector_stays_as_it_was_behind_a_document(text: str) -> None:
-    gc.disable()
-    try:
-        with pytest.raises(ValueError, match="Expecting value"):
-            parsed_json(text)
-        assert not gc.isenabled()
-    finally:
-        gc.enable()

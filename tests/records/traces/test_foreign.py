@@ -47,8 +47,8 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other.json": (lambda path: path.write_text("[1, 2]"), "JSON of unknown content"),
     "object.json": (lambda path: path.write_text('{"a": 1}'), "JSON of unknown content"),
-    "cut.json": (lambda path: path.write_text('{"a": [1, 2'), "truncated JSON: it ends at byte 11, inside a value"),
-    "cut_text.json": (lambda path: path.write_text('{"a": "\u00e4'), "truncated JSON: it ends at byte 9, inside a value"),
+    "other.jsonl": (lambda path: path.write_text('{"a": 1}\n{"a": 2}'), "JSON of unknown content"),
+    "recipe.toml": (lambda path: path.write_text("[model]\nexperts = 4\n"), "text that begins with '[model]'"),
     "routes.csv": (lambda path: path.write_text("phase;step\n0;0\n"), "text that begins with 'phase;step'"),
     "empty.csv": (lambda path: path.write_text(""), "an empty file"),
     "noise": (lambda path: path.write_bytes(bytes(range(1, 99))), "binary data of an unknown format"),
@@ -63,6 +63,23 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
         with pytest.raises(UsageError) as caught:
             read(tmp_path / name)
         assert str(caught.value) == f"trace {tmp_path / name}: {kind}\n{ACCEPTED}"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('{"a": [1, 2', "truncated JSON: it ends at line 1, column 11, inside a value"),
+        ('{"a": "\u00e4', "truncated JSON: it ends at line 1, column 8, inside a value"),
+        ('{\n "a": 1,,\n}', "broken JSON at line 2, column 9: a key in double quotes is missing"),
+    ],
+)
+def test_json_of_any_content_that_was_cut_or_is_broken_is_said_to_be(tmp_path: Path, content: str, what: str) -> None:
+    (tmp_path / "file").write_text(content)
+    for read in (read_source, read_loads, read_routing):
+        with pytest.raises(UsageError) as caught:
+            read(tmp_path / "file")
+        assert caught.value.what == f"trace {tmp_path / 'file'}: {what}"
+        assert caught.value.remedy.endswith("a part of it is missing." if "truncated" in what else "or record it again.")
 
 
 def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from moeprof.records.arrays import Ints
 from moeprof.records.system.files import write_text
-from moeprof.records.system.inputs import InputFile, check_memory, filled_lines, parsed_json, reported, texts_of
+from moeprof.records.system.inputs import InputFile, check_memory, filled_lines, reported, texts_of
+from moeprof.records.system.parsing import parsed_line
 from moeprof.records.traces.count_arrays import checked_array, counts_file, counts_of, rows_of, steps_added_up, whole_counts
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
@@ -58,10 +59,7 @@ def read_eplb_stats(files: Sequence[InputFile], options: ImportOptions) -> Trace
 
 def record_of(number: int, line: str) -> dict[str, Any]:
     """The record in a line; ValueError, with its number, if it is none of the two kinds."""
-    try:
-        record = parsed_json(line)
-    except ValueError as error:
-        raise ValueError(f"line {number}: {error}") from error
+    record = parsed_line(line, number)
     if not isinstance(record, dict) or record.get("record_type") not in (META, STATS):
         raise ValueError(f"line {number}: neither {META} nor {STATS}")
     return record

@@ -12,12 +12,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from moeprof.records.system.inputs import InputFile, encoding_of, parsed_json
+from moeprof.records.system.inputs import InputFile, encoding_of
+from moeprof.records.system.parsing import parsed_json, parsed_line
 from moeprof.records.traces.choices import Ids
 from moeprof.records.traces.columns import readable
 
 BLOCK_BYTES = 2**20
 """The most bytes of a line, and what is parsed at once: larger blocks leave the processor's cache and take longer."""
+
+WHOLE = "whole numbers from -2^31 to 2^31 - 1"
+WORDS = {
+    pa.string(): "text",
+    pa.int64(): "a whole number",
+    pa.list_(pa.int32()): f"a list of {WHOLE}",
+    pa.list_(pa.float32()): "a list of numbers",
+    pa.list_(pa.bool_()): "a list of true and false",
+}
+"""What a field must be, by its type."""
 
 BOM = b"\xef\xbb\xbf"
 
@@ -25,19 +36,53 @@ BOM = b"\xef\xbb\xbf"
 def table_of_lines(file: InputFile, fields: Mapping[str, pa.DataType]) -> pa.Table:
     """The fields of every line, null where a line lacks one; other fields are ignored.
 
-    ValueError if a line is no JSON object, is longer than BLOCK_BYTES, or a field is of another type.
+    ValueError with its number if a line is no JSON object, is longer than BLOCK_BYTES, or a field is of another type.
     """
     plain = encoding_of(file.head) == "utf-8"
     content = (file.read() if plain else file.text().encode()).removeprefix(BOM)
     if not content or content.isspace():
         raise ValueError("no lines in it")
+    try:
+        return parsed(content, fields)
+    except pa.ArrowInvalid as error:
+        number, line = first_refused(content, fields)
+        raise ValueError(fault_of(number, line, fields)) from error
+
+
+def parsed(content: bytes, fields: Mapping[str, pa.DataType]) -> pa.Table:
+    """The fields of every line; pyarrow.ArrowInvalid if a line is wrong."""
     options = pa.json.ParseOptions(explicit_schema=pa.schema(list(fields.items())), unexpected_field_behavior="ignore")
     reading = pa.json.ReadOptions(block_size=min(BLOCK_BYTES, len(content) + 1))
+    return pa.json.read_json(pa.BufferReader(content), reading, options)
+
+
+def is_parsed(content: bytes, fields: Mapping[str, pa.DataType]) -> bool:
+    """Whether no line is wrong."""
     try:
-        return pa.json.read_json(pa.BufferReader(content), reading, options)
-    except pa.ArrowInvalid as error:
-        message = str(error).splitlines()[0].removeprefix("JSON parse error: ")
-        raise ValueError(f"not JSON lines with the fields {', '.join(fields)}: {message}") from error
+        return not content.strip() or parsed(content, fields).num_rows > 0
+    except pa.ArrowInvalid:
+        return False
+
+
+def first_refused(content: bytes, fields: Mapping[str, pa.DataType]) -> tuple[int, bytes]:
+    """The number and the text of the first wrong line, by halving the lines until one is left."""
+    lines = content.splitlines(keepends=True)
+    first, last = 0, len(lines)
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if is_parsed(b"".join(lines[first:middle]), fields) else (first, middle)
+    return first + 1, lines[first]
+
+
+def fault_of(number: int, line: bytes, fields: Mapping[str, pa.DataType]) -> str:
+    """What is wrong with a line of this number that cannot be read; JsonError if it is not JSON."""
+    if len(line) > BLOCK_BYTES:
+        return f"line {number} has more than {BLOCK_BYTES:,} bytes"
+    found = parsed_line(line.decode(errors="replace"), number)
+    wrong = [name for name, kind in fields.items() if not is_parsed(line, {name: kind})]
+    if not isinstance(found, dict) or not wrong or wrong[0] not in found:
+        return f"line {number} is no JSON object, or has a value that JSON does not have"
+    return f"line {number}: {wrong[0]} is {found[wrong[0]]!r:.60}, not {WORDS[fields[wrong[0]]]}"
 
 
 def lines_of_type(table: pa.Table, kind: str) -> pa.Table:

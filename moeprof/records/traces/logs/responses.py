@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moeprof.records.system.inputs import InputFile, filled_lines, parsed_json
+from moeprof.records.system.inputs import InputFile, filled_lines
+from moeprof.records.system.parsing import parsed_json, parsed_line
 from moeprof.records.traces.choices import NO_EXPERT, Ids, LoggedChoices
 from moeprof.records.traces.dense_layers import moe_layers_of
 from moeprof.records.traces.layer_map import LayerMap
@@ -41,18 +42,15 @@ def responses_in(file: InputFile) -> Iterator[Response]:
         return
     yield from objects_in(first)
     for number, line in lines:
-        try:
-            yield from objects_in(parsed_json(line))
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
+        yield from objects_in(parsed_line(line, number), f"line {number}: ")
 
 
-def objects_in(document: object) -> list[Response]:
+def objects_in(document: object, where: str = "") -> list[Response]:
     """The document if it is an object, or the objects that it lists; ValueError if it is anything else."""
     listed = document if isinstance(document, list) else [document]
     found = [one for one in listed if isinstance(one, dict)]
     if len(found) < len(listed):
-        raise ValueError("not a JSON object per response")
+        raise ValueError(f"{where}not a JSON object per response")
     return found
 
 

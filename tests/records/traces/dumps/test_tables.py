@@ -126,4 +126,4 @@ def test_damaged_statistics_are_refused(tmp_path: Path, records: Any, why: str) 
 def test_a_truncated_line_is_named(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", META, stats(0, [[1, 2, 3]]))
     path.write_text(path.read_text()[:-20])
-    assert "line 2: " in fault(path)
+    assert "truncated JSON: it ends at line 2, column " in fault(path)

@@ -117,7 +117,7 @@ LINES = of_tokens([0, 1, 2, 3])
             "row 8 has 1 values in selected_experts, but the first has 2",
         ),
         ([META, *LINES, LINES[0] | {"selected_experts": []}], {}, "row 8 has 0 values"),
-        ([META, *LINES, LINES[0] | {"selected_experts": ["a"]}], {}, "not JSON lines with the fields"),
+        ([META, *LINES, LINES[0] | {"selected_experts": ["a"]}], {}, r"line 10: selected_experts is \['a'\], not a list"),
         ([META, *LINES, LINES[0] | {"token_position": None}], {}, "row 8 lacks token_position"),
         ([META, *LINES, LINES[0] | {"token_position": 2**40}], {}, "token_position 1099511627776 is not between 0 and"),
         ([META, *LINES, LINES[0] | {"dropped": [True]}], {}, "a row has 2 experts, but 1 values in dropped"),

@@ -199,9 +199,13 @@ MIDDLE[2] = -1
         (of_v021([[[1, 2], [3]]]), {"layers": MAP}, "not every token has the same layers"),
         (of_v021([[[1.5, 2], [3, 4], [3, 4]]]), {"layers": MAP}, "values of type float64"),
         (of_v021([[["a", "b"], ["a", "b"], ["a", "b"]]]), {"layers": MAP}, "not whole numbers"),
-        (json.dumps(of_vllm())[:-9], {"layers": MAP}, "line 1 column 358"),
+        (json.dumps(of_vllm())[:-9], {"layers": MAP}, "truncated JSON: it ends at line 1, column 368"),
         (f"{json.dumps(of_vllm())}\n\n[5]\n", {"layers": MAP}, "line 3: not a JSON object per response"),
-        (f"{json.dumps(of_vllm())}\n{json.dumps(of_vllm())[:99]}\n", {"layers": MAP}, "line 2: Unterminated string"),
+        (
+            f"{json.dumps(of_vllm())}\n{json.dumps(of_vllm())[:99]}\n",
+            {"layers": MAP},
+            "truncated JSON: it ends at line 2, column 99, inside a value",
+        ),
         (of_v021(generated=[[[1, 2**40]] * 3]), {"layers": MAP}, f"routed_experts holds {2**40}, which is no expert"),
     ],
 )

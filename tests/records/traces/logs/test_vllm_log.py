@@ -102,8 +102,12 @@ ROUTES = routes(CHOSEN[:, 0], 1)
         ([META, *ROUTES, ROUTES[0] | {"topk_ids": [1]}], {}, "row 6 has 1 values in topk_ids, but the first has 2"),
         ([META, *ROUTES, ROUTES[0] | {"topk_ids": None}], {}, "row 6 has 0 values in topk_ids"),
         ([META, *ROUTES, ROUTES[0] | {"topk_ids": [1, None]}], {}, "topk_ids has an empty value"),
-        ([META, *ROUTES, ROUTES[0] | {"topk_ids": [1.5, 2]}], {}, "not JSON lines with the fields type, token_idx"),
-        ([META, *ROUTES, ROUTES[0] | {"topk_ids": [1, 2**40]}], {}, "not JSON lines with the fields"),
+        (
+            [META, *ROUTES, ROUTES[0] | {"topk_ids": [1.5, 2]}],
+            {},
+            r"line 8: topk_ids is \[1.5, 2\], not a list of whole numbers",
+        ),
+        ([META, *ROUTES, ROUTES[0] | {"topk_ids": [1, 2**40]}], {}, r"line 8: topk_ids is \[1, 1099511627776\], not a list"),
         (
             [META, *ROUTES, ROUTES[0] | {"topk_ids": [1, -1]}],
             {},
@@ -112,7 +116,7 @@ ROUTES = routes(CHOSEN[:, 0], 1)
         ([META, *ROUTES, ROUTES[0] | {"topk_ids": [1, 1]}], {}, "expert 1 occurs twice among a token's choices"),
         ([META, *ROUTES, ROUTES[0] | {"layer": -1}], {}, "layer -1 is not between 0 and"),
         ([META, *ROUTES, ROUTES[0] | {"token_idx": None}], {}, "row 6 lacks token_idx"),
-        ([META, *ROUTES, json.dumps(ROUTES[0])[:-9]], {}, "not JSON lines"),
+        ([META, *ROUTES, json.dumps(ROUTES[0])[:-9]], {}, "truncated JSON: it ends at line 8, column"),
         ([META, *[line | {"topk_weights": [1.0]} for line in ROUTES]], {}, "a row has 2 experts, but 1 values in topk_weights"),
     ],
 )
