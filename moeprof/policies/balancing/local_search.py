@@ -85,10 +85,17 @@ def started(loads: Loads, slots_DS: Ints) -> Draft:
     pull_DE, weight_E, uneven_E = np.zeros((num_devices, num_experts)), 1 / copies_E, np.empty(num_experts)
     for device in range(num_devices):
         for expert in slots_DS[device]:
-            pull_DE[device] += weight_E[expert] * loads.moments_EE[expert]
+            add(pull_DE[device], weight_E[expert], loads.moments_EE[expert])
     for expert in range(num_experts):
         uneven_E[expert] = uneven(loads, expert, copies_E[expert] + 1) - uneven(loads, expert, copies_E[expert])
     return Draft(slots_DS, holds_DE, copies_E, weight_E, 1 / (copies_E + 1), uneven_E, pull_DE)
+
+
+@compiled
+def add(pull_E: Floats, weight: float, moments_E: Floats) -> None:
+    """Adds what a part of an expert pulls; in a loop, because an expression of arrays takes a new array each time."""
+    for expert in range(len(pull_E)):
+        pull_E[expert] += weight * moments_E[expert]
 
 
 @compiled
@@ -144,12 +151,13 @@ def best_swap(draft: Draft, device: int, slot: int, leaves_DS: Floats, arrives_E
     """The later device and the slot whose expert is worth most in exchange for that of `slot`; (-1, -1) if none saves `least`."""
     expert, best, to, at = draft.slots_DS[device, slot], -least, -1, -1
     for there in range(device + 1, len(leaves_DS)):
-        if not draft.holds_DE[there, expert]:
-            moved = leaves_DS[device, slot] + draft.weight_E[expert] * draft.pull_DE[there, expert]
-            for place in range(leaves_DS.shape[1]):
-                change = moved + leaves_DS[there, place] + arrives_E[draft.slots_DS[there, place]]
-                if change < best:
-                    best, to, at = change - least, there, place
+        moved = leaves_DS[device, slot] + draft.weight_E[expert] * draft.pull_DE[there, expert]
+        lowest = best - moved
+        for place in range(leaves_DS.shape[1]):
+            change = leaves_DS[there, place] + arrives_E[draft.slots_DS[there, place]]
+            if change < lowest and not draft.holds_DE[there, expert]:
+                lowest, to, at = change - least, there, place
+                best = moved + lowest
     return to, at
 
 
@@ -160,9 +168,9 @@ def swap(loads: Loads, draft: Draft, device: int, slot: int, there: int, place: 
     draft.slots_DS[device, slot], draft.slots_DS[there, place] = other, expert
     draft.holds_DE[device, expert], draft.holds_DE[device, other] = False, True
     draft.holds_DE[there, expert], draft.holds_DE[there, other] = True, False
-    shift_E = draft.weight_E[other] * loads.moments_EE[other] - draft.weight_E[expert] * loads.moments_EE[expert]
-    draft.pull_DE[device] += shift_E
-    draft.pull_DE[there] -= shift_E
+    for here, comes, goes in ((device, other, expert), (there, expert, other)):
+        add(draft.pull_DE[here], draft.weight_E[comes], loads.moments_EE[comes])
+        add(draft.pull_DE[here], -draft.weight_E[goes], loads.moments_EE[goes])
 
 
 @compiled
@@ -203,15 +211,15 @@ def copy_costs(loads: Loads, draft: Draft, device: int, free: int, costs_E: Floa
 
 
 @compiled
-def hold(loads: Loads, draft: Draft, device: int, expert: int, add: bool) -> None:
+def hold(loads: Loads, draft: Draft, device: int, expert: int, more: bool) -> None:
     """Gives a device a copy of an expert or takes it away; the other copies then carry less or more."""
     before, moments_E = draft.weight_E[expert], loads.moments_EE[expert]
-    copies = draft.copies_E[expert] + (1 if add else -1)
+    copies = draft.copies_E[expert] + (1 if more else -1)
     after = 1 / copies
     for there in range(len(draft.holds_DE)):
         if draft.holds_DE[there, expert]:
-            draft.pull_DE[there] += (after - before) * moments_E
-    draft.pull_DE[device] += (after if add else -after) * moments_E
-    draft.holds_DE[device, expert] = add
+            add(draft.pull_DE[there], after - before, moments_E)
+    add(draft.pull_DE[device], after if more else -after, moments_E)
+    draft.holds_DE[device, expert] = more
     draft.copies_E[expert], draft.weight_E[expert], draft.further_E[expert] = copies, after, 1 / (copies + 1)
     draft.uneven_E[expert] = uneven(loads, expert, copies + 1) - uneven(loads, expert, copies)

@@ -54,7 +54,7 @@ def copied(weights_E: Floats, num_slots: int, most: int) -> Ints:
     for slot in range(len(weights_E), num_slots):
         busiest, largest = 0, -1.0
         for expert in range(len(weights_E)):
-            if copies_E[expert] < most and carried_E[expert] > largest:
+            if carried_E[expert] > largest and copies_E[expert] < most:
                 busiest, largest = expert, carried_E[expert]
         slots_P[slot] = busiest
         copies_E[busiest] += 1
@@ -63,28 +63,53 @@ def copied(weights_E: Floats, num_slots: int, most: int) -> Ints:
 
 
 @compiled
-def placed_apart(order_P: Ints, each_E: Floats, num_devices: int, num_slots: int) -> Flags:
-    """Which device holds which expert, (D, E): copies in this order, each to the least loaded device with room and without the expert."""
+def apart(weights_E: Floats, num_devices: int, num_slots: int, tries: int) -> tuple[Flags, float]:
+    """The best of some placements, (D, E), and its largest load: no device holds an expert twice.
+
+    The first has as many copies of each expert as EPLB makes, at most one per device; each further one has at most one copy fewer.
+    """
+    best_DE, least, most = np.zeros((num_devices, len(weights_E)), np.bool_), np.inf, num_devices
+    for _ in range(tries):
+        if most * len(weights_E) < num_devices * num_slots:
+            break
+        slots_P = copied(weights_E, num_devices * num_slots, most)
+        copies_E = np.bincount(slots_P)
+        each_E = weights_E / copies_E
+        order_P = np.argsort(-rounded_all(each_E)[slots_P], kind="mergesort")  # a stable one
+        holds_DE, busiest = placed_apart(slots_P[order_P], each_E, num_devices, num_slots)
+        if rounded(busiest) < least:
+            best_DE, least = holds_DE, rounded(busiest)
+        most = copies_E.max() - 1
+    return best_DE, least
+
+
+@compiled
+def rounded_all(loads_E: Floats) -> Floats:
+    """Each load to DIGITS digits."""
+    return np.rint(loads_E * UNIT) / UNIT
+
+
+@compiled
+def placed_apart(order_P: Ints, each_E: Floats, num_devices: int, num_slots: int) -> tuple[Flags, float]:
+    """Which device holds which expert, (D, E), and the largest load of a device: copies in this order, each to the least loaded device
+    with room and without the expert."""
     holds_DE = np.zeros((num_devices, len(each_E)), np.bool_)
-    load_D, rounded_D, filled_D = np.zeros(num_devices), np.zeros(num_devices), np.zeros(num_devices, np.int64)
+    load_D, filled_D = np.zeros(num_devices), np.zeros(num_devices, np.int64)
+    rounded_D = np.zeros(num_devices)  # infinite for a full device
     for expert in order_P:
-        device, with_room, least = -1, -1, np.inf
+        device, least = -1, np.inf
         for other in range(num_devices):
-            if filled_D[other] < num_slots:
-                with_room = other if with_room < 0 else with_room
-                if not holds_DE[other, expert] and (device < 0 or rounded_D[other] < least):
-                    device, least = other, rounded_D[other]
+            if rounded_D[other] < least and not holds_DE[other, expert]:
+                device, least = other, rounded_D[other]
         if device >= 0:
             holds_DE[device, expert] = True
             load_D[device] += each_E[expert]
-            rounded_D[device] = rounded(load_D[device])
         else:
-            device = with_room
+            device = int(np.argmax(rounded_D < np.inf))
             make_room(holds_DE, load_D, each_E, expert, device)
-            for other in range(num_devices):
-                rounded_D[other] = rounded(load_D[other])
         filled_D[device] += 1
-    return holds_DE
+        rounded_D[device] = rounded(load_D[device]) if filled_D[device] < num_slots else np.inf
+    return holds_DE, load_D.max()
 
 
 @compiled
