@@ -1,1 +1,1 @@
-"""Which experts leave a full cache: eviction policies and the state machine that they decide for; numpy only, deterministic."""
+"""What leaves a full cache, where experts are placed, and what offloading systems decide; numpy and numba only, deterministic."""
