@@ -1,5 +1,9 @@
 """Experts in low precision: matrices as packed codes with a scale per group (records/precision.py), dequantized before they are used.
 
+On a CPU a compiled loop writes the weights in one pass, several times as fast as the same in torch. Torch's products of packed weights
+(`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`) are faster than that for up to 8 rows of bfloat16 only; in float32 and float16
+they take 3 to 90 times as long as the product of the original weights (`python benchmarks/precision.py`, docs/offloading.md).
+
 R rows and C columns of a matrix, G groups of n rows, P rows of bytes (p of one group), F candidates for a scale.
 """
 
@@ -22,8 +26,8 @@ SCALES = ".scales"
 """Ends the name of a matrix's scales; its codes have the name of the matrix."""
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-SCRATCH = 2**16
-"""Weights that are dequantized at once in float32 if the model has another dtype; they fit into the cache of a core."""
+SCRATCH = 2**18
+"""Weights that are dequantized at once in float32 if the model has another dtype: 1 MiB, which fits into the cache of a core."""
 
 
 def packed_layout(layout: EntryLayout, precision: Precision) -> EntryLayout:
@@ -139,23 +143,27 @@ def unpack(packed: ExpertWeights, precision: Precision, into: ExpertWeights) -> 
 
 def dequantize_into(codes_PC: Tensor, scales_GC: Tensor, precision: Precision, into_RC: Tensor) -> None:
     """Writes one matrix; on a CPU by the loop, in pieces if the weights have to be converted from float32."""
-    rows, columns = into_RC.shape
     if into_RC.device.type != "cpu" or type(into_RC) is not Tensor:  # fake tensors have no memory for the loop
-        into_RC.copy_(dequantized(codes_PC, scales_GC, precision, rows))
-        return
+        into_RC.copy_(dequantized(codes_PC, scales_GC, precision, len(into_RC)))
+    elif into_RC.dtype == torch.float32:
+        run_loop(codes_PC, scales_GC, precision, into_RC)
+    else:
+        rows, columns = into_RC.shape
+        step = max(SCRATCH // (precision.group * columns), 1) * precision.group
+        scratch_SC = torch.empty(min(step, rows), columns)
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            codes = codes_PC[precision.packed_rows(first) : precision.packed_rows(last)]
+            scales = scales_GC[precision.num_groups(first) : precision.num_groups(last)]
+            run_loop(codes, scales, precision, scratch_SC[: last - first])
+            into_RC[first:last].copy_(scratch_SC[: last - first])
+
+
+def run_loop(codes_PC: Tensor, scales_GC: Tensor, precision: Precision, into_RC: Tensor) -> None:
+    """Writes float32 weights on a CPU."""
     from moeprof.store.dequantize import dequantize
 
-    direct = into_RC.dtype == torch.float32
-    step = rows if direct else max(SCRATCH // (precision.group * columns), 1) * precision.group
-    scratch_SC = torch.empty(0 if direct else min(step, rows), columns)
-    for first in range(0, rows, step):
-        last = min(first + step, rows)
-        codes = codes_PC[precision.packed_rows(first) : precision.packed_rows(last)]
-        scales = scales_GC[precision.num_groups(first) : precision.num_groups(last)].float()
-        piece_RC = into_RC if direct else scratch_SC[: last - first]
-        dequantize(codes.numpy(), scales.numpy(), piece_RC.numpy(), precision.bits, precision.group)
-        if not direct:
-            into_RC[first:last].copy_(piece_RC)
+    dequantize(codes_PC.numpy(), scales_GC.float().numpy(), into_RC.numpy(), precision.bits, precision.group)
 
 
 def dequantized(codes_PC: Tensor, scales_GC: Tensor, precision: Precision, rows: int) -> Tensor:
