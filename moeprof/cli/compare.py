@@ -1,14 +1,21 @@
 """`moeprof compare`: which metrics got better or worse between two runs, with an exit code for CI."""
 
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from moeprof.cli.interleaved import measure_sides, measuring_options, wants_measurement
-from moeprof.cli.output import default_format, write
+from moeprof.cli.options import full_option
+from moeprof.cli.output import run_format, write
 from moeprof.records.errors import UsageError, suggestion
 from moeprof.records.system.files import write_text
+
+if TYPE_CHECKING:
+    from moeprof.analysis.comparison.verdicts import Rules
 
 
 @click.command(name="compare")
@@ -25,7 +32,8 @@ from moeprof.records.system.files import write_text
 @click.option("--only", multiple=True, metavar="METRIC", help="Compare this metric only; repeatable.")
 @click.option("--strict", is_flag=True, help="Exit with 4 if a gated metric is inconclusive, missing or not comparable.")
 @click.option("--allow-machine-mismatch", is_flag=True, help="Compare times even if they were measured on different machines.")
-@click.option("--format", "form", metavar="FORMAT", help="Output format.  [default: terminal; markdown if piped]")
+@click.option("--format", "form", metavar="FORMAT", help="Output format.  [default: short]")
+@full_option
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 @click.option(
     "--write", "files", multiple=True, metavar="FORMAT=PATH", help="Also write the result to a file in this format; repeatable."
@@ -41,6 +49,7 @@ def command(
     strict: bool,
     allow_machine_mismatch: bool,
     form: str | None,
+    full: bool,
     as_json: bool,
     files: tuple[str, ...],
     **measuring: Any,
@@ -59,21 +68,31 @@ def command(
     from moeprof.analysis.comparison.verdicts import Rules
     from moeprof.reporters.comparison_formats.registry import render
 
-    chosen = known_format("json" if as_json else form or default_format())
+    chosen = known_format(run_format(full=full, as_json=as_json) if as_json or form is None else form)
     targets = [written_file(option) for option in files]
     rules = Rules(dict(map(parsed_threshold, thresholds)), tuple(map(known_metric, only)), allow_machine_mismatch)
     if device := measuring.pop("device"):
         measuring["shared"] = [*measuring["shared"], f"measure.device={device}"]
     sides, overrides = (baseline, candidate), [*measuring["a"], *measuring["b"], *measuring["shared"]]
     if wants_measurement(measuring["recipes"], measuring["checkout"], sides, overrides):
-        before, after = measure_sides(**measuring, quiet=settings["quiet"])
+        before, after, sides = measure_sides(**measuring, quiet=settings["quiet"])
     else:
         before, after = ((str(side), read_measurements(side)) for side in sides if side is not None)
-    comparison = compare(*before, *after, rules)
+    comparison = replace(compare(*before, *after, rules), repeat=repeated(sides, thresholds, rules))
     for name, path in targets:
         write_text(path, render(comparison, name))
     write(render(comparison, chosen), chosen)
     return comparison.exit_code(strict=strict)
+
+
+def repeated(sides: Sequence[Path | None], thresholds: Sequence[str], rules: "Rules") -> str:
+    """The command that prints the whole comparison of these sides."""
+    options = [
+        *(word for option in thresholds for word in ("--threshold", option)),
+        *(word for metric in rules.only for word in ("--only", metric)),
+        *(["--allow-machine-mismatch"] if rules.allow_machine_mismatch else []),
+    ]
+    return shlex.join(["moeprof", "compare", *map(str, sides), *options, "--full"])
 
 
 def parsed_threshold(option: str) -> tuple[str, float]:

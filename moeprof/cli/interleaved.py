@@ -104,8 +104,8 @@ def measure_sides(
     out: Path | None,
     force: bool,
     quiet: bool,
-) -> tuple[tuple[str, list["Measurement"]], tuple[str, list["Measurement"]]]:
-    """The name and the measurements of each side, which are also written to `out`."""
+) -> tuple[tuple[str, list["Measurement"]], tuple[str, list["Measurement"]], tuple[Path, Path]]:
+    """The name and the measurements of each side, and the files in `out` to which they are written."""
     from moeprof.analysis.comparison.measurement import write_baseline
     from moeprof.cli.options import DEFAULT_RECIPES
     from moeprof.cli.progress import Bar
@@ -116,7 +116,7 @@ def measure_sides(
     names = list(recipes) or list(DEFAULT_RECIPES)
     pairs = []
     with output_folder(Path(names[0]).stem, "compare", out) as folder, alone_in(folder):
-        paths = [folder / "a.json", folder / "b.json"]
+        paths = (folder / "a.json", folder / "b.json")
         if not force and (older := [path for path in paths if path.exists()]):
             raise UsageError(f"{older[0]}: the file already exists", "Give another --out, or --force to replace it.")
         for recipe in names:
@@ -127,4 +127,4 @@ def measure_sides(
         with delayed():  # both files or none
             for path, side in zip(paths, (before, after), strict=True):
                 write_baseline(path, side)
-    return (sides[0].name, before), (sides[1].name, after)
+    return (sides[0].name, before), (sides[1].name, after), paths

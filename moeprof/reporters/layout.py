@@ -5,6 +5,7 @@ below each other, whose rows repeat their labels, and at last as records with a 
 is longer than the line.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,6 +18,8 @@ GAP = 2
 """Blanks between two columns."""
 NARROW = 20
 """Characters that a label column keeps if its words are shorter, as long as columns can go to further blocks."""
+WORD = re.compile(r"(?:`[^`]*`|\S)+")
+"""What no line is broken in: a word, and whatever is in backticks, so that a command or a path can be copied."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class TableColumn:
     @property
     def narrowest(self) -> int:
         """The width below which a word would break."""
-        return max((cell_len(word) for text in (self.heading, *self.cells) for word in text.split()), default=0)
+        return max((cell_len(word) for text in (self.heading, *self.cells) for word in words_of(text)), default=0)
 
     def width(self, heading_lines: int) -> int:
         """The least width in which no cell wraps and the heading has at most so many lines."""
-        words = max(map(cell_len, self.heading.split()), default=0)
+        words = max(map(cell_len, words_of(self.heading)), default=0)
         most = max(cell_len(self.heading), words)
         return max(self.widest, next(w for w in range(words, most + 1) if len(wrapped(self.heading, w)) <= heading_lines))
 
@@ -58,7 +61,7 @@ def lines_of(table: Table, width: int) -> list[TableLine]:
         TableColumn(" ".join(heading.split()), [" ".join(row[index].split()) for row in table.rows], index < table.labels)
         for index, heading in enumerate(table.columns)
     ]
-    for heading_lines in range(1, 1 + max((len(column.heading.split()) or 1 for column in columns), default=1)):
+    for heading_lines in range(1, 1 + max((len(words_of(column.heading)) or 1 for column in columns), default=1)):
         widths = [column.width(heading_lines) for column in columns]
         if total(widths) <= width:
             return list(block(columns, widths))
@@ -76,7 +79,7 @@ def total(widths: Sequence[int]) -> int:
 
 def in_blocks(labels: Sequence[TableColumn], numbers: Sequence[TableColumn], width: int, least: int) -> list[TableLine]:
     """Blocks of as many columns as fit beside the labels, which wrap; empty if not even one fits."""
-    needed = [column.width(len(column.heading.split()) or 1) for column in numbers]
+    needed = [column.width(len(words_of(column.heading)) or 1) for column in numbers]
     floors = [max(column.narrowest, min(least, column.widest)) for column in labels]
     if total([*floors, max(needed, default=0)]) > width:
         return []
@@ -133,10 +136,15 @@ def records(columns: Sequence[TableColumn], width: int) -> Iterator[TableLine]:
             yield from map(TableLine, wrapped(f"{column.heading}: {cell}", width))
 
 
+def words_of(text: str) -> list[str]:
+    """The parts of a text between which a line can be broken."""
+    return WORD.findall(text)
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """Lines of at most `width` characters, broken between words; a longer word has a line of its own."""
     lines: list[str] = []
-    for word in text.split():
+    for word in words_of(text):
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"
         else:

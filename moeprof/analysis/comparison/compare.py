@@ -23,6 +23,8 @@ class Comparison:
     rules: Rules
     remarks: Sequence[str] = ()
     """Differences between the sides that do not prevent the comparison."""
+    repeat: str = ""
+    """The command that prints all of it; empty if it is not known."""
 
     @property
     def gated(self) -> list[Finding]:

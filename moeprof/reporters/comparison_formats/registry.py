@@ -5,6 +5,7 @@ from importlib import import_module
 from moeprof.analysis.comparison.compare import Comparison
 
 FORMATS = {
+    "short": ("short", "render"),
     "terminal": ("terminal", "render"),
     "markdown": ("markdown", "render"),
     "html": ("html", "render"),

@@ -6,6 +6,7 @@ from math import inf
 from typing import Literal
 
 from moeprof.analysis.comparison.compare import Comparison
+from moeprof.analysis.comparison.measurement import PARTS
 from moeprof.analysis.comparison.verdicts import Finding
 from moeprof.reporters.cells import plural
 from moeprof.reporters.comparison_formats.words import changed, one_line, place
@@ -36,15 +37,25 @@ def ranked(found: Iterable[Finding]) -> list[Finding]:
     return sorted(found, key=lambda one: (ORDER.index(one.verdict), -abs(inf if one.change is None else one.change)))
 
 
-def sentence(comparison: Comparison) -> str:
-    """The outcome in words, what got worse first: `2 of 14 gated metrics got worse: throughput (lm-tiny, score, static) -12.3%, ...`."""
+def by_size(found: Iterable[Finding]) -> list[Finding]:
+    """Findings that are worse, then better, then undecided; of each, wholes before parts such as layers, and the largest first."""
+    order = list(dict.fromkeys(("worse", "better", *ORDER)))
+    return sorted(ranked(found), key=lambda one: (order.index(one.verdict), any(getattr(one.address, part) for part in PARTS)))
+
+
+def sentence(comparison: Comparison, named: int = NAMED) -> str:
+    """The outcome, what got worse first: `2 of 14 gated metrics got worse: throughput (lm-tiny, score, static) -12.3%, ...`.
+
+    At most `named` metrics are named.
+    """
     number = f"{len(comparison.gated)} gated metric{'' if len(comparison.gated) == 1 else 's'}"
     match outcome(comparison):
         case "worse":
             worse = ranked(comparison.of("worse"))
-            named = [f"{one_line(one.metric)} ({place(one)}) {changed(one)}" for one in worse[:NAMED]]
-            more = f" and {len(worse) - NAMED} more" if len(worse) > NAMED else ""
-            return f"{len(worse)} of {number} got worse: {', '.join(named)}{more}.{undecided_sentence(comparison)}"
+            names = [f"{one_line(one.metric)} ({place(one)}) {changed(one)}" for one in worse[:named]]
+            more = f" and {len(worse) - named} more" if len(worse) > named else ""
+            which = f": {', '.join(names)}{more}" if names else ""
+            return f"{len(worse)} of {number} got worse{which}.{undecided_sentence(comparison)}"
         case "undecided" if comparison.gated:
             return f"Nothing was decided: {number}, all inconclusive: {why_inconclusive(comparison)}."
         case "undecided":

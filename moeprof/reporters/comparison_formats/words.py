@@ -72,6 +72,14 @@ def changed(finding: Finding) -> str:
     return f"{signed(finding.change)} [{low} to {high}]"
 
 
+def changed_briefly(finding: Finding) -> str:
+    """The change with its 95% interval in the same unit: `-12.3% [-14.1, -10.2]`."""
+    if finding.change is None or finding.interval is None:
+        return changed(finding)
+    low, high = (signed(end).removesuffix("%") for end in finding.interval)
+    return f"{signed(finding.change)} [{low}, {high}]"
+
+
 def chance(p: float | None) -> str:
     """A p value with two digits: `0.0013`, `<0.0001`."""
     if p is None or not math.isfinite(p):
@@ -90,6 +98,13 @@ def both(finding: Finding) -> str:
     if finding.candidate is None:
         return f"{before} in the baseline only"
     return f"{before} -> {after}" if finding.baseline is not None else f"{after} in the candidate only"
+
+
+def from_to(finding: Finding) -> str:
+    """Both values, with their unit once if it is the same: `1,000 → 880 tokens/s`."""
+    before, after = amounts(finding)
+    number, _, unit = before.partition(" ")
+    return f"{number if unit and after.endswith(f' {unit}') else before} → {after}"
 
 
 def described(finding: Finding) -> str:
