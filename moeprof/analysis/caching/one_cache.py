@@ -37,7 +37,6 @@ FREE, ACTIVE_NOW, JUST_USED = range(3)
 """How much a block is spared."""
 
 
-@compiled
 def hits_of_one_cache(
     blocks_N: Ints,
     next_N: Ints,
@@ -55,11 +54,43 @@ def hits_of_one_cache(
     `together` uses a whole batch before anything is evicted for it; `protects` spares what was just used. If inactive blocks go first
     and a batch fits, no block of the batch is evicted before the batch ends, so that it can be used as a whole, unless evictions age it.
     """
-    hit_N = np.zeros(len(blocks_N), np.bool_)
-    state_TC, held = cold(blocks_N, sizes_B, capacity), 0
-    inactive_first, by_due, order_F = weights_F[ACTIVE] != 0, weights_F[DUE] != 0, weights_F.copy()
+    order_F = weights_F.copy()
     order_F[ACTIVE] = 0  # spares a block, but does not move it
-    by_use = np.any(order_F[USED:ACTIVE] != 0) or np.any(order_F[DUE : NUM_TRAITS - 1] != 0)
+    by_use = bool(order_F[USED:ACTIVE].any() or order_F[DUE : NUM_TRAITS - 1].any())
+    state_TC, inactive_first = cold(blocks_N, sizes_B, capacity), bool(weights_F[ACTIVE])
+    return replayed(
+        state_TC, blocks_N, next_N, starts_K, before_K, order_F, sizes_B, together, protects, inactive_first, by_use, capacity
+    )
+
+
+def cold(blocks_N: Ints, sizes_B: Ints, capacity: int) -> Ints:
+    """The rows of a cache without blocks, (T, columns)."""
+    num_blocks = len(sizes_B)
+    state_TC = np.full((num_blocks + 1, NUM_COLUMNS), -1, np.int64)
+    state_TC[:, :NUM_TRAITS] = unseen(num_blocks + 1, blocks_N)
+    popular_B = np.argsort(-state_TC[:num_blocks, POPULARITY], kind="stable")
+    state_TC[popular_B, PINNED] = np.cumsum(sizes_B[popular_B]) <= capacity // 2
+    state_TC[num_blocks, FOLLOWING] = state_TC[num_blocks, PRECEDING] = num_blocks
+    return state_TC
+
+
+@compiled
+def replayed(
+    state_TC: Ints,
+    blocks_N: Ints,
+    next_N: Ints,
+    starts_K: Ints,
+    before_K: Ints,
+    order_F: Ints,
+    sizes_B: Ints,
+    together: bool,
+    protects: bool,
+    inactive_first: bool,
+    by_use: bool,
+    capacity: int,
+) -> Flags:
+    """The accesses through a cache in this state; `by_use` says whether a use moves a resident block."""
+    hit_N, held, by_due = np.zeros(len(blocks_N), np.bool_), 0, order_F[DUE] != 0
     for batch in range(len(starts_K) - 1):
         start, stop = starts_K[batch], starts_K[batch + 1]
         length = announce(state_TC, blocks_N, start, stop, sizes_B, batch)
@@ -82,20 +113,6 @@ def hits_of_one_cache(
         if by_due:
             set_due(state_TC, order_F, blocks_N, start, stop, 0)
     return hit_N
-
-
-@compiled
-def cold(blocks_N: Ints, sizes_B: Ints, capacity: int) -> Ints:
-    """The rows of a cache without blocks, (T, columns)."""
-    num_blocks = len(sizes_B)
-    state_TC = np.full((num_blocks + 1, NUM_COLUMNS), -1, np.int64)
-    state_TC[:, :NUM_TRAITS] = unseen(num_blocks + 1, blocks_N)
-    room = capacity // 2
-    for block in np.argsort(-state_TC[:num_blocks, POPULARITY], kind="mergesort"):
-        room -= sizes_B[block]
-        state_TC[block, PINNED] = room >= 0
-    state_TC[num_blocks, FOLLOWING] = state_TC[num_blocks, PRECEDING] = num_blocks
-    return state_TC
 
 
 @compiled

@@ -53,15 +53,13 @@ def weights(eviction: Eviction, largest_F: Ints) -> Ints:
     return np.array(weights_F, np.int64)
 
 
-@compiled
 def unseen(num_blocks: int, blocks_N: Ints) -> Ints:
     """The traits of blocks before their first use, (B, F)."""
     traits_BF = np.zeros((num_blocks, NUM_TRAITS), np.int64)
     traits_BF[:, INSERTED] = -1
     traits_BF[:, USED] = -1
     traits_BF[:, NEXT_USE] = len(blocks_N)
-    for block in blocks_N:
-        traits_BF[block, POPULARITY] += 1
+    traits_BF[:, POPULARITY] = np.bincount(blocks_N, minlength=num_blocks)
     traits_BF[:, ID] = np.arange(num_blocks)
     return traits_BF
 

@@ -58,7 +58,6 @@ def recency_depths(blocks_N: Ints, starts_K: Ints, num_blocks: int, together: bo
     return depth_N
 
 
-@compiled
 def depths(
     blocks_N: Ints, next_N: Ints, starts_K: Ints, weights_F: Ints, num_blocks: int, together: bool, protects: bool
 ) -> Depths:
@@ -66,9 +65,27 @@ def depths(
 
     `together` uses a whole batch before anything is evicted for it; `protects` spares what was just used.
     """
+    line = empty_line(weights_F, num_blocks, blocks_N)
+    return replayed(line, blocks_N, next_N, starts_K, together, PROTECTION if protects else 0)
+
+
+def empty_line(weights_F: Ints, num_blocks: int, blocks_N: Ints) -> Line:
+    """The line before the first use."""
+    return Line(
+        weights_F,
+        unseen(num_blocks, blocks_N),
+        np.zeros(num_blocks, np.int64),
+        np.zeros(num_blocks, np.int64),
+        np.full(num_blocks, -1, np.int64),
+        np.zeros(1, np.int64),
+    )
+
+
+@compiled
+def replayed(line: Line, blocks_N: Ints, next_N: Ints, starts_K: Ints, together: bool, protection: int) -> Depths:
+    """Depth of every access of a line (N,), which is updated."""
     depth_N = np.zeros(len(blocks_N), np.int32)
-    line, protection = empty_line(weights_F, num_blocks, blocks_N), PROTECTION if protects else 0
-    by_batch = weights_F[ACTIVE] != 0 or weights_F[DUE] != 0
+    by_batch = line.weights_F[ACTIVE] != 0 or line.weights_F[DUE] != 0
     for batch in range(len(starts_K) - 1):
         start, stop = starts_K[batch], starts_K[batch + 1]
         if by_batch:
@@ -87,19 +104,6 @@ def depths(
         if by_batch:
             announce(line, blocks_N, start, stop, 0)
     return depth_N
-
-
-@compiled
-def empty_line(weights_F: Ints, num_blocks: int, blocks_N: Ints) -> Line:
-    """The line before the first use."""
-    return Line(
-        weights_F,
-        unseen(num_blocks, blocks_N),
-        np.zeros(num_blocks, np.int64),
-        np.zeros(num_blocks, np.int64),
-        np.full(num_blocks, -1, np.int64),
-        np.zeros(1, np.int64),
-    )
 
 
 @compiled

@@ -46,9 +46,12 @@ def exchanged(before_DS: Ints, weights_E: Floats, most: int, least: float, hyste
             times_DE[device, expert] += 1
     received_D = np.zeros(len(slots_DS), np.int64)
     while True:
-        copies_E = times_DE.sum(axis=0)
-        each_E = weights_E / copies_E
-        load_D = np.zeros(len(slots_DS))
+        copies_E, each_E, load_D = np.zeros(len(weights_E), np.int64), np.empty(len(weights_E)), np.zeros(len(slots_DS))
+        for device in range(len(slots_DS)):
+            for expert in slots_DS[device]:
+                copies_E[expert] += 1
+        for expert in range(len(weights_E)):
+            each_E[expert] = weights_E[expert] / copies_E[expert]
         for device in range(len(slots_DS)):
             for expert in slots_DS[device]:
                 load_D[device] += each_E[expert]

@@ -41,7 +41,8 @@ def fill_packs(order_N: Ints, weights_N: Floats, num_packs: int, affinity_NN: Fl
         load_K[pack] += weights_N[item]
         rounded_K[pack] = rounded(load_K[pack])
         if attached:
-            attached_KN[pack] += affinity_NN[item]
+            for other in range(len(weights_N)):
+                attached_KN[pack, other] += affinity_NN[item, other]
     return members_KM
 
 
