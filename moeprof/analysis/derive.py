@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from moeprof.analysis.caching.offloading import offloading_rows
 from moeprof.analysis.caching.residency import expert_load_rows
 from moeprof.analysis.comparison.output_agreement import output_rows
 from moeprof.analysis.memory import memory_rows
@@ -45,6 +46,7 @@ from moeprof.records.run.raw_tables import (
     STALLS,
     STEPS,
     TRANSLATIONS,
+    UNIT_EVENTS,
     RawTable,
 )
 from moeprof.records.run.run import Run
@@ -81,6 +83,7 @@ DERIVATIONS = (
     derivation("calls of experts", call_rows, EXPERT_CALLS),
     derivation("gate entropy", gate_entropy_rows, TRACES, GATE_ENTROPIES),
     derivation("expert loads", expert_load_rows, EXPERT_LOADS),
+    derivation("offloading", offloading_rows, UNIT_EVENTS),
     derivation("load of ranks", judged_load_rows, TRACES, if_placed=[STEPS]),
     derivation("placements", placement_rows, TRACES, STEPS, MOVES),
     derivation("outputs", output_rows, AGREEMENT),

@@ -10,7 +10,9 @@ from moeprof.cli.options import resolved_recipes, run_options
 from moeprof.cli.output import run_format
 from moeprof.cli.running import run_all
 from moeprof.optimizations.optimization import Option
+from moeprof.optimizations.presets import NAMES
 from moeprof.optimizations.registry import OPTIMIZATIONS
+from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import baselines
 
@@ -52,6 +54,19 @@ def option_of(option: Option) -> Callable[[F], F]:
     type=click.Choice(list(baselines())),
     help="Baseline for speed-ups; repeatable.  [default: static]",
 )
+@click.option(
+    "--presets",
+    metavar="NAME,...",
+    help=f"Compare offloading systems at equal fast memory instead: {', '.join(NAMES)}. See also --slots.",
+)
+@click.option(
+    "--preset",
+    "changed",
+    multiple=True,
+    metavar="NAME:KEY=VALUE,...",
+    help="Add an offloading system with other settings, such as hobbit:t1=0.5,depth=1; repeatable.",
+)
+@click.option("--strict", is_flag=True, help="Refuse a preset whose premise the model does not meet.")
 @click.option("--no-sweep", is_flag=True, help="Compare equal batches only; do not search for each variant's best batch.")
 @click.option("--timeline", is_flag=True, help="Also record a few steps with torch.profiler.")
 @click.pass_obj
@@ -66,6 +81,9 @@ def command(
     everything: bool,
     alone: bool,
     against: tuple[str, ...],
+    presets: str | None,
+    changed: tuple[str, ...],
+    strict: bool,
     no_sweep: bool,
     timeline: bool,
     **options: Any,
@@ -84,9 +102,15 @@ def command(
     }
     resolved = resolved_recipes(recipes, **options)
 
-    def study(recipe: Recipe) -> Any:
-        from moeprof.studies.optimize import optimization
+    systems = [*filter(None, (presets or "").split(",")), *changed]
+    if systems and (chosen or everything or against):
+        raise UsageError("--presets: cannot be combined with other optimizations or --against", "Run them one after another.")
 
+    def study(recipe: Recipe) -> Any:
+        from moeprof.studies.optimize import offloading, optimization
+
+        if systems:
+            return offloading(recipe, systems, values, timeline=timeline, strict=strict)
         return optimization(recipe, chosen, values, against=against, alone=alone, sweep=not no_sweep, timeline=timeline)
 
     run_all(study, resolved, out, force=force, form=run_format(full=full, as_json=as_json), settings=settings)

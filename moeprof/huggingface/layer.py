@@ -27,6 +27,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.variant import OWN as AS_DEPLOYED
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
+from moeprof.store.offloaded import OffloadedStore
 from moeprof.store.resident import ExpertWeights, ResidentStore
 
 OWN = AS_DEPLOYED.dispatch
@@ -41,6 +42,7 @@ class ExpertsLayer(SparseLayer):
         super().__init__(site.layer)
         self.experts, self.num_experts, self.capacity_fraction = site.experts, site.num_experts, capacity_fraction
         self.path, self.stack = site.path, supported(site)
+        self.router, self.top_k = site.router, site.top_k
         self.why_not_ours = self.stack.ours_refusal()
         if not self.why_not_ours:
             self.ffn = self.stack.ffn
@@ -54,6 +56,13 @@ class ExpertsLayer(SparseLayer):
     @property
     def weights(self) -> ExpertWeights:
         return self.stack.weights
+
+    def foreseen(self, x_TD: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.router is None or self.top_k is None:
+            return None
+        scores_TE = self.router.recorded(self.router.module.forward(x_TD))[:, : self.num_experts]
+        weights_TK, experts_TK = scores_TE.softmax(dim=1).topk(self.top_k)
+        return experts_TK, weights_TK
 
     def place(self, name: str, expert: int) -> TensorPlace:
         """Where a tensor of an expert is in the model."""
@@ -116,6 +125,9 @@ class ExpertsLayer(SparseLayer):
         with region("dispatch", self.name):
             routing = self.routing(call, in_order=variant.dispatch_entry.capacity != "none")
             inputs_TD = call.x_TD.to(store.weights.first.dtype)
+        if isinstance(self.store, OffloadedStore):
+            self.store.consider(call.x_TD, routing.queues(), routing.weights(), self.num_experts)
+        with region("dispatch", self.name):
             dispatched = dispatch_function(variant.dispatch)(inputs_TD, routing, capacity_fraction, LOCAL)
         store.expect(dispatched.rows.offsets)
         outputs_RD = run_experts(KERNELS[variant.kernel], dispatched.rows, store, self.ffn, self.name)

@@ -58,4 +58,4 @@ class Changed:
     def waves(self) -> Iterator[Wave]:
         """The same waves with changed weights."""
         for wave in self.store.waves():
-            yield Wave(wave.experts, self.change(wave.weights))
+            yield Wave(wave.experts, None if wave.weights is None else self.change(wave.weights))

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from moeprof.models.build import make_model
 from moeprof.models.checkpoint import opened
 from moeprof.models.initialise import draw
-from moeprof.moe.buffers import Buffers
+from moeprof.moe.buffers import Buffers, packed_form
 from moeprof.moe.layer import MoELayer
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.parallel.group import ALONE, Group
+from moeprof.records.precision import Precision
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.recipe.weights import weights_hash
 from moeprof.store.backing import Contents, LayerContents, backing
 from moeprof.store.entry import EntryLayout
+from moeprof.store.offloaded import Form
+from moeprof.store.precision import packed_contents, packing
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill, HostTier, Tier
 
@@ -34,13 +37,22 @@ class RecipeBuffers(Buffers):
         """Writes the expert file if it is absent; on a GPU a rank's experts are pinned in host memory instead."""
         self.recipe, self.contiguous = recipe, contiguous(recipe, group)
         layers = list(dict.fromkeys(layer for variant in variants for layer in recipe.buffered_layers(variant)))
-        contents = contents_of(recipe, layers)
+        self.contents = contents = contents_of(recipe, layers)
         tier, device = tier_of(recipe, contents), recipe.measure.device
         super().__init__(model, recipe.buffered_layers, contents.layouts, tier, partial(filling, recipe), device)
 
     def held(self, layer: SparseLayer, variant: Variant) -> Sequence[int]:
         placed = layer.placements.get(variant) if isinstance(layer, MoELayer) else None
         return self.contiguous[layer.name] if placed is None else placed.held
+
+    def packed(self, precision: Precision, layers: Sequence[SparseLayer]) -> Form:
+        """From a file of packed experts, which is written if it is absent; on a GPU from host memory."""
+        if self.recipe.measure.device == "cuda":
+            return super().packed(precision, layers)
+        contents = packed_contents(self.contents, precision)
+        with self.filling() as fill:
+            tier = backing(contents, packing(fill, self.layouts, precision))
+        return packed_form([contents.layouts[layer.name] for layer in layers], tier, precision)
 
 
 def contiguous(recipe: Recipe, group: Group) -> HeldExperts:

@@ -2,15 +2,23 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import groupby
 
 from torch import nn
 
+from moeprof.moe.offloading import offload_of
 from moeprof.moe.sparse_layer import SparseLayer, sparse_layers
 from moeprof.policies.eviction.registry import make_eviction
+from moeprof.policies.offloading.planner import HIGH
+from moeprof.records.precision import PRECISIONS, Precision
+from moeprof.records.recipe.offloading import Offloading
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger
+from moeprof.store.offloaded import Form, OffloadedStore
+from moeprof.store.precision import packed_layout, packing, unpack
+from moeprof.store.slots import SLOT_STORES, SlotStore
 from moeprof.store.tier import Fill, HostTier, Tier
 
 BufferedLayers = Callable[[Variant], Collection[str]]
@@ -45,9 +53,27 @@ class Buffers:
 
         `slots` replaces the variant's own number until it is fitted again.
         """
-        for layer in sparse_layers(self.model):
-            if layer.name in self.buffered(variant):
-                self.fit_layer(layer, variant, self.held(layer, variant), slots)
+        layers = [layer for layer in sparse_layers(self.model) if layer.name in self.buffered(variant)]
+        if variant.offloading is not None:
+            for _, stack in groupby(layers, key=lambda layer: layer.name.rpartition(".")[0]):
+                self.fit_stack(list(stack), variant, variant.offloading, slots)
+            return
+        for layer in layers:
+            self.fit_layer(layer, variant, self.held(layer, variant), slots)
+
+    def fit_stack(self, layers: Sequence[SparseLayer], variant: Variant, choice: Offloading, slots: int | None = None) -> None:
+        """Gives the layers of one stack, in order of execution, the slots of an offloading system."""
+        forms = {HIGH: Form([self.layouts[layer.name] for layer in layers], self.tier)}
+        forms |= {name: self.packed(PRECISIONS[name], layers) for name in choice.low}
+        if isinstance(self.tier, HostTier):
+            with self.filling() as fill:
+                for layer in layers:
+                    self.tier.add(
+                        self.layouts[layer.name], [(layer.name, expert) for expert in self.held(layer, variant)], fill
+                    )
+        offload = offload_of(choice, slots or variant.slots, layers, forms, self.ledger)
+        for layer in layers:
+            layer.stores[variant] = OffloadedStore(layer.name, offload)
 
     def fit_layer(self, layer: SparseLayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
         """Gives one layer its store; `held` are its experts on this rank, which are all loaded from the tier."""
@@ -57,14 +83,31 @@ class Buffers:
                 self.tier.add(layout, [(layer.name, expert) for expert in held], fill)
         layer.stores[variant] = BufferedStore(layer.name, held, slots or variant.slots, eviction, layout, self.ledger)
 
+    def packed(self, precision: Precision, layers: Sequence[SparseLayer]) -> Form:
+        """The experts of some layers in low precision, in host memory."""
+        layouts = {layer.name: packed_layout(self.layouts[layer.name], precision) for layer in layers}
+        tier = HostTier({}, pinned=self.ledger.device == "cuda")
+        with self.filling() as fill:
+            packing_fill = packing(fill, self.layouts, precision)
+            for layer in layers:
+                tier.add(
+                    layouts[layer.name], [(layer.name, expert) for expert in range(layer.weights.num_experts)], packing_fill
+                )
+        return packed_form(list(layouts.values()), tier, precision)
+
     def close(self) -> None:
         """Stops the ledger after its queued loads."""
         self.ledger.close()
 
 
-def buffered_stores(model: nn.Module) -> list[BufferedStore]:
-    """The buffered stores of the variant that the model runs."""
-    return [layer.store for layer in sparse_layers(model) if isinstance(layer.store, BufferedStore)]
+def packed_form(layouts: Sequence[EntryLayout], tier: Tier, precision: Precision) -> Form:
+    """Packed experts of a tier, by layer, with what unpacks them."""
+    return Form(layouts, tier, lambda packed, into: unpack(packed, precision, into))
+
+
+def buffered_stores(model: nn.Module) -> list[SlotStore]:
+    """The stores with cache slots of the variant that the model runs."""
+    return [layer.store for layer in sparse_layers(model) if isinstance(layer.store, SLOT_STORES)]
 
 
 @contextmanager

@@ -72,11 +72,16 @@ def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, ffn: FFN, laye
     for wave in store.waves():
         with region("experts", layer):
             if wave.experts is None:
+                assert wave.weights is not None
                 outputs_RD = kernel(inputs, wave.weights, ffn)
                 continue
             if bounds is None:
                 outputs_RD, bounds = torch.empty_like(rows_RD), inputs.bounds
             part = wave_rows(wave.experts, bounds)
+            if wave.weights is None:
+                for first, last in part.ranges:
+                    outputs_RD[first:last] = 0
+                continue
             found_RD = kernel(part.rows(inputs), wave.weights, ffn)
             for (first, last), rows in zip(part.ranges, torch.split(found_RD, part.lengths), strict=True):
                 outputs_RD[first:last] = rows

@@ -17,14 +17,15 @@ from moeprof.moe.experts import Experts, make_ffn, run_experts
 from moeprof.moe.kernels import KERNELS
 from moeprof.moe.physical_experts import PhysicalExperts
 from moeprof.moe.reference import reference_layer
-from moeprof.moe.router import ROUTERS, ForcedDecisions
+from moeprof.moe.router import ROUTERS, ForcedDecisions, best
 from moeprof.moe.routing import Routing
 from moeprof.moe.sparse_layer import SparseLayer, sparse_layers
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import STATIC, Variant
-from moeprof.store.buffered import BufferedStore
+from moeprof.store.offloaded import OffloadedStore
 from moeprof.store.resident import ExpertWeights, ResidentStore
+from moeprof.store.slots import SLOT_STORES
 
 
 class MoELayer(SparseLayer):
@@ -63,11 +64,13 @@ class MoELayer(SparseLayer):
             routing = self.router(x_TD, step)
         if self.variant is None:
             return reference_layer(x_TD, routing, self.experts.weights, self.ffn, self.scale)
+        store = self.store or ResidentStore(self.experts.weights)
+        if isinstance(store, OffloadedStore):
+            store.consider(x_TD, routing.queues(), routing.weights(), routing.num_experts)
         exchange = exchange_of(self.name, self.group)
         with region("dispatch", self.name):
             physical = routing if self.placement is None else self.placement.routed(routing, step.index)
             dispatched = dispatch_function(self.variant.dispatch)(x_TD, physical, self.capacity_fraction, exchange)
-        store = self.store or ResidentStore(self.experts.weights)
         rows, return_outputs = exchange.send_to_experts(dispatched.rows, store.expect)
         outputs_RD = return_outputs(run_experts(KERNELS[self.variant.kernel], rows, store, self.ffn, self.name))
         with region("combine", self.name):
@@ -78,6 +81,11 @@ class MoELayer(SparseLayer):
     @property
     def weights(self) -> ExpertWeights:
         return self.experts.weights
+
+    def foreseen(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        gates_TE = self.router.gates(x_TD)
+        experts_TK = best(gates_TE, self.router.top_k)
+        return experts_TK, gates_TE.gather(1, experts_TK)
 
     def report(self, step: Step, routing: Routing, dispatched: Dispatched) -> None:
         """Gives the active probe, if any, the decisions, what was dropped, and the number of rows."""
@@ -116,7 +124,10 @@ def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]
     found: dict[str, list[Tensor]] = {"weights": [*kept, *coming], "expert_slots": []}
     for layer in behind:
         store = layer.stores[variant]
-        found["expert_slots" if isinstance(store, BufferedStore) else "weights"] += store.weights.values()
+        if isinstance(store, SLOT_STORES):
+            found["expert_slots"] += store.slots
+        else:
+            found["weights"] += store.weights.values()
     return found
 
 

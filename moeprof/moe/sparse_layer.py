@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 
-from torch import nn
+from torch import Tensor, nn
 
 from moeprof.moe.experts import FFN
 from moeprof.records.recipe.variant import Variant
@@ -28,6 +28,10 @@ class SparseLayer(nn.Module):
         """Executes the layer as `variant` says from now on; None selects what the model itself would do."""
         self.variant = variant
         self.store = None if variant is None else self.stores.get(variant)
+
+    @abstractmethod
+    def foreseen(self, x_TD: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Ids (T, K) and weights (T, K) that its router would choose for rows (T, D) of an earlier layer; None if it cannot be asked."""
 
     @property
     @abstractmethod

@@ -90,6 +90,11 @@ class BufferedStore:
         return self.num_slots == len(self.held)
 
     @property
+    def slots(self) -> list[Tensor]:
+        """The memory of the slots."""
+        return list(self.weights.values())
+
+    @property
     def resident_bytes(self) -> int:
         """Size of all slots, full or empty."""
         return self.num_slots * self.layout.entry_bytes

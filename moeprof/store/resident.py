@@ -46,7 +46,8 @@ class Wave(NamedTuple):
 
     experts: Sequence[int] | None
     """The physical expert at each index of `weights`, -1 if the wave has none there; None for all experts in order."""
-    weights: ExpertWeights
+    weights: ExpertWeights | None
+    """None if these experts are skipped: their outputs are 0."""
 
 
 class Store(Protocol):

@@ -1,9 +1,10 @@
 """Applies optimizations, one after another or each by itself, and compares them with what a model is deployed with today."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from moeprof.optimizations.optimization import Settings
+from moeprof.optimizations.presets import premises, preset_variants, resident_variant
 from moeprof.optimizations.registry import optimized, useful
 from moeprof.parallel.group import started_as
 from moeprof.records.errors import UsageError
@@ -60,6 +61,18 @@ def optimization(
     wanted = list(dict.fromkeys([*with_experts, *compared, *capacity, *applied]))
     variants, left_out = affordable(recipe, wanted, neighbours(recipe))
 
+    held = dict.fromkeys([*compared, *(variant.unplaced for variant in applied if variant.placed)])
+    speedup_baselines = [variant for variant in held if variant in variants]
+    cost = [
+        f"static is what fixed capacity would cost: an expert takes {recipe.gating.capacity_fraction:.3g} of a step's tokens"
+    ]
+    notes = [*([] if names else remarks), *(cost if capacity else []), *left_out]
+    return Study("optimize", variants, passes_of(settings, sweep=sweep, timeline=timeline), speedup_baselines, notes)
+
+
+def passes_of(settings: Settings, *, sweep: bool, timeline: bool) -> Callable[[Workload], list[Pass]]:
+    """The passes of a comparison, and those that the user asked for."""
+
     def passes(workload: Workload) -> list[Pass]:
         chosen: list[Pass] = list(PASSES)
         if settings.get("sweep-slots"):
@@ -70,13 +83,25 @@ def optimization(
             chosen.append(trace_timeline)
         return chosen
 
-    held = dict.fromkeys([*compared, *(variant.unplaced for variant in applied if variant.placed)])
-    speedup_baselines = [variant for variant in held if variant in variants]
-    cost = [
-        f"static is what fixed capacity would cost: an expert takes {recipe.gating.capacity_fraction:.3g} of a step's tokens"
-    ]
-    notes = [*([] if names else remarks), *(cost if capacity else []), *left_out]
-    return Study("optimize", variants, passes, speedup_baselines, notes)
+    return passes
+
+
+def offloading(
+    recipe: Recipe, presets: Sequence[str], settings: Settings, *, timeline: bool = False, strict: bool = False
+) -> Study:
+    """The study behind `moeprof optimize --presets`: offloading systems beside each other and beside the resident model.
+
+    All get the same fast memory. Speed-ups are computed over loading on demand, or over the first system if that does not run, since
+    no system can be faster than the model in fast memory. With `strict`, UsageError if a premise of a system is not met.
+    """
+    systems = preset_variants(presets, settings, recipe)
+    unmet = list(premises(systems, recipe))
+    if strict and unmet:
+        raise UsageError(unmet[0], "Leave out this preset, or --strict.")
+    variants, left_out = affordable(recipe, [resident_variant(settings, recipe), *systems], neighbours(recipe))
+    over = next((one for one in systems if one.store == "on-demand"), systems[0])
+    passes = passes_of(settings, sweep=False, timeline=timeline)
+    return Study("optimize", variants, passes, [over] if len(systems) > 1 else [], [*unmet, *left_out])
 
 
 def compared_with(recipe: Recipe, against: Sequence[str]) -> list[Variant]:

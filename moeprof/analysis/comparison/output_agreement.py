@@ -84,6 +84,7 @@ def agreements_of(run: Run) -> dict[tuple[str, str], Agreement]:
 def disagreements(run: Run) -> list[str]:
     """Sentences about variants whose outputs are not the baseline's, or could not be compared, though both are finite.
 
+    A variant that computes with less precision on purpose is not among them: what it loses is reported beside its speed.
     Beside a Hugging Face model static gating shows what capacity would cost, and that may be every token.
     """
     baseline, broken = next(iter(run.record.routed_labels), ""), not_finite(run)
@@ -91,14 +92,20 @@ def disagreements(run: Run) -> list[str]:
         f"{phase}: {found.complaint(variant, baseline)}"
         for (phase, variant), found in agreements_of(run).items()
         if not found.equal
+        and variant not in run.record.lossy_labels
         and not broken.keys() & {(phase, variant), (phase, baseline)}
         and (found.compared or baseline != OWN.label)
     ]
 
 
 def variants_without_speedup(run: Run, phase: str) -> list[str]:
-    """Labels of variants that compute something else in a phase than the baseline does: they have no speed-up."""
-    return [variant for (name, variant), found in agreements_of(run).items() if name == phase and not found.equal]
+    """Labels of variants that compute something else in a phase than the baseline does, unasked: they have no speed-up."""
+    lossy = run.record.lossy_labels
+    return [
+        variant
+        for (name, variant), found in agreements_of(run).items()
+        if name == phase and not found.equal and variant not in lossy
+    ]
 
 
 def output_rows(run: Run) -> Iterator[Samples]:

@@ -26,3 +26,24 @@ def buffer_metrics() -> Iterator[Metric]:
     )
     yield Metric("expert_slots_per_layer", "slots", "neither", "exact", "expert slots of each buffered layer on each rank")
     yield Metric("energy", "mJ/token", "lower", "timed", "energy of the device in timed rounds / their tokens (NVML)")
+
+
+def offloading_metrics() -> Iterator[Metric]:
+    """Metrics of offloading systems in the pass `routing`, from a cold start; `category` is a precision where there is one."""
+    yield Metric("unit_uses", "uses", "neither", "routed", "uses of experts that the store has or loads at a precision")
+    yield Metric(
+        "unit_hit_rate", "fraction", "higher", "routed", "uses of experts that are resident or on their way / unit_uses"
+    )
+    yield Metric("demand_bytes", "bytes", "lower", "routed", "bytes loaded because a step needs them")
+    yield Metric("prefetch_bytes", "bytes", "lower", "routed", "bytes loaded ahead of their use")
+    yield Metric("skipped_uses", "uses", "lower", "routed", "uses that the load rule skips, so that the expert adds nothing")
+    yield Metric(
+        "prefetch_precision", "fraction", "higher", "routed", "prefetched experts that are used before they leave / prefetched"
+    )
+    yield Metric(
+        "prefetch_recall",
+        "fraction",
+        "higher",
+        "routed",
+        "first uses after a prefetch / (those + uses that wait for a load on demand)",
+    )

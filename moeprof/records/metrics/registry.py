@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from moeprof.records.metrics.buffering import buffer_metrics
+from moeprof.records.metrics.buffering import buffer_metrics, offloading_metrics
 from moeprof.records.metrics.metric import Kind, Metric
 from moeprof.records.metrics.replay import (
     balance_metrics,
@@ -163,6 +163,7 @@ METRICS = {
         *replica_metrics(),
         *repeated_move_metrics(),
         *buffer_metrics(),
+        *offloading_metrics(),
         *trace_metrics(),
         Metric("gate_entropy", "nats", "neither", "routed", "entropy of the router's softmax, mean over tokens; even is ln E"),
         Metric("entropy_gating", "nats", "neither", "routed", "gate_entropy, mean over steps, under fairseq's name"),

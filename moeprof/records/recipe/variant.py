@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from moeprof.records.recipe.dispatch import DISPATCHES, Dispatch, dispatch_of
+from moeprof.records.recipe.offloading import Offloading, parsed
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Variant:
     kernel: str = "auto"
     """How expert rows become expert outputs; `auto` takes `bmm` for padded buffers and the cheapest kernel for segments."""
     store: str = "resident"
-    """Where expert weights are: `resident`, all on the device, or `buffered`, some in cache slots and all in slow memory."""
+    """Where expert weights are: `resident`, all on the device, `buffered`, some in cache slots and all in slow memory, or the name
+    of an offloading system."""
     placement: str = "contiguous"
     """Which rank holds which expert: the name of a balancer, or `file`."""
     dense: bool = False
@@ -29,6 +31,8 @@ class Variant:
     """Additional slots of each layer on each rank for replicas of hot experts."""
     placement_file: str = ""
     """Path of the placement if `placement` is `file`."""
+    system: str = ""
+    """All choices of an offloading system, whose name `store` begins with; empty without one."""
 
     @property
     def label(self) -> str:
@@ -48,6 +52,16 @@ class Variant:
     def in_slots(self) -> bool:
         """Whether the experts of some layers are in cache slots; otherwise all are resident."""
         return bool(self.buffered)
+
+    @property
+    def offloading(self) -> Offloading | None:
+        """The choices of its offloading system; None without one."""
+        return parsed(self.system) if self.system else None
+
+    @property
+    def lossless(self) -> bool:
+        """Whether it computes what the baseline computes, up to rounding and dropped choices."""
+        return self.offloading is None or self.offloading.lossless
 
     @property
     def placed(self) -> bool:

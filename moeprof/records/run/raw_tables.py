@@ -113,6 +113,10 @@ STALLS = RawTable(
 )
 """Expert loads of every layer in the observed rounds of the passes `loads` and `slots`, summed over the steps of a round."""
 
+UNIT_EVENTS = RawTable("unit_events", ("phase", "variant", "domain", "layer", "precision", "event"), ("rank", "count", "bytes"))
+"""What offloading stores did in the pass `routing`, from a cold start: uses by `event` (`hit`, `foreseen`, `demand`, `skip`) and
+prefetches, and the bytes that they load."""
+
 BATCHES = RawTable(
     "batches",
     ("phase", "variant", "reason"),
@@ -140,7 +144,7 @@ RAW_TABLES = (
         SCORES,
         TRANSLATIONS,
     ),
-    *(MOVES, STALLS, BATCHES, ENERGY),
+    *(MOVES, STALLS, UNIT_EVENTS, BATCHES, ENERGY),
 )
 
 TIME, BREAKDOWN, OBSERVED, TRAFFIC, LOADS, SLOTS, SWEEP, BEST = (

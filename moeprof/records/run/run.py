@@ -192,6 +192,11 @@ class RunRecord(BaseModel):
         return [label for label, variant in self.variants_by_label.items() if not variant.dense]
 
     @property
+    def lossy_labels(self) -> list[str]:
+        """Labels of the variants that compute with less precision on purpose."""
+        return [label for label, variant in self.variants_by_label.items() if not variant.lossless]
+
+    @property
     def replayed(self) -> ReplayRequest:
         """The settings of a replay of caches, which this run must be."""
         assert self.replay is not None, "this run replays no caches"

@@ -45,6 +45,16 @@ class ExpertUse(NamedTuple):
     end_ns: int
 
 
+class UnitEvent(NamedTuple):
+    """What an offloading store did with an expert at a precision."""
+
+    layer: str
+    precision: str
+    event: str
+    """`hit`, `foreseen` (the first use after a prefetch), `demand`, `skip`, or `prefetch`, which is no use."""
+    num_bytes: int
+
+
 class LayerLoads(NamedTuple):
     """The expert loads of one step of a buffered layer."""
 
@@ -53,6 +63,8 @@ class LayerLoads(NamedTuple):
     """How long the layer waited for experts."""
     span_ns: int
     """The time from when the step's experts were known to the end of the last one's computation."""
+    events: Sequence[UnitEvent] = ()
+    """What an offloading store did; empty for other stores."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from moeprof.reporters.sections.buffers import buffer_blocks
 from moeprof.reporters.sections.calls import call_blocks
 from moeprof.reporters.sections.decoding import latency_blocks
 from moeprof.reporters.sections.memory import category_table
+from moeprof.reporters.sections.offloading import offloading_blocks
 from moeprof.reporters.sections.placement import placement_blocks
 from moeprof.reporters.sections.speed import region_table, regions_of, share_bars
 from moeprof.reporters.sections.tables import scope_name, scopes
@@ -31,6 +32,7 @@ def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
     yield from curve_blocks(run, metrics, phase)
     yield from region_blocks(run, metrics, phase)
     yield from call_blocks(metrics, phase, {variant: variant for variant in variants_of(run)})
+    yield from offloading_blocks(run, metrics, phase)
     yield from buffer_blocks(run, metrics, phase)
     yield from placement_blocks(run, metrics, phase)
     yield from rank_blocks(run, metrics, phase)

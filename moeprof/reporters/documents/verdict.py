@@ -112,6 +112,9 @@ def outputs_line(run: Run, metrics: RunMetrics, phase: str, variant: str) -> Ite
             "near-tie."
         )
         return
+    if variant in run.record.lossy_labels and not not_finite(here):
+        yield f"Outputs ({phase}): less precision by choice{quality(run, metrics, phase, variant)}."
+        return
     what = "NOT FINITE" if not_finite(here) else "DIFFERENT"
     same = "equal on all" if not differing else f"{what} on {differing:,.0f} of"
     excluded = f" ({lost:,.0f} excluded: they depend on a dropped choice or a near-tie)" if lost else ""

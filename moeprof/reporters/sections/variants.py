@@ -122,6 +122,8 @@ def outputs_cell(run: Run, metrics: RunMetrics, phase: str, variant: str) -> str
         return MISSING
     if not_finite(metrics.at(phase=phase, variant=variant)):
         return "NO: not finite"
+    if differing and variant in run.record.lossy_labels:
+        return "less precision by choice"
     if differing:
         return f"NO: {differing:,.0f} of {compared:,.0f} differ"
     return f"yes, {compared:,.0f} tokens" if compared else "yes, layer by layer"

@@ -1,19 +1,19 @@
 """The pass `routing`: every batch once under every variant that routes, every decision kept."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from moeprof.analysis.caching.residency import with_residency
 from moeprof.instrument.probe import observed_by
 from moeprof.instrument.routing import RoutingRecorder
-from moeprof.instrument.visits import loads_table
+from moeprof.instrument.visits import LayerStep, loads_table
 from moeprof.moe.buffers import buffered_stores, kept
 from moeprof.parallel.collectives import gathered
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
-from moeprof.records.run.raw_tables import EXPERT_CALLS, GATE_ENTROPIES, NOT_FINITE, STEPS
+from moeprof.records.run.raw_tables import EXPERT_CALLS, GATE_ENTROPIES, NOT_FINITE, STEPS, UNIT_EVENTS
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.traces.expert_loads import joined
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
@@ -44,6 +44,7 @@ def record_variant(services: Services, phase: str, variant: Variant, episodes: S
     starts = first_steps(judged(services.runner.variants, episodes))
     services.record(NOT_FINITE, check.rows(phase, variant.label))
     record_decisions(services, phase, variant, recorder)
+    services.record(UNIT_EVENTS, event_rows(phase, variant.label, recorder.visits))
     services.record(STEPS, step_rows(phase, variant.label, recorder, starts))
     services.record(GATE_ENTROPIES, entropy_rows(phase, variant.label, recorder))
     if isinstance(services.recipe.model, HuggingFaceSection):
@@ -85,6 +86,18 @@ def step_rows(phase: str, label: str, recorder: RoutingRecorder, starts: Mapping
         cells = {"phase": phase, "variant": label, "domain": step.domain, "layer": layer, "step": step.index}
         sizes = {"rows": num_rows, "tokens": step.num_tokens, "expert_rows": expert_rows}
         yield cells | sizes | {"judged": step.index >= starts.get(step.domain, 0)}
+
+
+def event_rows(phase: str, label: str, visits: Iterable[LayerStep]) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `unit_events`: what an offloading store did, added up over steps."""
+    found: dict[tuple[str, str, str, str], list[int]] = {}
+    for visit in visits:
+        for layer, precision, event, num_bytes in visit.visit.events:
+            sums = found.setdefault((visit.domain, layer, precision, event), [0, 0])
+            sums[0], sums[1] = sums[0] + 1, sums[1] + num_bytes
+    for (domain, layer, precision, event), (count, num_bytes) in found.items():
+        cells = {"phase": phase, "variant": label, "domain": domain, "layer": layer, "precision": precision, "event": event}
+        yield cells | {"count": count, "bytes": num_bytes}
 
 
 def entropy_rows(phase: str, label: str, recorder: RoutingRecorder) -> Iterator[dict[str, Any]]:

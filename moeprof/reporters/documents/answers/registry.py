@@ -5,7 +5,8 @@ from dataclasses import replace
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.answer import RunAnswer
-from moeprof.reporters.documents.answers import caches, characterized, optimized, placements, traced
+from moeprof.reporters.documents.answers import caches, characterized, offloaded, optimized, placements, traced
+from moeprof.reporters.sections.offloading import systems_of
 
 
 def answer_of(run: Run, metrics: RunMetrics) -> RunAnswer:
@@ -16,6 +17,8 @@ def answer_of(run: Run, metrics: RunMetrics) -> RunAnswer:
 
 def answer_of_kind(run: Run, metrics: RunMetrics) -> RunAnswer:
     """The answer as the kind of run gives it, valid or not."""
+    if systems_of(run):
+        return offloaded.answer(run, metrics)
     if run.record.recipe:
         return optimized.answer(run, metrics) if run.record.command == "optimize" else characterized.answer(run, metrics)
     if run.record.characterization:

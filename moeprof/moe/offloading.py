@@ -1,0 +1,149 @@
+"""An offloading system on a model: its slots, its predictions, and what its store learns of a router's decisions.
+
+T tokens, D width, E experts, K choices.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from moeprof.moe.kernels.auto import auto
+from moeprof.moe.sparse_layer import SparseLayer
+from moeprof.policies.offloading.demands import Demands, demands_of
+from moeprof.policies.offloading.foresight import Foresight, LastStep, MostUsed, Shuffled, WholeLayers
+from moeprof.policies.offloading.order import LoadOrder, ordered
+from moeprof.policies.offloading.planner import HIGH, Demand, Planner
+from moeprof.policies.offloading.priority import Atu, Fifo, Lru, PriorityWeights, Replacement, WeightedPriority
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe.offloading import Offloading
+from moeprof.store.ledger import Ledger
+from moeprof.store.offloaded import Form, Offload
+
+TRIALS = 5
+"""Repetitions of a measured load."""
+
+SOME = 4
+"""Experts with which computation is measured."""
+
+
+class Lookahead:
+    """HOBBIT: the routers of the next layers decide on the rows of this one, whose residual stream they will see later."""
+
+    def __init__(self, layers: Sequence[SparseLayer], depth: int, demands: Demands) -> None:
+        self.layers, self.depth, self.demands = layers, depth, demands
+
+    def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
+        """What each of the next layers of the same step would use, at the precision that the rule would load."""
+        for target in range(layer + 1, min(layer + 1 + self.depth, len(self.layers))):
+            if (found := self.layers[target].foreseen(x_TD)) is not None:
+                experts_TK, weights_TK = (one.cpu().numpy() for one in found)
+                yield target, self.demands(experts_TK, weights_TK.astype(np.float64), self.layers[target].weights.num_experts)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """InfMoE: the order in which a step's experts are loaded and computed, by their estimated times."""
+
+    order: LoadOrder
+    slots: int
+    load_ns: Mapping[str, float]
+    """Time to load an expert, by precision."""
+    call_ns: float
+    """Time to compute an expert, without its rows."""
+    row_ns: float
+
+    def __call__(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> list[Demand]:
+        """Resident and skipped experts take no time to load."""
+        load_J = np.array([self.load_ns.get(one.precision, 0) * loaded for one, loaded in zip(demands, loads, strict=True)])
+        compute_J = self.call_ns + self.row_ns * np.array(rows, float)
+        return [demands[job] for job in ordered(load_J, compute_J, self.slots, self.order)]
+
+
+def arrangement_of(
+    choice: Offloading, slots: int, layer: SparseLayer, forms: Mapping[str, Form], ledger: Ledger
+) -> Arrangement | None:
+    """The order of a system, with times that are measured now on one layer; None if experts are taken by id."""
+    if choice.order == "index":
+        return None
+    high = forms[HIGH].layouts[0]
+    cost = auto.calibrated(high.weights(high.slab(SOME, ledger.device)), layer.ffn)["loop"]
+    load_ns = {}
+    for name, form in forms.items():
+        into_B = form.layouts[0].slab(1, ledger.device)[0]
+        load_ns[name] = measured(ledger, partial(form.source.read, layer.name, 0, into_B))
+    return Arrangement(cast("LoadOrder", choice.order), slots, load_ns, cost.call_ns + cost.expert_ns, cost.row_ns)
+
+
+def measured(ledger: Ledger, work: Callable[[], None]) -> float:
+    """Median time of some work, nanoseconds, after a first time that does not count."""
+    work()
+    times = []
+    for _ in range(TRIALS):
+        started = ledger.clock()
+        work()
+        times.append(ledger.clock() - started)
+    return float(np.median(times))
+
+
+def replacement_of(choice: Offloading, num_layers: int) -> Replacement:
+    """Who leaves a full pool."""
+    kinds: dict[str, Callable[[], Replacement]] = {
+        "lru": Lru,
+        "fifo": Fifo,
+        "atu": Atu,
+        "weighted": lambda: WeightedPriority(PriorityWeights(*choice.weights), num_layers),
+    }
+    return kinds[choice.eviction]()
+
+
+def foresight_of(choice: Offloading, layers: Sequence[SparseLayer], demands: Demands) -> Foresight | None:
+    """What predicts the experts of later layers; None if nothing does."""
+    if not choice.foresight:
+        return None
+    sizes = [layer.weights.num_experts for layer in layers]
+    kinds: dict[str, Callable[[], Foresight]] = {
+        "lookahead": lambda: Lookahead(layers, choice.depth, demands),
+        "last-step": lambda: LastStep(len(layers), choice.depth),
+        "most-used": lambda: MostUsed(len(layers), choice.depth),
+        "layers": lambda: WholeLayers(len(layers), choice.depth, sizes, (HIGH, *choice.low)[-1]),
+    }
+    found = kinds[choice.foresight]()
+    return Shuffled(found, sizes) if choice.shuffled else found
+
+
+def capacities(choice: Offloading, slots: int, num_layers: int, entry_bytes: Mapping[str, int], most: int) -> dict[str, int]:
+    """Slots of each precision that the bytes of `slots` high-precision entries per layer hold: per layer, or in all.
+
+    A precision gets no more slots than there are units; the bytes that it does not use go to the next one. UsageError if one gets none.
+    """
+    layers = 1 if choice.per_layer else num_layers
+    budget, found, left = slots * layers * entry_bytes[HIGH], {}, 0.0
+    for share, (precision, size) in zip(choice.shares, entry_bytes.items(), strict=True):
+        left += share * budget
+        found[precision] = min(int(left / size + 1e-9), most * layers)
+        if not found[precision]:
+            what = f"preset {choice.name}: {share:.0%} of the bytes of {slots} slots hold no expert in {precision} precision"
+            raise UsageError(what, "Use more --slots, or other shares.")
+        left -= found[precision] * size
+    return found
+
+
+def offload_of(
+    choice: Offloading, slots: int, layers: Sequence[SparseLayer], forms: Mapping[str, Form], ledger: Ledger
+) -> Offload:
+    """The slots of some layers, in order of execution, under a system with the bytes of `slots` experts per layer."""
+    demands = demands_of(choice)
+    sizes = {name: max(layout.entry_bytes for layout in form.layouts) for name, form in forms.items()}
+    most = max(layer.weights.num_experts for layer in layers)
+    planner = Planner(
+        len(layers),
+        capacities(choice, slots, len(layers), sizes, most),
+        replacement_of(choice, len(layers)),
+        per_layer=choice.per_layer,
+    )
+    names = [layer.name for layer in layers]
+    arrange = arrangement_of(choice, planner.capacities[HIGH], layers[0], forms, ledger)
+    return Offload(names, planner, forms, ledger, demands, foresight_of(choice, layers, demands), arrange)

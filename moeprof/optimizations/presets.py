@@ -1,0 +1,67 @@
+"""Offloading systems as alternatives to each other: each runs by itself on top of dynamic gating, all with the same fast memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from moeprof.optimizations.dynamic_gating import DYNAMIC_GATING
+from moeprof.optimizations.expert_buffering import EXPERT_BUFFERING, slots_of
+from moeprof.optimizations.optimization import Settings
+from moeprof.records.errors import UsageError
+from moeprof.records.name import MAX_LENGTH, valid_name
+from moeprof.records.recipe.model import HuggingFaceSection
+from moeprof.records.recipe.offloading import PRESETS, Offloading, parsed
+from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.recipe.variant import OWN, STATIC, Variant
+
+PAPER = "paper"
+"""Expert buffering as its paper describes it (arXiv 2303.06182): a store of its own, with the options of --expert-buffering."""
+
+NAMES = (PAPER, *PRESETS)
+
+
+def resident_variant(settings: Settings, recipe: Recipe) -> Variant:
+    """Dynamic gating with all experts in fast memory: what the outputs of every system are compared with."""
+    deployed = OWN if isinstance(recipe.model, HuggingFaceSection) else STATIC
+    return DYNAMIC_GATING.apply(deployed, settings, recipe)
+
+
+def preset_variants(texts: Sequence[str], settings: Settings, recipe: Recipe) -> list[Variant]:
+    """A variant for each of the presets; UsageError if one is not known or cannot run on the recipe."""
+    if recipe.parallel.ranks > 1:
+        raise UsageError("--presets: an offloading system runs on one rank", "Use --ranks 1.")
+    if why := EXPERT_BUFFERING.why_not_applicable(recipe):
+        raise UsageError(f"--presets: {why}", "Choose another recipe or setting.")
+    resident = resident_variant(settings, recipe)
+    return [preset_variant(text, resident, settings, recipe) for text in dict.fromkeys(texts)]
+
+
+def preset_variant(text: str, resident: Variant, settings: Settings, recipe: Recipe) -> Variant:
+    """The variant of one preset, `NAME` or `NAME:KEY=VALUE,...`."""
+    if text == PAPER:
+        return EXPERT_BUFFERING.apply(resident, settings, recipe)
+    choice, buffered = parsed(text), str(settings["buffer"])
+    if not recipe.model.moe_layers_of(buffered):
+        raise UsageError(f"--buffer {buffered}: the {buffered} of {recipe.name} has no MoE layer", "Use --buffer all.")
+    slots = slots_of(settings, recipe, buffered)
+    variant = replace(resident, store=text, system=choice.text, slots=slots, eviction=choice.eviction, buffered=buffered)
+    if not valid_name(variant.label):
+        raise UsageError(
+            f"--preset {text}: its name would be longer than {MAX_LENGTH} characters", "Change fewer settings at once."
+        )
+    return variant
+
+
+def premises(variants: Sequence[Variant], recipe: Recipe) -> Iterator[str]:
+    """Why a system does nothing of its own on a model."""
+    for variant in variants:
+        choice = variant.offloading
+        if choice is not None and recipe.gating.top_k == 1 and not by_weight_only(choice):
+            yield (
+                f"premise not met, {variant.store}: with one expert per token its rank is always 0, so that every expert is loaded "
+                "at the model's own precision, and the load rule changes nothing"
+            )
+
+
+def by_weight_only(choice: Offloading) -> bool:
+    """Whether no threshold on the better-ranked choices decides."""
+    return choice.t1 == 1

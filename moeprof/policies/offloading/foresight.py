@@ -1,0 +1,91 @@
+"""Predictions of what later layers will use, from what earlier steps used: the ones that a replay can make too.
+
+A wrong hint costs time, never correctness.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from moeprof.policies.offloading.planner import Demand
+
+
+class Foresight(Protocol):
+    """Predicts the experts of the layers that come next."""
+
+    def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterable[tuple[int, list[Demand]]]:
+        """Layers and what they are expected to use, the nearest first, while `layer` begins with its own demands.
+
+        `x_TD` are the rows that its router saw; None in a replay.
+        """
+        ...
+
+
+def following(layer: int, num_layers: int, depth: int) -> Iterator[int]:
+    """The next `depth` layers in the order of execution; after the last one comes the first of the next step."""
+    return ((layer + ahead) % num_layers for ahead in range(1, min(depth, num_layers - 1) + 1))
+
+
+class LastStep:
+    """What the layer used in the step before."""
+
+    def __init__(self, num_layers: int, depth: int = 1) -> None:
+        self.num_layers, self.depth = num_layers, depth
+        self.last: dict[int, list[Demand]] = {}
+
+    def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
+        """The demands of the step before, unchanged."""
+        self.last[layer] = list(demands)
+        for target in following(layer, self.num_layers, self.depth):
+            yield target, self.last.get(target, [])
+
+
+class MostUsed:
+    """The experts that the layer used most often so far, as many as the step in progress uses."""
+
+    def __init__(self, num_layers: int, depth: int = 1) -> None:
+        self.num_layers, self.depth = num_layers, depth
+        self.counts: dict[int, Counter[int]] = {}
+
+    def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
+        """Most used first, ties to the lowest id; at the model's own precision."""
+        self.counts.setdefault(layer, Counter()).update(one.expert for one in demands)
+        for target in following(layer, self.num_layers, self.depth):
+            used = self.counts.get(target, Counter())
+            yield target, [Demand(expert) for expert in sorted(used, key=lambda one: (-used[one], one))[: len(demands)]]
+
+
+class WholeLayers:
+    """M2Cache: all experts of the next layers, whatever the routing."""
+
+    def __init__(self, num_layers: int, depth: int, num_experts: Sequence[int], precision: str) -> None:
+        self.num_layers, self.depth, self.num_experts, self.precision = num_layers, depth, num_experts, precision
+
+    def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
+        """All ids of each layer, rising."""
+        for target in following(layer, self.num_layers, self.depth):
+            yield target, [Demand(expert, self.precision) for expert in range(self.num_experts[target])]
+
+
+class Shuffled:
+    """The placebo of a prediction: the same number of experts, under a fixed permutation of ids that leaves none in place."""
+
+    def __init__(self, told: Foresight, num_experts: Sequence[int], seed: int = 0) -> None:
+        self.told = told
+        self.mapping = [derangement(count, seed) for count in num_experts]
+
+    def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
+        """The hints with other ids."""
+        for target, hinted in self.told.hints(layer, demands, x_TD):
+            yield target, [Demand(self.mapping[target][one.expert], one.precision) for one in hinted]
+
+
+def derangement(count: int, seed: int) -> list[int]:
+    """A permutation without a fixed point, if there is one: a random order, each id mapped to its successor in it."""
+    order = np.random.default_rng(seed).permutation(count)
+    mapping = [0] * count
+    for one, other in zip(order, np.roll(order, -1), strict=True):
+        mapping[int(one)] = int(other)
+    return mapping

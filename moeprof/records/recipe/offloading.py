@@ -1,0 +1,161 @@
+"""How an offloading system keeps experts outside fast memory: the choices in which the published systems differ, and the systems.
+
+Sources: HOBBIT arXiv 2411.01433, M2Cache 2410.14740, MoNDE 2405.18832, SiDA 2310.18859, InfMoE 2106.10715.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from moeprof.records.errors import UsageError
+from moeprof.records.precision import PRECISIONS
+
+EVICTIONS = ("lru", "fifo", "weighted", "atu")
+FORESIGHTS = ("", "lookahead", "last-step", "most-used", "layers")
+ORDERS = ("index", "johnson", "exact")
+
+
+@dataclass(frozen=True)
+class Offloading:
+    """The choices of one system; the defaults load experts on demand at the model's own precision, and evict the least recent."""
+
+    name: str
+    """Of the preset."""
+    per_layer: bool = True
+    """Whether each layer has slots of its own, or the layers of a stack share one pool."""
+    low: tuple[str, ...] = ()
+    """Packed precisions beside the model's own, the highest first."""
+    shares: tuple[float, ...] = (1.0,)
+    """How the bytes of the slots are divided among the precisions, the model's own first."""
+    t1: float = 1.0
+    """HOBBIT: up to this unimportance a missing expert is loaded at the model's own precision."""
+    t2: float = 1.0
+    """HOBBIT: up to this unimportance it is loaded in low precision; above it is skipped."""
+    mix: tuple[float, ...] = ()
+    """M2Cache: shares of a step's experts, by rank of their weight, that are used at each precision."""
+    eviction: str = "lru"
+    """Who leaves."""
+    weights: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
+    """HOBBIT: what recency, frequency, high-precision uses and distance of layers weigh in the eviction `weighted`."""
+    foresight: str = ""
+    """What is prefetched: nothing, what the routers of the next layers say, the last step's experts, the most used, whole layers."""
+    depth: int = 1
+    """How many layers ahead."""
+    shuffled: bool = False
+    """Whether predicted ids are permuted: the placebo of a prediction."""
+    order: str = "index"
+    """In which order the missing experts of a step are loaded and computed."""
+
+    def __post_init__(self) -> None:
+        for trouble, remedy in self.troubles():
+            raise UsageError(f"preset {self.name}: {trouble}", remedy)
+
+    def troubles(self) -> list[tuple[str, str]]:
+        """What is wrong with the choices, each with its remedy."""
+        found = []
+        for key, allowed in {"eviction": EVICTIONS, "foresight": FORESIGHTS, "order": ORDERS}.items():
+            if (value := getattr(self, key)) not in allowed:
+                found.append((f"{key}={value} is not known", f"Choose from: {', '.join(filter(None, allowed))}."))
+        if unknown := [one for one in self.low if one not in PRECISIONS]:
+            found.append((f"low={unknown[0]} is not a packed precision", f"Choose from: {', '.join(PRECISIONS)}."))
+        numbers = {"shares": self.shares, "mix": self.mix, "weights": self.weights, "t1": (self.t1,), "t2": (self.t2,)}
+        for key, values in numbers.items():
+            if any(not 0 <= value <= 1 for value in values):
+                found.append((f"{key} has a value outside 0 to 1", f"Give {key} values from 0 to 1."))
+        if self.t2 < self.t1:
+            found.append((f"t2={self.t2:g} is smaller than t1={self.t1:g}", f"Give t2 a value from {self.t1:g} to 1."))
+        for key in ("shares", "mix"):
+            values = getattr(self, key)
+            if values and (len(values) != 1 + len(self.low) or not math.isclose(sum(values), 1)):
+                what = (
+                    f"{key}={':'.join(f'{value:g}' for value in values)} does not divide 1 among {1 + len(self.low)} precisions"
+                )
+                found.append((what, f"Give a share for the model's own precision and for each of low={':'.join(self.low)}."))
+        if len(self.weights) != 4 or not math.isclose(sum(self.weights), 1):
+            found.append(
+                ("weights are not four that add up to 1", "Give recency:frequency:high-precision uses:distance of layers.")
+            )
+        if self.t1 < 1 and not self.low:
+            found.append((f"t1={self.t1:g} needs a low precision", "Give low=int4, or t1=1."))
+        if not 1 <= self.depth <= 1000:
+            found.append((f"depth={self.depth} is not a number of layers", "Give a number from 1 to 1000."))
+        return found
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every expert is computed at the model's own precision."""
+        return not self.mix and self.t1 == 1
+
+    @property
+    def text(self) -> str:
+        """All choices, as `parsed` reads them."""
+        return f"{self.name}:{','.join(f'{key}={written(value)}' for key, value in self.choices.items())}"
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The values by name as users write them."""
+        return {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self) if field.name != "name"}
+
+
+PRESETS: dict[str, Offloading] = {
+    preset.name: preset
+    for preset in (
+        Offloading("on-demand"),
+        Offloading(
+            "hobbit",
+            per_layer=False,
+            low=("int4",),
+            shares=(0.75, 0.25),
+            t1=0.6,
+            t2=0.9,
+            eviction="weighted",
+            foresight="lookahead",
+            depth=2,
+        ),
+        Offloading("m2cache", low=("int8", "int4"), shares=(0.5, 0.25, 0.25), mix=(0.25, 0.25, 0.5), eviction="atu"),
+        Offloading("infmoe", eviction="fifo", order="johnson"),
+    )
+}
+"""The systems by name, with the constants that their papers give; `on-demand` is what they are compared with."""
+
+
+def parsed(text: str) -> Offloading:
+    """A preset, `NAME` or `NAME:KEY=VALUE,...`; UsageError if it is not known or a value is not possible."""
+    name, _, settings = text.partition(":")
+    if name not in PRESETS:
+        raise UsageError(f"preset {name}: not known", f"Choose from: {', '.join(PRESETS)}.")
+    changes = {}
+    known = PRESETS[name].choices
+    for setting in filter(None, settings.split(",")):
+        key, _, value = setting.partition("=")
+        if key not in known:
+            raise UsageError(f"preset {name}: it has no setting {key!r}", f"Choose from: {', '.join(known)}.")
+        try:
+            changes[key.replace("-", "_")] = READERS[type(known[key])](value)
+        except (ValueError, KeyError) as error:
+            raise UsageError(
+                f"preset {name}: {key} cannot be {value!r}", f"It is {written(known[key])!r} by default."
+            ) from error
+    return replace(PRESETS[name], **changes)
+
+
+def written(value: Any) -> str:
+    """One value as text: parts between colons, fractions in full."""
+    if isinstance(value, tuple):
+        return ":".join(map(written, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def parts(text: str) -> tuple[Any, ...]:
+    """Numbers or names between colons; nothing if the text is empty."""
+    return tuple(float(part) if part[0].isdigit() or part[0] == "." else part for part in text.split(":")) if text else ()
+
+
+READERS: Mapping[type, Callable[[str], Any]] = {
+    bool: lambda text: {"true": True, "yes": True, "false": False, "no": False}[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+    tuple: parts,
+}

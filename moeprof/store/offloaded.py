@@ -1,0 +1,365 @@
+"""Offloading: experts at several precisions in the slots of a model's pools, loaded on demand or ahead of it, as a planner decides.
+
+One `Offload` serves all layers of a variant, an `OffloadedStore` is what one layer sees of it. Decisions depend on the routing
+only; when a load arrives decides nothing but how long a layer waits. L layers, E experts, T tokens, K choices, S slots, B bytes
+of an entry.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moeprof.instrument.probe import expert_load_probe, order_is_fixed, region
+from moeprof.instrument.regions import Mark, stopwatch
+from moeprof.policies.offloading.demands import Demands
+from moeprof.policies.offloading.foresight import Foresight
+from moeprof.policies.offloading.planner import HIGH, Demand, Planner, Transfer, Use
+from moeprof.policies.offloading.priority import ExpertUnit
+from moeprof.records.arrays import Floats, Ints
+from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads, UnitEvent
+from moeprof.store.entry import EntryLayout
+from moeprof.store.ledger import Ledger, Load, Reason
+from moeprof.store.resident import ExpertWeights, Offsets, Wave
+from moeprof.store.tier import Tier
+
+Arrange = Callable[[Sequence[Demand], Sequence[bool], Sequence[int]], list[Demand]]
+"""Puts the demands of a step into the order of computation, by which of them must be loaded and how many rows each has."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One precision of the experts: how entries of each layer look, where they come from, and how they become usable weights."""
+
+    layouts: Sequence[EntryLayout]
+    """By layer."""
+    source: Tier
+    unpack: Callable[[ExpertWeights, ExpertWeights], None] | None = None
+    """Writes an entry's weights in the model's own precision into the second argument; None if they are usable as they are."""
+
+
+@dataclass
+class StepPlan:
+    """The remaining work of one step of one layer."""
+
+    begun: Mark | None
+    uses: list[Use] = field(default_factory=list)
+    awaited: set[ExpertUnit] = field(default_factory=set)
+    """Units that this step waits for, prefetched ones included."""
+    loads: dict[ExpertUnit, Load] = field(default_factory=dict)
+    """The loads of these as far as they have been queued."""
+    behind: dict[ExpertUnit, list[Use]] = field(default_factory=dict)
+    """By unit that must be computed first, the uses whose loads then take its slot."""
+    arriving: deque[Use] = field(default_factory=deque)
+    foreseen: set[ExpertUnit] = field(default_factory=set)
+    """Units that this step is the first to use after they were prefetched."""
+    prefetched: list[ExpertUnit] = field(default_factory=list)
+    waits: list[tuple[Mark, Mark]] = field(default_factory=list)
+
+    def is_next(self, wave: int) -> bool:
+        """Whether the next loaded expert is computed before the next group: if it has arrived, or in a fixed order."""
+        unit = self.arriving[0].unit
+        assert unit is not None
+        return wave != 1 if order_is_fixed() else self.loads[unit].done
+
+    def groups(self) -> deque[list[Use]]:
+        """Uses that need no load, in as many groups as there are loads, those whose slots are needed first at the front."""
+        ready = [use for use in self.uses if use.unit is not None and use.unit not in self.awaited]
+        order = sorted(ready, key=lambda use: use.unit not in self.behind)
+        count = max(min(len(self.awaited), len(order)), 1)
+        bounds = [len(order) * index // count for index in range(count + 1)]
+        return deque(order[first:last] for first, last in pairwise(bounds) if first < last)
+
+
+class Offload:
+    """The slots of all layers of one variant; all weights are moved by the ledger."""
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        planner: Planner,
+        forms: Mapping[str, Form],
+        ledger: Ledger,
+        demands: Demands,
+        foresight: Foresight | None = None,
+        arrange: Arrange | None = None,
+    ) -> None:
+        """`layers` in order of execution; `forms` by the planner's precisions; without `arrange` experts are taken by id."""
+        self.layers, self.planner, self.forms, self.ledger = list(layers), planner, forms, ledger
+        self.demands, self.foresight, self.arrange = demands, foresight, arrange
+        self.slabs = {
+            (scope, precision): self.slab(precision, [scope] if planner.per_layer else range(len(layers)), pool.capacity)
+            for (scope, precision), pool in planner.pools.items()
+        }
+        largest = max(forms[HIGH].layouts, key=lambda layout: layout.entry_bytes)
+        self.scratch_SB = largest.slab(1, ledger.device)
+        self.watch = stopwatch(ledger.device, ledger.clock)
+        self.begin()
+        self.warm_up()
+
+    def slab(self, precision: str, layers: Iterable[int], capacity: int) -> Tensor:
+        """Slots (S, B) for the entries of some layers at one precision."""
+        layouts = [self.forms[precision].layouts[layer] for layer in layers]
+        return max(layouts, key=lambda layout: layout.entry_bytes).slab(capacity, self.ledger.device)
+
+    def warm_up(self) -> None:
+        """Unpacks an empty entry of every form, so that what is compiled at the first call is compiled now."""
+        into = self.forms[HIGH].layouts[0].entry(self.scratch_SB[0, : self.forms[HIGH].layouts[0].entry_bytes])
+        for form in self.forms.values():
+            if form.unpack is not None:
+                form.unpack(form.layouts[0].entry(form.layouts[0].slab(1, self.ledger.device)[0]), into)
+
+    def begin(self) -> None:
+        """What is on its way, spared for later layers, and released: nothing."""
+        self.pending: dict[ExpertUnit, Load] = {}
+        self.spared: dict[int, set[ExpertUnit]] = {}
+        self.unproven: set[ExpertUnit] = set()
+        """Units that were prefetched and not used yet."""
+        self.released: dict[tuple[int, str, int], torch.cuda.Event] = {}
+
+    def reset(self) -> None:
+        """Empties all slots, after waiting for loads in progress."""
+        self.settle()
+        self.planner.clear()
+
+    def settle(self) -> None:
+        """Cancels loads that nothing waits for, after those in progress."""
+        for load in self.pending.values():
+            load.cancelled = True
+            load.finished.wait()
+        self.begin()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Restores the contents of the slots after the block; these loads are not reported to a probe."""
+        before = deepcopy(self.planner)
+        yield
+        self.settle()
+        for pool, now in zip(before.pools.values(), self.planner.pools.values(), strict=True):
+            for unit, slot in pool.slots.items():
+                if now.slots.get(unit) != slot:
+                    self.ledger.wait(self.submit(Transfer(unit, slot, None), "demand"))
+        self.begin()
+        self.planner = before  # last, so that a step after a failed load begins with empty slots
+
+    @property
+    def resident_bytes(self) -> int:
+        """Size of all slots, full or empty."""
+        return sum(slab_SB.numel() for slab_SB in self.slabs.values())
+
+    def views(self, unit: ExpertUnit) -> Tensor:
+        """All slots of the unit's pool, as entries of its layer, (S, B)."""
+        layout = self.forms[unit.precision].layouts[unit.layer]
+        slab_SB = self.slabs[unit.layer if self.planner.per_layer else 0, unit.precision]
+        return slab_SB[:, : layout.entry_bytes]
+
+    def submit(self, transfer: Transfer, reason: Reason) -> Load:
+        """Queues a transfer whose slot is not in use; a transfer into the same slot that has not begun is cancelled."""
+        unit, slot, victim = transfer
+        if victim is not None:
+            self.unproven.discard(victim)
+            if (stale := self.pending.pop(victim, None)) is not None:
+                stale.cancelled = True
+        pool = (unit.layer if self.planner.per_layer else 0, unit.precision, slot)
+        form, free = self.forms[unit.precision], self.released.get(pool)
+        load = Load(self.layers[unit.layer], unit.expert, self.views(unit)[slot], free, source=form.source, reason=reason)
+        self.ledger.submit(load)
+        self.pending[unit] = load
+        return load
+
+    def plan(self, layer: int, x_TD: Tensor, experts_TK: Ints, weights_TK: Floats, num_experts: int) -> StepPlan:
+        """Decides a step of a layer, and starts the loads that it needs and then those that are foreseen."""
+        plan = StepPlan(self.watch.mark() if expert_load_probe() is not None else None)
+        demands = self.demands(experts_TK, weights_TK, num_experts)
+        if self.arrange is not None:
+            loads = [self.planner.resident(layer, expert, precision) is None for expert, precision in demands]
+            rows_E = np.bincount(experts_TK.ravel(), minlength=num_experts)
+            demands = self.arrange(demands, loads, [int(rows_E[expert]) for expert, _ in demands])
+        self.spared.pop(layer, None)
+        spared = set().union(*self.spared.values()) if self.spared else set()
+        plan.uses = self.planner.step(layer, demands, spared)
+        seen: set[ExpertUnit] = set()
+        for use in plan.uses:
+            if use.unit is None:
+                continue
+            if use.transfer is not None and use.transfer.victim in seen:
+                plan.behind.setdefault(use.transfer.victim, []).append(use)
+                plan.awaited.add(use.unit)
+            elif use.transfer is not None or use.unit in self.pending:
+                self.await_load(plan, use)
+            seen.add(use.unit)
+            if use.unit in self.unproven:
+                self.unproven.discard(use.unit)
+                plan.foreseen.add(use.unit)
+        if self.foresight is not None:
+            hints = self.foresight.hints(layer, demands, x_TD)
+            plan.prefetched = self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
+        return plan
+
+    def await_load(self, plan: StepPlan, use: Use) -> None:
+        """Queues the load that a use waits for, or moves one that was foreseen to the front."""
+        assert use.unit is not None
+        if use.transfer is not None:
+            plan.loads[use.unit] = self.submit(use.transfer, "demand")
+        else:
+            plan.loads[use.unit] = self.pending[use.unit]
+            self.ledger.hurry(self.pending[use.unit])
+        plan.awaited.add(use.unit)
+        plan.arriving.append(use)
+
+    def prefetch(self, layer: int, hints: Iterable[tuple[int, list[Demand]]], busy: set[ExpertUnit]) -> list[ExpertUnit]:
+        """Queues loads for the first of the foreseen layers that lacks an expert; the units of all are spared until it has run."""
+        for target, demands in hints:
+            kept = busy.union(*self.spared.values())
+            transfers = self.planner.prefetched(layer, target, demands, kept)
+            for transfer in transfers:
+                self.submit(transfer, "prefetch")
+                self.unproven.add(transfer.unit)
+            found = (self.planner.resident(target, one.expert) for one in demands)
+            self.spared[target] = {unit for unit in found if unit is not None}
+            if transfers:
+                return [transfer.unit for transfer in transfers]
+        return []
+
+
+class OffloadedStore:
+    """What one layer sees of an `Offload`."""
+
+    def __init__(self, layer: str, offload: Offload) -> None:
+        self.layer, self.offload, self.index = layer, offload, offload.layers.index(layer)
+        self.weights = self.weights_at(HIGH)
+        self.current: StepPlan | None = None
+
+    @property
+    def slots(self) -> list[Tensor]:
+        """The memory of all slots that this layer uses, and perhaps others too."""
+        return [*self.offload.slabs.values(), self.offload.scratch_SB]
+
+    def reset(self) -> None:
+        """Empties all slots of all layers."""
+        self.current = None
+        self.offload.reset()
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Restores the contents of the slots of all layers after the block."""
+        return self.offload.kept()
+
+    def weights_at(self, precision: str) -> ExpertWeights:
+        """The slots of a precision as weights of this layer, packed if the form is."""
+        layout = self.offload.forms[precision].layouts[self.index]
+        return layout.weights(self.offload.views(ExpertUnit(self.index, 0, precision)))
+
+    def consider(self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, num_experts: int) -> None:
+        """Takes the decisions of the router for a step: rows (T, D), ids (T, K) with E for no expert, weights (T, K)."""
+        if self.current is not None:  # an aborted step: the contents of the slots are unknown
+            self.offload.reset()
+        with region("expert_load", self.layer):
+            ids, weights = experts_TK.cpu().numpy(), weights_TK.double().cpu().numpy()
+            self.current = self.offload.plan(self.index, x_TD, ids, weights, num_experts)
+
+    def expect(self, offsets: Offsets) -> None:
+        """Does nothing: `consider` has the decisions of the step already."""
+
+    def waves(self) -> Iterator[Wave]:
+        """Units that are there in groups, and between them the loaded ones in the order of their loads; then what is skipped."""
+        plan = self.current
+        assert plan is not None, "a step begins with `consider`"
+        groups, wave = plan.groups(), 0
+        while groups or plan.arriving:
+            ready = plan.arriving and plan.is_next(wave)
+            group = [self.arrived(plan)] if ready or not groups else groups.popleft()
+            yield from self.waves_of(group)
+            self.release(plan, group)
+            wave += 1
+        if skipped := [use.expert for use in plan.uses if use.unit is None]:
+            yield Wave(skipped, None)
+        self.current = None
+        self.report(plan)
+
+    def waves_of(self, group: Sequence[Use]) -> Iterator[Wave]:
+        """Those at the model's own precision together, each of the others unpacked by itself."""
+        high = {use.slot: use.expert for use in group if use.unit is not None and use.unit.precision == HIGH}
+        if high:
+            yield Wave([high.get(slot, -1) for slot in range(self.weights.num_experts)], self.weights)
+        for use in group:
+            if use.unit is not None and use.unit.precision != HIGH:
+                yield Wave([use.expert], self.unpacked(use.unit, use.slot))
+
+    def unpacked(self, unit: ExpertUnit, slot: int) -> ExpertWeights:
+        """The weights of a packed unit in the model's own precision, (1, ...), valid until the next one."""
+        form, layout = self.offload.forms[unit.precision], self.offload.forms[HIGH].layouts[self.index]
+        scratch = layout.weights(self.offload.scratch_SB[:, : layout.entry_bytes])
+        assert form.unpack is not None
+        with region("expert_load", self.layer):
+            form.unpack(self.weights_at(unit.precision).map(lambda whole: whole[slot]), scratch.map(lambda whole: whole[0]))
+        return scratch
+
+    def arrived(self, plan: StepPlan) -> Use:
+        """Waits for the next loaded unit and returns its use."""
+        use = plan.arriving.popleft()
+        assert use.unit is not None
+        load = plan.loads[use.unit]
+        with region("expert_load", self.layer):
+            started = None if plan.begun is None else self.offload.watch.mark()
+            self.offload.ledger.wait(load)
+            if started is not None:
+                plan.waits.append((started, self.offload.watch.mark()))
+        self.offload.pending.pop(use.unit, None)
+        return use
+
+    def release(self, plan: StepPlan, group: Sequence[Use]) -> None:
+        """Releases the slots of a computed group to the loads that wait for them."""
+        for use in group:
+            assert use.unit is not None
+            if self.offload.ledger.stream is not None:
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record()
+                scope = use.unit.layer if self.offload.planner.per_layer else 0
+                self.offload.released[scope, use.unit.precision, use.slot] = event
+            for waiting in plan.behind.pop(use.unit, ()):
+                self.offload.await_load(plan, waiting)
+
+    def report(self, plan: StepPlan) -> None:
+        """Reports the uses and stalls of the step to the expert-load probe, if there is one."""
+        if (probe := expert_load_probe()) is not None and plan.begun is not None:
+            watch = self.offload.watch
+            ended = watch.mark()
+            watch.settle()
+            stall_ns = sum(watch.elapsed_ns(*wait) for wait in plan.waits)
+            uses = [self.use(plan, use) for use in plan.uses if use.unit is not None]
+            span_ns = watch.elapsed_ns(plan.begun, ended)
+            probe.visited(self.layer, LayerLoads(uses, stall_ns, span_ns, list(self.events(plan))))
+            watch.reuse()
+
+    def events(self, plan: StepPlan) -> Iterator[UnitEvent]:
+        """What became of every expert of the step, and what was prefetched for other layers."""
+        for use in plan.uses:
+            if use.unit is None:
+                yield UnitEvent(self.layer, HIGH, "skip", 0)
+            elif use.transfer is not None:
+                yield UnitEvent(self.layer, use.unit.precision, "demand", self.bytes_of(use.unit))
+            else:
+                yield UnitEvent(self.layer, use.unit.precision, "foreseen" if use.unit in plan.foreseen else "hit", 0)
+        for unit in plan.prefetched:
+            yield UnitEvent(self.offload.layers[unit.layer], unit.precision, "prefetch", self.bytes_of(unit))
+
+    def bytes_of(self, unit: ExpertUnit) -> int:
+        """Size of a unit's entry."""
+        return self.offload.forms[unit.precision].layouts[unit.layer].entry_bytes
+
+    def use(self, plan: StepPlan, use: Use) -> ExpertUse:
+        """The record of one use after its expert was computed."""
+        assert use.unit is not None
+        if use.transfer is None:
+            return ExpertUse(use.expert, True, -1, 0, 0, 0)
+        load, victim = plan.loads[use.unit], use.transfer.victim
+        ended_ns = load.start_ns + load.took_ns
+        return ExpertUse(
+            use.expert, False, -1 if victim is None else victim.expert, self.bytes_of(use.unit), load.start_ns, ended_ns
+        )

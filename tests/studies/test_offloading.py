@@ -1,0 +1,137 @@
+"""Offloading systems end to end on small models: the same fast memory, outputs that are right or lossy on purpose, bytes that add up."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from moeprof.analysis.model_size import entry_bytes
+from moeprof.optimizations.presets import preset_variants, resident_variant
+from moeprof.records.errors import UsageError
+from moeprof.records.recipe.files import load_recipe
+from moeprof.records.run.run import Run
+from moeprof.reporters.documents.report import answer_to, metrics_of
+from moeprof.reporters.sections.offloading import offloading_blocks, on_front, system_name, systems_of
+from moeprof.studies.optimize import offloading
+from moeprof.studies.passes.loads import measure_loads
+from moeprof.studies.passes.time import measure_time
+
+from .runs import Micro, studied, values
+
+SETTINGS = {
+    "kernel": "loop",
+    "slots": "3",
+    "fast-memory": None,
+    "eviction": "inactive-first+lifo",
+    "buffer": "decoder",
+    "sweep-slots": False,
+}
+LARGE = ("model.experts=8", "model.dim=64", "model.ffn_dim=64", "load.batches=2", "measure.rounds=5")
+"""Experts of more than a page, so that packing them saves bytes."""
+
+
+def compared(recipe: Path, out: Path, *presets: str, overrides: tuple[str, ...] = LARGE, **settings: str) -> Run:
+    """The systems beside the resident model, with the passes that their table reads."""
+    resolved, chosen = load_recipe(str(recipe), overrides), SETTINGS | settings
+    variants = [resident_variant(chosen, resolved), *preset_variants(presets, chosen, resolved)]
+    return studied(recipe, out, *overrides, variants=variants, against=variants[1:2], passes=(measure_time, measure_loads))
+
+
+@pytest.mark.parametrize("workload", ["lm", "mt"])
+def test_systems_that_lose_nothing_compute_what_the_resident_model_computes(
+    micro: Micro, tmp_path: Path, workload: str
+) -> None:
+    run = compared(
+        micro(workload), tmp_path / "run", "on-demand", "on-demand:foresight=last-step", "hobbit:t1=1,t2=1", "infmoe", "paper"
+    )
+    assert run.record.valid, run.record.reasons
+    assert run.record.lossy_labels == []
+    differing = values(run, "output_tokens_differing", "variant", phase="decode")
+    assert len(differing) == 5
+    assert set(differing.values()) == {0}
+
+
+def test_bytes_and_hits_are_those_of_the_uses_and_precisions_add_up(micro: Micro, tmp_path: Path) -> None:
+    run = compared(micro("lm"), tmp_path / "run", "on-demand", "hobbit", "m2cache")
+    assert run.record.valid, run.record.reasons
+    loads = pq.read_table(run.path / "loads.parquet").to_pylist()
+    label = "dynamic+loop+on-demand"
+    mine = [row for row in loads if (row["variant"], row["phase"]) == (label, "decode")]
+    assert values(run, "unit_uses", "variant", phase="decode")[label,] == len(mine)
+    missed = [row for row in mine if not row["hit"]]
+    assert values(run, "unit_hit_rate", "variant", phase="decode")[label,] == pytest.approx(1 - len(missed) / len(mine))
+    size = entry_bytes(run.record.ran.own_model)
+    assert values(run, "demand_bytes", "variant", phase="decode")[label,] == len(missed) * size
+    for name in ("hobbit", "m2cache"):
+        label = f"dynamic+loop+{name}"
+        whole = values(run, "demand_bytes", "variant", phase="decode")[label,]
+        parts = values(run, "demand_bytes", "variant", "category", phase="decode")
+        assert sum(value for (variant, category), value in parts.items() if variant == label and category) == whole
+        assert whole == sum(row["bytes"] for row in loads if (row["variant"], row["phase"]) == (label, "decode"))
+
+
+def test_lossy_systems_are_not_reported_as_wrong_and_state_their_agreement(micro: Micro, tmp_path: Path) -> None:
+    run = compared(micro("lm"), tmp_path / "run", "on-demand", "hobbit", "m2cache:low=int8:int2")
+    assert run.record.lossy_labels == ["dynamic+loop+hobbit", "dynamic+loop+m2cache:low=int8:int2"]
+    assert run.record.valid, run.record.reasons
+    same = values(run, "token_agreement", "variant", phase="decode")
+    assert 0 < same["dynamic+loop+m2cache:low=int8:int2",] <= 1
+    answer = answer_to(run)
+    assert answer.light.reasons == [] or not any("differ" in reason for reason in answer.light.reasons)
+    assert [number.name for number in answer.numbers] == [
+        f"{name}, decoding" for name in ("on-demand", "hobbit", "m2cache:low=int8:int2")
+    ]
+
+
+def test_the_table_names_every_system_and_the_front_has_no_system_that_another_beats(micro: Micro, tmp_path: Path) -> None:
+    run = compared(micro("lm"), tmp_path / "run", "on-demand", "hobbit", "paper")
+    metrics, systems = metrics_of(run), systems_of(run)
+    assert [system_name(run, label) for label in systems] == ["on-demand", "hobbit", "paper"]
+    _, table, _ = offloading_blocks(run, metrics, "decode")
+    assert [row[0] for row in table.rows] == ["resident", "on-demand", "hobbit", "paper"]  # type: ignore[union-attr]
+    points = {}
+    for label in systems:
+        here = metrics.at(phase="decode", variant=label)
+        points[label] = (here.value("throughput"), here.value("token_agreement"))
+    front = on_front(metrics, "decode", systems)
+    beaten = {one for one, (x, y) in points.items() for a, b in points.values() if a >= x and b >= y and (a, b) != (x, y)}
+    assert set(front) == set(points) - beaten
+
+
+def test_all_systems_take_the_same_static_memory_within_a_slot_of_the_smallest_precision(micro: Micro, tmp_path: Path) -> None:
+    run = compared(micro("lm"), tmp_path / "run", "on-demand", "hobbit", "m2cache", "infmoe")
+    static = {label: value for (label,), value in values(run, "memory_static", "variant").items()}
+    sizes = {value for label, value in static.items() if label != "dynamic+loop"}
+    assert len(sizes) == 1
+    assert sizes.pop() < static["dynamic+loop"]
+
+
+def test_one_expert_per_token_makes_the_load_rule_useless_which_is_said_or_refused(micro: Micro) -> None:
+    recipe = load_recipe(str(micro("lm")), (*LARGE, "gating.top_k=1"))
+    notes = offloading(recipe, ["hobbit"], SETTINGS).notes
+    assert any("premise not met, hobbit: with one expert per token" in note for note in notes)
+    with pytest.raises(UsageError, match="premise not met"):
+        offloading(recipe, ["hobbit"], SETTINGS, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("presets", "settings", "overrides", "what"),
+    [
+        (["on-demand"], {}, ("parallel.ranks=2",), "--presets: an offloading system runs on one rank"),
+        (["hobit"], {}, (), "preset hobit: not known"),
+        (["on-demand"], {"slots": "9"}, (), "--slots 9: a layer of lm-micro has 8 experts per rank"),
+        (["on-demand"], {"buffer": "encoder"}, (), "--buffer encoder: the encoder of lm-micro has no MoE layer"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_allocated(
+    micro: Micro, presets: list[str], settings: dict[str, str], overrides: tuple[str, ...], what: str
+) -> None:
+    recipe = load_recipe(str(micro("lm")), (*LARGE, *overrides))
+    with pytest.raises(UsageError) as refused:
+        offloading(recipe, presets, SETTINGS | settings)
+    assert refused.value.what.startswith(what)
+
+
+def test_low_precision_that_would_save_no_bytes_is_refused(micro: Micro, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="int4: an expert would take"):
+        compared(micro("lm"), tmp_path / "run", "hobbit", overrides=("model.experts=8",))
