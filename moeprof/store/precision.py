@@ -1,8 +1,8 @@
 """Experts in low precision: matrices as packed codes with a scale per group (records/precision.py), dequantized before they are used.
 
 On a CPU a compiled loop writes the weights in one pass, several times as fast as the same in torch. Torch's products of packed weights
-(`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`) are faster than that for up to 8 rows of bfloat16 only; in float32 and float16
-they take 3 to 90 times as long as the product of the original weights (`python benchmarks/precision.py`, docs/offloading.md).
+(`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`) are faster for a few rows of bfloat16 only; in float32 and float16
+they take up to 100 times as long as the product of the original weights (`python benchmarks/precision.py`, docs/offloading.md).
 
 R rows and C columns of a matrix, G groups of n rows, P rows of bytes (p of one group), F candidates for a scale.
 """
