@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal, Unpack
 
 from moeprof.records.errors import UsageError
-from moeprof.records.metrics.number import RecordedNumber
+from moeprof.records.metrics.number import RecordedNumber, number_of
 from moeprof.records.metrics.row import Address, RecordedRow, RowKey, row_key
 from moeprof.records.recipe.variant import DENSE, STATIC
 from moeprof.records.run.run import Run, RunRecord
@@ -70,7 +70,7 @@ class RunMetrics:
     def or_none(self, metric: str, **keys: Unpack[Address]) -> RecordedNumber | None:
         """The number at this address, or None if the run does not have it."""
         row = self.by_key.get(row_key(metric, **(self.scope | keys)))
-        return None if row is None else RecordedNumber(row.value, row.key)
+        return None if row is None else number_of(row)
 
     def rows(self, metric: str, **keys: Unpack[Address]) -> list[RecordedRow]:
         """The rows of a metric whose cells are those named; other cells may be anything."""
@@ -94,7 +94,7 @@ class RunMetrics:
             size = row.swept.get(swept, "")
             alone = size.isdecimal() and row.swept == fixed | {swept: size}
             if alone and row.key == key._replace(point=row.key.point):
-                points.append((int(size), RecordedNumber(row.value, row.key)))
+                points.append((int(size), number_of(row)))
         return sorted(points)
 
     @property

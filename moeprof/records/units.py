@@ -3,6 +3,8 @@
 import re
 from fractions import Fraction
 
+from moeprof.records.marks import keeps_origin
+
 BINARY_SUFFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
 FACTORS = (
     {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -39,14 +41,16 @@ def parse_duration(text: str) -> int:
     return int(Fraction(match[1]) * DURATIONS[match[2]])
 
 
+@keeps_origin
 def format_bytes(size_bytes: float) -> str:
     """`1.50 GiB`: three significant digits in the largest binary unit that leaves at least 1."""
     scaled, power = float(size_bytes), 0
     while round(abs(scaled)) >= 1024 and power < len(BINARY_SUFFIXES) - 1:
         scaled, power = scaled / 1024, power + 1
-    return f"{format_significant(scaled) if power else int(scaled)} {BINARY_SUFFIXES[power]}"
+    return f"{format_significant(scaled) if power else round(scaled)} {BINARY_SUFFIXES[power]}"
 
 
+@keeps_origin
 def format_duration(duration_ns: float) -> str:
     """`3.21 ms`: three significant digits in ns, us, ms or s."""
     for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
@@ -55,6 +59,7 @@ def format_duration(duration_ns: float) -> str:
     return f"{duration_ns:.0f} ns"
 
 
+@keeps_origin
 def format_count(count: float) -> str:
     """`51.8 B`, `3.75 M`, `960`: counts of parameters, tokens or slots."""
     for least, factor, unit in ((0.9995e9, 1e9, "B"), (0.9995e6, 1e6, "M"), (1e4, 1e3, "k")):
@@ -63,6 +68,7 @@ def format_count(count: float) -> str:
     return format_significant(count)
 
 
+@keeps_origin
 def format_significant(value: float) -> str:
     """Three significant digits without scientific notation; integers keep all digits."""
     if value == int(value):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from moeprof.analysis.placement.gain import Gain
+from moeprof.records.marks import keeps_origin, number_text
 from moeprof.records.metrics.number import Formula, RecordedNumber, Term
 from moeprof.records.units import format_count, format_duration, format_significant
 
@@ -30,15 +31,19 @@ class CellText(str):
     def __radd__(self, other: str) -> "CellText":
         return CellText(other + str(self), self.value, self.origin)
 
+    def __format__(self, form: str) -> str:
+        return number_text(str(self).__format__(form), RecordedNumber(self.value, self.origin))
+
 
 def cell(value: float | None, write: Write = format_significant) -> str:
     """The number as `write` formats it, with its origin if it has one; a dash if there is no number."""
     if value is None:
         return MISSING
-    text = write(value)
+    text = write(float(value))
     return CellText(text, float(value), value.origin) if isinstance(value, RecordedNumber) else text
 
 
+@keeps_origin
 def percent(fraction: float) -> str:
     """`12.3%`; `<0.1%` and `>99.9%` if rounding would show 0 or 100% for a fraction that is neither."""
     text = f"{fraction:.1%}"
@@ -54,11 +59,13 @@ def interval(gain: Gain) -> str:
     return f"{percent(gain.value)} (95% interval {percent(gain.low)} to {percent(gain.high)})"
 
 
+@keeps_origin
 def times(ratio: float) -> str:
     """A ratio with three significant digits: `12.8x`."""
     return f"{ratio:.3g}x" if ratio < 1000 else f"{ratio:,.0f}x"
 
 
+@keeps_origin
 def rate(tokens_per_s: float) -> str:
     """Tokens per second without a unit: `1,234`, `0.52`."""
     return f"{tokens_per_s:,.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.3g}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.records.placement import Placement
+from tests.reporters.page.origins import words
 from tests.studies.replay.logs import route_log
 from tests.studies.replay.test_placements import skewed
 
@@ -31,7 +32,9 @@ def test_the_report_says_whether_it_is_worth_it_and_is_written_again(moeprof: Ca
     assert "Threshold: busiest-device share below " in summary
     assert "All-to-all (modelled): " in summary
     assert stdout == (tmp_path / "run" / "report.md").read_text() == moeprof("report", tmp_path / "run", "--full")[1]
-    assert "Placement (decode, 4 devices, 64 tokens per step): mean-square" in (tmp_path / "run" / "report.html").read_text()
+    assert "Placement (decode, 4 devices, 64 tokens per step): mean-square" in words(
+        (tmp_path / "run" / "report.html").read_text()
+    )
     assert summary.count("\n- ") <= 10
 
 

@@ -3,7 +3,7 @@
 from moeprof.analysis.placement import choice
 from moeprof.analysis.placement.gain import FEWEST, Gain
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.records.metrics.number import RecordedNumber
+from moeprof.records.metrics.number import RecordedNumber, number_of
 from moeprof.records.metrics.row import RecordedRow
 
 SCHEDULES = ("fixed", "once", "full", "incremental")
@@ -17,7 +17,7 @@ def strategies(results: RunMetrics, phase: str) -> list[RecordedRow]:
 def value(results: RunMetrics, metric: str, phase: str, point: str) -> RecordedNumber | None:
     """A number of the strategy at this point, or None."""
     rows = results.rows(metric, phase=phase, point=point)
-    return RecordedNumber(rows[0].value, rows[0].key) if rows else None
+    return number_of(rows[0]) if rows else None
 
 
 def ends(results: RunMetrics, metric: str, phase: str, point: str) -> Gain | None:

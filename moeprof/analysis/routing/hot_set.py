@@ -20,6 +20,7 @@ from moeprof.analysis.routing.load_matrix import Counts, LoadMatrix
 from moeprof.analysis.routing.token_choices import LayerTokens, PhaseTokens
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.arrays import Flags, Floats
+from moeprof.records.metrics.number import number_of
 from moeprof.records.metrics.point import format_point
 from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.traces.routing_trace import TraceHeader
@@ -224,10 +225,11 @@ def recorded_hot_set(metrics: RunMetrics, phase: str, layer: str = "") -> HotSet
     size = main_size(trace.num_experts, trace.top_k)
     here = metrics.at(phase=phase, variant=metrics.baseline, point=format_point({"experts": size}))
     share, low, high = (here.or_none(f"hot_set_share{end}", layer=layer) for end in ("", "_low", "_high"))
+    chance = here.or_none("hot_set_by_chance", layer=layer)
     tokens = here.or_none("hot_set_tokens", point="")
     if share is None or low is None or high is None or tokens is None or WORTH * size >= trace.num_experts:
         return None
-    return HotSet(size, share, low, high, size / trace.num_experts, int(tokens))
+    return HotSet(size, share, low, high, size / trace.num_experts if chance is None else chance, int(tokens))
 
 
 def elsewhere_shares(metrics: RunMetrics, phase: str) -> dict[tuple[str, str], float]:
@@ -235,4 +237,4 @@ def elsewhere_shares(metrics: RunMetrics, phase: str) -> dict[tuple[str, str], f
     trace = metrics.record.trace
     point = format_point({"experts": main_size(trace.num_experts, trace.top_k)})
     rows = metrics.rows("hot_set_share", phase=phase, layer="", point=point)
-    return {(row.key.category, row.key.domain): row.value for row in rows if row.key.category}
+    return {(row.key.category, row.key.domain): number_of(row) for row in rows if row.key.category}

@@ -1,11 +1,13 @@
 """Numbers that remember which rows of `metrics.csv` they come from, through arithmetic: a report can show where each is from."""
 
+import json
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moeprof.records.metrics.row import RowKey
+from moeprof.records.marks import MarkedNumber
+from moeprof.records.metrics.row import RecordedRow, RowKey
 
 Term = RowKey | float
 """The key of a row, or a constant."""
@@ -29,7 +31,7 @@ OPERATIONS: Mapping[str, Callable[[float, float], float]] = {
 }
 
 
-class RecordedNumber(float):
+class RecordedNumber(MarkedNumber):
     """A float with its origin; sums, differences, products and quotients are RecordedNumbers too, whose origin is a Formula.
 
     Everything else that a float can do returns a plain float, which has no origin: `origin_of` returns its value.
@@ -69,6 +71,14 @@ class RecordedNumber(float):
 
     def __neg__(self) -> "RecordedNumber":
         return calculated("-", 0.0, self)
+
+    def origin_json(self) -> str:
+        return json.dumps(as_json(self.origin), ensure_ascii=False)
+
+
+def number_of(row: RecordedRow) -> RecordedNumber:
+    """The number of a row."""
+    return RecordedNumber(row.value, row.key)
 
 
 def calculated(sign: str, left: float, right: float) -> RecordedNumber:

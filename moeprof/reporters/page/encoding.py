@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from moeprof.records.marks import MarkedText, pieces, unmarked
 from moeprof.records.metrics.number import RecordedNumber, as_json
 from moeprof.reporters.page.figure import Axis, Figure, FileSource, HeatCells, Hue, MarkedLine, Series, View
 from moeprof.reporters.page.palette import Palette, all_series, hue_of, palette_of
@@ -71,8 +72,13 @@ def encoded_view(figure: Figure, view: View, palette: Palette) -> dict[str, Any]
         "series": [encoded_series(figure, series, palette) for series in view.series],
         "heat": encoded_heat(figure, view.heat) if view.heat else None,
         "marks": [encoded_mark(figure, mark) for mark in view.marks],
-        "readout": view.readout,
+        "readout": [encoded_piece(piece) for piece in pieces(view.readout)],
     }
+
+
+def encoded_piece(piece: str | MarkedText) -> Any:
+    """A part of a sentence: text, or a number with its origin."""
+    return piece if isinstance(piece, str) else {"text": piece.text, "origin": piece.origin, "value": piece.value}
 
 
 def encoded_series(figure: Figure, series: Series, palette: Palette) -> dict[str, Any]:
@@ -138,8 +144,8 @@ def plain(value: float) -> float | int:
 
 
 def script_json(document: Any) -> str:
-    """JSON that no text can end the script element of: `<`, `>` and `&` are escaped."""
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    """JSON without marks, that no text can end the script element of: `<`, `>` and `&` are escaped."""
+    text = unmarked(json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False))
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text

@@ -71,8 +71,17 @@ function showSelection(figure) {
       control.setAttribute("aria-valuetext", choice);
     } else if (choice !== undefined) control.value = choice;
   }
-  figure.element.querySelector(".readout").textContent = figure.view.readout;
+  figure.element.querySelector(".readout").replaceChildren(...figure.view.readout.map(spelled));
   if (figure.element.querySelector(".data").open) fillTable(figure);
+}
+
+function spelled(piece) {
+  // A part of a sentence: text, or a number with the rows that it comes from.
+  if (typeof piece === "string") return piece;
+  const element = document.createElement("span");
+  Object.assign(element.dataset, { origin: piece.origin, value: piece.value });
+  element.textContent = piece.text;
+  return element;
 }
 
 const choicesOf = (data, facet) => [...new Set(data.views.map((view) => view.facets[facet]))].filter((choice) => choice !== undefined);

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from moeprof.analysis.run_metrics import RunMetrics, of_replay
+from moeprof.records.marks import MarkedText, marked_numbers, pieces, unmarked
 from moeprof.records.metrics.number import RecordedNumber, as_json
 from moeprof.records.run.run import Run
 from moeprof.reporters.cells import CellText
@@ -48,7 +51,9 @@ class PagePart:
 
 def render(runs: Sequence[Run]) -> str:
     """The page of these runs, in their order."""
-    return page("moeprof: " + ", ".join(title_of(run) for run in runs), runs, list(parts_of(runs)))
+    with marked_numbers():
+        parts = list(parts_of(runs))
+    return page("moeprof: " + ", ".join(title_of(run) for run in runs), runs, parts)
 
 
 def render_document(blocks: Sequence[PageBlock]) -> str:
@@ -136,6 +141,19 @@ def value_of(number: object) -> str:
     return repr(float(number)) if isinstance(number, RecordedNumber) else ""
 
 
+def with_origins(shown: Any) -> Any:
+    """What the template shows: numbers in texts are elements with their origins; the rest stays."""
+    if not isinstance(shown, str) or isinstance(shown, Markup):
+        return shown
+    return Markup("").join(number_element(piece) if isinstance(piece, MarkedText) else piece for piece in pieces(shown))
+
+
+def number_element(number: MarkedText) -> Markup:
+    """A number in a text."""
+    element = Markup('<span data-origin="{}" data-value="{}">{}</span>')
+    return element.format(number.origin, number.value, number.text)
+
+
 def digest(script: str) -> str:
     """The hash by which a content security policy allows a script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -154,10 +172,12 @@ def template() -> Template:
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=with_origins,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["unmarked"] = unmarked
     environment.globals |= {
         "kind_of": lambda block: type(block).__name__,
         "choices_of": choices_of,

@@ -7,6 +7,7 @@ from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.placement.replica_rows import WORTH_MEMORY
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
+from moeprof.records.metrics.number import number_of
 from moeprof.records.metrics.row import RecordedRow
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import cell, interval, percent
@@ -57,9 +58,9 @@ def replica_lines(results: RunMetrics, phase: str) -> Iterator[str]:
     beside = f", {percent(contiguous)} under contiguous placement" if contiguous else ""
     yield (
         f"Redundant experts ({phase}, {results.record.balanced.focus} devices): {worth(results, rows)}: avg max load "
-        f"{percent(chosen.value)} with {chosen.key.category}{beside}. The rule: the smallest "
-        f"number within {WORTH_MEMORY:.0%} of the least load ({percent(best.value)} with {extra_slots(best):,}), if the interval of its "
-        "gain over the next smaller one is above 0; otherwise the next smaller one for which it is."
+        f"{percent(number_of(chosen))} with {chosen.key.category}{beside}. The rule: the smallest "
+        f"number within {WORTH_MEMORY:.0%} of the least load ({percent(number_of(best))} with {extra_slots(best):,}), if the interval of "
+        "its gain over the next smaller one is above 0; otherwise the next smaller one for which it is."
     )
 
 
@@ -99,7 +100,7 @@ def replica_blocks(results: RunMetrics, phase: str) -> Iterator[Block]:
             f"{extra_slots(row):,}{' (last worth its memory)' * (row is chosen)}",
             row.key.category,
             cell(of_row(results, "replicas_bytes", row), format_bytes),
-            percent(row.value),
+            cell(number_of(row), percent),
             *(cell(of_row(results, metric, row), percent) for metric in gains),
         ]
         for row in rows

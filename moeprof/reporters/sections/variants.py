@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.analysis.timing.best_batch import why_undecided
+from moeprof.records.marks import keeps_origin
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import MISSING, Write, cell, percent, rate, times
@@ -89,7 +90,8 @@ def best_batch_cells(metrics: RunMetrics, phase: str, against: str) -> CellOf:
 def with_interval(metrics: RunMetrics, metric: str, write: Write) -> str:
     """A value with its 95% interval, the unit only once: `7,297 [7,287-7,436]`, `7.12x [6.92-7.18]`."""
     value, low, high = (metrics.or_none(f"{metric}{end}") for end in ("", "_low", "_high"))
-    interval = "" if low is None or high is None else f" [{write(low).rstrip('x')}-{write(high).rstrip('x')}]"
+    bare = keeps_origin(lambda number: write(number).rstrip("x"))
+    interval = "" if low is None or high is None else f" [{bare(low)}-{bare(high)}]"
     return cell(value, write) + interval
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from lxml import html
 
+from moeprof.records.units import FACTORS
 from tests.reporters.page.formulas import FORMULAS
 
 OPERATIONS: dict[str, Callable[[float, float], float]] = {
@@ -40,6 +41,58 @@ class Recorded:
                 return float(origin)
 
 
+NUMBER = re.compile(r"([+-]?\d[\d,]*(?:\.(\d+))?)(?:e([+-]?\d+))? ?([A-Za-z%]*)")
+UNITS = {
+    "%": 0.01,
+    "ns": 1.0,
+    "us": 1e3,
+    "ms": 1e6,
+    "s": 1e9,
+    **{unit: float(factor) for unit, factor in FACTORS.items() if unit},
+}
+COUNTS = {"k": 1e3, "M": 1e6, "B": 1e9}
+CONSTANT = re.compile(
+    r"95% interval|IQR > 10%|99% at most|5% better|5% of its load|within 1%|even would be [\d.]+%|(?:a budget of|at) [\d.]+ [KMGT]?i?B"
+)
+"""Figures of the method and of the request, which no row has."""
+MEASURED = re.compile(r"\d (?:ns|us|ms|s|B|[KMGT]iB)\b|\d[%x]")
+"""The end of a number with a unit."""
+
+
+def shows(text: str, value: float) -> bool:
+    """Whether a text begins with a value, or with its amount, rounded to the digits that it shows."""
+    if text.strip()[0] in "<>":
+        return True
+    found = NUMBER.search(text)
+    assert found, text
+    digits, decimals, power, unit = found.groups()
+    number, last = float(digits.replace(",", "")), 10.0 ** -len(decimals or "")
+    for factor in {UNITS.get(unit, 1.0), COUNTS.get(unit, 1.0)}:
+        scale = factor * 10.0 ** int(power or 0)
+        if min(abs(number * scale - value), abs(number * scale - abs(value))) <= 0.5001 * last * scale + 1e-12:
+            return True
+    return False
+
+
+def check_numbers(run: Path, page: str) -> int:
+    """Asserts that every number with an origin outside figures is what its rows say, and what is shown; how many there are."""
+    recorded, found = Recorded(run), tree(page).xpath("//*[@data-origin]")
+    for element in found:
+        value = recorded.evaluate(json.loads(element.get("data-origin")))
+        assert equal(value, float(element.get("data-value"))), element.get("data-origin")
+        assert shows(element.text_content(), value), (element.text_content(), value)
+    return len(found)
+
+
+def unexplained(page: str) -> list[str]:
+    """The verdicts, key sentences and readouts of a page that have a number with a unit and no origin."""
+    places = "//*[@class='verdict'] | //figure/p[not(@class)] | //p[@class='readout']"
+    texts = ["".join(element.xpath(".//text()[not(ancestor::*[@data-origin])]")) for element in tree(page).xpath(places)]
+    readouts = [view["readout"] for data in figure_data(page).values() for view in data["views"]]
+    texts += ["".join(piece for piece in parts if isinstance(piece, str)) for parts in readouts]
+    return [text for text in texts if MEASURED.search(CONSTANT.sub("", text))]
+
+
 def tree(page: str) -> html.HtmlElement:
     """The parsed page; `script` elements hold the JSON of figures."""
     return html.document_fromstring(page)
@@ -48,6 +101,11 @@ def tree(page: str) -> html.HtmlElement:
 def visible(page: str) -> str:
     """The page without its scripts and its style: what a reader may see, and the data of figures."""
     return re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
+
+
+def words(document: str) -> str:
+    """The text of a page as a reader sees it, or of a document in markdown."""
+    return " ".join(tree(visible(document)).text_content().split())
 
 
 def figure_data(page: str) -> dict[str, Any]:
@@ -100,3 +158,8 @@ def check_formulas(run: Path, page: str) -> set[str]:
                     seen.add(part["source"]["formula"])
                     FORMULAS[part["source"]["formula"]](run, view["facets"], part)
     return seen
+
+
+def spoken(view: dict[str, Any]) -> str:
+    """The readout of a view as a reader sees it."""
+    return "".join(piece if isinstance(piece, str) else piece["text"] for piece in view["readout"])

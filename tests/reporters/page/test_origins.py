@@ -1,46 +1,61 @@
 """Every number of a page leads to the rows of metrics.csv that it comes from, or to a file and a formula that has been computed again."""
 
 import json
-import re
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from moeprof.records.marks import MarkedText, marked_numbers, pieces, unmarked
 from moeprof.records.metrics.number import RecordedNumber
 from moeprof.records.metrics.row import row_key
 from moeprof.records.run.run import Run
-from moeprof.records.units import FACTORS
 from moeprof.reporters.cells import cell, percent
+from moeprof.reporters.page import page as rendering
 from moeprof.reporters.page.encoding import encoded
 from moeprof.reporters.page.figure import Axis, Figure, FileSource, Series, View
-from tests.reporters.page.origins import Recorded, check_formulas, check_values, equal, figure_data, tree
-
-
-def shown_value(text: str) -> float:
-    """The first number of a text in base units."""
-    found = re.match(r"[<>≥= ]*(-?[\d,]*\.?\d+(?:e[+-]?\d+)?)\s?([A-Za-z%]*)", text.strip())
-    assert found, text
-    units = {
-        "%": 0.01,
-        "ns": 1.0,
-        "us": 1e3,
-        "ms": 1e6,
-        "s": 1e9,
-        "k": 1e3,
-        "x": 1.0,
-        **{u: float(f) for u, f in FACTORS.items()},
-    }
-    counts = {"B": 1e9, "M": 1e6} if "." in found[1] and found[2] in ("B", "M") else {}
-    return float(found[1].replace(",", "")) * (units | counts).get(found[2], 1.0)
+from moeprof.reporters.page.page import render
+from tests.reporters.page.origins import (
+    Recorded,
+    check_formulas,
+    check_numbers,
+    check_values,
+    equal,
+    figure_data,
+    tree,
+    unexplained,
+    words,
+)
 
 
 def test_every_number_with_an_origin_is_what_its_rows_say_and_what_is_shown(run: Run, page: str) -> None:
-    recorded, found = Recorded(run.path), tree(page).xpath("//*[@data-origin]")
-    assert len(found) > 100
-    for element in found:
-        value = recorded.evaluate(json.loads(element.get("data-origin")))
-        assert equal(value, float(element.get("data-value")))
-        assert shown_value(element.text_content()) == pytest.approx(value, rel=0.006, abs=0.0006), element.get("data-origin")
+    assert check_numbers(run.path, page) > 100
+
+
+def test_numbers_in_sentences_have_origins_too(page: str) -> None:
+    assert tree(page).xpath("//figure/p//@data-origin")
+    assert unexplained(page) == []
+    assert unexplained("<p class='readout'>2 slots, <b data-origin='1'>3%</b>, 95% interval 4 ms</p>") != []
+
+
+def test_marks_of_numbers_are_only_where_the_page_asks_for_them_and_never_in_it(run: Run, page: str) -> None:
+    assert unmarked(page) == page
+    number = RecordedNumber(0.125, row_key("miss_rate", phase="decode"))
+    assert f"{percent(number)} {number:.2f}" == "12.5% 0.12"
+    with marked_numbers():
+        text = f"of {percent(number)}, {cell(number, percent)} and {percent(0.5)} and {number:.2f}"
+    origin = json.dumps({"phase": "decode", "metric": "miss_rate"})
+    assert [piece for piece in pieces(text) if isinstance(piece, MarkedText)] == [
+        MarkedText(shown, origin, "0.125") for shown in ("12.5%", "12.5%", "0.12")
+    ]
+    assert unmarked(text) == "of 12.5%, 12.5% and 50.0% and 0.12"
+
+
+def test_the_words_of_a_page_are_the_same_with_origins_and_without(
+    run: Run, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "marked_numbers", nullcontext)
+    assert words(render([run])) == words(page)
 
 
 def test_every_value_of_a_figure_is_that_of_its_row_or_of_its_formula(run: Run, page: str) -> None:

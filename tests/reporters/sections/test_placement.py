@@ -20,6 +20,7 @@ from moeprof.reporters.formats.registry import render
 from moeprof.reporters.formats.terminal import render_document
 from moeprof.reporters.names import name_of
 from moeprof.reporters.sections.placement import placement_blocks
+from tests.reporters.page.origins import words
 
 MIB = 2**20
 PLAIN, GREEDY = Variant("dynamic"), Variant("dynamic", placement="greedy")
@@ -148,7 +149,9 @@ def test_without_a_placement_there_is_no_section_and_without_history_it_says_so(
 
 @pytest.mark.parametrize("form", ["markdown", "html"])
 def test_every_report_has_it(tmp_path: Path, form: str) -> None:
-    assert "Gain: 25.0% (95% interval 20.0% to 30.0%): recommended." in render(written(tmp_path / "run", rows_of(2)), form)
+    assert "Gain: 25.0% (95% interval 20.0% to 30.0%): recommended." in words(
+        render(written(tmp_path / "run", rows_of(2)), form)
+    )
 
 
 def test_it_stands_between_time_and_traffic(tmp_path: Path) -> None:

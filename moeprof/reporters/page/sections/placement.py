@@ -92,7 +92,7 @@ def device_loads(results: RunMetrics, phase: str, name: str) -> dict[str, list[f
         for layer in balance_results.layers(results, phase)
     }
     return {
-        layer: [float(load) for load in loads if load is not None]
+        layer: [load for load in loads if load is not None]
         for layer, loads in found.items()
         if None not in loads and any(loads)
     }

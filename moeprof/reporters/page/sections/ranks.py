@@ -67,7 +67,7 @@ def rank_loads(run: Run, here: RunMetrics) -> dict[str, list[float]]:
         for layer in here.distinct("layer", "rank_tokens")
     }
     return {
-        layer: [float(load) for load in loads if load is not None]
+        layer: [load for load in loads if load is not None]
         for layer, loads in found.items()
         if None not in loads and any(loads)
     }

@@ -13,7 +13,7 @@ from moeprof.reporters.page.page import render
 from moeprof.reporters.page.sections.caching import caching
 from moeprof.studies.replay.study import CacheOptions
 from tests.reporters.documents.test_replay import replayed
-from tests.reporters.page.origins import check_formulas, check_values, figure_data
+from tests.reporters.page.origins import check_formulas, check_numbers, check_values, figure_data, unexplained
 from tests.reporters.sections.test_buffers import run_of
 
 
@@ -26,7 +26,10 @@ def curves_of(path: Path, asked: CacheOptions) -> Figure:
 @pytest.mark.parametrize("asked", [CacheOptions(), CacheOptions(budgets=[4000, 8000, 12000]), CacheOptions(policies=["min"])])
 def test_every_value_of_a_replay_of_caches_is_that_of_its_row(tmp_path: Path, asked: CacheOptions) -> None:
     run = replayed(tmp_path, asked)
-    figures = check_values(run.path, render([run]))
+    page = render([run])
+    assert check_numbers(run.path, page) > 50
+    assert unexplained(page) == []
+    figures = check_values(run.path, page)
     assert {"r0-caching-curves", "r0-caching-layers"} <= set(figures)
 
 

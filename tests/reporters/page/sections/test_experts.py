@@ -13,7 +13,7 @@ from moeprof.reporters.page.expert_maps import RoutedPhase, correlation_views, l
 from moeprof.reporters.page.figure import HeatCells, View
 from moeprof.reporters.page.page import render
 from tests.analysis.traces import steps_of, trace_of
-from tests.reporters.page.origins import check_formulas, check_values, figure_data
+from tests.reporters.page.origins import check_formulas, check_numbers, check_values, figure_data, tree, unexplained
 from tests.studies.replay.logs import route_log
 
 DECODE = [[0, 1], [0, 2], [0, 3], [2, 4]] * 20
@@ -42,7 +42,10 @@ def figures(traced: Run) -> dict[str, Any]:
 def test_every_figure_of_a_trace_is_what_its_rows_and_files_say(traced: Run, figures: dict[str, Any]) -> None:
     names = ("load", "steps", "active", "distinct", "hot-set", "locality", "correlation")
     assert [name for name in figures if "experts" in name] == [f"r0-experts-{name}" for name in names]
-    check_values(traced.path, render([traced]))
+    page = render([traced])
+    check_values(traced.path, page)
+    assert check_numbers(traced.path, page) > 100
+    assert unexplained(page) == []
     assert len([words for words in check_formulas(traced.path, render([traced])) if "expert" in words]) == 3
 
 
@@ -87,7 +90,7 @@ def test_the_hot_set_has_its_interval_and_its_answer(traced: Run, figures: dict[
     assert all(
         low <= value <= high for low, value, high in zip(*(measured[end] for end in ("low", "values", "high")), strict=True)
     )
-    assert "Hot set (decode): yes." in render([traced])
+    assert "Hot set (decode): yes." in tree(render([traced])).text_content()
 
 
 def phase_of(*experts: list[int], num_experts: int = 8) -> RoutedPhase:

@@ -13,7 +13,7 @@ from moeprof.reporters.page.sections.before_and_after import beside, largest
 from moeprof.reporters.page.sections.placement import DEVICE_LOADS, placement
 from moeprof.studies.replay.loads import read_loads
 from moeprof.studies.replay.placements import PlacementOptions, replay_placements
-from tests.reporters.page.origins import check_formulas, check_values, figure_data
+from tests.reporters.page.origins import check_formulas, check_numbers, check_values, figure_data, spoken, unexplained
 from tests.reporters.sections.test_placement import rows_of, written
 from tests.reporters.sections.test_traffic import run_of
 from tests.studies.replay.test_along_trace import moving
@@ -50,6 +50,8 @@ def test_every_value_is_that_of_its_row_or_of_its_formula(replayed: Run) -> None
     page = render([replayed])
     assert set(check_values(replayed.path, page)) == EVERYTHING
     assert check_formulas(replayed.path, page) == {DEVICE_LOADS.formula}
+    assert check_numbers(replayed.path, page) > 100
+    assert unexplained(page) == []
 
 
 def test_all_layers_and_devices_are_shown_before_and_after_in_doublings_of_the_even_load() -> None:
@@ -100,10 +102,10 @@ def test_ranks_are_shown_before_and_after_with_what_they_were_promised(tmp_path:
     check_values(run.path, page)
     assert "log2(rank_tokens / its mean over ranks), at least -10" in check_formulas(run.path, page)
     (view,) = figure_data(page)["r0-placement-loads"]["views"]
-    assert view["readout"].startswith("Most loaded rank of any layer: 3.2x even (layer 1) before, 2.4x even (layer 1) after.")
+    assert spoken(view).startswith("Most loaded rank of any layer: 3.2x even (layer 1) before, 2.4x even (layer 1) after.")
     waits = figure_data(page)["r0-placement-waits"]["views"][0]
     assert waits["series"][0]["values"] == [1e6, 2e6, 3e6, 4e6]
-    assert waits["readout"].startswith("Longest: 4 ms on rank 3")
+    assert spoken(waits).startswith("Longest: 4 ms on rank 3")
 
 
 def test_bytes_from_rank_to_rank_are_those_of_the_recorded_collectives(tmp_path: Path) -> None:
