@@ -20,9 +20,11 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from moeprof.analysis.comparison.measurement import GATED, Measurement, Number
+from moeprof.instrument.load import LoadMeter
 from moeprof.records.errors import MoeprofError, UsageError
 from moeprof.records.metrics.registry import METRICS
 from moeprof.records.metrics.row import row_key
+from moeprof.records.run.machine_load import MachineLoad
 from moeprof.records.system.inputs import READERS
 from moeprof.records.system.parsing import parsed_json
 from moeprof.records.system.signals import delayed
@@ -65,19 +67,23 @@ class SideSamples:
     samples: dict[Case, list[list[float]]] = field(default_factory=dict)
     """Tokens per second, by case and process."""
 
-    def measurement(self, pairing: str) -> Measurement:
+    def measurement(self, pairing: str, load: MachineLoad) -> Measurement:
         """One measurement whose processes count as separate runs; `pairing` is equal for two sides that were interleaved."""
         kept = {name: self.handshake[name] for name in ("recipe", "settings", "machine", "packages", "texts", "weights")}
         numbers = [throughput(self.handshake["workload"], case, processes) for case, processes in self.samples.items()]
-        return Measurement(command=COMMAND, turns=pairing, numbers=tuple(numbers), **kept)
+        return Measurement(command=COMMAND, turns=pairing, machine_load=load, numbers=tuple(numbers), **kept)
 
 
-def measure_interleaved(sides: tuple[Side, Side], pairs: int, progress: Progress) -> tuple[Measurement, Measurement]:
+def measure_interleaved(
+    sides: tuple[Side, Side], pairs: int, progress: Progress, meter: LoadMeter | None = None
+) -> tuple[Measurement, Measurement]:
     """Measures both sides with `pairs` pairs of processes; every process has ended when this returns or raises.
 
     UsageError if a side cannot run as requested; MoeprofError if a process fails or does not answer.
     """
     progress.stage("pairs of processes", pairs)
+    meter = meter or LoadMeter()
+    load = meter.sample()
     collected: list[SideSamples] = []
     for pair in range(pairs):
         with ExitStack() as stack:
@@ -86,9 +92,10 @@ def measure_interleaved(sides: tuple[Side, Side], pairs: int, progress: Progress
             handshakes = [worker.handshake() for worker in workers]
             collected = collected or [SideSamples(handshake) for handshake in handshakes]
             run_cases(workers, collected, first=pair % 2)
+        load = meter.sample()  # after the processes have ended, because only then the system counts what they used as ours
         progress.advance()
     pairing = secrets.token_hex(8)
-    before, after = (side.measurement(pairing) for side in collected)
+    before, after = (side.measurement(pairing, load) for side in collected)
     return before, after
 
 

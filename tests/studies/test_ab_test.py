@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from moeprof.instrument.load import LoadMeter, Usage
 from moeprof.records.errors import MoeprofError, UsageError
+from moeprof.records.run.machine_load import MachineLoad
 from moeprof.studies import ab_test
 from moeprof.studies.ab_test import Side, measure_interleaved, sides_of
 from moeprof.studies.progress import Silent
@@ -73,7 +75,11 @@ def test_every_pair_of_processes_interleaves_the_rounds_of_each_case_after_its_w
 ) -> None:
     """The second pair begins with the other side."""
     code = checkout()
-    before, after = measure_interleaved(sides(code, code), 3, Silent())
+    readings = iter([Usage(10 * number, 5 * number, 0, number) for number in range(4)])
+    meter = LoadMeter(lambda: next(readings), before=lambda: 0.5)
+    before, after = measure_interleaved(sides(code, code), 3, Silent(), meter)
+    assert before.machine_load == after.machine_load == MachineLoad(before=0.5, others=0.4, stolen=0)
+    assert next(readings, None) is None, "the load is read before the first pair and after every one"
     log = log_of(tmp_path)
     assert len({line for line in log if line.endswith(" starts")}) == 6
     rounds = [line for line in log if not line.endswith(" starts")]

@@ -7,6 +7,7 @@ from typing import Any
 from moeprof.analysis.comparison.measurement import Measurement
 from moeprof.analysis.comparison.verdicts import Finding, Rules, differing, findings, in_turns, one_sided, short
 from moeprof.records.errors import UsageError
+from moeprof.records.run.machine_load import MachineLoad, busiest
 
 FINE, REGRESSION, UNDECIDED = 0, 3, 4
 """Exit codes of `moeprof compare`."""
@@ -23,6 +24,8 @@ class Comparison:
     rules: Rules
     remarks: Sequence[str] = ()
     """Differences between the sides that do not prevent the comparison."""
+    machine_load: MachineLoad | None = None
+    """What else the machine did, on the side where it did more."""
     repeat: str = ""
     """The command that prints all of it; empty if it is not known."""
 
@@ -65,7 +68,8 @@ def compare(
         for number in subject.numbers:
             if not rules.only or number.address.metric in rules.only:
                 found.append(one_sided(subject, *((number, None) if removed else (None, number))))
-    return Comparison(baseline, candidate, found, rules, [remark for pair in pairs for remark in remarks(*pair)])
+    remarked = [remark for pair in pairs for remark in remarks(*pair)]
+    return Comparison(baseline, candidate, found, rules, remarked, busiest(one.machine_load for pair in pairs for one in pair))
 
 
 def remarks(baseline: Measurement, candidate: Measurement) -> Iterator[str]:

@@ -17,6 +17,7 @@ from moeprof.records.metrics.metric import Kind
 from moeprof.records.metrics.registry import KEYS
 from moeprof.records.metrics.row import RecordedRow, RowKey
 from moeprof.records.recipe.recipe import Recipe
+from moeprof.records.run.machine_load import MachineLoad, busiest
 from moeprof.records.run.run import Environment, Run, RunRecord
 from moeprof.records.system.files import reason, refuse_newer, write_text
 from moeprof.records.system.inputs import InputFile, reported
@@ -78,6 +79,8 @@ class Measurement(BaseModel):
     reasons: tuple[str, ...] = ()
     turns: str = ""
     """The name of an A/B test whose sides ran interleaved rounds; differences between its sides are what it tests."""
+    machine_load: MachineLoad | None = None
+    """What else the machine did, of several runs in the busiest one."""
     numbers: tuple[Number, ...]
 
     @model_validator(mode="after")
@@ -129,6 +132,7 @@ def measurement_of(runs: Sequence[Run]) -> Measurement:
         routing=routing_of(runs),
         valid=all(run.record.valid for run in runs),
         reasons=tuple(reason for run in runs for reason in run.record.reasons),
+        machine_load=busiest(run.record.machine_load for run in runs),
         numbers=tuple(
             merged([each[address] for each in numbers if address in each])
             for address in dict.fromkeys(address for each in numbers for address in each)
@@ -286,6 +290,8 @@ def baseline_text(baseline: Baseline) -> str:
     document = baseline.model_dump(mode="json")
     heads, bodies = [], []
     for subject in document["subjects"]:
+        if subject["machine_load"] is None:
+            del subject["machine_load"]
         bodies.append(
             ",\n    ".join(json.dumps({k: v for k, v in number.items() if v != []}) for number in subject.pop("numbers"))
         )

@@ -1,5 +1,7 @@
 """What else a machine did while a run was measured."""
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
 
 BUSY = 0.10
@@ -27,3 +29,9 @@ class MachineLoad(BaseModel):
         if self.others is None or self.stolen is None:
             return self.before is not None and self.before > FULL
         return self.others + self.stolen > BUSY
+
+
+def busiest(loads: Iterable[MachineLoad | None]) -> MachineLoad | None:
+    """The load with the largest share for others, one that is busy in any case before one that is not; None if none is known."""
+    known = [load for load in loads if load is not None]
+    return max(known, key=lambda load: (load.busy, (load.others or 0) + (load.stolen or 0), load.before or 0), default=None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
 from moeprof.reporters.cells import MISSING
-from moeprof.reporters.comparison_formats.verdict import ranked, sentence, tally
+from moeprof.reporters.comparison_formats.verdict import headline, ranked, tally
 from moeprof.reporters.comparison_formats.words import amounts, chance, changed, note, one_line
 from moeprof.reporters.documents.document import Block, Bullets, Details, Document, Heading, Paragraph, Table
 
@@ -24,7 +24,7 @@ ROWS, GROUPS, METRICS_SHOWN = 100, 12, 6
 def document_of(comparison: Comparison) -> Document:
     """All blocks of a comparison that are not empty."""
     title = f"{one_line(comparison.candidate, LINE)} against {one_line(comparison.baseline, LINE)}"
-    document: Document = [Heading(title, 1), Paragraph(sentence(comparison)), Paragraph(tally(comparison))]
+    document: Document = [Heading(title, 1), Paragraph(headline(comparison)), Paragraph(tally(comparison))]
     if comparison.remarks:
         document.append(Bullets([one_line(remark, LINE) for remark in comparison.remarks]))
     document += decided(comparison)

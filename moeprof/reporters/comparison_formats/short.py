@@ -6,7 +6,7 @@ from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
 from moeprof.reporters.cells import MISSING, plural
 from moeprof.reporters.comparison_formats.document import CELL, LINE
-from moeprof.reporters.comparison_formats.verdict import by_size, sentence, tally
+from moeprof.reporters.comparison_formats.verdict import by_size, headline, tally
 from moeprof.reporters.comparison_formats.words import changed_briefly, from_to, one_line, place
 from moeprof.reporters.documents.document import Bullets, Document, Heading, Paragraph, Table
 from moeprof.reporters.formats.short import first_that_fits
@@ -41,7 +41,7 @@ def versions(comparison: Comparison) -> Iterator[Document]:
 def document(comparison: Comparison, found: Sequence[Finding], rows: int, remarks: int) -> Document:
     """The blocks in order; whatever is left out is counted, in the last but one if there is no table."""
     title = f"moeprof compare: {one_line(comparison.candidate, LINE)} against {one_line(comparison.baseline, LINE)}"
-    shown: Document = [Heading(title, 1), Paragraph(sentence(comparison, named=0 if rows else 1))]
+    shown: Document = [Heading(title, 1), Paragraph(headline(comparison, named=0 if rows else 1))]
     if rows:
         left = len(found) - rows
         shown += [table(found[:rows]), *([Paragraph(f"({left} more {plural(left, 'change', 'changes')})")] if left else [])]

@@ -10,6 +10,7 @@ from moeprof.analysis.comparison.measurement import PARTS
 from moeprof.analysis.comparison.verdicts import Finding
 from moeprof.reporters.cells import plural
 from moeprof.reporters.comparison_formats.words import changed, one_line, place
+from moeprof.reporters.documents.answers.light import load_doubt
 
 ORDER = ("worse", "inconclusive", "better", "same", "not comparable", "removed", "new")
 """Verdicts by importance to the reader."""
@@ -41,6 +42,12 @@ def by_size(found: Iterable[Finding]) -> list[Finding]:
     """Findings that are worse, then better, then undecided; of each, wholes before parts such as layers, and the largest first."""
     order = list(dict.fromkeys(("worse", "better", *ORDER)))
     return sorted(ranked(found), key=lambda one: (order.index(one.verdict), any(getattr(one.address, part) for part in PARTS)))
+
+
+def headline(comparison: Comparison, named: int = NAMED) -> str:
+    """The sentence; after a busy machine, if any time is compared."""
+    timed = any(one.kind == "timed" for one in comparison.gated)
+    return " ".join([*(load_doubt(comparison.machine_load) if timed else ()), sentence(comparison, named)])
 
 
 def sentence(comparison: Comparison, named: int = NAMED) -> str:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from moeprof.records.run.machine_load import MachineLoad
 from moeprof.reporters.comparison_formats.document import GROUPS, ROWS, document_of
 from moeprof.reporters.comparison_formats.markdown import render
 from moeprof.reporters.comparison_formats.terminal import rendered
-from moeprof.reporters.comparison_formats.verdict import counts, outcome, sentence, tally
+from moeprof.reporters.comparison_formats.verdict import counts, headline, outcome, sentence, tally
 from moeprof.reporters.comparison_formats.words import amounts, changed, described, one_line, signed
 from moeprof.reporters.documents.document import Bullets, Details, Heading, Table
 
@@ -40,6 +41,17 @@ def test_the_headline_says_what_is_undecided_and_why_after_what_got_worse() -> N
         f"None of 2 gated metrics got worse. 1 is undecided: {single}."
     )
     assert sentence(comparison(*open_ones)) == f"Nothing was decided: 3 gated metrics, all inconclusive: {single}."
+
+
+def test_a_busy_machine_is_said_before_the_verdict_if_times_are_compared() -> None:
+    busy = MachineLoad(before=0.5, others=0.4, stolen=0)
+    timed, exact = (replace(comparison(one), machine_load=busy) for one in (found("same"), found("same", "waste_factor")))
+    for text in (render(timed), rendered(timed, Console(width=200, file=io.StringIO()))):
+        assert (
+            "machine was busy: other processes used 40.0% of its processor time." in text.split("None of 1 gated metric got")[0]
+        )
+    assert headline(exact) == "None of 1 gated metric got worse."
+    assert headline(replace(timed, machine_load=MachineLoad(others=0.01, stolen=0))) == "None of 1 gated metric got worse."
 
 
 def test_where_nothing_was_compared_the_verdict_says_why() -> None:
