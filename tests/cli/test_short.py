@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from moeprof.reporters.cells import percent, times
+from moeprof.reporters.documents.answer import KeyNumber
+from moeprof.reporters.documents.short import number_table
+from moeprof.reporters.layout import lines_of
 from tests.studies.replay.logs import route_log
 
 Call = Callable[..., tuple[int, str, str]]
@@ -59,7 +63,7 @@ def test_a_run_without_its_page_names_the_command_for_the_full_report(moeprof: C
     moeprof("characterize", log, "--out", tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
     _, stdout, _ = moeprof("report", tmp_path / "run")
-    assert " ".join(stdout.split()).endswith(f"Full report: moeprof report {tmp_path / 'run'} --full")
+    assert stdout.endswith(f"`moeprof report {tmp_path / 'run'} --full`\n"), "the command is in one piece"
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
@@ -85,3 +89,14 @@ def assert_runs_are_short(stdout: str, folders: list[Path]) -> None:
         assert any(line.startswith("key number") for line in lines)
         assert " ".join(lines[-2:]).endswith(f"Full report: {folder / 'report.html'}")
         assert all(len(line) <= COLUMNS for line in lines if str(folder) not in line)
+
+
+def test_at_eighty_columns_every_number_keeps_its_interval_its_remark_and_its_bound() -> None:
+    numbers = [
+        KeyNumber("speed-up, decoding (batch 16)", 1.3, times, 0.9, 2.5, ("at most", 4.0), "no measurable difference"),
+        KeyNumber("miss rate, decoding", 0.4, percent, bound=("compulsory", 0.1)),
+    ]
+    for width in (40, 80, 200):
+        words = " ".join(line.text for line in lines_of(number_table(numbers, 2, width), width)).split()
+        assert {"1.3x", "0.9x", "2.5x", "4x", "no", "40.0%", "10.0%", "(2", "more)"} <= {word.strip(";") for word in words}
+    assert "95% interval" in number_table(numbers, 0, 200).columns

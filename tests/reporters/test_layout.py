@@ -10,7 +10,7 @@ from rich.console import Console
 
 from moeprof.reporters.documents.document import Table
 from moeprof.reporters.formats.terminal import render_document
-from moeprof.reporters.layout import lines_of
+from moeprof.reporters.layout import lines_of, wrapped
 
 WORDS = st.text("abc/%[]é漢", min_size=1, max_size=14)
 CELLS = st.lists(WORDS, max_size=4).map(" ".join)
@@ -41,6 +41,12 @@ def test_no_line_is_longer_than_the_terminal(table: Table, width: int) -> None:
     from rich.cells import cell_len
 
     assert all(cell_len(line.text) <= width for line in lines_of(table, width))
+
+
+def test_a_command_in_backticks_is_in_one_piece() -> None:
+    command = "`moeprof report 'my run' --full`"
+    assert wrapped(f"See {command}, or the page.", 30) == ["See", f"{command},", "or the page."]
+    assert wrapped("a ` b", 3) == ["a `", "b"]
 
 
 def test_headings_wrap_between_words_before_a_table_is_divided() -> None:

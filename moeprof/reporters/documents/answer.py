@@ -48,3 +48,5 @@ class RunAnswer:
     light: Light
     would_change: Sequence[str]
     """What would change the verdict: another batch, phase, size of cache, number of tokens per step."""
+    commands: Sequence[str] = ()
+    """What can be asked next, each with the command that answers it."""

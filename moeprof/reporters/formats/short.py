@@ -18,7 +18,7 @@ LINES = 18
 def render_all(runs: Sequence[Run]) -> str:
     """As much of every answer as fits, in the colours and width of the terminal."""
     like = of_this_terminal()
-    return "".join(first_that_fits(versions(run), like) for run in runs)
+    return "".join(first_that_fits(versions(run, like.width), like) for run in runs)
 
 
 def first_that_fits(documents: Iterable[Document], like: Console) -> str:

@@ -67,7 +67,7 @@ def key_numbers(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterato
         yield from traffic_numbers(metrics, phase, metrics.baseline)
     for phase in phases[:1]:
         here = metrics.at(phase=phase, variant=metrics.baseline)
-        name = f"slots computed per slot required, {DOING[phase]}"
+        name = f"slots computed / required, {DOING[phase]}"
         yield from measured(here, "waste_factor", name, times, bound=("no padding", 1.0))
     for phase in reversed(phases):
         yield from idle_number(metrics.at(phase=phase, variant=metrics.baseline), phase, run.record.ran.model.experts)
@@ -76,9 +76,11 @@ def key_numbers(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterato
 
 def padding_change(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """Another dispatch, if the one that ran computes padding."""
-    waste = max((metrics.or_none("waste_factor", phase=phase, variant=metrics.baseline) or 0 for phase in phases), default=0)
+    found = ((metrics.or_none("waste_factor", phase=phase, variant=metrics.baseline) or 0, phase) for phase in phases)
+    waste, phase = max(found, default=(0, ""))
     if waste > 1:
-        yield f"Another dispatch: `moeprof optimize --dynamic-gating` measures the model without its {times(waste)} padding."
+        padding = f"{times(waste)} padding ({DOING[phase]})"
+        yield f"Another dispatch: `moeprof optimize --dynamic-gating` measures the model without its {padding}."
 
 
 def tokens_change(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
@@ -88,4 +90,4 @@ def tokens_change(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> Itera
         active, tokens = map(metrics.at(phase=phase, variant=metrics.baseline).or_none, ("active_bound", "step_tokens"))
         if active is not None and tokens is not None and active < experts:
             step = f"{format_significant(tokens)} {plural(round(tokens), 'token', 'tokens')} x top-{top_k}"
-            yield f"A larger batch: with {step}, at least {percent(1 - active / experts)} of the experts must be idle {DOING[phase]}."
+            yield f"A larger batch: with {step}, at least {percent(1 - active / experts)} of the experts must be idle when {DOING[phase]}."

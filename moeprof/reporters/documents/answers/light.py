@@ -37,10 +37,9 @@ def forced_doubt(record: RunRecord) -> Iterator[str]:
 def noise_doubt(record: RunRecord) -> Iterator[str]:
     """How many timings vary so much that they should not be quoted."""
     if number := len(record.noisy):
-        yield (
-            f"{number} {plural(number, 'timing is', 'timings are')} noisy (IQR > 10% of the median). Re-run on a quiet machine before "
-            f"you quote {plural(number, 'it', 'them')}."
-        )
+        found = f"{number} {plural(number, 'timing is', 'timings are')} noisy (IQR > 10% of the median)."
+        said = record.machine_load is not None and record.machine_load.busy  # and load_doubt has the remedy
+        yield found if said else f"{found} Re-run on a quiet machine before you quote {plural(number, 'it', 'them')}."
 
 
 def load_doubt(load: MachineLoad | None) -> Iterator[str]:

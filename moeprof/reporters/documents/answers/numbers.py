@@ -46,7 +46,7 @@ def timed(here: RunMetrics, metric: str, name: str, write: Write) -> Iterator[Ke
 def idle_number(here: RunMetrics, phase: str, experts: int) -> Iterator[KeyNumber]:
     """Idle experts of a step beside the share that must be idle, 1 - min(E, k x tokens) / E."""
     active = here.or_none("active_bound")
-    bound = named("at this number of tokens", None if active is None else 1 - active / experts)
+    bound = named("at least", None if active is None else 1 - active / experts)
     yield from measured(here, "inactive_fraction", f"idle experts per step, {DOING[phase]}", percent, bound=bound)
 
 

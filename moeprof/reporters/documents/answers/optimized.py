@@ -107,7 +107,7 @@ def memory_numbers(run: Run, metrics: RunMetrics, phase: str, variant: str) -> I
         f"peak memory, {DOING[phase]}, batch {run.record.ran.load.batch_size}",
         format_bytes,
         bound=named("weights", weights),
-        remark="" if before is None or against == variant else f"{format_bytes(before)} under {name_of(against)}",
+        remark="" if before is None or against == variant else f"{against}: {format_bytes(before)}",
     )
 
 

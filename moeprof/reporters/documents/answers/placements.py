@@ -89,7 +89,7 @@ def key_numbers(results: RunMetrics, phase: str, best: Best) -> Iterator[KeyNumb
     here = results.at(phase=phase)
     at, before = (here.at(point=balancer_point(one, devices)) for one in (name, CONTIGUOUS.name))
     if best[1].value > 0:
-        bound = named(f"{WORTH:.0%} is worth a move", WORTH)
+        bound = named("worth a move from", WORTH)
         yield from measured(at, "load_gain", f"busiest device lowered by {name}", percent, bound=bound)
     floor = here.or_none("avg_max_load_floor", point=balancer_point("", devices))
     bound = named("floor without copies", floor)

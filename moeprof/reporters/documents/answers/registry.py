@@ -5,7 +5,7 @@ from dataclasses import replace
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.answer import RunAnswer
-from moeprof.reporters.documents.answers import caches, characterized, offloaded, optimized, placements, traced
+from moeprof.reporters.documents.answers import caches, characterized, offloaded, optimized, placements, recorded, traced
 from moeprof.reporters.sections.offloading import systems_of
 
 
@@ -20,7 +20,8 @@ def answer_of_kind(run: Run, metrics: RunMetrics) -> RunAnswer:
     if systems_of(run):
         return offloaded.answer(run, metrics)
     if run.record.recipe:
-        return optimized.answer(run, metrics) if run.record.command == "optimize" else characterized.answer(run, metrics)
+        kind = {"optimize": optimized.answer, "record": recorded.answer}.get(run.record.command, characterized.answer)
+        return kind(run, metrics)
     if run.record.characterization:
         return traced.answer(run, metrics)
     return placements.answer(run, metrics) if run.record.balance else caches.answer(run, metrics)

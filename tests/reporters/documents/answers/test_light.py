@@ -27,6 +27,7 @@ def test_a_busy_machine_is_the_first_reason(busy: Run) -> None:
     light = light_of(busy, doubts=["Something else."])
     assert light.level == "doubtful"
     assert light.reasons[0] == SENTENCE
+    assert light.reasons[1] == "1 timing is noisy (IQR > 10% of the median)."
     assert light.reasons[-1] == "Something else."
     assert summary(busy, RunMetrics.of(busy))[0] == SENTENCE
     assert with_warnings(busy, ["line"] * 20)[0] == SENTENCE
@@ -35,6 +36,8 @@ def test_a_busy_machine_is_the_first_reason(busy: Run) -> None:
 
 def test_a_quiet_machine_and_runs_of_older_versions_are_not_doubted(tmp_path: Path) -> None:
     assert light_of(run_of(tmp_path / "old")).level == "good"
+    noisy = light_of(run_of(tmp_path / "noisy", noisy=["score, static, prose: rounds vary by 20%"]))
+    assert noisy.reasons == ["1 timing is noisy (IQR > 10% of the median). Re-run on a quiet machine before you quote it."]
     assert light_of(run_of(tmp_path / "quiet", machine_load=MachineLoad(before=2, others=0.01, stolen=0))).level == "good"
 
 

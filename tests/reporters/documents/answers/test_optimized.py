@@ -86,7 +86,7 @@ def test_a_peak_stands_beside_the_weights_that_it_cannot_go_below(tmp_path: Path
     for variant, size in (("static", 50), ("dynamic", 12)):
         sizes.append(MetricRow("memory_total_peak", size * MIB, "lm", "score", variant=variant))
     (found,) = answer(tmp_path / "run", sizes).numbers
-    assert (found.value, found.bound, found.remark) == (12 * MIB, ("weights", 10 * MIB), "50 MiB under static gating")
+    assert (found.value, found.bound, found.remark) == (12 * MIB, ("weights", 10 * MIB), "static: 50 MiB")
 
 
 def test_best_batches_of_a_saw_tooth_are_undecided_and_equal_batches_are_stated(tmp_path: Path) -> None:
