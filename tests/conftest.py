@@ -3,6 +3,8 @@
 import gc
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,16 @@ def micro(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], Pat
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def characterized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `moeprof characterize` left of the small language model, made once for the tests of a process: read it or copy it."""
+    recipe = tmp_path_factory.mktemp("characterized") / "lm-micro.toml"
+    recipe.write_text(MICRO["lm"])
+    with redirect_stdout(StringIO()):
+        assert group.run(["characterize", str(recipe), "--quiet", "--out", str(recipe.with_name("run"))]) == 0
+    return recipe.with_name("run")
 
 
 @pytest.fixture

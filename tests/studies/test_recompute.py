@@ -1,6 +1,7 @@
 """A recorded run is derived again: what its raw files say becomes the table, and what they do not say stays as it was."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,6 @@ import pytest
 from moeprof.records.errors import UsageError
 from moeprof.records.metrics.registry import COLUMNS
 from moeprof.records.run.run import Run
-from moeprof.studies.characterize import characterization
 from moeprof.studies.recompute import recompute
 from tests.records.run.runs import edited
 
@@ -20,11 +20,9 @@ Micro = Callable[[str], Path]
 
 
 @pytest.fixture
-def run(micro: Micro, tmp_path: Path) -> Run:
+def run(characterized: Path, tmp_path: Path) -> Run:
     """A characterized micro model."""
-    from moeprof.records.recipe.files import load_recipe
-
-    return characterization().run(load_recipe(str(micro("lm"))), tmp_path / "run")
+    return Run.open(shutil.copytree(characterized, tmp_path / "run"))
 
 
 def lines(run: Run) -> list[list[str]]:
