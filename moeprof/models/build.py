@@ -1,10 +1,11 @@
 """Builds the model of a recipe, with weights and ready to run."""
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moeprof.models.checkpoint import load_checkpoint
 from moeprof.models.initialise import initialise
@@ -41,13 +42,18 @@ def build_model(recipe: Recipe, *, dense: bool = False, group: Group = ALONE, ab
     behind = {layer.experts for layer in moe_layers(model) if layer.name in absent}
     for module in model.modules():
         if module not in behind:
-            module.to_empty(device=recipe.measure.device, recurse=False)
+            module._apply(partial(without_values, device=recipe.measure.device), recurse=False)  # type: ignore[no-untyped-call]
     if recipe.model.checkpoint and not dense:
         load_checkpoint(model, Path(recipe.model.checkpoint), group)
     else:
         initialise(model, recipe.measure.seed, group)
     connect(model, group)
     return model
+
+
+def without_values(tensor: Tensor, device: str) -> Tensor:
+    """As `empty_like` gives it; of a meta tensor, that imports torch's symbolic shapes first, which takes most of a second."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -1,6 +1,8 @@
 """From recipes to models: the paper's parameter counts, closed forms against the model itself, twins."""
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -205,3 +207,19 @@ def test_a_model_of_random_weights_has_logits_of_order_one(device: str) -> None:
         spread = model(words(4, 8, device=device), *memory, ALL_REAL).std().item()
         assert math.isfinite(spread)
         assert 0.3 < spread < 3
+
+
+def test_to_build_and_weigh_a_model_torch_imports_neither_its_compiler_nor_symbolic_shapes() -> None:
+    """That would take longer than a small run; what a model computes is not compiled."""
+    code = """
+import sys, torch
+from moeprof.instrument.memory import Allocations
+from moeprof.models.build import build_model
+from moeprof.records.recipe.files import load_recipe
+model = build_model(load_recipe("lm-tiny"))
+with Allocations(lambda outputs, inputs: None):
+    torch.ones(2) + 1
+print({"torch._dynamo", "sympy"} & set(sys.modules))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"
