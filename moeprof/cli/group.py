@@ -27,6 +27,7 @@ COMMANDS = {
     "baseline": "Save, list and show baselines: the numbers of runs, to compare with later.",
     "recipes": "List, show and validate recipes.",
     "train": "Train the small checkpoints that ship with the package.",
+    "fit-predictor": "Fit SiDA's predictor of experts to a model, for prefetching, and judge it on held-out documents.",
     "export": "Write a trained translation model in the layout of NLLB-MoE.",
     "doctor": "Report what can be measured on this machine.",
 }
@@ -42,7 +43,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"moeprof.cli.{cmd_name}").command
+        command: click.Command = import_module(f"moeprof.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,7 +3,7 @@
 B sequences, L positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, zip_longest
 from typing import TypeVar
@@ -30,6 +30,15 @@ class Batch:
     """Index of each sequence within the workload; unique over all ranks."""
     shortest: int = 0
     """Tokens of the shortest sequence in the batches of all ranks at the same step."""
+
+
+def token_sequences(batches: Iterable[Batch]) -> dict[str, list[list[int]]]:
+    """The sequences of batches by domain, without padding."""
+    found: dict[str, list[list[int]]] = {}
+    for batch in batches:
+        rows = zip(batch.tokens_BL, batch.real_BL, strict=True)
+        found.setdefault(batch.domain, []).extend(tokens_L[real_L].tolist() for tokens_L, real_L in rows)
+    return found
 
 
 def make_batches(

@@ -1,0 +1,1 @@
+"""Fits a predictor of experts to a model, and judges it on documents that it was not fitted on."""
