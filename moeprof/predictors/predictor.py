@@ -23,7 +23,7 @@ from moeprof.records.predictor import SCHEMA, PredictorHeader, StackName, stacks
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.weights import weights_hash
 from moeprof.records.system.files import reason, refuse_newer, replacing
-from moeprof.records.system.inputs import parsed_json
+from moeprof.records.system.parsing import parsed_json
 
 KEY = "moeprof"
 """The only metadata entry, JSON."""

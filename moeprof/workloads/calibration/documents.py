@@ -14,7 +14,7 @@ from moeprof.workloads.text import read_documents, read_pairs, read_token_ids
 from moeprof.workloads.tokenizers import BOS, EOS, make_tokenizer
 from moeprof.workloads.translation import default_languages
 
-TokenIds = list[int]
+DocumentIds = list[int]
 """The token ids of a document, in the order of the text."""
 
 CHARS_PER_TOKEN = 8
@@ -28,17 +28,17 @@ class DocumentSource(Protocol):
     first: list[int]
     """The ids before every sequence."""
 
-    def made(self, domain: str, split: Split, max_tokens: int) -> Iterator[TokenIds]:
+    def made(self, domain: str, split: Split, max_tokens: int) -> Iterator[DocumentIds]:
         """The documents of the default text, at least `max_tokens` tokens."""
         ...
 
-    def given(self, domain: str, max_tokens: int) -> Iterator[TokenIds]:
+    def given(self, domain: str, max_tokens: int) -> Iterator[DocumentIds]:
         """The documents of the user's file, at least `max_tokens` tokens if it has as many."""
         ...
 
 
 class TextDocuments:
-    """DocumentSource of a language model, each with the end of a text behind it."""
+    """Documents of a language model, each with the end of a text behind it."""
 
     def __init__(self, recipe: Recipe, first: list[int], end: list[int], encode: Callable[[str], list[int]]) -> None:
         self.recipe, self.first, self.end, self.encode = recipe, first, end, encode
@@ -49,10 +49,10 @@ class TextDocuments:
         """With the tokenizer of a model of moeprof's own."""
         return cls(recipe, [BOS], [EOS], make_tokenizer(recipe.own_model.tokenizer, recipe.own_model.vocab_size).encode)
 
-    def made(self, domain: str, split: Split, max_tokens: int) -> Iterator[TokenIds]:
+    def made(self, domain: str, split: Split, max_tokens: int) -> Iterator[DocumentIds]:
         return ([*self.encode(text), *self.end] for text in lm_documents(domain, split))
 
-    def given(self, domain: str, max_tokens: int) -> Iterator[TokenIds]:
+    def given(self, domain: str, max_tokens: int) -> Iterator[DocumentIds]:
         source = source_of(self.recipe, domain)
         assert source is not None
         texts = read_documents(domain, source, max_tokens * CHARS_PER_TOKEN).documents
@@ -60,7 +60,7 @@ class TextDocuments:
 
 
 class HuggingFaceDocuments(TextDocuments):
-    """DocumentSource through the tokenizer of a Hugging Face model, or token ids as they are."""
+    """Documents through the tokenizer of a Hugging Face model, or token ids as they are."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "HuggingFaceDocuments":
@@ -73,7 +73,7 @@ class HuggingFaceDocuments(TextDocuments):
         tokenizer = load_tokenizer(folder, chat=section.chat, trust_remote_code=section.trust_remote_code)
         return cls(recipe, tokenizer.first_ids, tokenizer.end_ids, tokenizer.encode)
 
-    def given(self, domain: str, max_tokens: int) -> Iterator[TokenIds]:
+    def given(self, domain: str, max_tokens: int) -> Iterator[DocumentIds]:
         source, section = source_of(self.recipe, domain), self.recipe.model
         assert source is not None
         assert isinstance(section, HuggingFaceSection)
@@ -91,13 +91,13 @@ class SourceDocuments:
         self.recipe, self.tokenizer = recipe, make_tokenizer(model.tokenizer, model.vocab_size, model.checkpoint)
         self.domains = list(recipe.data.files or default_languages(recipe))
 
-    def made(self, domain: str, split: Split, max_tokens: int) -> Iterator[TokenIds]:
+    def made(self, domain: str, split: Split, max_tokens: int) -> Iterator[DocumentIds]:
         return self.ended(mt_pairs(domain, split, max_tokens // SHORTEST_SOURCE + 1))
 
-    def given(self, domain: str, max_tokens: int) -> Iterator[TokenIds]:
+    def given(self, domain: str, max_tokens: int) -> Iterator[DocumentIds]:
         return self.ended(read_pairs(domain, self.recipe.data.files[domain], max_tokens).pairs)
 
-    def ended(self, pairs: list[tuple[str, str]]) -> Iterator[TokenIds]:
+    def ended(self, pairs: list[tuple[str, str]]) -> Iterator[DocumentIds]:
         """The sources as the encoder reads them; what is too long is cut."""
         length = self.recipe.load.sequence_length - 1
         return ([*self.tokenizer.encode(source)[:length], EOS] for source, _ in pairs)

@@ -7,7 +7,7 @@ from itertools import chain
 
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.recipe import Recipe
-from moeprof.workloads.calibration.documents import TokenIds, documents_of
+from moeprof.workloads.calibration.documents import DocumentIds, documents_of
 from moeprof.workloads.text import hash_of
 
 HELD_OUT = 4
@@ -31,7 +31,7 @@ class Excerpt:
 class Half:
     """The documents of one half by domain, and the sequences that they are cut into."""
 
-    documents: dict[str, list[TokenIds]]
+    documents: dict[str, list[DocumentIds]]
     excerpts: list[Excerpt]
 
     @property
@@ -51,8 +51,8 @@ def halves(recipe: Recipe, max_tokens: int) -> tuple[Half, Half]:
     UsageError if a text is too short to be divided.
     """
     source, held_out = documents_of(recipe), -(-max_tokens // HELD_OUT)
-    fit: dict[str, list[TokenIds]] = {}
-    judge: dict[str, list[TokenIds]] = {}
+    fit: dict[str, list[DocumentIds]] = {}
+    judge: dict[str, list[DocumentIds]] = {}
     for domain in source.domains:
         if recipe.data.files:
             known = upto(source.given(domain, max_tokens + held_out), max_tokens + held_out)
@@ -64,9 +64,9 @@ def halves(recipe: Recipe, max_tokens: int) -> tuple[Half, Half]:
     return Half(fit, excerpts(fit, first, length)), Half(judge, excerpts(judge, first, length))
 
 
-def upto(documents: Iterable[TokenIds], max_tokens: int) -> list[TokenIds]:
+def upto(documents: Iterable[DocumentIds], max_tokens: int) -> list[DocumentIds]:
     """The first documents, until they have so many tokens; the last one is cut."""
-    found: list[TokenIds] = []
+    found: list[DocumentIds] = []
     left = max_tokens
     for document in documents:
         if document:
@@ -77,7 +77,7 @@ def upto(documents: Iterable[TokenIds], max_tokens: int) -> list[TokenIds]:
     return found
 
 
-def divided(domain: str, documents: list[TokenIds]) -> tuple[list[TokenIds], list[TokenIds]]:
+def divided(domain: str, documents: list[DocumentIds]) -> tuple[list[DocumentIds], list[DocumentIds]]:
     """The first documents and the last ones, a fifth of all; UsageError if there are too few tokens."""
     if len(documents) < FEW:
         tokens = list(chain.from_iterable(documents))
@@ -89,7 +89,7 @@ def divided(domain: str, documents: list[TokenIds]) -> tuple[list[TokenIds], lis
     return documents[:cut], documents[cut:]
 
 
-def excerpts(texts: dict[str, list[TokenIds]], first: Sequence[int], length: int) -> list[Excerpt]:
+def excerpts(texts: dict[str, list[DocumentIds]], first: Sequence[int], length: int) -> list[Excerpt]:
     """Every document cut into sequences of at most `length` tokens, each with the ids before it that every text begins with."""
     found: list[Excerpt] = []
     size = max(length - len(first), 1)
