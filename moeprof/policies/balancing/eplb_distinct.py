@@ -18,15 +18,16 @@ TRIES = 8
 
 def eplb_distinct(history: History, cluster: Cluster) -> Slots:
     """(D, S), ids rising on each device, from mean shares (E,); E <= D x S, S <= E, at most D replicas of an expert."""
-    return placed_apart(history, cluster, TRIES)[0]
+    return placed_apart(history, cluster, 0.0)
 
 
-def placed_apart(history: History, cluster: Cluster, tries: int) -> tuple[Slots, float]:
-    """The best of some placements, (D, S): heaviest replicas first, each on the least loaded device with room for it; its largest load."""
+def placed_apart(history: History, cluster: Cluster, enough: float) -> Slots:
+    """The best of some placements, (D, S), or the first if its largest load is `enough`: heaviest replicas first, each on the least
+    loaded device with room for it."""
     from moeprof.policies.balancing.loops import apart
 
-    holds_DE, busiest = apart(history.weights_E, cluster.num_devices, cluster.num_slots, tries)
-    return np.nonzero(holds_DE)[1].reshape(cluster.num_devices, cluster.num_slots), busiest
+    holds_DE = apart(history.weights_E, cluster.num_devices, cluster.num_slots, TRIES, enough)
+    return np.nonzero(holds_DE)[1].reshape(cluster.num_devices, cluster.num_slots)
 
 
 EPLB_DISTINCT = Balancer("eplb-distinct", eplb_distinct, replicates=True, repeats=False)

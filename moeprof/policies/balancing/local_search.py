@@ -181,30 +181,38 @@ def recopy_all(loads: Loads, draft: Draft, least: float) -> None:
         for slot in range(draft.slots_DS.shape[1]):
             expert = draft.slots_DS[device, slot]
             if draft.copies_E[expert] > 1:
-                hold(loads, draft, device, expert, False)
                 copy_costs(loads, draft, device, slot, costs_E)
                 best = int(np.argmin(costs_E))
-                if costs_E[best] >= costs_E[expert] - least:
-                    best = expert
-                hold(loads, draft, device, best, True)
-                draft.slots_DS[device, slot] = best
+                if costs_E[best] < costs_E[expert] - least:
+                    hold(loads, draft, device, expert, False)
+                    hold(loads, draft, device, best, True)
+                    draft.slots_DS[device, slot] = best
 
 
 @compiled
 def copy_costs(loads: Loads, draft: Draft, device: int, free: int, costs_E: Floats) -> None:
-    """Writes the change of F if a device's free slot gets a copy of each expert; infinite if the device holds it."""
-    num_devices, num_slots = draft.slots_DS.shape
+    """Writes the change of F if an emptied slot gets a copy of each expert; infinite if another slot of the device holds it.
+
+    The other copies of the expert that had the slot then carry more, and pull more; the draft stays as it is.
+    """
+    gone = draft.slots_DS[device, free]
+    moments_E, fewer = loads.moments_EE[gone], draft.copies_E[gone] - 1
     costs_E[:] = 0
-    for there in range(num_devices):
-        for slot in range(num_slots):
+    for there in range(len(draft.slots_DS)):
+        more = 1 / fewer - draft.weight_E[gone] if draft.holds_DE[there, gone] else 0.0
+        if there == device:
+            more = -draft.weight_E[gone]
+        for slot, expert in enumerate(draft.slots_DS[there]):
             if there != device or slot != free:
-                expert = draft.slots_DS[there, slot]
-                costs_E[expert] += draft.pull_DE[there, expert]
-    pull_E = draft.pull_DE[device]
+                costs_E[expert] += draft.pull_DE[there, expert] + more * moments_E[expert]
     for expert in range(len(costs_E)):
-        weight, further = draft.weight_E[expert], draft.further_E[expert]
-        pulls = 2 * (pull_E[expert] - weight * costs_E[expert]) + weight * loads.moments_EE[expert, expert]
-        costs_E[expert] = further * pulls + draft.uneven_E[expert]
+        weight, further, uneven_more = draft.weight_E[expert], draft.further_E[expert], draft.uneven_E[expert]
+        if expert == gone:
+            further, weight = weight, 1 / fewer
+            uneven_more = uneven(loads, gone, fewer + 1) - uneven(loads, gone, fewer)
+        pull = draft.pull_DE[device, expert] - draft.weight_E[gone] * moments_E[expert]
+        pulls = 2 * (pull - weight * costs_E[expert]) + weight * loads.moments_EE[expert, expert]
+        costs_E[expert] = further * pulls + uneven_more
     for slot, expert in enumerate(draft.slots_DS[device]):
         if slot != free:
             costs_E[expert] = np.inf

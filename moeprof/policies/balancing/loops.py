@@ -64,14 +64,14 @@ def copied(weights_E: Floats, num_slots: int, most: int) -> Ints:
 
 
 @compiled
-def apart(weights_E: Floats, num_devices: int, num_slots: int, tries: int) -> tuple[Flags, float]:
-    """The best of some placements, (D, E), and its largest load: no device holds an expert twice.
+def apart(weights_E: Floats, num_devices: int, num_slots: int, tries: int, enough: float) -> Flags:
+    """The best of some placements, (D, E), or the first if its largest load is `enough`: no device holds an expert twice.
 
     The first has as many copies of each expert as EPLB makes, at most one per device; each further one has at most one copy fewer.
     """
     best_DE, least, most = np.zeros((num_devices, len(weights_E)), np.bool_), np.inf, num_devices
-    for _ in range(tries):
-        if most * len(weights_E) < num_devices * num_slots:
+    for number in range(tries):
+        if most * len(weights_E) < num_devices * num_slots or (number == 1 and least <= enough):
             break
         slots_P = copied(weights_E, num_devices * num_slots, most)
         copies_E = np.bincount(slots_P)
@@ -81,7 +81,7 @@ def apart(weights_E: Floats, num_devices: int, num_slots: int, tries: int) -> tu
         if rounded(busiest) < least:
             best_DE, least = holds_DE, rounded(busiest)
         most = copies_E.max() - 1
-    return best_DE, least
+    return best_DE
 
 
 @compiled

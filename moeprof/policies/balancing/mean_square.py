@@ -10,7 +10,7 @@ The search takes O((D S)^2) operations, and for each slot of an expert with c co
 import numpy as np
 
 from moeprof.policies.balancing.balancer import Balancer, Cluster, History, Slots
-from moeprof.policies.balancing.eplb_distinct import eplb_distinct, placed_apart
+from moeprof.policies.balancing.eplb_distinct import placed_apart
 from moeprof.policies.balancing.greedy import greedy
 
 EVEN = 1.05
@@ -31,8 +31,7 @@ def first_placement(history: History, cluster: Cluster) -> Slots:
     """(D, S): by mean loads alone."""
     if cluster.total_slots == history.num_experts:
         return greedy(history, cluster)
-    slots_DS, busiest = placed_apart(history, cluster, tries=1)
-    return eplb_distinct(history, cluster) if busiest * cluster.num_devices > EVEN else slots_DS
+    return placed_apart(history, cluster, EVEN / cluster.num_devices)
 
 
 MEAN_SQUARE = Balancer("mean-square", mean_square)
