@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export KINETO_LOG_LEVEL ?= 6
 
-.PHONY: characterize install install-dev test test-slow test-cuda test-hf-floor fuzz lint gate gate-runs gate-baseline format benchmark wheel clean
+.PHONY: characterize install install-dev test test-slow test-cuda test-hf-floor fuzz lint gate gate-runs gate-baseline format benchmark picture wheel clean
 
 characterize: install
 	$(BIN)/moeprof characterize
@@ -111,6 +111,15 @@ benchmark: install-dev
 	$(BIN)/python benchmarks/balancing.py
 	$(BIN)/python benchmarks/hook_cost.py
 	$(BIN)/python benchmarks/english.py
+
+# The page in the README, of a run on this machine; needs chromium.
+CHROMIUM ?= chromium --headless --no-sandbox --disable-gpu --hide-scrollbars
+PICTURE := build/picture
+
+picture: install
+	$(BIN)/moeprof optimize lm-tiny --dynamic-gating --out $(PICTURE) --force
+	$(CHROMIUM) --window-size=1200,1560 --virtual-time-budget=8000 --screenshot=docs/images/report.png \
+		"file://$(CURDIR)/$(PICTURE)/report.html"
 
 wheel: install-dev
 	$(PIP) wheel --no-deps --wheel-dir dist .
