@@ -50,14 +50,14 @@ def pictures(trace: RoutingTrace) -> None:
         reuse_histogram(matrix)
 
 
-def synthetic(routings: int, tokens_per_step: int, num_domains: int) -> RoutingTrace:
+def synthetic(routings: int, tokens_per_step: int, num_domains: int, num_experts: int = NUM_EXPERTS) -> RoutingTrace:
     """Skewed choices with a tenth of them dropped; every sequence of a step belongs to one domain."""
     generator = np.random.default_rng(0)
     num_steps = routings // (NUM_LAYERS * TOP_K * tokens_per_step)
     shape = (num_steps, NUM_LAYERS, tokens_per_step, TOP_K)
     step, layer, token, slot = np.indices(shape, np.int32, sparse=True)
-    first = np.minimum(generator.zipf(1.3, shape[:3]) - 1, NUM_EXPERTS - 1) * 37 + layer[..., 0]
-    expert = np.stack([first, first + generator.integers(1, NUM_EXPERTS, shape[:3])], axis=-1) % NUM_EXPERTS
+    first = np.minimum(generator.zipf(1.3, shape[:3]) - 1, num_experts - 1) * 37 + layer[..., 0]
+    expert = np.stack([first, first + generator.integers(1, num_experts, shape[:3])], axis=-1) % num_experts
     columns = {
         "step": flat(step, shape),
         "sequence": flat(token, shape),
@@ -71,7 +71,7 @@ def synthetic(routings: int, tokens_per_step: int, num_domains: int) -> RoutingT
         "dropped": generator.random(expert.size, np.float32) < 0.1,
     }
     layers = [str(2 * index + 1) for index in range(NUM_LAYERS)]
-    header = TraceHeader(workload="mt", phase="decode", variant="static", num_experts=NUM_EXPERTS, top_k=TOP_K, layers=layers)
+    header = TraceHeader(workload="mt", phase="decode", variant="static", num_experts=num_experts, top_k=TOP_K, layers=layers)
     return RoutingTrace(header, with_columns(pa.table(columns), COLUMNS))
 
 

@@ -27,7 +27,7 @@ function setTheme(theme) {
 
 function redraw() {
   colours.clear();
-  for (const figure of figures.values()) if (figure.drawn) draw(figure);
+  for (const figure of figures.values()) if (figure.drawn) drawSoon(figure);
 }
 
 const colours = new Map();
@@ -59,7 +59,7 @@ function select(figure, facet, choice) {
   if (!figure.data.views.some((view) => view.facets[facet] === choice)) return;
   figure.view = viewFor(figure.data, { ...figure.view.facets, [facet]: choice }, facet);
   showSelection(figure);
-  if (figure.drawn) draw(figure);
+  if (figure.drawn) drawSoon(figure);
 }
 
 function showSelection(figure) {
@@ -159,7 +159,7 @@ function heatTraces(figure) {
   const at = (row, place) => heat.values[row][order[row][place]];
   const placed = (value) => (data.value.logarithmic ? (value > 0 ? Math.log2(value / data.value.factor) : null) : value / data.value.factor);
   const cells = heat.rows.map((_, row) => heat.columns.map((_, place) => (at(row, place) === null ? null : placed(at(row, place)))));
-  const text = heat.rows.map((name, row) => heat.columns.map((_, place) =>
+  const text = heat.rows.map((name, row) => lazily(heat.columns.length, (place) =>
     escaped(`${data.rows} ${name}, ${data.position.name} ${heat.columns[order[row][place]]}: ${at(row, place) === null ? "none" : written(data.value, at(row, place))}`)));
   const extremes = cells.flat().filter((value) => value !== null);
   const least = extremes.reduce((a, b) => Math.min(a, b), Infinity), most = extremes.reduce((a, b) => Math.max(a, b), -Infinity);
@@ -177,6 +177,12 @@ function heatTraces(figure) {
   return [{ ...shared, z: empty, colorscale: [[0, colour("none")], [1, colour("none")]], showscale: false, hoverinfo: "skip" },
     { ...shared, z: cells, text, hoverinfo: "text", zmin: low, zmax: high, colorscale: scale,
       colorbar: { title: { text: titled(data.value), side: "right" }, thickness: 12, outlinewidth: 0, ...ticks } }];
+}
+
+function lazily(length, make) {
+  // An array whose items are made when they are read: a large map has a hover text for every cell, of which few are ever shown.
+  const get = (items, key) => (typeof key === "string" && /^\d+$/.test(key) && key < length ? make(Number(key)) : items[key]);
+  return new Proxy(new Array(length), { get });
 }
 
 function heatOrder(heat, sorted) {
@@ -260,7 +266,23 @@ function height(data, view, width) {
   return legend + Math.max(220, 110 + places(data, view) * (all.some((series) => series.shape === "bars") ? 10 + 13 * all.length : 32));
 }
 
+// Figures are drawn one after the other, so that the page answers to its reader between two of them
+
+const waiting = new Set();
+
+function drawSoon(figure) {
+  waiting.add(figure);
+  if (waiting.size === 1) setTimeout(drawNext);
+}
+
+function drawNext() {
+  const [figure] = waiting;
+  if (figure) draw(figure);
+  if (waiting.size) setTimeout(drawNext);
+}
+
 function draw(figure) {
+  waiting.delete(figure);
   const { data, view, element } = figure, plot = element.querySelector(".plot");
   const content = view.heat ? heatTraces(figure) : traces(data, view);
   const position = axisLayout(data.position, true, data, view), value = { ...axisLayout(data.value, false, data, view), ...sharedRange(figure) };
@@ -304,18 +326,19 @@ function open(figure, point) {
 // Keyboard: arrows go from point to point, Enter opens
 
 function step(figure, by) {
-  if (!figure.drawn) draw(figure);
+  if (!figure.drawn || waiting.has(figure)) draw(figure);
   const plot = figure.element.querySelector(".plot"), points = [];
   plot.data.forEach((each, curve) => {
     if (each.hoverinfo === "skip") return;
-    if (each.type === "heatmap") each.z.forEach((row, y) => row.forEach((_, x) => points.push({ curve, index: [y, x], text: each.text[y][x], x: each.x[x], y: each.y[y] })));
-    else each.x.forEach((_, index) => points.push({ curve, index, text: each.text[index], x: each.x[index], y: each.y[index] }));
+    if (each.type === "heatmap") each.z.forEach((row, y) => row.forEach((_, x) => points.push({ curve, index: [y, x], x: each.x[x], y: each.y[y] })));
+    else each.x.forEach((_, index) => points.push({ curve, index, x: each.x[index], y: each.y[index] }));
   });
   if (!points.length) return;
   figure.cursor = ((figure.cursor ?? -1) + by + points.length) % points.length;
   figure.current = points[figure.cursor];
-  Plotly.Fx.hover(plot, [{ curveNumber: figure.current.curve, pointNumber: figure.current.index }]);
-  tell(figure, figure.current.text);
+  const { curve, index } = figure.current, { text } = plot.data[curve];
+  Plotly.Fx.hover(plot, [{ curveNumber: curve, pointNumber: index }]);
+  tell(figure, Array.isArray(index) ? text[index[0]][index[1]] : text[index]);
 }
 
 function press(event) {
@@ -453,7 +476,7 @@ function wire(element) {
       select(figure, facet, control.type === "range" ? choicesOf(figure.data, facet)[control.value] : control.value);
     });
   const order = element.querySelector("[data-sort]");
-  if (order) order.addEventListener("change", () => { figure.sorted = Boolean(order.value); draw(figure); });
+  if (order) order.addEventListener("change", () => { figure.sorted = Boolean(order.value); drawSoon(figure); });
   element.addEventListener("keydown", press);
   for (const button of $$("[data-save]", element)) button.addEventListener("click", () => save(figure, button.dataset.save));
   element.querySelector(".data").addEventListener("toggle", (event) => { if (event.target.open) fillTable(figure); });
@@ -473,7 +496,7 @@ function start() {
       const figure = wire(entry.target), chosen = touched ? wanted() : {};
       for (const [facet, choice] of Object.entries(chosen)) select(figure, facet, choice);
       showSelection(figure);
-      draw(figure);
+      drawSoon(figure);
     }
   }, { rootMargin: "300px" });
   let touched = false;
