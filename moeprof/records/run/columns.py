@@ -11,6 +11,7 @@ class ColumnNote(NamedTuple):
 
 
 NAMES = {
+    "policy": "eviction policy",
     "workload": "lm or mt",
     "phase": "part of the workload that is measured alone: score, encode, decode or prefill",
     "variant": "label of the variant",
@@ -77,6 +78,7 @@ QUANTITIES = {
     "tokens": ("tokens", "tokens without padding"),
     "rows": ("rows", "rows with padding"),
     "expert_rows": ("rows", "rows that experts computed"),
+    "slots": ("experts", "cache slots per layer"),
     "batch": ("sequences", "batch size"),
     "calls": ("calls", "calls of the experts"),
     "choices": ("choices", "choices of the expert in the step"),
@@ -100,6 +102,8 @@ NOTES = {name: ColumnNote("", meaning) for name, meaning in (NAMES | NUMBERS).it
 
 OF_FILES = {
     ("expert_calls.parquet", "dropped"): ColumnNote("choices", "choices of full experts"),
+    ("cache_sample.parquet", "rank"): ColumnNote("", "device of the cache"),
+    ("cache_sample.parquet", "step"): ColumnNote("", "number of the batch in the layer"),
     ("memory.parquet", "time_ns"): ColumnNote("ns", "clock of the moment"),
     ("memory.parquet", "bytes"): ColumnNote("bytes", "live bytes of the category at the moment"),
     ("scores.parquet", "bytes"): ColumnNote("bytes", "UTF-8 bytes of the predicted tokens"),

@@ -74,6 +74,15 @@ together rows x K, padding included."""
 EXPERT_COUNTS = RawTable("expert_counts", ("domain", "layer"), ("step", "expert", "choices"))
 """Counts that were characterized: the choices of every expert in every step, where there are any; totals are one step."""
 
+CACHE_SAMPLE = RawTable(
+    "cache_sample",
+    ("phase", "policy", "layer"),
+    ("slots", "rank", "step", "expert", "victim"),
+    booleans=("hit",),
+)
+"""The first accesses of a replayed cache of the recommended policy and size, layer by layer, from an empty cache: `rank` is the device,
+`step` the number of the batch in the layer, `victim` the expert that was evicted, -1 if none was."""
+
 AGREEMENT = RawTable(
     "agreement",
     ("phase", "variant", "layer"),
@@ -138,6 +147,7 @@ RAW_TABLES = (
         GATE_ENTROPIES,
         EXPERT_CALLS,
         EXPERT_COUNTS,
+        CACHE_SAMPLE,
         AGREEMENT,
         NOT_FINITE,
         FOOTPRINTS,

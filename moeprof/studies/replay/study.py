@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from moeprof.analysis.caching.accesses import AccessStream
+from moeprof.analysis.caching.cache_sample import cache_sample
 from moeprof.analysis.caching.replay_rows import replay_rows
 from moeprof.instrument.machine import host
 from moeprof.policies.cache import AccessMode
 from moeprof.policies.eviction.registry import DEFAULT, TABLE, make_eviction
 from moeprof.records.errors import UsageError
+from moeprof.records.run.raw_tables import CACHE_SAMPLE
 from moeprof.records.run.replay import PhaseChoice, ReplayRequest, TraceSource
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
@@ -55,7 +59,10 @@ def replay_caches(
     writer = RunWriter(out, record, force=force)
     with writer.guarded():
         shown.stage("policies", len(request.policies))
-        writer.add_metrics(replay_rows(record, inputs, shown.advance))
+        rows = list(replay_rows(record, inputs, shown.advance))
+        writer.add_metrics(rows)
+        if sample := list(cache_sample(record, rows, inputs.variant, inputs.stream)):
+            writer.append(CACHE_SAMPLE, pa.Table.from_pylist(sample))
         return writer.finish(*source.selection.reasons)
 
 

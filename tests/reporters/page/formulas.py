@@ -115,8 +115,10 @@ def named_numbers(name: str) -> range:
 @formula("share of the experts and steps of a cell after which the expert is resident")
 def resident(run: Path, facets: Facets, heat: dict[str, Any]) -> None:
     """An expert is resident after a step if it was used so far, and was last used after it was last a victim."""
-    table = pd.read_parquet(run / "loads.parquet")
-    wanted = {"point": "", **facets} | ({"rank": int(facets["rank"])} if "rank" in facets else {})
+    table = pd.read_parquet(run / heat["source"]["file"])
+    wanted = (
+        ({"point": ""} if "point" in table else {}) | dict(facets) | ({"rank": int(facets["rank"])} if "rank" in facets else {})
+    )
     for name, value in wanted.items():
         table = table[table[name] == (value.removeprefix("layer ") if name == "layer" else value)]
     order = np.arange(len(table))

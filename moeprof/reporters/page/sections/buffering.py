@@ -162,7 +162,7 @@ def by_layer(loads: ExpertLoads, facets: Facets) -> Iterator[tuple[Facets, Exper
         yield {**facets, "layer": f"layer {layer}"} | ({"rank": str(rank)} if several else {}), own
 
 
-def residency_cells(loads: ExpertLoads, num_experts: int) -> HeatCells:
+def residency_cells(loads: ExpertLoads, num_experts: int, source: FileSource = RESIDENT) -> HeatCells:
     """The share of time that experts were resident; neighbouring experts and steps are grouped if there are too many."""
     shares, experts, steps = grouped_residency(residency(loads, num_experts), MOST_ROWS, MOST_COLUMNS)
-    return HeatCells(experts, steps, shares, source=RESIDENT, low=0.0, high=1.0)
+    return HeatCells(experts, steps, shares, source=source, low=0.0, high=1.0)

@@ -7,15 +7,19 @@ from moeprof.analysis.caching import replay_results
 from moeprof.analysis.caching.advice import LOWER_BOUND, Advice, advise
 from moeprof.analysis.caching.replay_results import policy_point, size_point
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.run.raw_tables import CACHE_SAMPLE
 from moeprof.records.run.run import Run
+from moeprof.records.traces.expert_loads import ExpertLoads
 from moeprof.records.units import format_bytes
-from moeprof.reporters.cells import duration, percent
+from moeprof.reporters.cells import duration, percent, plural
 from moeprof.reporters.documents.document import Paragraph
 from moeprof.reporters.documents.replay import size_in_words
 from moeprof.reporters.page.blocks import PageBlock
-from moeprof.reporters.page.figure import Axis, Colour, Figure, HeatCells, Hue, Series, View
-from moeprof.reporters.page.sections.buffering import buffering
+from moeprof.reporters.page.figure import Axis, Colour, Figure, FileSource, HeatCells, Hue, Series, View
+from moeprof.reporters.page.sections.buffering import MOST_COLUMNS, MOST_ROWS, RESIDENT, buffering, by_layer, residency_cells
 from moeprof.reporters.sections.caches import place, reuses_experts, size_cell, size_name
+
+SAMPLED = FileSource("cache_sample.parquet", RESIDENT.formula)
 
 LRU = "lru"
 """The policy that most caches use."""
@@ -29,6 +33,7 @@ def caching(run: Run, metrics: RunMetrics) -> Iterator[PageBlock]:
     if run.record.replay:
         yield from curve_figure(metrics)
         yield from layer_figure(metrics)
+        yield from residency_figure(run)
     elif run.record.recipe:
         yield from buffering(run, metrics)
 
@@ -138,6 +143,27 @@ def curve_sentence(results: RunMetrics, phase: str, advice: Advice | None) -> st
     return (
         f"{phase}: {advice.policy} misses {percent(advice.miss_rate)} of accesses at {where}{'; ' if beside else ''}{beside}."
     )
+
+
+def residency_figure(run: Run) -> Iterator[PageBlock]:
+    """Which experts the recommended cache holds over the first batches; nothing of runs without this sample, and of budgets."""
+    views, caches = [], []
+    for (phase, policy, slots), loads in ExpertLoads(run.raw(CACHE_SAMPLE)).groups("phase", "policy", "slots"):
+        caches.append(f"{phase}: {policy}, {slots} {plural(slots, 'slot', 'slots')} per layer.")
+        for facets, own in by_layer(loads, {"phase": phase}):
+            views.append(View(facets, heat=residency_cells(own, run.record.trace.num_experts, SAMPLED)))
+    if views:
+        yield Figure(
+            "caching-residency",
+            "Experts that the recommended cache holds, over time",
+            f"{' '.join(caches)} Bands are experts that stay; short marks are experts that leave before they are used again.",
+            Axis("step"),
+            Axis("share of time resident", "fraction"),
+            views,
+            rows=Axis("expert"),
+            caption="The first batches of the layer, from an empty cache. Neighbouring experts and steps are one cell if there are more "
+            f"than {MOST_ROWS} experts or {MOST_COLUMNS} steps.",
+        )
 
 
 def layer_figure(results: RunMetrics) -> Iterator[PageBlock]:

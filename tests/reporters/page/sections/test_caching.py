@@ -31,6 +31,8 @@ def test_every_value_of_a_replay_of_caches_is_that_of_its_row(tmp_path: Path, as
     assert unexplained(page) == []
     figures = check_values(run.path, page)
     assert {"r0-caching-curves", "r0-caching-layers"} <= set(figures)
+    assert ("r0-caching-residency" in figures) == (not asked.budgets and asked.policies != ["min"])
+    check_formulas(run.path, page)
 
 
 def test_the_recommended_policy_and_lru_are_in_colour_min_is_dashed_and_the_others_are_grey(tmp_path: Path) -> None:
