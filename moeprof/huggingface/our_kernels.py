@@ -58,4 +58,4 @@ class Changed:
     def waves(self) -> Iterator[Wave]:
         """The same waves with changed weights."""
         for wave in self.store.waves():
-            yield Wave(wave.experts, None if wave.weights is None else self.change(wave.weights))
+            yield wave if wave.weights is None else wave._replace(weights=self.change(wave.weights))

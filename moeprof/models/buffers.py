@@ -12,6 +12,7 @@ from moeprof.models.build import make_model
 from moeprof.models.checkpoint import opened
 from moeprof.models.initialise import draw
 from moeprof.moe.buffers import Buffers, packed_form
+from moeprof.moe.far_side import FarFFN
 from moeprof.moe.layer import MoELayer
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.parallel.group import ALONE, Group
@@ -53,6 +54,9 @@ class RecipeBuffers(Buffers):
         with self.filling() as fill:
             tier = backing(contents, packing(fill, self.layouts, precision))
         return packed_form([contents.layouts[layer.name] for layer in layers], tier, precision)
+
+    def far_ffn(self) -> FarFFN:
+        return FarFFN(self.recipe.own_model.ffn, self.recipe.own_model.activation)
 
 
 def contiguous(recipe: Recipe, group: Group) -> HeldExperts:

@@ -6,10 +6,12 @@ from itertools import groupby
 
 from torch import nn
 
+from moeprof.moe.far_side import FarFFN, FarSide
 from moeprof.moe.offloading import offload_of
 from moeprof.moe.sparse_layer import SparseLayer, sparse_layers
 from moeprof.policies.eviction.registry import make_eviction
 from moeprof.policies.offloading.planner import HIGH
+from moeprof.records.errors import UsageError
 from moeprof.records.precision import PRECISIONS, Precision
 from moeprof.records.recipe.offloading import Offloading
 from moeprof.records.recipe.variant import Variant
@@ -43,6 +45,8 @@ class Buffers:
         """`layouts` are those of the entries of buffered layers, by name; `filling` fills a tier in host memory."""
         self.model, self.buffered, self.layouts, self.tier, self.filling = model, buffered, layouts, tier, filling
         self.ledger = Ledger(tier, device)
+        self.sides: list[FarSide] = []
+        """Processes that compute cold experts."""
 
     def held(self, layer: SparseLayer, variant: Variant) -> Sequence[int]:
         """The logical ids of the experts that a layer has on this rank, in physical order."""
@@ -71,7 +75,8 @@ class Buffers:
                     self.tier.add(
                         self.layouts[layer.name], [(layer.name, expert) for expert in self.held(layer, variant)], fill
                     )
-        offload = offload_of(choice, slots or variant.slots, layers, forms, self.ledger)
+        side = self.far_side(layers) if choice.cold else None
+        offload = offload_of(choice, slots or variant.slots, layers, forms, self.ledger, side)
         for layer in layers:
             layer.stores[variant] = OffloadedStore(layer.name, offload)
 
@@ -95,9 +100,21 @@ class Buffers:
                 )
         return packed_form(list(layouts.values()), tier, precision)
 
+    def far_side(self, layers: Sequence[SparseLayer]) -> FarSide:
+        """A process that has the experts of some layers; it ends with these buffers."""
+        names = {layer.name: layer.weights.num_experts for layer in layers}
+        self.sides.append(FarSide({name: self.layouts[name] for name in names}, names, self.tier, self.far_ffn()))
+        return self.sides[-1]
+
+    def far_ffn(self) -> FarFFN:
+        """What experts compute, in names; UsageError if it has none."""
+        raise UsageError("preset monde: a second process computes experts of moeprof's own models only", "Leave it out.")
+
     def close(self) -> None:
-        """Stops the ledger after its queued loads."""
+        """Stops the ledger after its queued loads, and ends other processes."""
         self.ledger.close()
+        for side in self.sides:
+            side.close()
 
 
 def packed_form(layouts: Sequence[EntryLayout], tier: Tier, precision: Precision) -> Form:

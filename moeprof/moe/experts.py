@@ -78,13 +78,12 @@ def run_experts(kernel: Kernel, inputs: ExpertRows, store: Store, ffn: FFN, laye
             if bounds is None:
                 outputs_RD, bounds = torch.empty_like(rows_RD), inputs.bounds
             part = wave_rows(wave.experts, bounds)
-            if wave.weights is None:
-                for first, last in part.ranges:
-                    outputs_RD[first:last] = 0
-                continue
-            found_RD = kernel(part.rows(inputs), wave.weights, ffn)
-            for (first, last), rows in zip(part.ranges, torch.split(found_RD, part.lengths), strict=True):
-                outputs_RD[first:last] = rows
+            if wave.weights is not None:
+                part.put(kernel(part.rows(inputs), wave.weights, ffn), outputs_RD)
+            elif wave.send is not None:
+                wave.send(part.rows(inputs).rows_RD, part.counts)
+            else:
+                part.put(wave.outputs_ND, outputs_RD)
     return outputs_RD
 
 
@@ -96,6 +95,18 @@ class WaveRows:
     """Ranges of consecutive rows, as (first, last + 1)."""
     offsets: list[int]
     """Bounds of each expert's rows within the wave, one more than it has experts."""
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of rows of each expert of the wave."""
+        return list(pairwise_lengths(self.offsets))
+
+    def put(self, found_ND: Tensor | None, outputs_RD: Tensor) -> None:
+        """Writes the outputs of the wave's rows to their places among those of all experts; zeros without outputs."""
+        if found_ND is None:
+            found_ND = outputs_RD.new_zeros(1).expand(sum(self.lengths), outputs_RD.shape[1])
+        for (first, last), part in zip(self.ranges, torch.split(found_ND, self.lengths), strict=True):
+            outputs_RD[first:last] = part
 
     @property
     def lengths(self) -> list[int]:

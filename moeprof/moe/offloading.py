@@ -9,7 +9,10 @@ from functools import partial
 from typing import Any, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from moeprof.moe.far_side import FarSide
 from moeprof.moe.kernels.auto import auto
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.policies.offloading.demands import Demands, demands_of
@@ -17,13 +20,15 @@ from moeprof.policies.offloading.foresight import Foresight, LastStep, MostUsed,
 from moeprof.policies.offloading.order import LoadOrder, ordered
 from moeprof.policies.offloading.planner import HIGH, Demand, Planner
 from moeprof.policies.offloading.priority import Atu, Fifo, Lru, PriorityWeights, Replacement, WeightedPriority
+from moeprof.policies.offloading.split import LinearTime, SplitCosts, split_experts
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import Offloading
+from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger
 from moeprof.store.offloaded import Form, Offload
 
-TRIALS = 5
-"""Repetitions of a measured load."""
+TRIALS, MANY = 5, 64
+"""Repetitions of a measurement, and the rows of the larger one."""
 
 SOME = 4
 """Experts with which computation is measured."""
@@ -88,6 +93,44 @@ def measured(ledger: Ledger, work: Callable[[], None]) -> float:
     return float(np.median(times))
 
 
+class ColdExperts:
+    """MoNDE: experts are moved or computed on the far side so that the busier side is done as early as possible."""
+
+    def __init__(self, side: FarSide, layer: SparseLayer, form: Form, ledger: Ledger) -> None:
+        """Measures what a load and a computation cost on this side, and an answer of the far one, on a layer."""
+        self.side, layout = side, form.layouts[0]
+        cost = auto.calibrated(layout.weights(layout.slab(SOME, ledger.device)), layer.ffn)["loop"]
+        load_ns = measured(ledger, partial(form.source.read, layer.name, 0, layout.slab(1, ledger.device)[0]))
+        one_ns, many_ns = (measured(ledger, partial(self.answer, layer, layout, rows)) for rows in (1, MANY))
+        self.costs = SplitCosts(
+            link=LinearTime(fixed=load_ns),
+            near=LinearTime(cost.call_ns + cost.expert_ns, cost.row_ns),
+            far=LinearTime(one_ns, max(many_ns - one_ns, 0) / (MANY - 1)),
+            activations=LinearTime(),
+        )
+
+    def answer(self, layer: SparseLayer, layout: EntryLayout, num_rows: int) -> None:
+        """Has the far side compute some rows of one expert."""
+        first = next(iter(layout.tensors))
+        self.side.begin(layer.name, [0], torch.zeros(num_rows, layout.tensors[first][0], dtype=layout.dtype), [num_rows])
+        self.side.outputs()
+
+    def chosen(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> set[int]:
+        """The experts that the far side computes; what is resident stays near."""
+        rows_E, resident_E = np.array(rows, np.int64), ~np.array(loads, bool)
+        near_E, far_E = self.costs.near_times(rows_E, 0, resident_E), self.costs.far_times(rows_E, 0)
+        split = split_experts(near_E, far_E, rows_E, resident_E)
+        return {one.expert for one, far in zip(demands, split.far_E, strict=True) if far}
+
+    def begin(self, layer: str, experts: Sequence[int], rows_ND: Tensor, counts: Sequence[int]) -> None:
+        """Sends the rows of these experts."""
+        self.side.begin(layer, experts, rows_ND, counts)
+
+    def outputs(self) -> Tensor:
+        """Waits for the outputs of the rows that were sent last, (N, D)."""
+        return self.side.outputs()
+
+
 def replacement_of(choice: Offloading, num_layers: int) -> Replacement:
     """Who leaves a full pool."""
     kinds: dict[str, Callable[[], Replacement]] = {
@@ -132,9 +175,17 @@ def capacities(choice: Offloading, slots: int, num_layers: int, entry_bytes: Map
 
 
 def offload_of(
-    choice: Offloading, slots: int, layers: Sequence[SparseLayer], forms: Mapping[str, Form], ledger: Ledger
+    choice: Offloading,
+    slots: int,
+    layers: Sequence[SparseLayer],
+    forms: Mapping[str, Form],
+    ledger: Ledger,
+    side: FarSide | None = None,
 ) -> Offload:
-    """The slots of some layers, in order of execution, under a system with the bytes of `slots` experts per layer."""
+    """The slots of some layers, in order of execution, under a system with the bytes of `slots` experts per layer.
+
+    `side` has the experts of these layers if the system computes cold ones there.
+    """
     demands = demands_of(choice)
     sizes = {name: max(layout.entry_bytes for layout in form.layouts) for name, form in forms.items()}
     most = max(layer.weights.num_experts for layer in layers)
@@ -144,6 +195,7 @@ def offload_of(
         replacement_of(choice, len(layers)),
         per_layer=choice.per_layer,
     )
+    far = None if side is None else ColdExperts(side, layers[0], forms[HIGH], ledger)
     names = [layer.name for layer in layers]
     arrange = arrangement_of(choice, planner.capacities[HIGH], layers[0], forms, ledger)
-    return Offload(names, planner, forms, ledger, demands, foresight_of(choice, layers, demands), arrange)
+    return Offload(names, planner, forms, ledger, demands, foresight_of(choice, layers, demands), arrange, far)

@@ -40,6 +40,9 @@ def preset_variant(text: str, resident: Variant, settings: Settings, recipe: Rec
     if text == PAPER:
         return EXPERT_BUFFERING.apply(resident, settings, recipe)
     choice, buffered = parsed(text), str(settings["buffer"])
+    if choice.cold and isinstance(recipe.model, HuggingFaceSection):
+        what = f"preset {text}: a second process computes experts of moeprof's own models only"
+        raise UsageError(what, "Leave it out, or choose a recipe such as lm-tiny.")
     if not recipe.model.moe_layers_of(buffered):
         raise UsageError(f"--buffer {buffered}: the {buffered} of {recipe.name} has no MoE layer", "Use --buffer all.")
     slots = slots_of(settings, recipe, buffered)

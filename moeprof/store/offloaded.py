@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,6 +35,22 @@ Arrange = Callable[[Sequence[Demand], Sequence[bool], Sequence[int]], list[Deman
 """Puts the demands of a step into the order of computation, by which of them must be loaded and how many rows each has."""
 
 
+class Far(Protocol):
+    """A place that has all experts and computes those that are not worth moving."""
+
+    def chosen(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> set[int]:
+        """The experts of a step that it computes, by which of them would have to be loaded and how many rows each has."""
+        ...
+
+    def begin(self, layer: str, experts: Sequence[int], rows_ND: Tensor, counts: Sequence[int]) -> None:
+        """Sends the rows of these experts, one expert after another."""
+        ...
+
+    def outputs(self) -> Tensor:
+        """Waits for the outputs of the rows that were sent last, (N, D)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Form:
     """One precision of the experts: how entries of each layer look, where they come from, and how they become usable weights."""
@@ -50,6 +68,8 @@ class StepPlan:
 
     begun: Mark | None
     uses: list[Use] = field(default_factory=list)
+    far: list[int] = field(default_factory=list)
+    """Experts that another place computes."""
     awaited: set[ExpertUnit] = field(default_factory=set)
     """Units that this step waits for, prefetched ones included."""
     loads: dict[ExpertUnit, Load] = field(default_factory=dict)
@@ -89,10 +109,11 @@ class Offload:
         demands: Demands,
         foresight: Foresight | None = None,
         arrange: Arrange | None = None,
+        far: Far | None = None,
     ) -> None:
         """`layers` in order of execution; `forms` by the planner's precisions; without `arrange` experts are taken by id."""
         self.layers, self.planner, self.forms, self.ledger = list(layers), planner, forms, ledger
-        self.demands, self.foresight, self.arrange = demands, foresight, arrange
+        self.demands, self.foresight, self.arrange, self.far = demands, foresight, arrange, far
         self.slabs = {
             (scope, precision): self.slab(precision, [scope] if planner.per_layer else range(len(layers)), pool.capacity)
             for (scope, precision), pool in planner.pools.items()
@@ -177,10 +198,8 @@ class Offload:
         """Decides a step of a layer, and starts the loads that it needs and then those that are foreseen."""
         plan = StepPlan(self.watch.mark() if expert_load_probe() is not None else None)
         demands = self.demands(experts_TK, weights_TK, num_experts)
-        if self.arrange is not None:
-            loads = [self.planner.resident(layer, expert, precision) is None for expert, precision in demands]
-            rows_E = np.bincount(experts_TK.ravel(), minlength=num_experts)
-            demands = self.arrange(demands, loads, [int(rows_E[expert]) for expert, _ in demands])
+        if self.arrange is not None or self.far is not None:
+            plan.far, demands = self.arranged(layer, demands, np.bincount(experts_TK.ravel(), minlength=num_experts).tolist())
         self.spared.pop(layer, None)
         spared = set().union(*self.spared.values()) if self.spared else set()
         plan.uses = self.planner.step(layer, demands, spared)
@@ -201,6 +220,17 @@ class Offload:
             hints = self.foresight.hints(layer, demands, x_TD)
             plan.prefetched = self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
         return plan
+
+    def arranged(self, layer: int, demands: list[Demand], rows_E: Sequence[int]) -> tuple[list[int], list[Demand]]:
+        """The experts of a step that another place computes, and the demands for the others in the order of computation."""
+        loads = [self.planner.resident(layer, expert, precision) is None for expert, precision in demands]
+        rows = [rows_E[expert] for expert, _ in demands]
+        far = set() if self.far is None else self.far.chosen(demands, loads, rows)
+        near = [index for index, one in enumerate(demands) if one.expert not in far]
+        left = [demands[index] for index in near]
+        if self.arrange is not None:
+            left = self.arrange(left, [loads[index] for index in near], [rows[index] for index in near])
+        return sorted(far), left
 
     def await_load(self, plan: StepPlan, use: Use) -> None:
         """Queues the load that a use waits for, or moves one that was foreseen to the front."""
@@ -271,6 +301,9 @@ class OffloadedStore:
         plan = self.current
         assert plan is not None, "a step begins with `consider`"
         groups, wave = plan.groups(), 0
+        if plan.far:
+            assert self.offload.far is not None
+            yield Wave(plan.far, None, send=partial(self.offload.far.begin, self.layer, plan.far))
         while groups or plan.arriving:
             ready = plan.arriving and plan.is_next(wave)
             group = [self.arrived(plan)] if ready or not groups else groups.popleft()
@@ -279,8 +312,20 @@ class OffloadedStore:
             wave += 1
         if skipped := [use.expert for use in plan.uses if use.unit is None]:
             yield Wave(skipped, None)
+        if plan.far:
+            yield Wave(plan.far, None, outputs_ND=self.far_outputs(plan))
         self.current = None
         self.report(plan)
+
+    def far_outputs(self, plan: StepPlan) -> Tensor:
+        """Waits for what another place computes."""
+        assert self.offload.far is not None
+        with region("expert_load", self.layer):
+            started = None if plan.begun is None else self.offload.watch.mark()
+            found_ND = self.offload.far.outputs()
+            if started is not None:
+                plan.waits.append((started, self.offload.watch.mark()))
+        return found_ND
 
     def waves_of(self, group: Sequence[Use]) -> Iterator[Wave]:
         """Those at the model's own precision together, each of the others unpacked by itself."""
@@ -346,6 +391,8 @@ class OffloadedStore:
                 yield UnitEvent(self.layer, use.unit.precision, "demand", self.bytes_of(use.unit))
             else:
                 yield UnitEvent(self.layer, use.unit.precision, "foreseen" if use.unit in plan.foreseen else "hit", 0)
+        for _ in plan.far:
+            yield UnitEvent(self.layer, HIGH, "far", 0)
         for unit in plan.prefetched:
             yield UnitEvent(self.offload.layers[unit.layer], unit.precision, "prefetch", self.bytes_of(unit))
 

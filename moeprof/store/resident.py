@@ -41,13 +41,21 @@ class ExpertWeights(dict[str, Tensor]):
         ]
 
 
+Send = Callable[[Tensor, list[int]], None]
+"""Takes rows (N, D), those of each expert one after another, and how many each has, to where other experts are."""
+
+
 class Wave(NamedTuple):
-    """Experts whose weights are on the device now."""
+    """Experts whose weights are on the device now, or that need none of them."""
 
     experts: Sequence[int] | None
     """The physical expert at each index of `weights`, -1 if the wave has none there; None for all experts in order."""
     weights: ExpertWeights | None
-    """None if these experts are skipped: their outputs are 0."""
+    """None for experts that are computed elsewhere or not at all."""
+    send: Send | None = None
+    """Begins the computation elsewhere; a later wave of the same experts has the outputs."""
+    outputs_ND: Tensor | None = None
+    """What was computed elsewhere; 0 for experts of a wave that has neither weights nor this nor `send`."""
 
 
 class Store(Protocol):
@@ -61,7 +69,8 @@ class Store(Protocol):
         ...
 
     def waves(self) -> Iterator[Wave]:
-        """Covers every physical expert that has rows once; a wave may reuse the memory of the one before."""
+        """Covers every physical expert that has rows once, or twice if it is computed elsewhere; a wave may reuse the memory of the one
+        before."""
         ...
 
 

@@ -42,12 +42,19 @@ def test_systems_that_lose_nothing_compute_what_the_resident_model_computes(
     micro: Micro, tmp_path: Path, workload: str
 ) -> None:
     run = compared(
-        micro(workload), tmp_path / "run", "on-demand", "on-demand:foresight=last-step", "hobbit:t1=1,t2=1", "infmoe", "paper"
+        micro(workload),
+        tmp_path / "run",
+        "on-demand",
+        "on-demand:foresight=last-step",
+        "hobbit:t1=1,t2=1",
+        "infmoe",
+        "monde",
+        "paper",
     )
     assert run.record.valid, run.record.reasons
     assert run.record.lossy_labels == []
     differing = values(run, "output_tokens_differing", "variant", phase="decode")
-    assert len(differing) == 5
+    assert len(differing) == 6
     assert set(differing.values()) == {0}
 
 
@@ -135,3 +142,16 @@ def test_what_cannot_run_is_refused_before_anything_is_allocated(
 def test_low_precision_that_would_save_no_bytes_is_refused(micro: Micro, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="int4: an expert would take"):
         compared(micro("lm"), tmp_path / "run", "hobbit", overrides=("model.experts=8",))
+
+
+def test_cold_experts_are_computed_on_the_far_side_and_are_not_loaded(micro: Micro, tmp_path: Path) -> None:
+    run = compared(micro("lm"), tmp_path / "run", "on-demand", "monde")
+    far, uses = (values(run, name, "variant", phase="decode")["dynamic+loop+monde",] for name in ("far_uses", "unit_uses"))
+    assert far + uses == values(run, "unit_uses", "variant", phase="decode")["dynamic+loop+on-demand",]
+    loads = [row for row in pq.read_table(run.path / "loads.parquet").to_pylist() if row["variant"] == "dynamic+loop+monde"]
+    assert len([row for row in loads if row["phase"] == "decode"]) == uses
+
+
+def test_a_hugging_face_model_has_no_far_side(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a second process computes experts of moeprof's own models only"):
+        preset_variants(["monde"], SETTINGS, load_recipe("hf-tiny"))

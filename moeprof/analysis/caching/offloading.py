@@ -37,6 +37,7 @@ def rows_of(at: MetricRow, events: Sequence[Event]) -> Iterator[MetricRow]:
         yield replace(own, metric="demand_bytes", value=total(mine, "bytes", "demand"))
         yield replace(own, metric="prefetch_bytes", value=total(mine, "bytes", "prefetch"))
     yield replace(at, metric="skipped_uses", value=total(events, "count", "skip"))
+    yield replace(at, metric="far_uses", value=total(events, "count", "far"))
     foreseen, prefetched = total(events, "count", "foreseen"), total(events, "count", "prefetch")
     if prefetched:
         yield replace(at, metric="prefetch_precision", value=foreseen / prefetched)

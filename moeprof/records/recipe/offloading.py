@@ -47,6 +47,9 @@ class Offloading:
     order: str = "index"
     """In which order the missing experts of a step are loaded and computed."""
 
+    cold: bool = False
+    """MoNDE: whether a second process computes the experts that are not worth moving, where their weights are."""
+
     def __post_init__(self) -> None:
         for trouble, remedy in self.troubles():
             raise UsageError(f"preset {self.name}: {trouble}", remedy)
@@ -78,6 +81,8 @@ class Offloading:
             )
         if self.t1 < 1 and not self.low:
             found.append((f"t1={self.t1:g} needs a low precision", "Give low=int4, or t1=1."))
+        if self.cold and not self.lossless:
+            found.append(("cold experts have the model's own precision only", "Use t1=1 and no mix, or cold=no."))
         if not 1 <= self.depth <= 1000:
             found.append((f"depth={self.depth} is not a number of layers", "Give a number from 1 to 1000."))
         return found
@@ -114,6 +119,7 @@ PRESETS: dict[str, Offloading] = {
             depth=2,
         ),
         Offloading("m2cache", low=("int8", "int4"), shares=(0.5, 0.25, 0.25), mix=(0.25, 0.25, 0.5), eviction="atu"),
+        Offloading("monde", cold=True),
         Offloading("infmoe", eviction="fifo", order="johnson"),
     )
 }

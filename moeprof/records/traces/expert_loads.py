@@ -51,7 +51,8 @@ class UnitEvent(NamedTuple):
     layer: str
     precision: str
     event: str
-    """`hit`, `foreseen` (the first use after a prefetch), `demand`, `skip`, or `prefetch`, which is no use."""
+    """`hit`, `foreseen` (the first use after a prefetch), `demand`, `skip`, `far` (computed elsewhere), or `prefetch`, which is no
+    use."""
     num_bytes: int
 
 

@@ -40,7 +40,19 @@ def offloading_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Blo
 def system_table(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -> Table:
     """A row per system, the resident model first."""
     front = on_front(metrics, phase, systems)
-    columns = ["system", "tokens/s", "stall/step", "hits", "on demand", "ahead", "skipped", "quality", "same token", "front"]
+    columns = [
+        "system",
+        "tokens/s",
+        "stall/step",
+        "hits",
+        "on demand",
+        "ahead",
+        "skipped",
+        "far",
+        "quality",
+        "same token",
+        "front",
+    ]
     rows = []
     for label in (baseline_of(run), *systems):
         here = metrics.at(phase=phase, variant=label)
@@ -52,7 +64,8 @@ def system_table(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[st
                 cell(hits(here), percent),
                 loaded(here, "demand_bytes"),
                 loaded(here, "prefetch_bytes"),
-                cell(skipped(here), percent),
+                cell(share(here, "skipped_uses"), percent),
+                cell(share(here, "far_uses"), percent),
                 quality_cell(here),
                 cell(here.or_none("token_agreement"), percent),
                 "yes" if label in front else "",
@@ -62,7 +75,7 @@ def system_table(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[st
         columns,
         rows,
         caption="All systems have the bytes of the same number of slots; the resident model has every expert in fast memory. Hits, bytes "
-        "by precision and skipped uses: all recorded batches from a cold start. Quality: perplexity, or chrF. Same token: share of "
+        "by precision, and the shares of uses that are skipped or computed on the far side: all recorded batches from a cold start. Quality: perplexity, or chrF. Same token: share of "
         "tokens for which the resident model predicts the same next one.",
     )
 
@@ -74,10 +87,11 @@ def hits(here: RunMetrics) -> float | None:
     return found if found is not None or missed is None else 1 - missed
 
 
-def skipped(here: RunMetrics) -> float | None:
-    """The share of all uses that the load rule skipped."""
-    left_out, uses = here.or_none("skipped_uses"), here.or_none("unit_uses")
-    return left_out / (left_out + uses) if left_out is not None and uses else None
+def share(here: RunMetrics, metric: str) -> float | None:
+    """The part of all uses that was skipped, or computed on the far side."""
+    counts = [here.or_none(name) for name in ("unit_uses", "skipped_uses", "far_uses")]
+    mine, uses = here.or_none(metric), sum(count for count in counts if count)
+    return None if mine is None or not uses else mine / uses
 
 
 def loaded(here: RunMetrics, metric: str) -> str:
