@@ -74,9 +74,12 @@ class ExpertsLayer(SparseLayer):
         """The names in the model of the parameters that hold the weights."""
         return [f"{self.path}.{name}" for name in self.stack.parameter_names]
 
+    def for_kernels(self, weights: ExpertWeights) -> ExpertWeights:
+        return self.stack.for_kernels(weights)
+
     def weights_under(self, variant: Variant) -> ExpertWeights:
         weights = super().weights_under(variant)
-        return weights if variant.dispatch == OWN else self.stack.for_kernels(weights)
+        return weights if variant.dispatch == OWN else self.for_kernels(weights)
 
     def use(self, variant: Variant | None) -> None:
         """Executes the experts as `variant` says from now on; None leaves their module as it was found.
@@ -121,7 +124,7 @@ class ExpertsLayer(SparseLayer):
     def by_our_kernels(self, call: Received, variant: Variant) -> Tensor:
         """Outputs (T, D) by the variant's dispatch and kernel."""
         capacity_fraction = self.capacity_fraction or CAPACITY_FACTOR * call.experts_TK.shape[1] / self.num_experts
-        store = Changed(self.store or ResidentStore(self.weights), self.stack.for_kernels)
+        store = Changed(self.store or ResidentStore(self.weights), self.for_kernels)
         with region("dispatch", self.name):
             routing = self.routing(call, in_order=variant.dispatch_entry.capacity != "none")
             inputs_TD = call.x_TD.to(store.weights.first.dtype)

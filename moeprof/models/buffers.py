@@ -22,7 +22,7 @@ from moeprof.records.recipe.variant import Variant
 from moeprof.records.recipe.weights import weights_hash
 from moeprof.store.backing import Contents, LayerContents, backing
 from moeprof.store.entry import EntryLayout
-from moeprof.store.offloaded import Form
+from moeprof.store.offload import Form
 from moeprof.store.precision import packed_contents, packing
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Fill, HostTier, Tier

@@ -18,7 +18,8 @@ from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger
-from moeprof.store.offloaded import Form, OffloadedStore
+from moeprof.store.offload import Form
+from moeprof.store.offloaded import OffloadedStore
 from moeprof.store.precision import packed_layout, packing, unpack
 from moeprof.store.slots import SLOT_STORES, SlotStore
 from moeprof.store.tier import Fill, HostTier, Tier

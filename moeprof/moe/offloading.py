@@ -25,7 +25,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import Offloading
 from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger
-from moeprof.store.offloaded import Form, Offload
+from moeprof.store.offload import Form, Offload
 
 TRIALS, MANY = 5, 64
 """Repetitions of a measurement, and the rows of the larger one."""
@@ -44,8 +44,8 @@ class Lookahead:
         """What each of the next layers of the same step would use, at the precision that the rule would load."""
         for target in range(layer + 1, min(layer + 1 + self.depth, len(self.layers))):
             if (found := self.layers[target].foreseen(x_TD)) is not None:
-                experts_TK, weights_TK = (one.cpu().numpy() for one in found)
-                yield target, self.demands(experts_TK, weights_TK.astype(np.float64), self.layers[target].weights.num_experts)
+                experts_TK, weights_TK = found[0].cpu().numpy(), found[1].double().cpu().numpy()
+                yield target, self.demands(experts_TK, weights_TK, self.layers[target].weights.num_experts)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def arrangement_of(
     if choice.order == "index":
         return None
     high = forms[HIGH].layouts[0]
-    cost = auto.calibrated(high.weights(high.slab(SOME, ledger.device)), layer.ffn)["loop"]
+    cost = auto.calibrated(layer.for_kernels(high.weights(high.slab(SOME, ledger.device))), layer.ffn)["loop"]
     load_ns = {}
     for name, form in forms.items():
         into_B = form.layouts[0].slab(1, ledger.device)[0]
@@ -99,7 +99,7 @@ class ColdExperts:
     def __init__(self, side: FarSide, layer: SparseLayer, form: Form, ledger: Ledger) -> None:
         """Measures what a load and a computation cost on this side, and an answer of the far one, on a layer."""
         self.side, layout = side, form.layouts[0]
-        cost = auto.calibrated(layout.weights(layout.slab(SOME, ledger.device)), layer.ffn)["loop"]
+        cost = auto.calibrated(layer.for_kernels(layout.weights(layout.slab(SOME, ledger.device))), layer.ffn)["loop"]
         load_ns = measured(ledger, partial(form.source.read, layer.name, 0, layout.slab(1, ledger.device)[0]))
         one_ns, many_ns = (measured(ledger, partial(self.answer, layer, layout, rows)) for rows in (1, MANY))
         self.costs = SplitCosts(

@@ -38,6 +38,10 @@ class SparseLayer(nn.Module):
     def weights(self) -> ExpertWeights:
         """The parameters of all experts, not copied."""
 
+    def for_kernels(self, weights: ExpertWeights) -> ExpertWeights:
+        """Weights of experts of this layer, such as those in slots, as kernels take them; nothing is copied."""
+        return weights
+
     def weights_under(self, variant: Variant) -> ExpertWeights:
         """The weights that kernels get under a variant: all experts, or the cache slots of its store."""
         store = self.stores.get(variant)

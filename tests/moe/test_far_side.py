@@ -42,7 +42,7 @@ def test_outputs_are_those_of_the_same_experts_here(far: FarSide, layer: str, ex
     found = far.outputs()
     weights = weights_of(layer, EXPERTS).map(lambda whole: whole[experts])
     expected = run_experts(loop, rows, ResidentStore(weights), make_ffn(MLP, "gelu"))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_are_computed_while_this_process_does_something_else(far: FarSide) -> None:

@@ -23,7 +23,8 @@ from moeprof.records.errors import MoeprofError
 from moeprof.records.ffn.mlp import MLP
 from moeprof.records.traces.expert_loads import LayerLoads
 from moeprof.store.ledger import Ledger
-from moeprof.store.offloaded import Form, Offload, OffloadedStore
+from moeprof.store.offload import Form, Offload
+from moeprof.store.offloaded import OffloadedStore
 from moeprof.store.resident import ExpertWeights, ResidentStore
 from moeprof.store.tier import HostTier, Tier
 
@@ -108,7 +109,7 @@ def test_outputs_are_those_of_resident_experts_whatever_is_evicted_or_foreseen(
     for number, loads in enumerate(steps(seed, EXPERTS, 6)):
         store = stores[number % len(LAYERS)]
         found, rows = step(store, loads, seed + number)
-        torch.testing.assert_close(found, resident(weights_of(store.layer, EXPERTS), rows), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, resident(weights_of(store.layer, EXPERTS), rows), rtol=1e-4, atol=1e-5)
     system.ledger.close()
 
 
@@ -134,7 +135,7 @@ def test_each_expert_is_computed_at_the_precision_that_the_planner_names_and_ski
         for expert, (first, last) in enumerate(zip(rows.bounds, rows.bounds[1:], strict=False)):
             precision = book.precisions.get(expert, SKIP)
             wanted = expected[precision][first:last] if precision else torch.zeros(last - first, DIM)
-            torch.testing.assert_close(found[first:last], wanted, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found[first:last], wanted, rtol=1e-4, atol=1e-5)
     system.ledger.close()
 
 
@@ -196,7 +197,7 @@ def test_a_failed_load_is_an_error_of_the_step_and_the_next_one_begins_with_empt
     with pytest.raises(MoeprofError, match="expert 1 of layer 1 could not be loaded"):
         step(store, [1, 1, 0, 0, 0, 0])
     found, rows = step(store, [1, 1, 0, 0, 0, 0])
-    torch.testing.assert_close(found, resident(weights_of(LAYERS[0], EXPERTS), rows), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, resident(weights_of(LAYERS[0], EXPERTS), rows), rtol=1e-4, atol=1e-5)
     assert tier.reads >= 4
     system.ledger.close()
 
@@ -212,7 +213,7 @@ def test_kept_slots_hold_the_same_experts_after_the_block() -> None:
     system.forms[HIGH] = Form([LAYOUT] * 2, tier_reads)  # type: ignore[index]
     found, rows = step(stores[0], [1, 1, 0, 0, 0, 0])
     assert tier_reads.read_keys == []
-    torch.testing.assert_close(found, resident(weights_of(LAYERS[0], EXPERTS), rows), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, resident(weights_of(LAYERS[0], EXPERTS), rows), rtol=1e-4, atol=1e-5)
     system.ledger.close()
 
 

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from moeprof.analysis.model_size import entry_bytes
+from moeprof.huggingface.recipe import resolved
 from moeprof.optimizations.presets import preset_variants, resident_variant
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
@@ -152,6 +153,6 @@ def test_cold_experts_are_computed_on_the_far_side_and_are_not_loaded(micro: Mic
     assert len([row for row in loads if row["phase"] == "decode"]) == uses
 
 
-def test_a_hugging_face_model_has_no_far_side(tmp_path: Path) -> None:
+def test_a_hugging_face_model_has_no_far_side() -> None:
     with pytest.raises(UsageError, match="a second process computes experts of moeprof's own models only"):
-        preset_variants(["monde"], SETTINGS, load_recipe("hf-tiny"))
+        preset_variants(["monde"], SETTINGS, resolved(load_recipe("hf-tiny")))

@@ -75,8 +75,8 @@ def system_table(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[st
         columns,
         rows,
         caption="All systems have the bytes of the same number of slots; the resident model has every expert in fast memory. Hits, bytes "
-        "by precision, and the shares of uses that are skipped or computed on the far side: all recorded batches from a cold start. Quality: perplexity, or chrF. Same token: share of "
-        "tokens for which the resident model predicts the same next one.",
+        "by precision, and shares of uses that are skipped or computed on the far side: all recorded batches from a cold start. "
+        "Quality: perplexity, or chrF. Same token: share of tokens for which the resident model predicts the same next one.",
     )
 
 

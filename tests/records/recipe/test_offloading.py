@@ -72,7 +72,7 @@ def test_only_systems_that_never_use_low_precision_are_lossless() -> None:
         ("hobbit:shares=.5:.4", "preset hobbit: shares=0.5:0.4 does not divide 1 among 2 precisions"),
         ("hobbit:weights=1:1:0:0", "preset hobbit: weights are not four that add up to 1"),
         ("hobbit:depth=0", "preset hobbit: depth=0 is not a number of layers"),
-        ("m2cache:mix=.5:.5", "preset m2cache: mix=0.5/0.5 does not divide 1 among 3 precisions"),
+        ("m2cache:mix=.5:.5", "preset m2cache: mix=0.5:0.5 does not divide 1 among 3 precisions"),
         ("hobbit:cold=yes", "preset hobbit: cold experts have the model's own precision only"),
         ("infmoe:order=random", "preset infmoe: order=random is not known"),
     ],

@@ -1,0 +1,260 @@
+"""Offloading: experts at several precisions in the slots of a model's pools, loaded on demand or ahead of it, as a planner decides.
+
+One `Offload` serves all layers of a stack; an `OffloadedStore` (offloaded.py) is what one layer sees of it. Decisions depend on the routing
+only; when a load arrives decides nothing but how long a layer waits. L layers, E experts, T tokens, K choices, S slots, B bytes
+of an entry.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moeprof.instrument.probe import expert_load_probe, order_is_fixed
+from moeprof.instrument.regions import Mark, stopwatch
+from moeprof.policies.offloading.demands import Demands
+from moeprof.policies.offloading.foresight import Foresight
+from moeprof.policies.offloading.planner import HIGH, Demand, Planner, Transfer, Use
+from moeprof.policies.offloading.priority import ExpertUnit
+from moeprof.records.arrays import Floats, Ints
+from moeprof.store.entry import EntryLayout
+from moeprof.store.ledger import Ledger, Load, Reason
+from moeprof.store.resident import ExpertWeights
+from moeprof.store.tier import Tier
+
+Arrange = Callable[[Sequence[Demand], Sequence[bool], Sequence[int]], list[Demand]]
+"""Puts the demands of a step into the order of computation, by which of them must be loaded and how many rows each has."""
+
+
+class Far(Protocol):
+    """A place that has all experts and computes those that are not worth moving."""
+
+    def chosen(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> set[int]:
+        """The experts of a step that it computes, by which of them would have to be loaded and how many rows each has."""
+        ...
+
+    def begin(self, layer: str, experts: Sequence[int], rows_ND: Tensor, counts: Sequence[int]) -> None:
+        """Sends the rows of these experts, one expert after another."""
+        ...
+
+    def outputs(self) -> Tensor:
+        """Waits for the outputs of the rows that were sent last, (N, D)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Form:
+    """One precision of the experts: how entries of each layer look, where they come from, and how they become usable weights."""
+
+    layouts: Sequence[EntryLayout]
+    """By layer."""
+    source: Tier
+    unpack: Callable[[ExpertWeights, ExpertWeights], None] | None = None
+    """Writes an entry's weights in the model's own precision into the second argument; None if they are usable as they are."""
+
+
+@dataclass
+class StepPlan:
+    """The remaining work of one step of one layer."""
+
+    begun: Mark | None
+    uses: list[Use] = field(default_factory=list)
+    far: list[int] = field(default_factory=list)
+    """Experts that another place computes."""
+    awaited: set[ExpertUnit] = field(default_factory=set)
+    """Units that this step waits for, prefetched ones included."""
+    loads: dict[ExpertUnit, Load] = field(default_factory=dict)
+    """The loads of these as far as they have been queued."""
+    behind: dict[ExpertUnit, list[Use]] = field(default_factory=dict)
+    """By unit that must be computed first, the uses whose loads then take its slot."""
+    arriving: deque[Use] = field(default_factory=deque)
+    foreseen: set[ExpertUnit] = field(default_factory=set)
+    """Units that this step is the first to use after they were prefetched."""
+    prefetched: list[ExpertUnit] = field(default_factory=list)
+    waits: list[tuple[Mark, Mark]] = field(default_factory=list)
+
+    def is_next(self, wave: int) -> bool:
+        """Whether the next loaded expert is computed before the next group: if it has arrived, or in a fixed order."""
+        unit = self.arriving[0].unit
+        assert unit is not None
+        return wave != 1 if order_is_fixed() else self.loads[unit].done
+
+    def groups(self) -> deque[list[Use]]:
+        """Uses that need no load, in as many groups as there are loads, those whose slots are needed first at the front."""
+        ready = [use for use in self.uses if use.unit is not None and use.unit not in self.awaited]
+        order = sorted(ready, key=lambda use: use.unit not in self.behind)
+        count = max(min(len(self.awaited), len(order)), 1)
+        bounds = [len(order) * index // count for index in range(count + 1)]
+        return deque(order[first:last] for first, last in pairwise(bounds) if first < last)
+
+
+class Offload:
+    """The slots of all layers of one variant; all weights are moved by the ledger."""
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        planner: Planner,
+        forms: Mapping[str, Form],
+        ledger: Ledger,
+        demands: Demands,
+        foresight: Foresight | None = None,
+        arrange: Arrange | None = None,
+        far: Far | None = None,
+    ) -> None:
+        """`layers` in order of execution; `forms` by the planner's precisions; without `arrange` experts are taken by id."""
+        self.layers, self.planner, self.forms, self.ledger = list(layers), planner, forms, ledger
+        self.demands, self.foresight, self.arrange, self.far = demands, foresight, arrange, far
+        self.slabs = {
+            (scope, precision): self.slab(precision, [scope] if planner.per_layer else range(len(layers)), pool.capacity)
+            for (scope, precision), pool in planner.pools.items()
+        }
+        largest = max(forms[HIGH].layouts, key=lambda layout: layout.entry_bytes)
+        self.scratch_SB = largest.slab(1, ledger.device)
+        self.watch = stopwatch(ledger.device, ledger.clock)
+        self.begin()
+        self.warm_up()
+
+    def slab(self, precision: str, layers: Iterable[int], capacity: int) -> Tensor:
+        """Slots (S, B) for the entries of some layers at one precision."""
+        layouts = [self.forms[precision].layouts[layer] for layer in layers]
+        return max(layouts, key=lambda layout: layout.entry_bytes).slab(capacity, self.ledger.device)
+
+    def warm_up(self) -> None:
+        """Unpacks an empty entry of every form, so that what is compiled at the first call is compiled now."""
+        into = self.forms[HIGH].layouts[0].entry(self.scratch_SB[0, : self.forms[HIGH].layouts[0].entry_bytes])
+        for form in self.forms.values():
+            if form.unpack is not None:
+                form.unpack(form.layouts[0].entry(form.layouts[0].slab(1, self.ledger.device)[0]), into)
+
+    def begin(self) -> None:
+        """What is on its way, spared for later layers, and released: nothing."""
+        self.pending: dict[ExpertUnit, Load] = {}
+        self.spared: dict[int, set[ExpertUnit]] = {}
+        self.unproven: set[ExpertUnit] = set()
+        """Units that were prefetched and not used yet."""
+        self.released: dict[tuple[int, str, int], torch.cuda.Event] = {}
+
+    def reset(self) -> None:
+        """Empties all slots, after waiting for loads in progress."""
+        self.settle()
+        self.planner.clear()
+
+    def settle(self) -> None:
+        """Cancels loads that nothing waits for, after those in progress."""
+        for load in self.pending.values():
+            load.cancelled = True
+            load.finished.wait()
+        self.begin()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Restores the contents of the slots after the block; these loads are not reported to a probe."""
+        before = deepcopy(self.planner)
+        yield
+        self.settle()
+        for pool, now in zip(before.pools.values(), self.planner.pools.values(), strict=True):
+            for unit, slot in pool.slots.items():
+                if now.slots.get(unit) != slot:
+                    self.ledger.wait(self.submit(Transfer(unit, slot, None), "demand"))
+        self.begin()
+        self.planner = before  # last, so that a step after a failed load begins with empty slots
+
+    @property
+    def resident_bytes(self) -> int:
+        """Size of all slots, full or empty."""
+        return sum(slab_SB.numel() for slab_SB in self.slabs.values())
+
+    def views(self, unit: ExpertUnit) -> Tensor:
+        """All slots of the unit's pool, as entries of its layer, (S, B)."""
+        layout = self.forms[unit.precision].layouts[unit.layer]
+        slab_SB = self.slabs[unit.layer if self.planner.per_layer else 0, unit.precision]
+        return slab_SB[:, : layout.entry_bytes]
+
+    def submit(self, transfer: Transfer, reason: Reason) -> Load:
+        """Queues a transfer whose slot is not in use; a transfer into the same slot that has not begun is cancelled."""
+        unit, slot, victim = transfer
+        if victim is not None:
+            self.unproven.discard(victim)
+            if (stale := self.pending.pop(victim, None)) is not None:
+                stale.cancelled = True
+        pool = (unit.layer if self.planner.per_layer else 0, unit.precision, slot)
+        form, free = self.forms[unit.precision], self.released.get(pool)
+        load = Load(self.layers[unit.layer], unit.expert, self.views(unit)[slot], free, source=form.source, reason=reason)
+        self.ledger.submit(load)
+        self.pending[unit] = load
+        return load
+
+    def plan(self, layer: int, x_TD: Tensor, experts_TK: Ints, weights_TK: Floats, num_experts: int) -> StepPlan:
+        """Decides a step of a layer, and starts the loads that it needs and then those that are foreseen."""
+        plan = StepPlan(self.watch.mark() if expert_load_probe() is not None else None)
+        demands = self.demands(experts_TK, weights_TK, num_experts)
+        if self.arrange is not None or self.far is not None:
+            plan.far, demands = self.arranged(layer, demands, np.bincount(experts_TK.ravel(), minlength=num_experts).tolist())
+        self.spared.pop(layer, None)
+        spared = set().union(*self.spared.values()) if self.spared else set()
+        plan.uses = self.planner.step(layer, demands, spared)
+        seen: set[ExpertUnit] = set()
+        for use in plan.uses:
+            if use.unit is None:
+                continue
+            if use.transfer is not None and use.transfer.victim in seen:
+                plan.behind.setdefault(use.transfer.victim, []).append(use)
+                plan.awaited.add(use.unit)
+            elif use.transfer is not None or use.unit in self.pending:
+                self.await_load(plan, use)
+            seen.add(use.unit)
+            if use.unit in self.unproven:
+                self.unproven.discard(use.unit)
+                plan.foreseen.add(use.unit)
+        if self.foresight is not None:
+            hints = self.foresight.hints(layer, demands, x_TD)
+            plan.prefetched = self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
+        return plan
+
+    def arranged(self, layer: int, demands: list[Demand], rows_E: Sequence[int]) -> tuple[list[int], list[Demand]]:
+        """The experts of a step that another place computes, and the demands for the others in the order of computation."""
+        loads = [self.planner.resident(layer, expert, precision) is None for expert, precision in demands]
+        rows = [rows_E[expert] for expert, _ in demands]
+        far = set() if self.far is None else self.far.chosen(demands, loads, rows)
+        near = [index for index, one in enumerate(demands) if one.expert not in far]
+        left = [demands[index] for index in near]
+        if self.arrange is not None:
+            left = self.arrange(left, [loads[index] for index in near], [rows[index] for index in near])
+        return sorted(far), left
+
+    def await_load(self, plan: StepPlan, use: Use) -> None:
+        """Queues the load that a use waits for, or moves one that was foreseen to the front."""
+        assert use.unit is not None
+        if use.transfer is not None:
+            plan.loads[use.unit] = self.submit(use.transfer, "demand")
+        else:
+            plan.loads[use.unit] = self.pending[use.unit]
+            self.ledger.hurry(self.pending[use.unit])
+        plan.awaited.add(use.unit)
+        plan.arriving.append(use)
+
+    def foresee(self, hints: Iterable[tuple[int, list[Demand]]]) -> None:
+        """Queues loads for layers that come next, before the first one runs."""
+        self.prefetch(0, hints, set())
+
+    def prefetch(self, layer: int, hints: Iterable[tuple[int, list[Demand]]], busy: set[ExpertUnit]) -> list[ExpertUnit]:
+        """Queues loads for the first of the foreseen layers that lacks an expert; the units of all are spared until it has run."""
+        for target, demands in hints:
+            kept = busy.union(*self.spared.values())
+            transfers = self.planner.prefetched(layer, target, demands, kept)
+            for transfer in transfers:
+                self.submit(transfer, "prefetch")
+                self.unproven.add(transfer.unit)
+            found = (self.planner.resident(target, one.expert) for one in demands)
+            self.spared[target] = {unit for unit in found if unit is not None}
+            if transfers:
+                return [transfer.unit for transfer in transfers]
+        return []
