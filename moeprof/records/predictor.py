@@ -139,7 +139,9 @@ class FitReport:
     heldout_tokens: int
     num_parameters: int
     epochs: int
-    """Epochs that were completed; fewer than asked for if the CPU time ended."""
+    """Epochs that every network completed."""
+    epochs_asked: int
+    """More than those if the CPU time ended before."""
     cpu_seconds: float
     """CPU time of the training, without that of the placebo."""
     rates: list[HitRate]

@@ -66,14 +66,14 @@ def test_bad_input_is_refused_in_two_lines_and_writes_nothing(
     assert not Path("p.safetensors").exists()
 
 
-def report(layers: int) -> FitReport:
+def report(layers: int, done: int = 8) -> FitReport:
     names = [("decoder", str(number)) for number in range(layers)] + [("", "")]
     rates = [
         HitRate(stack, layer, method, 2, share, share)
         for stack, layer in names
         for method, share in (("sida", 0.75), ("token", 0.5), ("previous", 0.25), ("frequency", 0.125), ("shuffled", 0.1))
     ]
-    return FitReport("p.safetensors", "lm-tiny", 2, 40, 10_000, 10, 2500, 300_000, 8, 12.0, rates, [])
+    return FitReport("p.safetensors", "lm-tiny", 2, 40, 10_000, 10, 2500, 300_000, done, 8, 12.0, rates, [])
 
 
 def test_the_table_has_a_line_per_layer_if_there_are_few_and_one_of_all_layers() -> None:
@@ -84,6 +84,12 @@ def test_the_table_has_a_line_per_layer_if_there_are_few_and_one_of_all_layers()
     (all_layers,) = lines(48)[2:]
     cells = [cell.strip() for cell in all_layers.strip("|").split("|")]
     assert cells == ["all", "2", "75.0%", "50.0%", "25.0%", "12.5%", "10.0%", "75.0%"]
+
+
+def test_a_training_that_the_limit_on_cpu_time_ended_says_so() -> None:
+    whole, ended = (render_document(document_of(report(1, done))) for done in (8, 3))
+    assert "in 8 epochs and 12 s of CPU time" in whole
+    assert "in 3 of 8 epochs, after which --cpu-minutes ended the training, and 12 s of CPU time" in ended
 
 
 @pytest.mark.parametrize(

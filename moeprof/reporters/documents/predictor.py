@@ -35,11 +35,18 @@ def blocks(report: FitReport) -> Iterator[Block]:
     """What the document holds below its title."""
     yield Paragraph(
         f"{format_count(report.num_parameters)} parameters, fitted to {format_count(report.fitted_tokens)} tokens of "
-        f"{report.fitted_documents} documents in {report.epochs} epochs and {format_duration(report.cpu_seconds * 1e9)} of CPU time; "
+        f"{report.fitted_documents} documents in {epochs(report)} and {format_duration(report.cpu_seconds * 1e9)} of CPU time; "
         f"judged on {format_count(report.heldout_tokens)} tokens of {report.heldout_documents} other documents."
     )
     yield table(report)
     yield Bullets([verdict(found) for name in DESCRIPTIONS for found in report.advantages if found.method == name])
+
+
+def epochs(report: FitReport) -> str:
+    """How often the text was read, and why not more often."""
+    if report.epochs < report.epochs_asked:
+        return f"{report.epochs} of {report.epochs_asked} epochs, after which --cpu-minutes ended the training,"
+    return f"{report.epochs} epochs"
 
 
 def table(report: FitReport) -> Table:

@@ -72,6 +72,7 @@ def fit_predictor(recipe: Recipe, out: Path, settings: FitSettings, progress: Pr
         heldout_tokens=sum(len(found.token_T) for found in judged.stacks.values()),
         num_parameters=sum(num_parameters(found.network) for found in trained.values()),
         epochs=min(found.epochs for found in trained.values()),
+        epochs_asked=settings.epochs,
         cpu_seconds=sum(found.cpu_seconds for found in trained.values()),
         rates=rates(hits, recipe.gating.top_k),
         advantages=advantages(hits, recipe.gating.top_k, "sida"),

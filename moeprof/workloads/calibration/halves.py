@@ -23,7 +23,7 @@ class Excerpt:
 
     domain: str
     document: int
-    """Number of the document among all of its half."""
+    """Number of the document among all different ones of its half: the same source in two languages is one."""
     tokens: list[int]
 
 
@@ -36,8 +36,8 @@ class Half:
 
     @property
     def num_documents(self) -> int:
-        """Documents of all domains."""
-        return sum(map(len, self.documents.values()))
+        """Different documents of all domains."""
+        return 1 + max(excerpt.document for excerpt in self.excerpts)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -60,6 +60,10 @@ def halves(recipe: Recipe, max_tokens: int) -> tuple[Half, Half]:
         else:
             fit[domain] = upto(source.made(domain, "train", max_tokens), max_tokens)
             judge[domain] = upto(source.made(domain, "heldout", held_out), held_out)
+    fitted = {tuple(document) for found in fit.values() for document in found}
+    judge = {domain: [document for document in found if tuple(document) not in fitted] for domain, found in judge.items()}
+    if repeated := [domain for domain, found in judge.items() if not found]:
+        raise UsageError(f"data {repeated[0]}: every document to judge by is also one to fit on", "Give other text.")
     first, length = source.first, recipe.load.sequence_length
     return Half(fit, excerpts(fit, first, length)), Half(judge, excerpts(judge, first, length))
 
@@ -92,9 +96,11 @@ def divided(domain: str, documents: list[DocumentIds]) -> tuple[list[DocumentIds
 def excerpts(texts: dict[str, list[DocumentIds]], first: Sequence[int], length: int) -> list[Excerpt]:
     """Every document cut into sequences of at most `length` tokens, each with the ids before it that every text begins with."""
     found: list[Excerpt] = []
+    numbers: dict[tuple[int, ...], int] = {}
     size = max(length - len(first), 1)
-    numbered = enumerate((domain, document) for domain, documents in texts.items() for document in documents)
-    for number, (domain, document) in numbered:
-        cuts = (document[start : start + size] for start in range(0, len(document), size))
-        found += [Excerpt(domain, number, [*first, *tokens]) for tokens in cuts]
+    for domain, documents in texts.items():
+        for document in documents:
+            number = numbers.setdefault(tuple(document), len(numbers))
+            cuts = (document[start : start + size] for start in range(0, len(document), size))
+            found += [Excerpt(domain, number, [*first, *tokens]) for tokens in cuts]
     return found

@@ -43,7 +43,7 @@ def test_documents_of_a_file_are_divided_by_document(micro: Micro, tmp_path: Pat
 
 def test_a_file_of_one_document_is_divided_into_parts(micro: Micro, tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
-    path.write_text("".join(chr(ord("a") + number % 26) for number in range(999)))
+    path.write_text("".join(f"{number:04}" for number in range(249)))
     fit, judge = halves(recipe_of(micro, "lm", path), 10_000)
     assert "".join([*texts(fit, "own"), *texts(judge, "own")]) == path.read_text()
     assert (fit.num_documents, judge.num_documents) == (40, 10)
@@ -68,6 +68,29 @@ def test_sources_of_translations_are_documents(micro: Micro, tmp_path: Path) -> 
     fit, judge = halves(recipe_of(micro, "mt", tmp_path / "#", tmp_path / "b"), 10_000)
     assert (fit.num_documents, judge.num_documents) == (8, 2)
     assert judge.excerpts[1].tokens == judge.documents["own"][1] == [*(4 + byte for byte in b"# 9"), EOS]
+
+
+def test_the_same_source_in_several_languages_is_one_document(micro: Micro) -> None:
+    fit, _ = halves(recipe_of(micro, "mt"), 200)
+    sources = {tuple(document) for found in fit.documents.values() for document in found}
+    assert fit.num_documents == len(sources) < sum(map(len, fit.documents.values()))
+    for excerpt in fit.excerpts:
+        others = {other.document for other in fit.excerpts if other.tokens == excerpt.tokens}
+        assert others == {excerpt.document}
+
+
+def test_a_document_to_judge_by_that_is_also_one_to_fit_on_is_left_out(micro: Micro, tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+
+    def write(written: list[str]) -> None:
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in written))
+
+    write([*"abcdefgh", "a", "z"])
+    fit, judge = halves(recipe_of(micro, "lm", path), 10_000)
+    assert (texts(fit, "own"), texts(judge, "own")) == ([*"abcdefgh"], ["z"])
+    write([*"abcdefgh", "a", "b"])
+    with pytest.raises(UsageError, match="every document to judge by is also one to fit on"):
+        halves(recipe_of(micro, "lm", path), 10_000)
 
 
 def test_a_text_that_is_too_short_is_refused(micro: Micro, tmp_path: Path) -> None:
