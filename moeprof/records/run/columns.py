@@ -11,6 +11,8 @@ class ColumnNote(NamedTuple):
 
 
 NAMES = {
+    "precision": "precision of an expert that an offloading store loads or skips",
+    "event": "what the store did: `hit`, `foreseen`, `demand`, `skip` or `prefetch`",
     "policy": "eviction policy",
     "workload": "lm or mt",
     "phase": "part of the workload that is measured alone: score, encode, decode or prefill",
@@ -79,6 +81,7 @@ QUANTITIES = {
     "rows": ("rows", "rows with padding"),
     "expert_rows": ("rows", "rows that experts computed"),
     "slots": ("experts", "cache slots per layer"),
+    "count": ("events", "number of events"),
     "batch": ("sequences", "batch size"),
     "calls": ("calls", "calls of the experts"),
     "choices": ("choices", "choices of the expert in the step"),
@@ -110,6 +113,7 @@ OF_FILES = {
     ("footprints.parquet", "bytes"): ColumnNote("bytes", "memory of one batch"),
     ("traffic.parquet", "bytes"): ColumnNote("bytes", "bytes from the source to the destination"),
     ("stalls.parquet", "bytes"): ColumnNote("bytes", "bytes of loaded experts"),
+    ("unit_events.parquet", "bytes"): ColumnNote("bytes", "bytes that the events loaded"),
     ("loads.parquet", "bytes"): ColumnNote("bytes", "bytes that were copied; 0 for a hit"),
 }
 """Columns that are something else in one file."""
