@@ -45,9 +45,8 @@ def read_recorded(paths: Sequence[Path], variant: str | None = None, options: Im
     if file.counts is not None:
         inputs = inputs_of_counts(file.counts)
         trace, notes = described_counts(file.counts, file.name, path, inputs, options)
-        known = file.counts.top_k is not None
         doubt = file.report.order_doubt if file.report else ""
-        request = TraceRequest(trace=trace, variant=inputs.variant, counts_only=True, top_k_known=known, order_doubt=doubt)
+        request = TraceRequest(trace=trace, variant=inputs.variant, counts_only=True, order_doubt=doubt)
         return RecordedRouting(request, counts=inputs, notes=[*notes, *(file.report.lines if file.report else ())])
     found = source_of(selected(file, run, path, "all", variant, options), "all", None)
     chosen = found.selection

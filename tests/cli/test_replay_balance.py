@@ -163,6 +163,22 @@ def test_a_total_is_placed_without_a_verdict_and_phases_of_counts_are_refused(mo
     assert "a count table has no phases" in moeprof("replay", path, "--balance", "--phase", "decode")[2]
 
 
+def test_loads_of_steps_without_the_experts_of_a_token_are_reported_as_choices(moeprof: Call, tmp_path: Path) -> None:
+    meta = {"record_type": "eplb_load_meta", "version": 1, "num_layers": 1, "num_redundant_experts": 0}
+    step = {"record_type": "eplb_load_stats", "version": 1, "expert_load": [[30, 20, 5, 1]], "p2l_map": [[0, 1, 2, 3]]}
+    path, out = tmp_path / "loads.jsonl", tmp_path / "run"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in [meta, *(step | {"step": number} for number in range(4))]))
+    for options, traced, sized in (
+        ((), "; the experts of a token are not known; history + test steps", "2 devices, 56 choices per step"),
+        (("--top-k", 2), ", top-2; history + test steps", "2 devices, 28 tokens per step"),
+    ):
+        code, stdout, _ = moeprof("replay", path, "--balance", "--devices", "2", *options, "--full", "--out", out, "--force")
+        assert code == 0
+        assert f"Trace: 4 experts in each of 1 layers{traced}: 2 + 2 in all." in stdout
+        assert sized in stdout
+        assert "top-1" not in stdout
+
+
 def test_a_log_of_a_single_prompt_says_that_its_evidence_is_little(moeprof: Call, tmp_path: Path) -> None:
     log = route_log(tmp_path / "talk.route.csv", [[0, 1], [2, 1], [0, 3], [0, 1]])
     code, stdout, _ = moeprof(

@@ -1,7 +1,7 @@
 """The source and the settings of what reads a trace and has no recipe: replays, and the characterization of a trace."""
 
 from math import log2
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +29,8 @@ class TraceSource(Strict):
     workload: str
     num_experts: ExpertCount
     top_k: Positive
+    top_k_known: bool = True
+    """Whether the choices of a token are known; if they are not, `top_k` is 1, and every choice counts as a token."""
     layers: list[str]
     """Layers in order of execution."""
     decisions: dict[str, str]
@@ -51,6 +53,16 @@ class TraceSource(Strict):
     options: ImportOptions = ImportOptions()
     """What the user stated about the files."""
 
+    @property
+    def counted(self) -> tuple[str, str]:
+        """What a step has, as one and as many."""
+        return ("token", "tokens") if self.top_k_known else ("choice", "choices")
+
+    @property
+    def choices_of_a_token(self) -> str:
+        """What follows the number of experts in a sentence: `, top-2`, or that the number is not known."""
+        return f", top-{self.top_k}" if self.top_k_known else "; the experts of a token are not known"
+
 
 class TraceRequest(Strict):
     """The trace of a characterization that runs no model."""
@@ -60,15 +72,17 @@ class TraceRequest(Strict):
     """The label of the variant that was recorded, which the rows of the run have."""
     counts_only: bool = False
     """Whether the source counts choices without their order."""
-    top_k_known: bool = True
-    """Whether the choices of a token are known; if they are not, every choice counts as a token."""
     order_doubt: str = ""
     """Why the steps may not be in the order of the recording; empty if there is no doubt."""
 
-    @property
-    def counted(self) -> tuple[str, str]:
-        """What a step has, as one and as many."""
-        return ("token", "tokens") if self.top_k_known else ("choice", "choices")
+    @model_validator(mode="before")
+    @classmethod
+    def of_earlier_runs(cls, recorded: Any) -> Any:
+        """In earlier runs the trace did not say whether the choices of a token are known, but the request did."""
+        if isinstance(recorded, dict) and isinstance(recorded.get("trace"), dict) and "top_k_known" in recorded:
+            known = {"top_k_known": recorded["top_k_known"]}
+            return {key: value for key, value in recorded.items() if key not in known} | {"trace": recorded["trace"] | known}
+        return recorded
 
 
 class BalanceRequest(Strict):

@@ -186,6 +186,6 @@ def trace_lines(results: RunMetrics) -> Iterator[str]:
         if history is not None and test is not None:
             steps.append(f"{int(history):,} + {int(test):,} in {phase}")
     split = f"; history + test steps: {', '.join(steps)}" if steps else ""
-    yield f"Trace: {trace.num_experts} experts in each of {len(trace.layers)} layers, top-{trace.top_k}{split}."
+    yield f"Trace: {trace.num_experts} experts in each of {len(trace.layers)} layers{trace.choices_of_a_token}{split}."
     if trace.forced:
         yield "Routing was forced: the loads are not those of this model."

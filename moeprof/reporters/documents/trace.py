@@ -94,16 +94,15 @@ def summary(run: Run, metrics: RunMetrics) -> list[str]:
 
 def trace_line(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """The model's experts, and the tokens and steps of every phase."""
-    trace, request, parts = metrics.record.trace, metrics.record.characterized, []
+    trace, _request, parts = metrics.record.trace, metrics.record.characterized, []
     for phase in phases:
         steps, tokens = map(metrics.at(phase=phase, variant=metrics.baseline).or_none, ("steps", "step_tokens"))
         if steps is not None and tokens is not None:
             total = round(steps * tokens)
-            words = f"{total:,} {plural(total, *request.counted)} in {steps:,.0f} {plural(int(steps), 'step', 'steps')}"
+            words = f"{total:,} {plural(total, *trace.counted)} in {steps:,.0f} {plural(int(steps), 'step', 'steps')}"
             parts.append(f"{phase} has {words}")
     recorded = "".join(f"; {part}" for part in parts)
-    top_k = f", top-{trace.top_k}" if request.top_k_known else "; the experts of a token are not known"
-    yield f"Trace: {trace.num_experts} experts in each of {len(trace.layers)} layers{top_k}{recorded}."
+    yield f"Trace: {trace.num_experts} experts in each of {len(trace.layers)} layers{trace.choices_of_a_token}{recorded}."
 
 
 def hot_set_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
@@ -175,7 +174,7 @@ def distinct_line(metrics: RunMetrics, phase: str) -> Iterator[str]:
     """The experts that a step of more tokens would use."""
     here = metrics.at(phase=phase, variant=metrics.baseline)
     sizes = [size for size in (1, 16, 256) if size in swept(metrics, "distinct_experts_shuffled", "tokens", phase)]
-    (one, many), parts = metrics.record.characterized.counted, []
+    (one, many), parts = metrics.record.trace.counted, []
     for size in sizes:
         names = ("distinct_experts", "distinct_experts_shuffled", "distinct_experts_by_chance")
         measured, shuffled, chance = map(here.at(point=format_point({"tokens": size})).or_none, names)

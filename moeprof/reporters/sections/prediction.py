@@ -33,9 +33,8 @@ def distinct_table(metrics: RunMetrics, phase: str) -> Table:
     """Distinct experts of a step by its number of tokens."""
     here, trace = metrics.at(phase=phase, variant=metrics.baseline), metrics.record.trace
     sizes = until_all(here, swept(metrics, "distinct_experts_by_chance", "tokens", phase))
-    request = metrics.record.characterized
-    many = request.counted[1]
-    reached = f"{trace.top_k} x tokens" if request.top_k_known else many
+    many = trace.counted[1]
+    reached = f"{trace.top_k} x tokens" if trace.top_k_known else many
     columns = {
         "measured": column(here, "distinct_experts", "tokens", sizes),
         "shuffled": column(here, "distinct_experts_shuffled", "tokens", sizes),

@@ -45,10 +45,10 @@ def load_table(metrics: RunMetrics, phase: str) -> Table:
     labels, rows = rows_of(metrics, phase)
     counted = not metrics.distinct("layer", "active_experts", phase=phase)
     columns = {title: column for title, column in LOADS.items() if not counted or title in COUNTED}
-    one = metrics.record.characterized.counted[0]
+    one = metrics.record.trace.counted[0]
     active = (
         f"active = experts with a {one} in a step (mean), beside what is expected if all experts were equally likely, and the bound "
-        f"min(E, {'k x tokens' if metrics.record.characterized.top_k_known else 'choices'}); "
+        f"min(E, {'k x tokens' if metrics.record.trace.top_k_known else 'choices'}); "
     )
     hottest = " hottest = largest share of one step's choices;"
     caption = (

@@ -134,6 +134,7 @@ def described_counts(
         workload="lm",
         num_experts=table.num_experts,
         top_k=table.top_k or 1,
+        top_k_known=table.top_k is not None,
         layers=layers,
         decisions=digest_of(table),
         options=options,

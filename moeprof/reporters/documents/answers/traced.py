@@ -80,7 +80,7 @@ def distinct_number(metrics: RunMetrics, phase: str, size: int) -> Iterator[KeyN
     """Distinct experts that a number of consecutive tokens choose, beside the value by chance; expected ones of counts."""
     here = metrics.at(phase=phase, variant=metrics.baseline, point=format_point({"tokens": size}))
     bound = named("by chance", here.or_none("distinct_experts_by_chance"))
-    many = metrics.record.characterized.counted[1]
+    many = metrics.record.trace.counted[1]
     name = f"distinct experts of {size} {many}"
     found = list(measured(here, "distinct_experts", name, format_significant, bound=bound))
     remark = f"expected of {many} in random order"
@@ -113,7 +113,7 @@ def few_sequences(run: Run, metrics: RunMetrics) -> Iterator[str]:
 
 def changes(metrics: RunMetrics, phases: Sequence[str]) -> Iterator[str]:
     """The limit that decides about a hot set, phases that are answered differently, and what the source does not say."""
-    if not metrics.record.characterized.top_k_known:
+    if not metrics.record.trace.top_k_known:
         yield "`--top-k K` states the experts of a token, so that tokens are counted in place of choices."
     found = {phase: one for phase in phases if (one := recorded_hot_set(metrics, phase))}
     for phase, one in list(found.items())[:1]:
