@@ -59,6 +59,11 @@ def interval(gain: Gain) -> str:
     return f"{percent(gain.value)} (95% interval {percent(gain.low)} to {percent(gain.high)})"
 
 
+def at_once(number: int, what: str) -> str:
+    """`; the intervals of 9 balancers hold at once`, or nothing for a single one."""
+    return f"; the intervals of {number:,} {what} hold at once" if number > 1 else ""
+
+
 @keeps_origin
 def times(ratio: float) -> str:
     """A ratio with three significant digits: `12.8x`."""

@@ -80,6 +80,11 @@ def gain_at(results: RunMetrics, phase: str, point: str = "", tokens: int = 0) -
     return None if value is None or low is None or high is None or steps is None else Gain(value, low, high, int(steps))
 
 
+def compared(results: RunMetrics, phase: str, devices: int) -> int:
+    """The number of balancers for all of which the intervals of gains hold at once; 1 if the run recorded none."""
+    return int(results.or_none("compared_gains", phase=phase, point=balancer_point("", devices)) or 1)
+
+
 def best(results: RunMetrics, phase: str, devices: int, *, copies: bool, tokens: int = 0) -> tuple[str, Gain] | None:
     """The balancer with the largest gain among those that make copies, or that make none; the simplest of equal ones.
 

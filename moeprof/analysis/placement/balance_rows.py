@@ -3,7 +3,7 @@
 The rows of a domain are those of its test steps, and `category` is the domain whose history made the placement.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -164,16 +164,34 @@ def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Cal
     crosses = crossed_trials(phase.layers)
     for devices in phase.balance.devices:
         yield from all_floor_rows(phase, crosses, devices)
-        before: dict[str, Floats] = {}
-        for name in (name for name, number in pairs if number == devices):
-            placements = phase.trial.place(name, phase.cluster(name, devices))
-            tops = phase.trial.tops(placements)
-            before = before or (tops if name == CONTIGUOUS.name else {})
-            yield from placement_rows(phase, name, devices, placements, tops, before)
-            for (past, future), trial in crosses.items():
-                crossed_tops = trial.tops(trial.place(name, phase.cluster(name, devices)))
-                yield from load_rows(phase, crossed_tops, at(name, devices), domain=future, category=past)
-            advance()
+        yield from balancer_rows(phase, [name for name, number in pairs if number == devices], devices, crosses, advance)
+
+
+def balancer_rows(
+    phase: PhaseLoads,
+    names: Sequence[str],
+    devices: int,
+    crosses: Mapping[tuple[str, str], Trial],
+    advance: Callable[[], None],
+) -> Iterator[MetricRow]:
+    """What every balancer does on so many devices."""
+    if CONTIGUOUS.name in names and phase.trial.halves and not phase.totals_only:
+        yield phase.row("compared_gains", rivals(names), point=format_point({"devices": devices}))
+    before: dict[str, Floats] = {}
+    for name in names:
+        placements = phase.trial.place(name, phase.cluster(name, devices))
+        tops = phase.trial.tops(placements)
+        before = before or (tops if name == CONTIGUOUS.name else {})
+        yield from placement_rows(phase, name, devices, placements, tops, before, rivals(names))
+        for (past, future), trial in crosses.items():
+            crossed_tops = trial.tops(trial.place(name, phase.cluster(name, devices)))
+            yield from load_rows(phase, crossed_tops, at(name, devices), domain=future, category=past)
+        advance()
+
+
+def rivals(names: Collection[str]) -> int:
+    """The number of balancers that are compared with contiguous placement."""
+    return len({*names} - {CONTIGUOUS.name})
 
 
 def step_size_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRow]:
@@ -187,7 +205,7 @@ def step_size_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRo
                 point = format_point({"balancer": name, "devices": devices, "tokens": tokens})
                 yield phase.row("avg_max_load", np.mean([top_B.mean() for top_B in after.values()]), point=point)
                 if name != CONTIGUOUS.name and CONTIGUOUS.name in tops:
-                    yield from gain_rows(phase, trial.gain(tops[CONTIGUOUS.name], after), point)
+                    yield from gain_rows(phase, trial.gain(tops[CONTIGUOUS.name], after, rivals(names)), point)
 
 
 def along_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRow]:
@@ -244,14 +262,20 @@ def every_layer(phase: PhaseLoads, layers: Mapping[str, Values], **address: str)
 
 
 def placement_rows(
-    phase: PhaseLoads, name: str, devices: int, placements: Placed, tops: Mapping[str, Floats], before: Mapping[str, Floats]
+    phase: PhaseLoads,
+    name: str,
+    devices: int,
+    placements: Placed,
+    tops: Mapping[str, Floats],
+    before: Mapping[str, Floats],
+    compared: int,
 ) -> Iterator[MetricRow]:
-    """What one balancer gains, and what it costs in moved experts and traffic."""
+    """What one of several balancers gains, and what it costs in moved experts and traffic."""
     point = at(name, devices)
     yield from load_rows(phase, tops, point)
     yield phase.row("device_slots", phase.cluster(name, devices).num_slots, point=point)
     if before and name != CONTIGUOUS.name and not phase.totals_only:
-        yield from gain_rows(phase, phase.trial.gain(before, tops), point)
+        yield from gain_rows(phase, phase.trial.gain(before, tops, compared), point)
     if placements:
         yield from move_rows(phase, placements, point)
     if devices == phase.balance.focus <= MOST_DEVICES:

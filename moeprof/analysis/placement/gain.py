@@ -3,13 +3,17 @@
 The interval comes from resampling steps in blocks of neighbours, because a step resembles the one before it; every layer and both
 placements use the same resamples, because layers share their tokens (circular block bootstrap; Politis and Romano 1992).
 
+It is wide enough for two things that would make a chance difference look like a gain. There are few blocks: it is stretched as Student's t
+is beside the normal distribution (Hesterberg 2015, expanded percentiles). And a verdict is about the best of several placements, on the
+steps that compare them: their intervals hold all at once (Bonferroni), so that of the best one does too.
+
 Shape suffixes: R resamples, B steps of all layers, L layers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import cbrt, ceil, sqrt
 from typing import Literal
 
 import numpy as np
@@ -53,10 +57,13 @@ class Gain:
         return None if distance < reach / 100 else max(FEWEST, ceil(self.steps * (reach / distance) ** 2))
 
 
-def gain(steps: Sequence[Counts], before: Sequence[Floats], after: Sequence[Floats], *, seed: int = 0) -> Gain:
+def gain(
+    steps: Sequence[Counts], before: Sequence[Floats], after: Sequence[Floats], *, compared: int = 1, seed: int = 0
+) -> Gain:
     """The gain from the busiest device's shares in the steps of each layer, before and after; `steps` holds the steps' numbers.
 
-    The resamples depend on `seed` only, so that the same inputs give the same interval.
+    The intervals of `compared` gains hold at once with CONFIDENCE. The resamples depend on `seed` only, so that the same inputs give the
+    same interval.
     """
     known_B = np.unique(np.concatenate(steps))
     before_BL, after_BL, present_BL = (np.zeros((len(known_B), len(steps))) for _ in range(3))
@@ -66,9 +73,22 @@ def gain(steps: Sequence[Counts], before: Sequence[Floats], after: Sequence[Floa
         before_BL[rows, layer], after_BL[rows, layer] = values
     once_RB = np.ones((1, len(known_B)))
     seen, drawn_R = (fall(times_RB, before_BL, after_BL, present_BL) for times_RB in (once_RB, draws(len(known_B), seed)))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn_R, [tail, 1 - tail])
-    return Gain(float(seen[0]), float(low), float(high), len(known_B))
+    value, tail = float(seen[0]), (1 - CONFIDENCE) / 2 / compared
+    low, high = (value + stretch(len(known_B), tail) * (np.quantile(drawn_R, [tail, 1 - tail]) - value)).tolist()
+    return Gain(value, low, min(high, 1.0), len(known_B))
+
+
+def stretch(num_steps: int, tail: float) -> float:
+    """By what factor an interval from resampled blocks is too narrow: sqrt(k / (k - 1)) t / z for k blocks; 1 for a single block."""
+    from scipy.special import ndtri, stdtrit
+
+    blocks = num_steps / block_length(num_steps)
+    return float(sqrt(blocks / (blocks - 1)) * stdtrit(blocks - 1, tail) / ndtri(tail)) if blocks > 1 else 1.0
+
+
+def block_length(num_steps: int) -> int:
+    """The steps of a block: about the cube root of their number."""
+    return max(1, round(cbrt(num_steps)))
 
 
 def fall(times_RB: Floats, before_BL: Floats, after_BL: Floats, present_BL: Floats) -> Floats:
@@ -81,8 +101,8 @@ def fall(times_RB: Floats, before_BL: Floats, after_BL: Floats, present_BL: Floa
 
 @lru_cache(maxsize=1)
 def draws(num_steps: int, seed: int) -> Floats:
-    """How often each step is drawn, (R, B): in blocks of about the cube root of B steps, cut to B draws in all."""
-    length = max(1, round(num_steps ** (1 / 3)))
+    """How often each step is drawn, (R, B): in blocks of `block_length` steps, cut to B draws in all."""
+    length = block_length(num_steps)
     starts = np.random.default_rng(seed).integers(num_steps, size=(RESAMPLES, ceil(num_steps / length), 1))
     chosen = ((starts + np.arange(length)) % num_steps).reshape(RESAMPLES, -1)[:, :num_steps]
     cells = chosen + num_steps * np.arange(RESAMPLES)[:, None]

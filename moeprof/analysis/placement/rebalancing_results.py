@@ -28,6 +28,11 @@ def ends(results: RunMetrics, metric: str, phase: str, point: str) -> Gain | Non
     return Gain(known[0], known[1], known[2], int(steps)) if len(known) == 3 and steps is not None else None
 
 
+def compared(results: RunMetrics, phase: str) -> int:
+    """The number of repeated strategies for all of which the intervals of their gains hold at once; 1 if the run recorded none."""
+    return int(results.or_none("compared_repeats", phase=phase) or 1)
+
+
 def reference(results: RunMetrics, phase: str, point: str) -> str:
     """The balancer of the best placement that is made once, which a repeated strategy is compared with."""
     return next((row.key.category for row in results.rows("repeat_gain", phase=phase, point=point)), "")

@@ -50,16 +50,27 @@ class Rebalanced:
         """The share of the busiest device in every judged step, by layer; layers without a judged step are left out."""
         return {layer: top_B for layer, top_B in self.outcomes[strategy].tops.items() if len(top_B)}
 
-    def gain(self, before: Strategy, after: Strategy) -> Gain:
-        """By what fraction `after` has less avg max load than `before`, from the same steps."""
+    def gain(self, before: Strategy, after: Strategy, compared: int) -> Gain:
+        """By what fraction `after` has less avg max load than `before`, from the same steps; one of so many gains that are compared."""
         old, new = self.tops(before), self.tops(after)
         steps = [self.timeline.judged(self.timeline.layers[layer]) for layer in old]
-        return gain(steps, list(old.values()), list(new.values()))
+        return gain(steps, list(old.values()), list(new.values()), compared=compared)
 
     @cached_property
     def contiguous(self) -> Strategy | None:
         """Contiguous placement, if it can place these experts."""
         return next((strategy for strategy in self.outcomes if strategy == Strategy(CONTIGUOUS.name, "fixed")), None)
+
+    def over_contiguous(self, strategy: Strategy) -> Gain | None:
+        """The gain over contiguous placement; None for that itself, and if it cannot place these experts."""
+        if self.contiguous is None or strategy == self.contiguous:
+            return None
+        return self.gain(self.contiguous, strategy, len(self.outcomes) - 1)
+
+    @property
+    def repeated(self) -> int:
+        """The number of strategies that place again, which are compared with placing once."""
+        return sum(strategy.repeats for strategy in self.outcomes)
 
     def best_once(self, strategy: Strategy) -> Strategy:
         """The best placement that is made once, of those that make copies as this balancer does; the first of equal ones."""
@@ -105,6 +116,7 @@ def rebalanced_values(balance: BalanceRequest, clusters: Mapping[str, Cluster], 
     strategies = strategies_of(list(clusters), every)
     found = Rebalanced(balance, timeline, outcomes(timeline, clusters, strategies, most=balance.most_moves, least=least))
     yield "rebalance_steps", timeline.judged_steps, {}
+    yield "compared_repeats", found.repeated, {}
     for strategy, outcome in found.outcomes.items():
         at = {"point": strategy_point(strategy, balance.focus)}
         for metric, value, address in (*load_values(found, strategy), *move_values(found, strategy, outcome)):
@@ -115,8 +127,8 @@ def load_values(found: Rebalanced, strategy: Strategy) -> Iterator[AddressedValu
     """The busiest device's load, and the gain over contiguous placement."""
     yield "rebalanced_load", found.load(strategy), {}
     yield "rebalanced_imbalance", found.load(strategy) * found.balance.focus, {}
-    if found.contiguous and strategy != found.contiguous:
-        yield from with_ends("rebalance_gain", found.gain(found.contiguous, strategy))
+    if gained := found.over_contiguous(strategy):
+        yield from with_ends("rebalance_gain", gained)
 
 
 def move_values(found: Rebalanced, strategy: Strategy, outcome: Followed) -> Iterator[AddressedValue]:
@@ -142,16 +154,15 @@ def move_values(found: Rebalanced, strategy: Strategy, outcome: Followed) -> Ite
 
 def payback(found: Rebalanced, strategy: Strategy, move_ns: float) -> Iterator[AddressedValue]:
     """The steps after which the first move has paid off, if the gain is measurable."""
-    if found.contiguous and strategy != found.contiguous and found.balance.expert_ns and move_ns:
-        gained = found.gain(found.contiguous, strategy)
-        if gained.low > 0:
-            yield "payback_steps", move_ns / (found.balance.expert_ns * gained.value), {}
+    gained = found.over_contiguous(strategy) if found.balance.expert_ns and move_ns else None
+    if gained and found.balance.expert_ns and gained.low > 0:
+        yield "payback_steps", move_ns / (found.balance.expert_ns * gained.value), {}
 
 
 def repeat_values(found: Rebalanced, strategy: Strategy, step_ns: float | None) -> Iterator[AddressedValue]:
     """The gain over the best placement made once, before and after the time of moves per step."""
     once = found.best_once(strategy)
-    saved, at = found.gain(once, strategy), {"category": once.balancer}
+    saved, at = found.gain(once, strategy, found.repeated), {"category": once.balancer}
     yield from with_ends("repeat_gain", saved, at)
     if step_ns is None or found.contiguous is None:
         return

@@ -69,13 +69,14 @@ def replica_values(
     if CONTIGUOUS.name in names:
         contiguous = trial.tops(trial.place(CONTIGUOUS.name, cluster_for(CONTIGUOUS.name, balance.trace.num_experts, devices)))
     found = [one for number in sorted(set(balance.replica_numbers)) if (one := sized(balance, trial, names, number)).tops]
+    rivals, larger = len({*names} - {CONTIGUOUS.name}), sum(len(one.tops) for one in found[1:])
     for one in found:
         for name, tops in one.tops.items():
             at = {"point": format_point({"balancer": name, "devices": devices, "replicas": one.replicas})}
             yield "avg_max_load", mean_load(tops), at
             yield "device_slots", one.slots[name], at
             if contiguous is not None and tested:
-                yield from ends("load_gain", trial.gain(contiguous, tops), at)
+                yield from ends("load_gain", trial.gain(contiguous, tops, rivals), at)
     for before, one in zip([None, *found], found, strict=False):
         at = {"point": format_point({"devices": devices, "replicas": one.replicas}), "category": one.best}
         yield "replicas_load", mean_load(one.tops[one.best]), at
@@ -83,7 +84,7 @@ def replica_values(
         if balance.trace.expert_bytes:
             yield "replicas_bytes", extra * devices * sum(balance.trace.expert_bytes[layer] for layer in trial.halves), at
         if before is not None and tested:
-            yield from ends("replicas_gain", trial.gain(before.tops[before.best], one.tops[one.best]), at)
+            yield from ends("replicas_gain", trial.gain(before.tops[before.best], one.tops[one.best], larger), at)
 
 
 def ends(metric: str, found: Gain, at: dict[str, str]) -> Iterator[AddressedValue]:

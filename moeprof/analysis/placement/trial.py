@@ -99,10 +99,10 @@ class Trial:
         """Share of the busiest device in every test step, (B,) by layer."""
         return {layer: top_shares(self.halves[layer].test, slots_DS) for layer, slots_DS in placements.items()}
 
-    def gain(self, before: Mapping[str, Floats], after: Mapping[str, Floats]) -> Gain:
-        """The gain of the placement `after` over `before`, from their busiest devices' shares."""
+    def gain(self, before: Mapping[str, Floats], after: Mapping[str, Floats], compared: int = 1) -> Gain:
+        """The gain of the placement `after` over `before`, from their busiest devices' shares; one of so many gains that are compared."""
         steps = [halves.test.steps_B for halves in self.halves.values()]
-        return gain(steps, [before[layer] for layer in self.halves], [after[layer] for layer in self.halves])
+        return gain(steps, [before[layer] for layer in self.halves], [after[layer] for layer in self.halves], compared=compared)
 
     @property
     def history_steps(self) -> int:

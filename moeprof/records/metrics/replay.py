@@ -39,6 +39,13 @@ def rebalance_metrics() -> Iterator[Metric]:
     """Metrics of placements that are made again along the trace, at the point `balancer=greedy;devices=8;schedule=full;every=10`."""
     yield Metric("rebalance_steps", "steps", "neither", "exact", "steps after the first window, on which placements are judged")
     yield Metric(
+        "compared_repeats",
+        "strategies",
+        "neither",
+        "exact",
+        "strategies that place again; the intervals of repeat_gain hold for all at once",
+    )
+    yield Metric(
         "rebalanced_load",
         "fraction",
         "lower",
@@ -134,17 +141,14 @@ def balance_metrics() -> Iterator[Metric]:
         for label in ("p50", "p90", "worst"):
             yield Metric(f"{name}_{label}", "fraction", "lower", "routed", f"{label} over layers of {name}")
     yield Metric("ideal_load", "fraction", "neither", "exact", "1 / devices")
+    yield from between("load_gain", "fraction", "routed", "1 - avg_max_load / that of contiguous placement, means over layers")
     yield Metric(
-        "load_gain", "fraction", "higher", "routed", "1 - avg_max_load / that of contiguous placement, means over layers"
+        "compared_gains",
+        "balancers",
+        "neither",
+        "exact",
+        "balancers that are compared; the intervals of load_gain hold for all at once",
     )
-    for end, which in (("low", "lower"), ("high", "upper")):
-        yield Metric(
-            f"load_gain_{end}",
-            "fraction",
-            "higher",
-            "routed",
-            f"{which} end of load_gain's 95% interval (bootstrap over steps)",
-        )
     yield Metric("history_steps", "steps", "neither", "exact", "steps that placements are based on, over all layers")
     yield Metric("test_steps", "steps", "neither", "exact", "steps that placements are tested on, over all layers")
     yield Metric("step_tokens", "tokens", "neither", "exact", "tokens of a test step, mean over steps and layers")

@@ -37,7 +37,7 @@ def check_archive(content: bytes) -> None:
     try:
         members = zipfile.ZipFile(BytesIO(content)).infolist()
     except (zipfile.BadZipFile, NotImplementedError, OverflowError, EOFError) as error:
-        raise ValueError(f"a damaged or truncated PyTorch file: {error}") from error
+        raise ValueError("a damaged or truncated PyTorch file") from error
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("a PyTorch file with compressed members, which torch.save does not write")
     if sum(member.file_size for member in members) > len(content):

@@ -15,6 +15,9 @@ from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
+REMOVE = "Remove --experts, --top-k, --layers or --model-config, or correct them."
+"""The remedy if the options and the file contradict each other."""
+
 
 def is_parquet(file: InputFile) -> bool:
     """Whether the file starts as a Parquet file does, or is named as one."""
@@ -24,13 +27,14 @@ def is_parquet(file: InputFile) -> bool:
 def read_run_files(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
     """The trace of every file, named by the file's stem or by the folder of several.
 
-    UsageError if two are of the same rank, or the user states other layers or choices of a token.
+    UsageError if two are of the same rank, or the user states other layers, experts or choices of a token.
     """
     traces: dict[tuple[str, str, int], RoutingTrace] = {}
     for file in files:
         trace = RoutingTrace.read(file)
-        with reported(f"routing trace {file.path}", "Remove --top-k, --layers or --model-config, or correct them."):
+        with reported(f"routing trace {file.path}", REMOVE):
             agreed("choices of a token", trace.header.top_k, options.top_k)
+            agreed("experts", trace.header.num_experts, options.experts)
             check_numbers([int(layer) for layer in trace.header.layers if layer.isdecimal()], options.layers)
         key = (trace.header.phase, trace.header.variant, trace.header.rank)
         if key in traces:
@@ -75,10 +79,11 @@ def is_count_table(file: InputFile) -> bool:
 
 
 def read_count_file(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
-    """The table, named by the file's stem; UsageError if it states other choices of a token than the user, or other layers."""
+    """The table, named by the file's stem; UsageError if it states other choices of a token, experts or layers than the user."""
     file = only(files)
     counts = read_counts(file)
-    with reported(f"count table {file.path}", "Remove --top-k, --layers or --model-config, or correct them."):
+    with reported(f"count table {file.path}", REMOVE):
+        agreed("experts", counts.num_experts, options.experts)
         counts = replace(counts, top_k=agreed("choices of a token", counts.top_k, options.top_k))
         check_numbers(counts.layers, options.layers)
     return TraceFile(file.path.stem, counts=counts)

@@ -11,7 +11,7 @@ from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.records.run.replay import ALL
 from moeprof.records.units import format_bytes
-from moeprof.reporters.cells import duration, interval, percent
+from moeprof.reporters.cells import at_once, duration, interval, percent
 from moeprof.reporters.documents.document import Block, Heading
 from moeprof.reporters.sections.devices import phase_blocks
 from moeprof.reporters.sections.rebalancing import repeat_lines, step_size
@@ -69,7 +69,8 @@ def verdict_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         f"Placement ({phase}, {devices} devices{step_size(results, phase)}): {name}, {gain.verdict}. The busiest device gets "
         f"{percent(after)} of a step's choices on average, {percent(before)} under contiguous placement ({limits})."
     )
-    yield f"Gain ({phase}): {interval(gain)} on {gain.steps} held-out steps. {threshold(gain, before, floor)}"
+    among = at_once(balance_results.compared(results, phase, devices), "balancers")
+    yield f"Gain ({phase}): {interval(gain)} on {gain.steps} held-out steps{among}. {threshold(gain, before, floor)}"
 
 
 def floor_sentence(results: RunMetrics, phase: str) -> str:

@@ -48,7 +48,7 @@ def balancer_table(results: RunMetrics, phase: str, devices: int) -> Table:
         f"{devices} devices, {steps}. Share of a step's choices on the busiest device: max load = largest of all steps (for "
         "memory), avg max = mean over steps (for latency), both averaged over layers; worst = avg max of the worst layer. Ideal "
         f"{percent(1 / devices)}, floors without copies {' and '.join(cell(floor, percent) for floor in floors)}. gain = decrease of avg "
-        "max, with its 95% interval."
+        "max; 95% intervals, for all at once."
     )
     columns = {
         "max load": ("max_load", percent),

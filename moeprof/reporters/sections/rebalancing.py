@@ -10,7 +10,7 @@ from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.metrics.row import RecordedRow
 from moeprof.records.units import format_bytes, format_significant
-from moeprof.reporters.cells import Write, cell, duration, interval, percent, plural
+from moeprof.reporters.cells import Write, at_once, cell, duration, interval, percent, plural
 from moeprof.reporters.documents.document import Block, Details, Table
 from moeprof.reporters.sections.tables import with_values
 
@@ -36,7 +36,7 @@ COLUMNS: dict[str, tuple[str, Write]] = {
 NOTES = {
     "moved": "first moved, moved = experts that devices fetch for the first placement, and for each later one, all layers",
     "time": "time = of one such move at the link bandwidth, modelled",
-    "over once": "over once = decrease of avg max compared with the best placement made once, with its 95% interval",
+    "over once": "over once = decrease of avg max compared with the best placement made once; 95% intervals, for all at once",
     "net": "net = the same after the time of moves, if the experts of a step take --expert-time under contiguous placement",
     "worth it above": "worth it above = the time of a step's experts under contiguous placement from which moves cost less than they gain",
     "paid back": "paid back = steps after which the first move has cost less than it gained",
@@ -84,7 +84,8 @@ def repeat_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         yield (
             f"Placing again ({phase}, {balance.focus} devices{step_size(results, phase)}, {often(row)} from the last {balance.window:,}, "
             f"{'with' if copies else 'without'} copies): {strategy_name(row)} gains {interval(gain)} over "
-            f"{reference_name(results, phase, row)}, on {gain.steps:,} steps: {along.repeat_verdict(gain, net)}."
+            f"{reference_name(results, phase, row)}, on {gain.steps:,} steps: {along.repeat_verdict(gain, net)}"
+            f"{at_once(along.compared(results, phase), 'strategies')}."
             + (cost(results, phase, row, net) if gain.low > 0 else "")
             + (" No exchange would save more time than it takes." if moves_nothing(results, phase, row) else "")
         )

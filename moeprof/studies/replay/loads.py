@@ -122,11 +122,7 @@ def loads_of_counts(table: ChoiceCounts, name: str, path: Path, phase: PhaseChoi
 def described_counts(
     table: ChoiceCounts, name: str, path: Path, inputs: BalanceInputs, options: ImportOptions
 ) -> tuple[TraceSource, list[str]]:
-    """A count table as `run.json` describes it, and what cannot be right in it; UsageError if it has not this number of experts."""
-    if options.experts not in (None, table.num_experts):
-        raise UsageError(
-            f"--experts {options.experts}: the count table {path} has {table.num_experts} experts", "Remove --experts."
-        )
+    """A count table as `run.json` describes it, and what cannot be right in it."""
     layers = [matrices[0].layer for matrices in inputs.layers[ALL]]
     trace = TraceSource(
         name=name,

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
-from moeprof.analysis.placement.gain import FEWEST, Gain, draws, gain
+from moeprof.analysis.placement.gain import FEWEST, WORTH, Gain, draws, gain
 
 
 def drawn_gain(factor: float, num_steps: int, spread: float, seed: int = 0) -> Gain:
@@ -49,6 +50,38 @@ def test_few_steps_say_nothing_however_clear_they_are() -> None:
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = [found.low <= 0.4 <= found.high for seed in range(60) if (found := drawn_gain(0.6 / np.exp(0.02), 80, 0.2, seed))]
     assert 0.85 <= np.mean(covered) <= 1
+    few = [
+        found.low <= 0.4 <= found.high for seed in range(100) if (found := drawn_gain(0.6 / np.exp(0.02), FEWEST, 0.2, seed))
+    ]
+    assert 0.9 <= np.mean(few) <= 1
+
+
+def test_the_interval_is_that_of_resamples_stretched_for_few_blocks_and_for_all_that_are_compared() -> None:
+    """27 steps are 9 blocks of 3; a plain loop over the resamples."""
+    generator = np.random.default_rng(2)
+    before_B, after_B = generator.uniform(0.4, 0.6, 27), generator.uniform(0.2, 0.5, 27)
+    drawn = [1 - (times_B @ after_B) / (times_B @ before_B) for times_B in draws(27, 0)]
+    value = 1 - after_B.mean() / before_B.mean()
+    for compared in (1, 8):
+        found = gain([np.arange(27)], [before_B], [after_B], compared=compared)
+        ends = np.percentile(drawn, [2.5 / compared, 100 - 2.5 / compared])
+        inside = 1 - 0.025 / compared
+        stretched = value + (ends - value) * (9 / 8) ** 0.5 * t.ppf(inside, 8) / norm.ppf(inside)
+        assert [found.value, found.low, found.high] == pytest.approx([value, *stretched])
+
+
+@pytest.mark.parametrize("num_steps", [FEWEST, 40])
+def test_of_nine_placements_on_the_threshold_the_best_is_recommended_as_seldom_as_one_may_be(num_steps: int) -> None:
+    """All gain WORTH in the long run, so that every recommendation is chance; what they share is half of their variance."""
+    corrected, alone = [], []
+    for seed in range(200):
+        before_B, common_B, *noise_9B = np.random.default_rng(seed).normal(0, 0.2, (11, num_steps))
+        after_9B = (1 - WORTH) * np.exp((common_B + np.array(noise_9B)) / 2**0.5)
+        best = after_9B[after_9B.mean(axis=1).argmin()]
+        for found, compared in ((corrected, 9), (alone, 1)):
+            found.append(gain([np.arange(num_steps)], [np.exp(before_B)], [best], compared=compared).verdict == "recommended")
+    assert np.mean(corrected) <= 0.025
+    assert np.mean(alone) > 0.06
 
 
 def test_steps_that_resemble_each_other_make_the_interval_wider() -> None:

@@ -171,8 +171,8 @@ def step_size_figure(results: RunMetrics) -> Iterator[PageBlock]:
             Axis("tokens per step", logarithmic=True),
             Axis("gain over contiguous", "fraction"),
             views,
-            caption="Gain: by what fraction the busiest device's share falls. Bands: 95% interval from resampled test steps, of the "
-            "balancers in colour, which are the best with and without copies; grey: the others. "
+            caption="Gain: by what fraction the busiest device's share falls. Bands: 95% intervals from resampled test steps, for all at "
+            "once, of the balancers in colour, which are the best with and without copies; grey: the others. "
             f"{results.record.balanced.focus} devices. More tokens per step leave fewer test steps, so that intervals widen.",
         )
 
