@@ -16,6 +16,7 @@ from moeprof.reporters.sections.offloading import offloading_blocks, on_front, s
 from moeprof.studies.optimize import offloading
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.time import measure_time
+from moeprof.studies.replay.source import read_source
 
 from .runs import Micro, studied, values
 
@@ -156,3 +157,9 @@ def test_cold_experts_are_computed_on_the_far_side_and_are_not_loaded(micro: Mic
 def test_a_hugging_face_model_has_no_far_side() -> None:
     with pytest.raises(UsageError, match="a second process computes experts of moeprof's own models only"):
         preset_variants(["monde"], SETTINGS, resolved(load_recipe("hf-tiny")))
+
+
+def test_a_run_of_an_offloading_system_can_be_replayed(micro: Micro, tmp_path: Path) -> None:
+    """Its loads are decided by the system, and not by one policy for each layer that a replay could repeat."""
+    run = compared(micro("lm"), tmp_path / "run", "on-demand")
+    assert read_source(run.path).notes == []

@@ -71,7 +71,7 @@ def compare(recorded: ExpertLoads, step_N: Counts, expert_N: Counts, buffered: B
 
 
 def buffered_of(variant: Mapping[str, str | bool | int]) -> Buffered | None:
-    """The buffering of a variant in `run.json`; None if all its experts are resident."""
-    if not variant.get("slots"):
+    """The buffering of a variant in `run.json`; None if all its experts are resident, or an offloading system decides."""
+    if not variant.get("slots") or variant.get("system"):
         return None
     return Buffered(str(variant["label"]), int(variant["slots"]), str(variant["eviction"]))

@@ -295,7 +295,7 @@ def baseline_text(baseline: Baseline) -> str:
         bodies.append(
             ",\n    ".join(json.dumps({k: v for k, v in number.items() if v != []}) for number in subject.pop("numbers"))
         )
-        heads.append(json.dumps(subject, indent=1).rstrip("}\n"))
+        heads.append(json.dumps(subject, indent=1).removesuffix("\n}"))
     parts = [f'{head},\n "numbers": [\n    {body}\n ]\n}}' for head, body in zip(heads, bodies, strict=True)]
     top = {key: value for key, value in document.items() if key != "subjects"}
     return f'{json.dumps(top)[:-1]}, "subjects": [\n' + ",\n".join(parts) + "\n]}\n"
