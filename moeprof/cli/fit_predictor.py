@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
+from moeprof.cli.new_file import WEIGHTS, check_place, exists_already
 from moeprof.cli.options import resolved_recipes
 from moeprof.cli.progress import Bar
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_COUNT
 from moeprof.records.predictor import FitSettings
 from moeprof.records.system.files import reason
-
-SUFFIX = ".safetensors"
 
 
 @click.command(name="fit-predictor")
@@ -69,12 +68,9 @@ def command(
 
 def check_output(out: Path, *, force: bool) -> None:
     """UsageError if FILE cannot be written or already exists."""
-    if out.suffix != SUFFIX:
-        raise UsageError(f"--out {out}: the name does not end with {SUFFIX}", f"Example: --out {out.with_suffix(SUFFIX)}")
-    if not out.parent.is_dir():
-        raise UsageError(f"--out {out}: the folder {out.parent} does not exist", "Create it, or give another --out.")
+    check_place(out, WEIGHTS)
     if out.exists() and not force:
-        raise UsageError(f"--out {out}: the file already exists", "Give another --out, or --force to replace it.")
+        raise exists_already(out)
 
 
 def settings_of(given: dict[str, float | None]) -> FitSettings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from moeprof.cli.new_file import WEIGHTS, check_place, exists_already
 from moeprof.cli.options import with_options
 from moeprof.cli.progress import Bar
 from moeprof.records.errors import UsageError
@@ -21,8 +22,6 @@ from moeprof.records.system.signals import why
 
 if TYPE_CHECKING:
     from moeprof.records.run.model_card import ModelCard
-
-SUFFIX = ".safetensors"
 
 
 class TrainingBar(Bar):
@@ -128,10 +127,7 @@ def check_output(recipe: Recipe, out: Path, *, twin: bool, card_only: bool, forc
 
     if twin and card_only:
         raise UsageError("--twin --card-only: a twin has no model card", "Remove --twin to write the card of the checkpoint.")
-    if in_file(recipe) and out.suffix != SUFFIX:
-        raise UsageError(f"--out {out}: the name does not end with {SUFFIX}", f"Example: --out {out.with_suffix(SUFFIX)}")
-    if not out.parent.is_dir():
-        raise UsageError(f"--out {out}: the folder {out.parent} does not exist", "Create it, or give another --out.")
+    check_place(out, WEIGHTS if in_file(recipe) else "")
     if card_only:
         return
     if force:
@@ -140,7 +136,7 @@ def check_output(recipe: Recipe, out: Path, *, twin: bool, card_only: bool, forc
         return
     written = [out] if twin or not in_file(recipe) else [out, card_path(recipe, out)]
     if not state_path(out).exists() and (there := [path for path in written if path.exists()]):
-        raise UsageError(f"--out {there[0]}: the file already exists", "Give another --out, or --force to replace it.")
+        raise exists_already(there[0])
 
 
 def check_replaceable(recipe: Recipe, out: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moeprof.moe.far_side import FarSide
-from moeprof.moe.kernels.auto import auto
+from moeprof.moe.kernels.auto import KernelCost, auto
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.policies.offloading.demands import Demands, demands_of
 from moeprof.policies.offloading.foresight import Foresight, LastStep, MostUsed, Shuffled, WholeLayers
@@ -73,13 +73,20 @@ def arrangement_of(
     """The order of a system, with times that are measured now on one layer; None if experts are taken by id."""
     if choice.order == "index":
         return None
-    high = forms[HIGH].layouts[0]
-    cost = auto.calibrated(layer.for_kernels(high.weights(high.slab(SOME, ledger.device))), layer.ffn)["loop"]
-    load_ns = {}
-    for name, form in forms.items():
-        into_B = form.layouts[0].slab(1, ledger.device)[0]
-        load_ns[name] = measured(ledger, partial(form.source.read, layer.name, 0, into_B))
+    cost = expert_cost(layer, forms[HIGH], ledger)
+    load_ns = {name: load_time(layer, form, ledger) for name, form in forms.items()}
     return Arrangement(cast("LoadOrder", choice.order), slots, load_ns, cost.call_ns + cost.expert_ns, cost.row_ns)
+
+
+def expert_cost(layer: SparseLayer, form: Form, ledger: Ledger) -> KernelCost:
+    """What computing experts of the first layer of a form costs, one after another."""
+    layout = form.layouts[0]
+    return auto.calibrated(layer.for_kernels(layout.weights(layout.slab(SOME, ledger.device))), layer.ffn)["loop"]
+
+
+def load_time(layer: SparseLayer, form: Form, ledger: Ledger) -> float:
+    """Time to load an expert of the first layer of a form, nanoseconds."""
+    return measured(ledger, partial(form.source.read, layer.name, 0, form.layouts[0].slab(1, ledger.device)[0]))
 
 
 def measured(ledger: Ledger, work: Callable[[], None]) -> float:
@@ -99,11 +106,10 @@ class ColdExperts:
     def __init__(self, side: FarSide, layer: SparseLayer, form: Form, ledger: Ledger) -> None:
         """Measures what a load and a computation cost on this side, and an answer of the far one, on a layer."""
         self.side, layout = side, form.layouts[0]
-        cost = auto.calibrated(layer.for_kernels(layout.weights(layout.slab(SOME, ledger.device))), layer.ffn)["loop"]
-        load_ns = measured(ledger, partial(form.source.read, layer.name, 0, layout.slab(1, ledger.device)[0]))
+        cost = expert_cost(layer, form, ledger)
         one_ns, many_ns = (measured(ledger, partial(self.answer, layer, layout, rows)) for rows in (1, MANY))
         self.costs = SplitCosts(
-            link=LinearTime(fixed=load_ns),
+            link=LinearTime(fixed=load_time(layer, form, ledger)),
             near=LinearTime(cost.call_ns + cost.expert_ns, cost.row_ns),
             far=LinearTime(one_ns, max(many_ns - one_ns, 0) / (MANY - 1)),
             activations=LinearTime(),

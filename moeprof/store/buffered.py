@@ -21,6 +21,7 @@ from moeprof.policies.cache import Access, Cache
 from moeprof.policies.eviction.eviction import Eviction
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
 from moeprof.store.entry import EntryLayout
+from moeprof.store.groups import in_groups
 from moeprof.store.ledger import Ledger, Load
 from moeprof.store.resident import Offsets, Wave
 
@@ -49,7 +50,7 @@ class Plan:
         """
         return wave != 1 if order_is_fixed() else self.loads[self.arriving[0]].done
 
-    def groups(self) -> deque[list[int]]:
+    def groups(self) -> deque[Sequence[int]]:
         """Cached experts in as many groups as experts are loaded, those whose slots are needed first at the front.
 
         The groups depend on the routing only, so that outputs have the same bits in every run.
@@ -57,9 +58,7 @@ class Plan:
         hits = [access.expert for access in self.accesses if access.hit]
         wanted = [expert for expert in self.behind if expert not in self.loads]
         order = wanted + [expert for expert in hits if expert not in self.behind]
-        count = max(min(len(self.loads), len(order)), 1)
-        bounds = [len(order) * index // count for index in range(count + 1)]
-        return deque(order[first:last] for first, last in pairwise(bounds) if first < last)
+        return in_groups(order, len(self.loads))
 
 
 class BufferedStore:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +24,7 @@ from moeprof.policies.offloading.planner import HIGH, Demand, Planner, Transfer,
 from moeprof.policies.offloading.priority import ExpertUnit
 from moeprof.records.arrays import Floats, Ints
 from moeprof.store.entry import EntryLayout
+from moeprof.store.groups import in_groups
 from moeprof.store.ledger import Ledger, Load, Reason
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Tier
@@ -86,13 +86,11 @@ class StepPlan:
         assert unit is not None
         return wave != 1 if order_is_fixed() else self.loads[unit].done
 
-    def groups(self) -> deque[list[Use]]:
+    def groups(self) -> deque[Sequence[Use]]:
         """Uses that need no load, in as many groups as there are loads, those whose slots are needed first at the front."""
         ready = [use for use in self.uses if use.unit is not None and use.unit not in self.awaited]
         order = sorted(ready, key=lambda use: use.unit not in self.behind)
-        count = max(min(len(self.awaited), len(order)), 1)
-        bounds = [len(order) * index // count for index in range(count + 1)]
-        return deque(order[first:last] for first, last in pairwise(bounds) if first < last)
+        return in_groups(order, len(self.awaited))
 
 
 class Offload:
@@ -175,8 +173,7 @@ class Offload:
     def views(self, unit: ExpertUnit) -> Tensor:
         """All slots of the unit's pool, as entries of its layer, (S, B)."""
         layout = self.forms[unit.precision].layouts[unit.layer]
-        slab_SB = self.slabs[unit.layer if self.planner.per_layer else 0, unit.precision]
-        return slab_SB[:, : layout.entry_bytes]
+        return self.slabs[self.planner.place_of(unit)][:, : layout.entry_bytes]
 
     def submit(self, transfer: Transfer, reason: Reason) -> Load:
         """Queues a transfer whose slot is not in use; a transfer into the same slot that has not begun is cancelled."""
@@ -185,9 +182,8 @@ class Offload:
             self.unproven.discard(victim)
             if (stale := self.pending.pop(victim, None)) is not None:
                 stale.cancelled = True
-        pool = (unit.layer if self.planner.per_layer else 0, unit.precision, slot)
-        form, free = self.forms[unit.precision], self.released.get(pool)
-        load = Load(self.layers[unit.layer], unit.expert, self.views(unit)[slot], free, source=form.source, reason=reason)
+        free, source = self.released.get((*self.planner.place_of(unit), slot)), self.forms[unit.precision].source
+        load = Load(self.layers[unit.layer], unit.expert, self.views(unit)[slot], free, source=source, reason=reason)
         self.ledger.submit(load)
         self.pending[unit] = load
         return load
@@ -240,10 +236,6 @@ class Offload:
             self.ledger.hurry(self.pending[use.unit])
         plan.awaited.add(use.unit)
         plan.arriving.append(use)
-
-    def foresee(self, hints: Iterable[tuple[int, list[Demand]]]) -> None:
-        """Queues loads for layers that come next, before the first one runs."""
-        self.prefetch(0, hints, set())
 
     def prefetch(self, layer: int, hints: Iterable[tuple[int, list[Demand]]], busy: set[ExpertUnit]) -> list[ExpertUnit]:
         """Queues loads for the first of the foreseen layers that lacks an expert; the units of all are spared until it has run."""

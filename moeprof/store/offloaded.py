@@ -4,7 +4,7 @@ T tokens, K choices, E experts, N rows, D width, S slots.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import torch
@@ -80,12 +80,17 @@ class OffloadedStore:
     def far_outputs(self, plan: StepPlan) -> Tensor:
         """Waits for what another place computes."""
         assert self.offload.far is not None
+        with self.waiting(plan):
+            return self.offload.far.outputs()
+
+    @contextmanager
+    def waiting(self, plan: StepPlan) -> Iterator[None]:
+        """A block in which the layer waits: a stall, if a probe asks for it."""
         with region("expert_load", self.layer):
             started = None if plan.begun is None else self.offload.watch.mark()
-            found_ND = self.offload.far.outputs()
+            yield
             if started is not None:
                 plan.waits.append((started, self.offload.watch.mark()))
-        return found_ND
 
     def waves_of(self, group: Sequence[Use]) -> Iterator[Wave]:
         """Those at the model's own precision together, each of the others unpacked by itself."""
@@ -109,12 +114,8 @@ class OffloadedStore:
         """Waits for the next loaded unit and returns its use."""
         use = plan.arriving.popleft()
         assert use.unit is not None
-        load = plan.loads[use.unit]
-        with region("expert_load", self.layer):
-            started = None if plan.begun is None else self.offload.watch.mark()
-            self.offload.ledger.wait(load)
-            if started is not None:
-                plan.waits.append((started, self.offload.watch.mark()))
+        with self.waiting(plan):
+            self.offload.ledger.wait(plan.loads[use.unit])
         self.offload.pending.pop(use.unit, None)
         return use
 
@@ -125,8 +126,7 @@ class OffloadedStore:
             if self.offload.ledger.stream is not None:
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record()
-                scope = use.unit.layer if self.offload.planner.per_layer else 0
-                self.offload.released[scope, use.unit.precision, use.slot] = event
+                self.offload.released[(*self.offload.planner.place_of(use.unit), use.slot)] = event
             for waiting in plan.behind.pop(use.unit, ()):
                 self.offload.await_load(plan, waiting)
 

@@ -3,13 +3,14 @@
 The rows of a domain are those of its test steps, and `category` is the domain whose history made the placement.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from moeprof.analysis.placement.choice import rivals
 from moeprof.analysis.placement.device_load import device_counts, floor_shares, load_values, over_layers
 from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.placement.rebalancing import Timeline
@@ -187,11 +188,6 @@ def balancer_rows(
             crossed_tops = trial.tops(trial.place(name, phase.cluster(name, devices)))
             yield from load_rows(phase, crossed_tops, at(name, devices), domain=future, category=past)
         advance()
-
-
-def rivals(names: Collection[str]) -> int:
-    """The number of balancers that are compared with contiguous placement."""
-    return len({*names} - {CONTIGUOUS.name})
 
 
 def step_size_rows(phase: PhaseLoads, names: Sequence[str]) -> Iterator[MetricRow]:

@@ -1,8 +1,9 @@
 """Which balancers compete with each other, and which one is named if several reach the same load."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isclose
 
+from moeprof.policies.balancing.contiguous import CONTIGUOUS
 from moeprof.policies.balancing.registry import BALANCERS
 from moeprof.records.run.replay import BalanceRequest
 
@@ -19,3 +20,8 @@ def least(loads: Mapping[str, float]) -> str | None:
     """The balancer with the least load; of equal ones the first of the registry, in which those come first that need no history."""
     lowest = min(loads.values(), default=0.0)
     return next((name for name in BALANCERS if name in loads and isclose(loads[name], lowest, rel_tol=ROUNDING)), None)
+
+
+def rivals(names: Collection[str]) -> int:
+    """The number of balancers that are compared with contiguous placement."""
+    return len({*names} - {CONTIGUOUS.name})

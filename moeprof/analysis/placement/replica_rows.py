@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moeprof.analysis.placement.choice import least
+from moeprof.analysis.placement.choice import least, rivals
 from moeprof.analysis.placement.gain import Gain
 from moeprof.analysis.placement.trial import Trial, cluster_for
 from moeprof.analysis.placement.virtual_parallel import AddressedValue
@@ -69,14 +69,14 @@ def replica_values(
     if CONTIGUOUS.name in names:
         contiguous = trial.tops(trial.place(CONTIGUOUS.name, cluster_for(CONTIGUOUS.name, balance.trace.num_experts, devices)))
     found = [one for number in sorted(set(balance.replica_numbers)) if (one := sized(balance, trial, names, number)).tops]
-    rivals, larger = len({*names} - {CONTIGUOUS.name}), sum(len(one.tops) for one in found[1:])
+    larger = sum(len(one.tops) for one in found[1:])
     for one in found:
         for name, tops in one.tops.items():
             at = {"point": format_point({"balancer": name, "devices": devices, "replicas": one.replicas})}
             yield "avg_max_load", mean_load(tops), at
             yield "device_slots", one.slots[name], at
             if contiguous is not None and tested:
-                yield from ends("load_gain", trial.gain(contiguous, tops, rivals), at)
+                yield from ends("load_gain", trial.gain(contiguous, tops, rivals(names)), at)
     for before, one in zip([None, *found], found, strict=False):
         at = {"point": format_point({"devices": devices, "replicas": one.replicas}), "category": one.best}
         yield "replicas_load", mean_load(one.tops[one.best]), at

@@ -90,9 +90,13 @@ class Planner:
         self.last_layer = self.num_layers
         self.replacement.reset()
 
+    def place_of(self, unit: ExpertUnit) -> tuple[int, str]:
+        """Which pool may hold a unit: its layer if each has its own, otherwise 0, and its precision."""
+        return unit.layer if self.per_layer else 0, unit.precision
+
     def pool_of(self, unit: ExpertUnit) -> Pool:
         """The pool whose slots may hold a unit."""
-        return self.pools[unit.layer if self.per_layer else 0, unit.precision]
+        return self.pools[self.place_of(unit)]
 
     def resident(self, layer: int, expert: int, lowest: str = SKIP) -> ExpertUnit | None:
         """The unit of the highest precision that is resident, `lowest` or higher; without it of any."""

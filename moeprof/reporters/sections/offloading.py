@@ -33,7 +33,8 @@ def offloading_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Blo
     yield system_table(run, metrics, phase, systems)
     front = on_front(metrics, phase, systems)
     yield Paragraph(
-        f"On the Pareto front of throughput and quality, at equal fast memory: {', '.join(system_name(run, one) for one in front)}."
+        "On the Pareto front of throughput and quality, at equal fast memory, where speeds within each other's intervals are equal: "
+        f"{', '.join(system_name(run, one) for one in front)}."
     )
 
 
@@ -110,29 +111,49 @@ def quality_cell(here: RunMetrics) -> str:
     return perplexity_cell(here, "{:.4f}".format) if chrf is None else f"{chrf:.2f}"
 
 
-def quality_of(here: RunMetrics) -> float | None:
-    """A number of which more is better, if quality was measured: chrF, or perplexity with its sign turned."""
-    chrf, perplexity = here.or_none("chrf"), here.or_none("perplexity")
-    return chrf if chrf is not None else None if perplexity is None else -perplexity
+def quality_of(here: RunMetrics, resident: RunMetrics) -> float | None:
+    """A number of which more is better, if quality was measured: chrF, or perplexity with its sign turned.
+
+    What is better than the resident model is better by chance, and counts as equal.
+    """
+    found, whole = ([one.or_none("chrf"), one.or_none("perplexity")] for one in (here, resident))
+    if found[0] is not None:
+        return min(found[0], found[0] if whole[0] is None else whole[0])
+    if found[1] is not None:
+        return -max(found[1], found[1] if whole[1] is None else whole[1])
+    return None
+
+
+def speed_range(here: RunMetrics) -> tuple[float, float] | None:
+    """The ends of the 95% interval of the throughput, or twice the throughput without one."""
+    speed = here.or_none("throughput")
+    low, high = here.or_none("throughput_low"), here.or_none("throughput_high")
+    if speed is None:
+        return None
+    return (float(speed), float(speed)) if low is None or high is None else (float(low), float(high))
 
 
 def on_front(metrics: RunMetrics, phase: str, systems: Sequence[str]) -> list[str]:
-    """Systems such that no other is at least as fast and as good, and better in one of them.
+    """Systems that no other one beats: by more speed at no less quality, or by more quality at no less speed.
 
-    Without a measure of quality, the agreement with the resident model takes its place.
+    Speeds differ if their intervals do not overlap. Without a measure of quality, the agreement with the resident model takes its place.
     """
-    points = {}
+    points: dict[str, tuple[tuple[float, float], float]] = {}
     for label in systems:
         here = metrics.at(phase=phase, variant=label)
-        speed, quality, same = here.or_none("throughput"), quality_of(here), here.or_none("token_agreement")
-        if speed is not None:
-            points[label] = float(speed), float(quality if quality is not None else same if same is not None else 0)
+        quality, same = quality_of(here, metrics.at(phase=phase, variant=metrics.baseline)), here.or_none("token_agreement")
+        if (speeds := speed_range(here)) is not None:
+            points[label] = speeds, float(quality if quality is not None else same if same is not None else 0)
     return [
         label
-        for label, (speed, quality) in points.items()
-        if not any(
-            other >= speed and good >= quality and (other, good) != (speed, quality)
-            for name, (other, good) in points.items()
-            if name != label
-        )
+        for label, mine in points.items()
+        if not any(beats(other, mine) for name, other in points.items() if name != label)
     ]
+
+
+def beats(one: tuple[tuple[float, float], float], other: tuple[tuple[float, float], float]) -> bool:
+    """Whether one system, of a range of speeds and a quality, is better than another in one of them and no worse in the other."""
+    (low, high), quality = one
+    (other_low, other_high), other_quality = other
+    faster, slower = low > other_high, high < other_low
+    return (faster and quality >= other_quality) or (quality > other_quality and not slower)

@@ -4,57 +4,69 @@ from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
-from moeprof.reporters.cells import duration, percent, rate, times
+from moeprof.reporters.cells import duration, percent, plural, rate, times
 from moeprof.reporters.documents.answer import KeyNumber, RunAnswer
 from moeprof.reporters.documents.answers.light import light_of
 from moeprof.reporters.documents.answers.numbers import DOING, phases_of
-from moeprof.reporters.sections.offloading import hits, loaded, on_front, quality_cell, system_name, systems_of
+from moeprof.reporters.sections.offloading import hits, speed_range, system_name, systems_of
 from moeprof.reporters.sections.variants import baseline_of
 
 
 def answer(run: Run, metrics: RunMetrics) -> RunAnswer:
-    """The phase that loads most per step decides which systems are named; the numbers are those of every system in it."""
+    """The fastest system of every phase; the numbers are those of every system in the last one."""
     systems, phases = systems_of(run), phases_of(run, metrics)
     wrong = list(wrong_outputs(run, metrics, phases, systems))
     sentences = [text for phase in phases for text in fastest(run, metrics, phase, systems)]
     numbers = [number for phase in phases[-1:] for number in numbers_of(run, metrics, phase, systems)]
     light = light_of(run, wrong=wrong, doubts=[note for note in run.record.notes if note.startswith("premise not met")])
-    return RunAnswer(
-        " ".join(sentences) or "No system was timed.", numbers, light, list(changes(run, metrics, phases, systems))
-    )
+    return RunAnswer(sentence(run, systems, sentences), numbers, light, list(changes(run, metrics, phases, systems)))
+
+
+def sentence(run: Run, systems: Sequence[str], sentences: Sequence[str]) -> str:
+    """What was found in each phase, after the fast memory that all systems have."""
+    if not sentences:
+        return "No system was timed."
+    first, *others = sentences
+    rest = (one[0].upper() + one[1:] for one in others)
+    return " ".join([f"With {run.record.variants_by_label[systems[0]].slots} slots per layer, {first}", *rest])
 
 
 def fastest(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -> Iterator[str]:
-    """The fastest system of a phase beside the resident model, and the others on the front."""
-    here = {label: metrics.at(phase=phase, variant=label) for label in systems}
-    speeds = {label: speed for label, at in here.items() if (speed := at.or_none("throughput"))}
-    whole = metrics.or_none("throughput", phase=phase, variant=baseline_of(run))
-    if not speeds:
+    """The fastest system of a phase beside the resident model, those that are not measurably slower, and what it loses."""
+    ranges = {label: found for label in systems if (found := speed_range(metrics.at(phase=phase, variant=label)))}
+    if not ranges:
         return
-    best = max(speeds, key=lambda label: speeds[label])
-    slots = run.record.variants_by_label[best].slots
-    share = f", {times(speeds[best] / whole)} the resident model" if whole else ""
-    others = [system_name(run, one) for one in on_front(metrics, phase, systems) if one != best]
-    rest = f"; {', '.join(others)} {'loses' if len(others) == 1 else 'lose'} less quality" if others else ""
+    here = {label: metrics.at(phase=phase, variant=label) for label in ranges}
+    best = max(ranges, key=lambda label: here[label].value("throughput"))
+    speed, whole = here[best].value("throughput"), metrics.or_none("throughput", phase=phase, variant=baseline_of(run))
+    share = f"{times(speed / whole)} the resident model, " if whole else ""
+    level = sum(high >= ranges[best][0] for label, (_, high) in ranges.items() if label != best)
+    but = f"; {level} {plural(level, 'other is', 'others are')} not measurably slower" if level else ""
     yield (
-        f"{DOING[phase].capitalize()} with {slots} slots per layer, {system_name(run, best)} is fastest: "
-        f"{rate(speeds[best])} tokens/s{share}{rest}."
+        f"{DOING[phase]}: {system_name(run, best)} is fastest, {rate(speed)} tokens/s ({share}{loss(run, best, here[best])}){but}."
     )
 
 
+def loss(run: Run, label: str, here: RunMetrics) -> str:
+    """`without loss`, or the share of next tokens that are those of the resident model."""
+    same = here.or_none("token_agreement")
+    if label not in run.record.lossy_labels:
+        return "without loss"
+    return "with less precision" if same is None else f"with {percent(same)} of the resident model's next tokens"
+
+
 def numbers_of(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -> Iterator[KeyNumber]:
-    """Throughput of every system, beside what a user must know to judge it."""
+    """Throughput of every system, beside its stall, and its hits or the share of next tokens that are the resident model's."""
     for label in systems:
         here = metrics.at(phase=phase, variant=label)
         speed, low, high = map(here.or_none, ("throughput", "throughput_low", "throughput_high"))
         if speed is None:
             continue
-        stall, found = here.or_none("stall_time"), hits(here)
+        stall, found, same = here.or_none("stall_time"), hits(here), here.or_none("token_agreement")
         parts = [
-            f"stall {duration(stall)}" if stall is not None else "",
-            f"hits {percent(found)}" if found is not None else "",
-            f"loads {loaded(here, 'demand_bytes')}",
-            f"quality {quality_cell(here)}",
+            f"{duration(stall)} stall" if stall is not None else "",
+            f"{percent(same)} same" if same is not None and label in run.record.lossy_labels else "",
+            f"{percent(found)} hits" if found is not None and label not in run.record.lossy_labels else "",
         ]
         remark = ", ".join(filter(None, parts))
         yield KeyNumber(

@@ -1,6 +1,6 @@
 """Expert buffering as it ran: what slots cost, which layers miss, and which experts were resident when."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.errors import MoeprofError
@@ -142,17 +142,27 @@ def residency_figure(run: Run, variants: BufferedVariants) -> Iterator[PageBlock
         for facets, loads in by_layer(recorded.of(phase=phase, variant=label), {"phase": phase, "variant": label})
     ]
     if views:
-        yield Figure(
-            "caching-residency",
+        yield residency_over_time(
             "Experts that are resident, over time",
             "Bands are experts that stay in their slots; short marks are experts that leave before they are used again.",
-            Axis("step"),
-            Axis("share of time resident", "fraction"),
             views,
-            rows=Axis("expert"),
-            caption="The first recorded batches, from a cold start, in the order of execution. Neighbouring experts and steps are one cell "
-            f"if there are more than {MOST_ROWS} experts or {MOST_COLUMNS} steps.",
+            "The first recorded batches, from a cold start, in the order of execution.",
         )
+
+
+def residency_over_time(title: str, sentence: str, views: Sequence[View], caption: str) -> Figure:
+    """The figure of residency maps, a view for each layer."""
+    return Figure(
+        "caching-residency",
+        title,
+        sentence,
+        Axis("step"),
+        Axis("share of time resident", "fraction"),
+        views,
+        rows=Axis("expert"),
+        caption=f"{caption} Neighbouring experts and steps are one cell if there are more than {MOST_ROWS} experts or {MOST_COLUMNS} "
+        "steps.",
+    )
 
 
 def by_layer(loads: ExpertLoads, facets: Facets) -> Iterator[tuple[Facets, ExpertLoads]]:

@@ -16,7 +16,7 @@ from moeprof.reporters.documents.document import Paragraph
 from moeprof.reporters.documents.replay import size_in_words
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.figure import Axis, Colour, Figure, FileSource, HeatCells, Hue, Series, View
-from moeprof.reporters.page.sections.buffering import MOST_COLUMNS, MOST_ROWS, RESIDENT, buffering, by_layer, residency_cells
+from moeprof.reporters.page.sections.buffering import RESIDENT, buffering, by_layer, residency_cells, residency_over_time
 from moeprof.reporters.sections.caches import place, reuses_experts, size_cell, size_name
 
 SAMPLED = FileSource("cache_sample.parquet", RESIDENT.formula)
@@ -153,16 +153,11 @@ def residency_figure(run: Run) -> Iterator[PageBlock]:
         for facets, own in by_layer(loads, {"phase": phase}):
             views.append(View(facets, heat=residency_cells(own, run.record.trace.num_experts, SAMPLED)))
     if views:
-        yield Figure(
-            "caching-residency",
+        yield residency_over_time(
             "Experts that the recommended cache holds, over time",
             f"{' '.join(caches)} Bands are experts that stay; short marks are experts that leave before they are used again.",
-            Axis("step"),
-            Axis("share of time resident", "fraction"),
             views,
-            rows=Axis("expert"),
-            caption="The first batches of the layer, from an empty cache. Neighbouring experts and steps are one cell if there are more "
-            f"than {MOST_ROWS} experts or {MOST_COLUMNS} steps.",
+            "The first batches of the layer, from an empty cache.",
         )
 
 
