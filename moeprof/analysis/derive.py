@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from moeprof.analysis.caching.offloading import offloading_rows
+from moeprof.analysis.caching.offloading import movement_rows, offloading_rows
 from moeprof.analysis.caching.residency import expert_load_rows
 from moeprof.analysis.comparison.output_agreement import output_rows
 from moeprof.analysis.memory import memory_rows
@@ -39,6 +39,7 @@ from moeprof.records.run.raw_tables import (
     EXPERT_CALLS,
     FOOTPRINTS,
     GATE_ENTROPIES,
+    MOVEMENTS,
     MOVES,
     REGIONS,
     ROUNDS,
@@ -84,6 +85,7 @@ DERIVATIONS = (
     derivation("gate entropy", gate_entropy_rows, TRACES, GATE_ENTROPIES),
     derivation("expert loads", expert_load_rows, EXPERT_LOADS),
     derivation("offloading", offloading_rows, UNIT_EVENTS),
+    derivation("movements", movement_rows, MOVEMENTS),
     derivation("load of ranks", judged_load_rows, TRACES, if_placed=[STEPS]),
     derivation("placements", placement_rows, TRACES, STEPS, MOVES),
     derivation("outputs", output_rows, AGREEMENT),

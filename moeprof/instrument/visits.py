@@ -1,6 +1,6 @@
 """Records how the steps of buffered layers used and loaded experts, for the passes `routing`, `loads` and `slots`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.instrument.step import Step
-from moeprof.records.traces.expert_loads import COLUMNS, LayerLoads
+from moeprof.records.traces.expert_loads import COLUMNS, LayerLoads, Movement
 
 
 class LayerStep(NamedTuple):
@@ -37,6 +37,12 @@ class ExpertLoadRecorder(Probe):
         if self.last is not None:
             self.visits.append(LayerStep(step.domain, step.index, layer, self.last))
             self.last = None
+
+    def moved(self, movements: Sequence[Movement]) -> None:
+        """Adds what the ledger moved after the last layer had ended."""
+        if self.visits:
+            last = self.visits.pop()
+            self.visits.append(last._replace(visit=last.visit._replace(movements=[*last.visit.movements, *movements])))
 
     def observing(self, play: Callable[[], object]) -> Callable[[], None]:
         """`play` as a round that this recorder observes."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from itertools import groupby
 
 from torch import nn
@@ -17,6 +18,7 @@ from moeprof.records.recipe.offloading import Offloading
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
+from moeprof.store.host_memory import HostMemory
 from moeprof.store.ledger import Ledger
 from moeprof.store.offload import Form
 from moeprof.store.offloaded import OffloadedStore
@@ -46,6 +48,8 @@ class Buffers:
         """`layouts` are those of the entries of buffered layers, by name; `filling` fills a tier in host memory."""
         self.model, self.buffered, self.layouts, self.tier, self.filling = model, buffered, layouts, tier, filling
         self.ledger = Ledger(tier, device)
+        self.memories: dict[tuple[Variant, str], HostMemory] = {}
+        """Host memory between the slots and the tier, by variant and stack."""
         self.sides: list[FarSide] = []
         """Processes that compute cold experts."""
 
@@ -58,9 +62,10 @@ class Buffers:
 
         `slots` replaces the variant's own number until it is fitted again.
         """
+        self.memories = {key: memory for key, memory in self.memories.items() if key[0] != variant}
         layers = [layer for layer in sparse_layers(self.model) if layer.name in self.buffered(variant)]
         if variant.offloading is not None:
-            for _, stack in groupby(layers, key=lambda layer: layer.name.rpartition(".")[0]):
+            for _, stack in groupby(layers, key=lambda layer: stack_of(layer.name)):
                 self.fit_stack(list(stack), variant, variant.offloading, slots)
             return
         for layer in layers:
@@ -76,8 +81,11 @@ class Buffers:
                     self.tier.add(
                         self.layouts[layer.name], [(layer.name, expert) for expert in self.held(layer, variant)], fill
                     )
+        memory = self.memory(variant, layers[0].name, in_order=choice.preload > 0)
+        if memory is not None:
+            forms = {name: replace(form, source=memory.before(name, form.source)) for name, form in forms.items()}
         side = self.far_side(layers) if choice.cold else None
-        offload = offload_of(choice, slots or variant.slots, layers, forms, self.ledger, side)
+        offload = offload_of(choice, slots or variant.slots, layers, forms, self.ledger, side, memory)
         for layer in layers:
             layer.stores[variant] = OffloadedStore(layer.name, offload)
 
@@ -87,7 +95,21 @@ class Buffers:
         if isinstance(self.tier, HostTier):
             with self.filling() as fill:
                 self.tier.add(layout, [(layer.name, expert) for expert in held], fill)
-        layer.stores[variant] = BufferedStore(layer.name, held, slots or variant.slots, eviction, layout, self.ledger)
+        memory = self.memory(variant, layer.name)
+        source = None if memory is None else memory.before(HIGH, self.tier)
+        layer.stores[variant] = BufferedStore(layer.name, held, slots or variant.slots, eviction, layout, self.ledger, source)
+
+    def memory(self, variant: Variant, layer: str, *, in_order: bool = False) -> HostMemory | None:
+        """What a variant has of host memory between slots and tier for the stack of a layer; None if it has none.
+
+        Stacks have parts of it in proportion to their buffered layers. `in_order`: it keeps what runs next.
+        """
+        if not variant.host_bytes:
+            return None
+        stack, names = stack_of(layer), list(self.buffered(variant))
+        mine = [name for name in names if stack_of(name) == stack]
+        capacity_bytes = variant.host_bytes * len(mine) // len(names)
+        return self.memories.setdefault((variant, stack), HostMemory(capacity_bytes, mine if in_order else ()))
 
     def packed(self, precision: Precision, layers: Sequence[SparseLayer]) -> Form:
         """The experts of some layers in low precision, in host memory."""
@@ -116,6 +138,11 @@ class Buffers:
         self.ledger.close()
         for side in self.sides:
             side.close()
+
+
+def stack_of(layer: str) -> str:
+    """The stack of a layer by its name: `dec` of `dec.3`."""
+    return layer.rpartition(".")[0]
 
 
 def packed_form(layouts: Sequence[EntryLayout], tier: Tier, precision: Precision) -> Form:

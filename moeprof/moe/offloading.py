@@ -24,6 +24,7 @@ from moeprof.policies.offloading.split import LinearTime, SplitCosts, split_expe
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import Offloading
 from moeprof.store.entry import EntryLayout
+from moeprof.store.host_memory import HostMemory
 from moeprof.store.ledger import Ledger
 from moeprof.store.offload import Form, Offload
 
@@ -89,7 +90,7 @@ def load_time(layer: SparseLayer, form: Form, ledger: Ledger) -> float:
     return measured(ledger, partial(form.source.read, layer.name, 0, form.layouts[0].slab(1, ledger.device)[0]))
 
 
-def measured(ledger: Ledger, work: Callable[[], None]) -> float:
+def measured(ledger: Ledger, work: Callable[[], object]) -> float:
     """Median time of some work, nanoseconds, after a first time that does not count."""
     work()
     times = []
@@ -187,10 +188,11 @@ def offload_of(
     forms: Mapping[str, Form],
     ledger: Ledger,
     side: FarSide | None = None,
+    memory: HostMemory | None = None,
 ) -> Offload:
     """The slots of some layers, in order of execution, under a system with the bytes of `slots` experts per layer.
 
-    `side` has the experts of these layers if the system computes cold ones there.
+    `side` has the experts of these layers if the system computes cold ones there; the sources of the forms read through `memory`.
     """
     demands = demands_of(choice)
     sizes = {name: max(layout.entry_bytes for layout in form.layouts) for name, form in forms.items()}
@@ -204,4 +206,5 @@ def offload_of(
     far = None if side is None else ColdExperts(side, layers[0], forms[HIGH], ledger)
     names = [layer.name for layer in layers]
     arrange = arrangement_of(choice, planner.capacities[HIGH], layers[0], forms, ledger)
-    return Offload(names, planner, forms, ledger, demands, foresight_of(choice, layers, demands), arrange, far)
+    foresight = foresight_of(choice, layers, demands)
+    return Offload(names, planner, forms, ledger, demands, foresight, arrange, far, memory, choice.preload)

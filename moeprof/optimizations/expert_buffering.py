@@ -25,7 +25,8 @@ def apply(variant: Variant, settings: Settings, recipe: Recipe) -> Variant:
     if not recipe.model.moe_layers_of(buffered):
         raise UsageError(f"--buffer {buffered}: the {buffered} of {recipe.name} has no MoE layer", "Use --buffer all.")
     slots = slots_of(settings, recipe, buffered)
-    return replace(variant, store="buffered", slots=slots, eviction=eviction.name, buffered=buffered)
+    host_bytes = host_bytes_of(settings, recipe, buffered)
+    return replace(variant, store="buffered", slots=slots, eviction=eviction.name, buffered=buffered, host_bytes=host_bytes)
 
 
 def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
@@ -52,6 +53,25 @@ def slots_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
     return int(str(slots))
 
 
+def host_bytes_of(settings: Settings, recipe: Recipe, buffered: str) -> int:
+    """Host memory of each rank between cache slots and file, 0 for none; UsageError if it holds no expert, or all of them."""
+    text = settings["host-memory"]
+    if text is None:
+        return 0
+    if recipe.measure.device == "cuda":
+        what = f"--host-memory {text}: on a GPU all experts are in host memory, and no file is behind it"
+        raise UsageError(what, "Leave it out.")
+    layers, sizes = recipe.model.moe_layers_of(buffered), entry_sizes(recipe.model)
+    found, whole = parsed(f"--host-memory {text}", str(text)), local_experts(recipe) * sum(sizes[layer] for layer in layers)
+    least = max(sizes[layer] for layer in layers) * len(layers)
+    if not least <= found < whole:
+        raise UsageError(
+            f"--host-memory {text}: all experts behind the slots have {format_bytes(whole)}",
+            f"Give less than that, and at least {format_bytes(least)}, or leave it out.",
+        )
+    return found
+
+
 def parsed(option: str, text: str) -> int:
     """The size in bytes; UsageError if the text is not a size."""
     try:
@@ -75,6 +95,11 @@ EXPERT_BUFFERING = Optimization(
         Option(name="slots", metavar="N", help="Cache slots per buffered layer and rank; default: half of its experts."),
         Option(
             name="fast-memory", metavar="SIZE", help="Instead of --slots: bytes per rank for the cache slots of all layers."
+        ),
+        Option(
+            name="host-memory",
+            metavar="SIZE",
+            help="Bytes per rank of host memory between the cache slots and the file of experts; default: none.",
         ),
         Option(
             name="eviction",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from moeprof.optimizations.dynamic_gating import DYNAMIC_GATING
-from moeprof.optimizations.expert_buffering import EXPERT_BUFFERING, slots_of
+from moeprof.optimizations.expert_buffering import EXPERT_BUFFERING, host_bytes_of, slots_of
 from moeprof.optimizations.optimization import Settings
 from moeprof.records.errors import UsageError
 from moeprof.records.name import MAX_LENGTH, valid_name
@@ -45,8 +45,15 @@ def preset_variant(text: str, resident: Variant, settings: Settings, recipe: Rec
         raise UsageError(what, "Leave it out, or choose a recipe such as lm-tiny.")
     if not recipe.model.moe_layers_of(buffered):
         raise UsageError(f"--buffer {buffered}: the {buffered} of {recipe.name} has no MoE layer", "Use --buffer all.")
-    slots = slots_of(settings, recipe, buffered)
-    variant = replace(resident, store=text, system=choice.text, slots=slots, eviction=choice.eviction, buffered=buffered)
+    variant = replace(
+        resident,
+        store=text,
+        system=choice.text,
+        slots=slots_of(settings, recipe, buffered),
+        host_bytes=host_bytes_of(settings, recipe, buffered),
+        eviction=choice.eviction,
+        buffered=buffered,
+    )
     if not valid_name(variant.label):
         raise UsageError(
             f"--preset {text}: its name would be longer than {MAX_LENGTH} characters", "Change fewer settings at once."

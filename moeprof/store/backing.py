@@ -29,7 +29,7 @@ from moeprof.records.system.parsing import parsed_json
 from moeprof.records.units import format_bytes
 from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights
-from moeprof.store.tier import Fill
+from moeprof.store.tier import Fill, TierName
 
 SCHEMA = 3
 MAGIC = b"moeprof experts\n"
@@ -252,8 +252,8 @@ class BackingFile:
         found = os.fstat(self.descriptor)
         return found.st_size, found.st_mtime_ns
 
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
-        """Reads one entry; MoeprofError if the disk fails, the file was changed or the checksum differs."""
+    def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
+        """Reads one entry, of the file; MoeprofError if the disk fails, the file was changed or the checksum differs."""
         place = self.places[layer]
         try:
             num_bytes = self.fetched(bytes_of(into_B), place.offset + expert * place.entry_bytes)
@@ -268,6 +268,7 @@ class BackingFile:
             if zlib.crc32(bytes_of(into_B)) != self.checksums[entry]:
                 raise self.unusable(f"expert {expert} of layer {layer} has a wrong checksum")
             self.unchecked.discard(entry)
+        return "file"
 
     def fetched(self, buffer: memoryview, offset: int) -> int:
         """Fills the buffer and returns the bytes read; the operating system may return them in several pieces of whole pages."""

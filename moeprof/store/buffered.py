@@ -7,7 +7,7 @@ B bytes of an entry.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,8 +22,10 @@ from moeprof.policies.eviction.eviction import Eviction
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads
 from moeprof.store.entry import EntryLayout
 from moeprof.store.groups import in_groups
+from moeprof.store.host_memory import CachedTier
 from moeprof.store.ledger import Ledger, Load
 from moeprof.store.resident import Offsets, Wave
+from moeprof.store.tier import Tier
 
 
 @dataclass
@@ -65,12 +67,23 @@ class BufferedStore:
     """The cache slots of one layer on one device; all weights are moved by the ledger."""
 
     def __init__(
-        self, layer: str, held: Sequence[int], num_slots: int, eviction: Eviction, layout: EntryLayout, ledger: Ledger
+        self,
+        layer: str,
+        held: Sequence[int],
+        num_slots: int,
+        eviction: Eviction,
+        layout: EntryLayout,
+        ledger: Ledger,
+        source: Tier | None = None,
     ) -> None:
-        """`held` are the logical ids of the L experts, in physical order; ValueError unless there are 1 to L slots."""
+        """`held` are the logical ids of the L experts, in physical order; ValueError unless there are 1 to L slots.
+
+        `source` is where experts come from if not from the ledger's own tier.
+        """
         if not 1 <= num_slots <= len(held):
             raise ValueError(f"{num_slots} slots for {len(held)} experts")
         self.layer, self.held, self.eviction, self.layout, self.ledger = layer, held, eviction, layout, ledger
+        self.source = source
         self.place_of = {expert: place for place, expert in enumerate(held)}
         self.slab_SB = layout.slab(num_slots, ledger.device)
         self.weights = layout.weights(self.slab_SB)
@@ -103,6 +116,8 @@ class BufferedStore:
         if self.plan is not None:
             for expert in self.plan.arriving:
                 self.plan.loads[expert].finished.wait()
+        if isinstance(self.source, CachedTier):
+            self.source.memory.clear()
         self.cache = Cache(self.num_slots, self.eviction)
         self.slot_of: dict[int, int] = {}
         self.free = list(range(self.num_slots))[::-1]
@@ -113,13 +128,14 @@ class BufferedStore:
     def kept(self) -> Iterator[None]:
         """Restores the contents of the slots after the block; these loads are not reported to a probe."""
         cache, slot_of, free = deepcopy((self.cache, self.slot_of, self.free))
-        yield
-        gone = [expert for expert, slot in slot_of.items() if self.slot_of.get(expert) != slot]
-        self.reset()
-        for expert in gone:
-            load = Load(self.layer, expert, self.slab_SB[slot_of[expert]])
-            self.ledger.submit(load)
-            self.ledger.wait(load)
+        with self.source.memory.kept() if isinstance(self.source, CachedTier) else nullcontext():
+            yield
+            gone = [expert for expert, slot in slot_of.items() if self.slot_of.get(expert) != slot]
+            self.reset()
+            for expert in gone:
+                load = self.load(expert, slot_of[expert])
+                self.ledger.submit(load)
+                self.ledger.wait(load)
         self.cache, self.slot_of, self.free = cache, slot_of, free  # last, so that the store is empty if a load fails
 
     def expect(self, offsets: Offsets) -> None:
@@ -142,7 +158,7 @@ class BufferedStore:
             if not access.hit:
                 slot = self.slot_of.pop(access.victim) if access.victims else self.free_slot(access.expert)
                 self.slot_of[access.expert] = slot
-                plan.loads[access.expert] = Load(self.layer, access.expert, self.slab_SB[slot])
+                plan.loads[access.expert] = self.load(access.expert, slot)
             plan.slots[access.expert] = self.slot_of[access.expert]
             if access.victim in seen:
                 plan.behind[access.victim] = access.expert
@@ -159,6 +175,10 @@ class BufferedStore:
     def free_slot(self, expert: int) -> int:
         """A free slot; if every expert has a slot, its own, so that experts are in order."""
         return self.place_of[expert] if self.all_fit else self.free.pop()
+
+    def load(self, expert: int, slot: int) -> Load:
+        """The transfer of an expert into a slot."""
+        return Load(self.layer, expert, self.slab_SB[slot], source=self.source)
 
     def submit(self, plan: Plan, expert: int) -> None:
         """Queues the load of an expert into its slot, which is no longer in use."""
@@ -218,7 +238,8 @@ class BufferedStore:
             self.watch.settle()
             stall_ns = sum(self.watch.elapsed_ns(*wait) for wait in plan.waits)
             uses = [self.use(plan, access) for access in plan.accesses]
-            probe.visited(self.layer, LayerLoads(uses, stall_ns, self.watch.elapsed_ns(plan.begun, ended)))
+            span_ns = self.watch.elapsed_ns(plan.begun, ended)
+            probe.visited(self.layer, LayerLoads(uses, stall_ns, span_ns, movements=self.ledger.moved()))
             self.watch.reuse()
 
     def use(self, plan: Plan, access: Access) -> ExpertUse:

@@ -62,11 +62,10 @@ class EntryLayout:
         """Zeros for S entries, (S, B) uint8; on a CPU aligned to pages and counted as private memory of the process."""
         if device == "cpu" and type(torch.empty(0)) is Tensor:  # fake tensors have no memory to align
             try:
-                memory = mmap.mmap(-1, num_slots * self.entry_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                return pages(num_slots * self.entry_bytes).view(num_slots, self.entry_bytes)
             except OSError as error:
                 what = f"{num_slots} slots of {format_bytes(self.entry_bytes)}: {reason(error)}"
                 raise MoeprofError(what, "Use fewer slots, or a smaller model.") from error
-            return torch.frombuffer(memory, dtype=torch.uint8).view(num_slots, self.entry_bytes)
         return torch.zeros(num_slots, self.entry_bytes, dtype=torch.uint8, device=device)
 
     def weights(self, slab_SB: Tensor) -> ExpertWeights:
@@ -81,3 +80,8 @@ class EntryLayout:
     def entry(self, into_B: Tensor) -> ExpertWeights:
         """Views of one entry, without a first dimension."""
         return self.weights(into_B[None]).map(lambda whole: whole[0])
+
+
+def pages(num_bytes: int) -> Tensor:
+    """Zeros in whole pages of private memory, (B,) uint8; OSError if there is not as much."""
+    return torch.frombuffer(mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)

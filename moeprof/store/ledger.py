@@ -2,6 +2,7 @@
 
 import atexit
 import threading
+from collections import deque
 from itertools import count
 from queue import PriorityQueue
 from typing import Literal
@@ -10,23 +11,26 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.clock import Clock, wall_clock
+from moeprof.instrument.probe import expert_load_probe
+from moeprof.policies.offloading.planner import HIGH
 from moeprof.records.errors import MoeprofError
 from moeprof.records.system.causes import out_of_memory
 from moeprof.records.system.files import reason
-from moeprof.store.tier import Tier
+from moeprof.records.traces.expert_loads import Movement
+from moeprof.store.tier import Tier, TierName
 
 PATIENCE_S = 1.0
 """How long the end of the process waits for a load in progress."""
 
-Reason = Literal["demand", "prefetch"]
-"""Why an expert is moved: a step needs it, or is expected to."""
+Reason = Literal["demand", "prefetch", "preload"]
+"""Why an expert is moved: a step needs it, or is expected to; or it is only brought nearer, from a file into host memory."""
 
-URGENCY: dict[Reason, int] = {"demand": 1, "prefetch": 2}
-"""Loads of a lower number go first; the end of the thread has the number 0 if it cannot wait for any, and 3 if it comes last."""
+URGENCY: dict[Reason, int] = {"demand": 1, "prefetch": 2, "preload": 3}
+"""Loads of a lower number go first; the end of the thread has the number 0 if it cannot wait for any, and 4 if it comes last."""
 
 
 class Load:
-    """The transfer of an expert into a cache slot."""
+    """The transfer of an expert into a cache slot, or only into host memory (host_memory.py)."""
 
     def __init__(
         self,
@@ -37,8 +41,12 @@ class Load:
         *,
         source: Tier | None = None,
         reason: Reason = "demand",
+        precision: str = HIGH,
     ) -> None:
         """`source` is where the expert comes from if not from the ledger's own tier."""
+        self.precision = precision
+        self.watched = False
+        """Whether it was queued under an expert-load probe, so that it is reported."""
         self.layer, self.expert, self.into_B, self.source, self.reason = layer, expert, into_B, source, reason
         self.free = free
         """When the device no longer needs the slot's old contents; None if it does not need them now."""
@@ -76,6 +84,17 @@ class Ledger:
         self.numbers = count()
         self.thread: threading.Thread | None = None
         self.leaving = False
+        self.movements: deque[Movement] = deque()
+        """Watched loads that have ended and were not reported yet."""
+
+    def moved(self) -> list[Movement]:
+        """The watched loads that ended since the last call."""
+        return [self.movements.popleft() for _ in range(len(self.movements))]
+
+    def rest(self) -> list[Movement]:
+        """What is left to report after all queued loads."""
+        self.queue.join()
+        return self.moved()
 
     def submit(self, load: Load) -> None:
         """Queues a load and returns immediately."""
@@ -84,6 +103,7 @@ class Ledger:
             thread.start()
             self.thread = thread  # set only after a successful start, so that no load waits for a thread that does not run
             atexit.register(self.leave)
+        load.watched = expert_load_probe() is not None
         self.queue.put((URGENCY[load.reason], next(self.numbers), load))
 
     def hurry(self, load: Load) -> None:
@@ -102,38 +122,44 @@ class Ledger:
     def work(self) -> None:
         """The thread's loop; an error is kept in the load and raised by `wait`."""
         while (load := self.queue.get()[2]) is not None and not self.leaving:
-            if load.cancelled or load.finished.is_set():  # it was hurried, and has its place in the queue twice
-                load.finished.set()
-                continue
-            load.start_ns = self.clock()
-            try:
-                with torch.inference_mode():  # the mode belongs to a thread, and the slots were made in it by another one
-                    self.move(load)
-            except MoeprofError as error:
-                load.error = error
-            except BaseException as error:  # also KeyboardInterrupt: another thread waits for this load
-                load.error = failure(load, error)
-            load.end_ns = self.clock()
+            if not load.cancelled and not load.finished.is_set():  # a hurried load has its place in the queue twice
+                self.carry_out(load)
             load.finished.set()
+            self.queue.task_done()
 
-    def move(self, load: Load) -> None:
-        """Transfers one expert, on a GPU in the ledger's stream."""
+    def carry_out(self, load: Load) -> None:
+        """Transfers one expert, and keeps its times and its error."""
+        load.start_ns = self.clock()
+        try:
+            with torch.inference_mode():  # the mode belongs to a thread, and the slots were made in it by another one
+                found = self.move(load)
+            if load.watched:
+                self.movements.append(Movement(load.layer, load.precision, load.reason, found, len(load.into_B)))
+        except MoeprofError as error:
+            load.error = error
+        except BaseException as error:  # also KeyboardInterrupt: another thread waits for this load
+            load.error = failure(load, error)
+        load.end_ns = self.clock()
+
+    def move(self, load: Load) -> TierName:
+        """Transfers one expert, on a GPU in the ledger's stream, and returns where it was."""
+        source = load.source or self.tier
         if self.stream is None:
-            (load.source or self.tier).read(load.layer, load.expert, load.into_B)
-            return
+            return source.read(load.layer, load.expert, load.into_B)
         with torch.cuda.stream(self.stream):
             if load.free is not None:
                 self.stream.wait_event(load.free)
             load.begun, there = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             load.begun.record(self.stream)
-            (load.source or self.tier).read(load.layer, load.expert, load.into_B)
+            found = source.read(load.layer, load.expert, load.into_B)
             there.record(self.stream)
             load.there = there
+            return found
 
     def close(self) -> None:
         """Ends the thread after all queued loads."""
         if self.thread is not None:
-            self.queue.put((3, next(self.numbers), None))
+            self.queue.put((4, next(self.numbers), None))
             self.thread.join()
             self.thread = None
             atexit.unregister(self.leave)

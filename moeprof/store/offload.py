@@ -7,7 +7,7 @@ of an entry.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +25,7 @@ from moeprof.policies.offloading.priority import ExpertUnit
 from moeprof.records.arrays import Floats, Ints
 from moeprof.store.entry import EntryLayout
 from moeprof.store.groups import in_groups
+from moeprof.store.host_memory import CachedTier, HostMemory, ReadAhead
 from moeprof.store.ledger import Ledger, Load, Reason
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Tier
@@ -106,8 +107,15 @@ class Offload:
         foresight: Foresight | None = None,
         arrange: Arrange | None = None,
         far: Far | None = None,
+        memory: HostMemory | None = None,
+        preload: int = 0,
     ) -> None:
-        """`layers` in order of execution; `forms` by the planner's precisions; without `arrange` experts are taken by id."""
+        """`layers` in order of execution; `forms` by the planner's precisions; without `arrange` experts are taken by id.
+
+        `memory` is the host memory that the sources of the forms read through, into which all experts are brought `preload` layers
+        before their layer runs.
+        """
+        self.memory, self.preload = memory, preload
         self.layers, self.planner, self.forms, self.ledger = list(layers), planner, forms, ledger
         self.demands, self.foresight, self.arrange, self.far = demands, foresight, arrange, far
         self.slabs = {
@@ -135,19 +143,23 @@ class Offload:
     def begin(self) -> None:
         """What is on its way, spared for later layers, and released: nothing."""
         self.pending: dict[ExpertUnit, Load] = {}
+        self.nearing: list[tuple[int, Load]] = []
+        """Loads that bring experts into host memory, with the layers that these are of."""
         self.spared: dict[int, set[ExpertUnit]] = {}
         self.unproven: set[ExpertUnit] = set()
         """Units that were prefetched and not used yet."""
         self.released: dict[tuple[int, str, int], torch.cuda.Event] = {}
 
     def reset(self) -> None:
-        """Empties all slots, after waiting for loads in progress."""
+        """Empties all slots and the host memory behind them, after waiting for loads in progress."""
         self.settle()
         self.planner.clear()
+        if self.memory is not None:
+            self.memory.clear()
 
     def settle(self) -> None:
         """Cancels loads that nothing waits for, after those in progress."""
-        for load in self.pending.values():
+        for load in [*self.pending.values(), *(load for _, load in self.nearing)]:
             load.cancelled = True
             load.finished.wait()
         self.begin()
@@ -156,12 +168,13 @@ class Offload:
     def kept(self) -> Iterator[None]:
         """Restores the contents of the slots after the block; these loads are not reported to a probe."""
         before = deepcopy(self.planner)
-        yield
-        self.settle()
-        for pool, now in zip(before.pools.values(), self.planner.pools.values(), strict=True):
-            for unit, slot in pool.slots.items():
-                if now.slots.get(unit) != slot:
-                    self.ledger.wait(self.submit(Transfer(unit, slot, None), "demand"))
+        with nullcontext() if self.memory is None else self.memory.kept():
+            yield
+            self.settle()
+            for pool, now in zip(before.pools.values(), self.planner.pools.values(), strict=True):
+                for unit, slot in pool.slots.items():
+                    if now.slots.get(unit) != slot:
+                        self.ledger.wait(self.submit(Transfer(unit, slot, None), "demand"))
         self.begin()
         self.planner = before  # last, so that a step after a failed load begins with empty slots
 
@@ -183,7 +196,8 @@ class Offload:
             if (stale := self.pending.pop(victim, None)) is not None:
                 stale.cancelled = True
         free, source = self.released.get((*self.planner.place_of(unit), slot)), self.forms[unit.precision].source
-        load = Load(self.layers[unit.layer], unit.expert, self.views(unit)[slot], free, source=source, reason=reason)
+        into_B, layer = self.views(unit)[slot], self.layers[unit.layer]
+        load = Load(layer, unit.expert, into_B, free, source=source, reason=reason, precision=unit.precision)
         self.ledger.submit(load)
         self.pending[unit] = load
         return load
@@ -194,6 +208,8 @@ class Offload:
         demands = self.demands(experts_TK, weights_TK, num_experts)
         if self.arrange is not None or self.far is not None:
             plan.far, demands = self.arranged(layer, demands, np.bincount(experts_TK.ravel(), minlength=num_experts).tolist())
+        if self.memory is not None:
+            self.memory.begin(layer if self.memory.position else 0)
         self.spared.pop(layer, None)
         spared = set().union(*self.spared.values()) if self.spared else set()
         plan.uses = self.planner.step(layer, demands, spared)
@@ -213,6 +229,7 @@ class Offload:
         if self.foresight is not None:
             hints = self.foresight.hints(layer, demands, x_TD)
             plan.prefetched = self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
+        self.bring_nearer(layer, num_experts)
         return plan
 
     def arranged(self, layer: int, demands: list[Demand], rows_E: Sequence[int]) -> tuple[list[int], list[Demand]]:
@@ -236,6 +253,26 @@ class Offload:
             self.ledger.hurry(self.pending[use.unit])
         plan.awaited.add(use.unit)
         plan.arriving.append(use)
+
+    def bring_nearer(self, layer: int, num_experts: int) -> None:
+        """Queues reads of all experts of a later layer into host memory; those of this layer that have not begun are too late."""
+        for target, load in self.nearing:
+            load.cancelled |= target == layer
+        self.nearing = [one for one in self.nearing if not one[1].finished.is_set()]
+        if self.preload:
+            target = (layer + self.preload) % len(self.layers)
+            for load in self.preloads(target, num_experts):
+                self.ledger.submit(load)
+                self.nearing.append((target, load))
+
+    def preloads(self, target: int, num_experts: int) -> Iterator[Load]:
+        """Reads of all experts of a layer into host memory, in every precision."""
+        for precision, form in self.forms.items():
+            size_B = self.views(ExpertUnit(target, 0, precision))[0]
+            if isinstance(form.source, CachedTier):
+                source = ReadAhead(form.source)
+                for expert in range(num_experts):
+                    yield Load(self.layers[target], expert, size_B, source=source, reason="preload", precision=precision)
 
     def prefetch(self, layer: int, hints: Iterable[tuple[int, list[Demand]]], busy: set[ExpertUnit]) -> list[ExpertUnit]:
         """Queues loads for the first of the foreseen layers that lacks an expert; the units of all are spared until it has run."""

@@ -139,7 +139,8 @@ class OffloadedStore:
             stall_ns = sum(watch.elapsed_ns(*wait) for wait in plan.waits)
             uses = [self.use(plan, use) for use in plan.uses if use.unit is not None]
             span_ns = watch.elapsed_ns(plan.begun, ended)
-            probe.visited(self.layer, LayerLoads(uses, stall_ns, span_ns, list(self.events(plan))))
+            moved = self.offload.ledger.moved()
+            probe.visited(self.layer, LayerLoads(uses, stall_ns, span_ns, list(self.events(plan)), moved))
             watch.reuse()
 
     def events(self, plan: StepPlan) -> Iterator[UnitEvent]:

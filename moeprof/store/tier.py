@@ -1,13 +1,11 @@
-"""Tiers of memory that hold the experts behind the cache slots; a tier can be a cache of a slower one."""
+"""Tiers of memory that hold the experts behind the cache slots: their parameters, host memory, or a file (backing.py)."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from moeprof.policies.cache import Cache
-from moeprof.policies.eviction.eviction import Eviction
 from moeprof.store.entry import EntryLayout
 from moeprof.store.resident import ExpertWeights
 
@@ -18,11 +16,15 @@ Fill = Callable[[str, int, ExpertWeights], None]
 """Writes the weights of an expert, by layer and logical id, into views without a first dimension."""
 
 
+TierName = Literal["weights", "host", "file"]
+"""Where bytes come from: parameters or the shards of a checkpoint, entries in host memory, or a file that is read past the page cache."""
+
+
 class Tier(Protocol):
     """A source of all experts of a model."""
 
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
-        """Copies an expert's entry; called from one thread only. MoeprofError if the entry cannot be read."""
+    def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
+        """Copies an expert's entry, and returns where it was; called from one thread only. MoeprofError if it cannot be read."""
         ...
 
 
@@ -33,9 +35,10 @@ class FillTier:
         """`layouts` are those of the layers' entries."""
         self.layouts, self.fill = layouts, fill
 
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+    def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
         """Writes the weights, and leaves the padding behind them as it is."""
         self.fill(layer, expert, self.layouts[layer].entry(into_B))
+        return "weights"
 
 
 class HostTier:
@@ -58,29 +61,7 @@ class HostTier:
             fill(layer, expert, layout.entry(entry_B))
             self.entries[layer, expert] = entry_B
 
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+    def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
         """Copies the entry; from pinned memory the host does not wait for the device."""
         into_B.copy_(self.entries[layer, expert], non_blocking=True)
-
-
-class CachedTier:
-    """A cache of some entries in memory in front of a slower tier that has all of them."""
-
-    def __init__(self, layout: EntryLayout, num_slots: int, eviction: Eviction, slower: Tier, *, pinned: bool = False) -> None:
-        self.slab_SB = layout.slab(num_slots, "cpu")
-        if pinned:
-            self.slab_SB = self.slab_SB.pin_memory()
-        self.cache, self.slower = Cache(num_slots, eviction), slower
-        self.numbers: dict[ExpertKey, int] = {}
-        self.slots: dict[int, int] = {}
-        self.free = list(range(num_slots))
-
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
-        """Copies the entry from memory, after reading it from the slower tier if it is not cached."""
-        number = self.numbers.setdefault((layer, expert), len(self.numbers))
-        (access,) = self.cache.batch([number])
-        self.free += [self.slots.pop(victim) for victim in access.victims if victim in self.slots]
-        if number not in self.slots:  # also if an earlier read of a cached entry failed
-            self.slower.read(layer, expert, self.slab_SB[self.free[-1]])
-            self.slots[number] = self.free.pop()
-        into_B.copy_(self.slab_SB[self.slots[number]])
+        return "host"

@@ -66,7 +66,9 @@ class VariantRunner:
         return self.routed[0]
 
     def select(self, variant: Variant) -> RunModel:
-        """The variant's model, executed from now on as `variant` says."""
+        """The variant's model, executed from now on as `variant` says, after all loads that other variants have begun."""
+        if self.buffers is not None:
+            self.buffers.ledger.rest()
         model = self.models[variant]
         use_variant(model, variant)
         return model

@@ -26,6 +26,7 @@ BUFFERING = {
     "kernel": "loop",
     "slots": 2,
     "fast-memory": None,
+    "host-memory": None,
     "eviction": "lru",
     "buffer": "all",
     "sweep-slots": True,

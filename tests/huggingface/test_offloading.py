@@ -16,6 +16,7 @@ SETTINGS = {
     "kernel": "loop",
     "slots": "4",
     "fast-memory": None,
+    "host-memory": None,
     "eviction": "inactive-first+lifo",
     "buffer": "decoder",
     "sweep-slots": False,

@@ -20,7 +20,7 @@ from moeprof.store.buffered import BufferedStore
 from moeprof.store.entry import EntryLayout
 from moeprof.store.ledger import Ledger, Load
 from moeprof.store.resident import ExpertWeights
-from moeprof.store.tier import HostTier, Tier
+from moeprof.store.tier import HostTier, Tier, TierName
 
 DIM, FFN_DIM = 8, 12
 LAYOUT = EntryLayout(MLP.shapes(DIM, FFN_DIM, bias=True), torch.float32)
@@ -86,10 +86,10 @@ class Watched:
     read_keys: list[tuple[str, int]] = field(default_factory=list)
     dawdle: Callable[[], object] = lambda: None
 
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+    def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
         self.read_keys.append((layer, expert))
         self.dawdle()
-        self.behind.read(layer, expert, into_B)
+        return self.behind.read(layer, expert, into_B)
 
 
 @dataclass
@@ -101,12 +101,12 @@ class Failing:
     error: BaseException = field(default_factory=lambda: OSError(5, os.strerror(5)))
     reads: int = 0
 
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+    def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
         self.reads += 1
         if self.reads - 1 in self.breakdowns:
             into_B[: len(into_B) // 2] = 255
             raise self.error
-        self.behind.read(layer, expert, into_B)
+        return self.behind.read(layer, expert, into_B)
 
 
 class Large:
@@ -114,8 +114,9 @@ class Large:
 
     from_B, into_B = torch.zeros(2, 2**24, dtype=torch.uint8)
 
-    def read(self, layer: str, expert: int, into_B: Tensor) -> None:
+    def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
         self.into_B.copy_(self.from_B)
+        return "host"
 
 
 def endless(ledger: Ledger) -> None:

@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,14 @@ from moeprof.policies.offloading.priority import ExpertUnit, Lru
 from moeprof.records.errors import MoeprofError
 from moeprof.records.ffn.mlp import MLP
 from moeprof.records.traces.expert_loads import LayerLoads
+from moeprof.store.host_memory import HostMemory
 from moeprof.store.ledger import Ledger
 from moeprof.store.offload import Form, Offload
 from moeprof.store.offloaded import OffloadedStore
 from moeprof.store.resident import ExpertWeights, ResidentStore
 from moeprof.store.tier import HostTier, Tier
 
-from .shelves import DIM, LAYERS, LAYOUT, Failing, Watched, filling, in_memory, steps, weights_of
+from .shelves import DIM, LAYERS, LAYOUT, Failing, Watched, bytes_read, filling, in_memory, on_disk, own_disk, steps, weights_of
 
 GELU = make_ffn(MLP, "gelu")
 EXPERTS = 6
@@ -62,11 +65,15 @@ def offload(
     demands: Demands = in_high,
     foresight: Foresight | None = None,
     tier: Tier | None = None,
+    memory: HostMemory | None = None,
+    preload: int = 0,
 ) -> Offload:
     planner = Planner(len(LAYERS), {HIGH: slots} | ({"half": low} if low else {}), Lru(), per_layer=per_layer)
     high = Form([LAYOUT] * len(LAYERS), tier or in_memory(EXPERTS))
     forms = {HIGH: high} | ({"half": low_form(EXPERTS)} if low else {})
-    return Offload(LAYERS, planner, forms, Ledger(high.source), demands, foresight)
+    if memory is not None:
+        forms = {name: replace(form, source=memory.before(name, form.source)) for name, form in forms.items()}
+    return Offload(LAYERS, planner, forms, Ledger(high.source), demands, foresight, memory=memory, preload=preload)
 
 
 def step(store: OffloadedStore, loads: Sequence[int], seed: int = 0) -> tuple[Tensor, ExpertRows]:
@@ -182,6 +189,52 @@ def test_what_was_prefetched_is_not_read_again_and_is_reported_as_foreseen(watch
     ]
     assert sorted(set(tier.read_keys) - {(LAYERS[0], 2)}) in ([("3", 5)], [("3", 0), ("3", 1), ("3", 5)], [("3", 1), ("3", 5)])
     assert len(tier.read_keys) == len(set(tier.read_keys))
+
+
+@pytest.mark.parametrize("preload", [0, 1])
+@pytest.mark.parametrize("foresight", FORESIGHTS)
+def test_movements_from_the_file_are_what_the_kernel_read_and_those_from_memory_are_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foresight: str, preload: int
+) -> None:
+    own_disk(tmp_path, monkeypatch)
+    memory = HostMemory(4 * LAYOUT.entry_bytes, LAYERS if preload else ())
+    system = offload(2, foresight=FORESIGHTS[foresight](), tier=on_disk(EXPERTS), memory=memory, preload=preload)
+    stores, book = [OffloadedStore(layer, system) for layer in LAYERS], Book(system)
+    step(stores[0], [1] * EXPERTS)  # whatever has to be loaded for the first read
+    system.settle()
+    assert system.ledger.thread is not None
+    before = bytes_read(system.ledger.thread.native_id)
+    with observed_by(book):
+        for number, loads in enumerate(steps(3, EXPERTS, 30)):
+            for layer, store in zip(LAYERS, stores, strict=True):
+                outputs, rows = step(store, loads, number)
+                torch.testing.assert_close(outputs, resident(weights_of(layer, EXPERTS), rows))
+    system.settle()
+    moved = [one for visit in book.visits for one in visit.movements] + system.ledger.moved()
+    read_bytes = bytes_read(system.ledger.thread.native_id) - before
+    assert sum(one.num_bytes for one in moved if one.tier == "file") == pytest.approx(read_bytes, rel=0.05)
+    assert {one.tier for one in moved} == {"file", "host"}
+    reasons = {one.reason for one in moved}
+    assert reasons - {"prefetch"} == ({"demand", "preload"} if preload else {"demand"})
+    assert foresight != "none" or "prefetch" not in reasons
+    demanded = [event for visit in book.visits for event in visit.events if event.event == "demand"]
+    assert sum(one.reason == "demand" for one in moved) == len(demanded)
+    system.ledger.close()
+
+
+def test_the_next_layer_finds_its_experts_in_memory_if_they_were_preloaded() -> None:
+    """With time between the layers, and memory for one layer and one expert, the second layer reads nothing from the slower tier."""
+    tier = Watched(in_memory(EXPERTS))
+    system = offload(2, tier=tier, memory=HostMemory((EXPERTS + 1) * LAYOUT.entry_bytes, LAYERS), preload=1)
+    first, second = (OffloadedStore(layer, system) for layer in LAYERS)
+    step(first, [1, 0, 0, 0, 0, 0])
+    for _, load in system.nearing:
+        load.finished.wait()
+    assert sorted(key for key in tier.read_keys if key[0] == LAYERS[1]) == [(LAYERS[1], expert) for expert in range(EXPERTS)]
+    before, system.preload = len(tier.read_keys), 0
+    step(second, [1, 1, 1, 1, 0, 1])
+    assert len(tier.read_keys) == before
+    system.ledger.close()
 
 
 def test_slots_take_their_entries_and_nothing_more() -> None:

@@ -32,6 +32,7 @@ SETTINGS = {
     "kernel": "loop",
     "slots": None,
     "fast-memory": None,
+    "host-memory": None,
     "eviction": LIFO,
     "buffer": "decoder",
     "sweep-slots": False,

@@ -11,6 +11,7 @@ from moeprof.optimizations.presets import preset_variants, resident_variant
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
+from moeprof.reporters.documents.document import Table
 from moeprof.reporters.documents.report import answer_to, metrics_of
 from moeprof.reporters.sections.offloading import offloading_blocks, on_front, system_name, systems_of
 from moeprof.studies.optimize import offloading
@@ -24,6 +25,7 @@ SETTINGS = {
     "kernel": "loop",
     "slots": "3",
     "fast-memory": None,
+    "host-memory": None,
     "eviction": "inactive-first+lifo",
     "buffer": "decoder",
     "sweep-slots": False,
@@ -113,6 +115,39 @@ def test_all_systems_take_the_same_static_memory_within_a_slot_of_the_smallest_p
     sizes = {value for label, value in static.items() if label != "dynamic+loop"}
     assert len(sizes) == 1
     assert sizes.pop() < static["dynamic+loop"]
+
+
+def test_host_memory_behind_the_slots_saves_reads_of_the_file_and_changes_no_output(micro: Micro, tmp_path: Path) -> None:
+    """Of 2 layers x 8 experts; 3 slots per layer, and memory for 6 experts of all 16."""
+    recipe = load_recipe(str(micro("lm")), LARGE)
+    room = str(6 * entry_bytes(recipe.own_model))
+    systems = ("on-demand", "on-demand:foresight=last-step", "m2cache:preload=1", "hobbit", "paper")
+    alone = compared(micro("lm"), tmp_path / "alone", "on-demand", "paper")
+    run = compared(micro("lm"), tmp_path / "run", *systems, **{"host-memory": room})
+    assert run.record.valid, run.record.reasons
+    whole, moved = (values(one, "moved_bytes", "variant", "category", phase="decode") for one in (alone, run))
+    for label in ("dynamic+loop+on-demand", "dynamic+loop+buffered"):
+        assert set(whole) >= {(label, ""), (label, "file")}
+        assert whole[label, ""] == whole[label, "file"] == moved[label, ""] == moved[label, "host"] + moved[label, "file"]
+        assert 0 < moved[label, "file"] < whole[label, "file"]
+    demanded = values(run, "demand_bytes", "variant", phase="decode")
+    assert demanded["dynamic+loop+on-demand",] == moved["dynamic+loop+on-demand", ""]
+    rows = pq.read_table(run.path / "movements.parquet").to_pylist()
+    reasons = {name: {row["reason"] for row in rows if row["variant"] == f"dynamic+loop+{name}"} for name in systems}
+    assert reasons["on-demand"] == {"demand"}
+    assert reasons["m2cache:preload=1"] == {"demand", "preload"}
+    table = next(block for block in offloading_blocks(run, metrics_of(run), "decode") if isinstance(block, Table))
+    column = table.columns.index("moved from")
+    assert [str(row[column]).endswith("host") for row in table.rows] == [False] + [True] * len(systems)
+
+
+@pytest.mark.parametrize("text", ["1KiB", "1GiB", "much"])
+def test_host_memory_for_no_expert_or_for_all_is_refused(micro: Micro, text: str) -> None:
+    recipe = load_recipe(str(micro("lm")), LARGE)
+    for presets in (["on-demand"], ["paper"]):
+        with pytest.raises(UsageError, match=f"--host-memory {text}: ") as refused:
+            offloading(recipe, presets, SETTINGS | {"host-memory": text})
+        assert refused.value.remedy.startswith("Set a size" if text == "much" else "Give less than that, and at least ")
 
 
 def test_one_expert_per_token_makes_the_load_rule_useless_which_is_said_or_refused(micro: Micro) -> None:

@@ -1,11 +1,12 @@
-"""What offloading systems loaded, hit, skipped and foresaw: from the events of their stores to rows of `metrics.csv`."""
+"""What offloading systems loaded, hit, skipped and foresaw, and what moved: raw records of the stores to rows of `metrics.csv`."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from moeprof.records.metrics.registry import MetricRow, Samples
-from moeprof.records.run.raw_tables import UNIT_EVENTS
+from moeprof.records.run.raw_tables import MOVEMENTS, UNIT_EVENTS
 from moeprof.records.run.run import Run
 
 USED = ("hit", "foreseen", "demand")
@@ -42,6 +43,17 @@ def rows_of(at: MetricRow, events: Sequence[Event]) -> Iterator[MetricRow]:
     if prefetched:
         yield replace(at, metric="prefetch_precision", value=foreseen / prefetched)
         yield replace(at, metric="prefetch_recall", value=foreseen / max(foreseen + total(events, "count", "demand"), 1))
+
+
+def movement_rows(run: Run) -> Iterator[Samples]:
+    """The bytes that every variant moved in a phase, in all and by the tier that they came from."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for row in run.raw(MOVEMENTS).to_pylist():
+        for tier in ("", row["tier"]):
+            found[row["phase"], row["variant"], tier] += row["bytes"]
+    for (phase, variant, tier), moved_bytes in found.items():
+        at = MetricRow("", 0, run.record.workload, phase, variant=variant, forced=run.record.ran.forced)
+        yield replace(at, metric="moved_bytes", category=tier, value=moved_bytes), []
 
 
 def total(events: Iterable[Event], column: str, *names: str) -> int:

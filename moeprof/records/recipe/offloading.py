@@ -42,6 +42,8 @@ class Offloading:
     """What is prefetched: nothing, what the routers of the next layers say, the last step's experts, the most used, whole layers."""
     depth: int = 1
     """How many layers ahead."""
+    preload: int = 0
+    """M2Cache: how many layers ahead all experts of a layer are read into host memory; 0 for not at all."""
     shuffled: bool = False
     """Whether predicted ids are permuted: the placebo of a prediction."""
     order: str = "index"
@@ -83,6 +85,8 @@ class Offloading:
             found.append((f"t1={self.t1:g} needs a low precision", "Give low=int4, or t1=1."))
         if self.cold and not self.lossless:
             found.append(("cold experts have the model's own precision only", "Use t1=1 and no mix, or cold=no."))
+        if not 0 <= self.preload <= 1000:
+            found.append((f"preload={self.preload} is not a number of layers", "Give a number from 0 to 1000."))
         if not 1 <= self.depth <= 1000:
             found.append((f"depth={self.depth} is not a number of layers", "Give a number from 1 to 1000."))
         return found
@@ -118,7 +122,7 @@ PRESETS: dict[str, Offloading] = {
             foresight="lookahead",
             depth=2,
         ),
-        Offloading("m2cache", low=("int8", "int4"), shares=(0.5, 0.25, 0.25), mix=(0.25, 0.25, 0.5), eviction="atu"),
+        Offloading("m2cache", low=("int8", "int4"), shares=(0.5, 0.25, 0.25), mix=(0.25, 0.25, 0.5), eviction="atu", preload=2),
         Offloading("monde", cold=True),
         Offloading("infmoe", eviction="fifo", order="johnson"),
     )

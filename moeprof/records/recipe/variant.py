@@ -27,6 +27,8 @@ class Variant:
     """Name of the eviction policy."""
     buffered: str = ""
     """Stacks whose MoE layers are buffered: `decoder`, `encoder` or `all`."""
+    host_bytes: int = 0
+    """Host memory of each rank between the cache slots and the file of experts; 0 for none."""
     replicas: int = 0
     """Additional slots of each layer on each rank for replicas of hot experts."""
     placement_file: str = ""

@@ -33,6 +33,7 @@ NAMES = {
     "translation": "greedy translation",
     "reference": "reference translation",
     "reason": "why the batch fits or not",
+    "tier": "where an expert was moved from: weights, host or file",
 }
 """Columns of text."""
 
@@ -113,6 +114,8 @@ OF_FILES = {
     ("footprints.parquet", "bytes"): ColumnNote("bytes", "memory of one batch"),
     ("traffic.parquet", "bytes"): ColumnNote("bytes", "bytes from the source to the destination"),
     ("stalls.parquet", "bytes"): ColumnNote("bytes", "bytes of loaded experts"),
+    ("movements.parquet", "bytes"): ColumnNote("bytes", "bytes that were moved"),
+    ("movements.parquet", "reason"): ColumnNote("", "why an expert was moved"),
     ("unit_events.parquet", "bytes"): ColumnNote("bytes", "bytes that the events loaded"),
     ("loads.parquet", "bytes"): ColumnNote("bytes", "bytes that were copied; 0 for a hit"),
 }

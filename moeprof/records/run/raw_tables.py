@@ -126,6 +126,13 @@ UNIT_EVENTS = RawTable("unit_events", ("phase", "variant", "domain", "layer", "p
 """What offloading stores did in the pass `routing`, from a cold start: uses by `event` (`hit`, `foreseen`, `demand`, `skip`, `far`)
 and prefetches, and the bytes that they load."""
 
+MOVEMENTS = RawTable(
+    "movements", ("phase", "variant", "domain", "layer", "precision", "reason", "tier"), ("rank", "count", "bytes")
+)
+"""Experts that a ledger moved in the pass `routing`, from a cold start: for which `reason` (`demand`, `prefetch`, or `preload`, which
+is into host memory only), and from which `tier` (`weights`, `host`, `file`). A prefetch that was given up before it began is not among
+them, and one that ends in a later step counts there."""
+
 BATCHES = RawTable(
     "batches",
     ("phase", "variant", "reason"),
@@ -154,7 +161,7 @@ RAW_TABLES = (
         SCORES,
         TRANSLATIONS,
     ),
-    *(MOVES, STALLS, UNIT_EVENTS, BATCHES, ENERGY),
+    *(MOVES, STALLS, UNIT_EVENTS, MOVEMENTS, BATCHES, ENERGY),
 )
 
 TIME, BREAKDOWN, OBSERVED, TRAFFIC, LOADS, SLOTS, SWEEP, BEST = (

@@ -56,6 +56,18 @@ class UnitEvent(NamedTuple):
     num_bytes: int
 
 
+class Movement(NamedTuple):
+    """An expert that was moved, at a precision."""
+
+    layer: str
+    precision: str
+    reason: str
+    """`demand`: a step waits for it; `prefetch`: into a slot before a step uses it; `preload`: into host memory only."""
+    tier: str
+    """Where it was: `weights`, `host` or `file`."""
+    num_bytes: int
+
+
 class LayerLoads(NamedTuple):
     """The expert loads of one step of a buffered layer."""
 
@@ -66,6 +78,8 @@ class LayerLoads(NamedTuple):
     """The time from when the step's experts were known to the end of the last one's computation."""
     events: Sequence[UnitEvent] = ()
     """What an offloading store did; empty for other stores."""
+    movements: Sequence[Movement] = ()
+    """What was moved since the last such step of any layer, also for other layers."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def offloading_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Blo
 def system_table(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -> Table:
     """A row per system, the resident model first."""
     front = on_front(metrics, phase, systems)
+    tiers = any(run.record.variants_by_label[label].host_bytes for label in systems)
     columns = [
         "system",
         "tokens/s",
@@ -48,6 +49,7 @@ def system_table(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[st
         "hits",
         "on demand",
         "ahead",
+        *(["moved from"] if tiers else []),
         "skipped",
         "far",
         "quality",
@@ -65,6 +67,7 @@ def system_table(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[st
                 cell(hits(here), percent),
                 loaded(here, "demand_bytes"),
                 loaded(here, "prefetch_bytes"),
+                *([moved_from(here)] if tiers else []),
                 cell(share(here, "skipped_uses"), percent),
                 cell(share(here, "far_uses"), percent),
                 quality_cell(here),
@@ -103,6 +106,12 @@ def loaded(here: RunMetrics, metric: str) -> str:
     if by_precision:
         return ", ".join(parts) or "0 B"
     return cell(here.or_none("bytes_loaded"), format_bytes) if metric == "demand_bytes" else MISSING
+
+
+def moved_from(here: RunMetrics) -> str:
+    """`20.1 MiB file, 4.2 MiB host`: the bytes that were moved, by the tier that they came from."""
+    found = {tier: here.value("moved_bytes", category=tier) for tier in here.distinct("category", "moved_bytes") if tier}
+    return ", ".join(f"{format_bytes(size)} {tier}" for tier, size in sorted(found.items())) or MISSING
 
 
 def quality_cell(here: RunMetrics) -> str:

@@ -13,7 +13,7 @@ from moeprof.parallel.collectives import gathered
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
-from moeprof.records.run.raw_tables import EXPERT_CALLS, GATE_ENTROPIES, NOT_FINITE, STEPS, UNIT_EVENTS
+from moeprof.records.run.raw_tables import EXPERT_CALLS, GATE_ENTROPIES, MOVEMENTS, NOT_FINITE, STEPS, UNIT_EVENTS
 from moeprof.records.traces.columns import packed, unpacked
 from moeprof.records.traces.expert_loads import joined
 from moeprof.records.traces.routing_trace import RoutingTrace, TraceHeader
@@ -45,6 +45,7 @@ def record_variant(services: Services, phase: str, variant: Variant, episodes: S
     services.record(NOT_FINITE, check.rows(phase, variant.label))
     record_decisions(services, phase, variant, recorder)
     services.record(UNIT_EVENTS, event_rows(phase, variant.label, recorder.visits))
+    services.record(MOVEMENTS, movement_rows(phase, variant.label, recorder.visits))
     services.record(STEPS, step_rows(phase, variant.label, recorder, starts))
     services.record(GATE_ENTROPIES, entropy_rows(phase, variant.label, recorder))
     if isinstance(services.recipe.model, HuggingFaceSection):
@@ -63,6 +64,8 @@ def recorded(services: Services, variant: Variant, episodes: Sequence[Episode]) 
             for step, y_TV in zip(episode.steps, outputs, strict=True):
                 check.add("", step, y_TV)
         services.progress.advance()
+    if services.runner.buffers is not None:
+        recorder.moved(services.runner.buffers.ledger.rest())
     return recorder, check
 
 
@@ -98,6 +101,23 @@ def event_rows(phase: str, label: str, visits: Iterable[LayerStep]) -> Iterator[
     for (domain, layer, precision, event), (count, num_bytes) in found.items():
         cells = {"phase": phase, "variant": label, "domain": domain, "layer": layer, "precision": precision, "event": event}
         yield cells | {"count": count, "bytes": num_bytes}
+
+
+def movement_rows(phase: str, label: str, visits: Iterable[LayerStep]) -> Iterator[dict[str, Any]]:
+    """Rows of the raw table `movements`: what the ledger moved, added up over steps."""
+    found: Counter[tuple[str, ...]] = Counter()
+    moved_bytes: Counter[tuple[str, ...]] = Counter()
+    for visit in visits:
+        for *kind, num_bytes in visit.visit.movements:
+            found[visit.domain, *kind] += 1
+            moved_bytes[visit.domain, *kind] += num_bytes
+    names = ("domain", "layer", "precision", "reason", "tier")
+    for cells, count in found.items():
+        yield (
+            {"phase": phase, "variant": label}
+            | dict(zip(names, cells, strict=True))
+            | {"count": count, "bytes": moved_bytes[cells]}
+        )
 
 
 def entropy_rows(phase: str, label: str, recorder: RoutingRecorder) -> Iterator[dict[str, Any]]:
