@@ -15,7 +15,7 @@ from moeprof.store.entry import pages
 from moeprof.store.tier import Tier, TierName
 
 
-class Kept(NamedTuple):
+class EntryKey(NamedTuple):
     """What an entry is: an expert of a layer at a precision."""
 
     layer: str
@@ -44,20 +44,20 @@ class HostMemory:
 
     def clear(self) -> None:
         """Forgets all entries; no read may be in progress, here and below."""
-        self.shelves: list[OrderedDict[Kept, Tensor]] = [OrderedDict() for _ in range(max(len(self.position), 1))]
+        self.shelves: list[OrderedDict[EntryKey, Tensor]] = [OrderedDict() for _ in range(max(len(self.position), 1))]
         self.spare: dict[int, list[Tensor]] = {}
         self.held_bytes = 0
         self.begin(0)
 
     def begin(self, running: int) -> None:
         """A step of the layer at this position begins."""
-        self.running, self.done = running, set[Kept]()
+        self.running, self.done = running, set[EntryKey]()
 
-    def shelf(self, key: Kept) -> OrderedDict[Kept, Tensor]:
+    def shelf(self, key: EntryKey) -> OrderedDict[EntryKey, Tensor]:
         """Where an entry is kept, in the order of the reads: with those of its layer, or with all."""
         return self.shelves[self.position[key.layer] if self.position else 0]
 
-    def entry(self, key: Kept, num_bytes: int) -> tuple[Tensor, TierName]:
+    def entry(self, key: EntryKey, num_bytes: int) -> tuple[Tensor, TierName]:
         """The entry (B,), which is read if it is not here, and where it was."""
         shelf = self.shelf(key)
         if self.position.get(key.layer) == self.running:
@@ -86,7 +86,7 @@ class HostMemory:
             self.spare.clear()
         return torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=True) if self.pinned else pages(num_bytes)
 
-    def victim(self) -> Kept:
+    def victim(self) -> EntryKey:
         """The entry that leaves next."""
         running, count = self.shelves[self.running], len(self.shelves)
         if done := [key for key in running if key in self.done]:
@@ -120,7 +120,7 @@ class CachedTier:
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
         """Copies the entry from host memory, after it was read into it if it was not there."""
-        entry_B, found = self.memory.entry(Kept(layer, expert, self.precision), len(into_B))
+        entry_B, found = self.memory.entry(EntryKey(layer, expert, self.precision), len(into_B))
         into_B.copy_(entry_B)  # waits, because the entry may leave after it
         return found
 
@@ -133,4 +133,4 @@ class ReadAhead:
 
     def read(self, layer: str, expert: int, into_B: Tensor) -> TierName:
         """Reads the entry if it is not there; `into_B` only says how large it is."""
-        return self.tier.memory.entry(Kept(layer, expert, self.tier.precision), len(into_B))[1]
+        return self.tier.memory.entry(EntryKey(layer, expert, self.tier.precision), len(into_B))[1]
