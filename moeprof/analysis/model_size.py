@@ -118,12 +118,18 @@ def slot_bytes(recipe: Recipe, variant: Variant) -> int:
 
 
 def static_bytes(recipe: Recipe, variant: Variant) -> int:
-    """Static bytes of a rank under a variant: its weights with replicas, with cache slots instead of buffered experts."""
+    """Static bytes of a rank under a variant: its weights with replicas, with cache slots instead of buffered experts, and a predictor."""
     whole = weight_bytes(recipe.model, dense=variant.dense, ranks=recipe.parallel.ranks)
     if not variant.in_slots and not variant.replicas:
         return whole
     copies = resident_layers(recipe, variant) * variant.replicas * expert_bytes(recipe.own_model) if variant.replicas else 0
-    return whole - behind_bytes(recipe, recipe.buffered_layers(variant)) + copies + slot_bytes(recipe, variant)
+    return (
+        whole
+        - behind_bytes(recipe, recipe.buffered_layers(variant))
+        + copies
+        + slot_bytes(recipe, variant)
+        + variant.predictor_bytes
+    )
 
 
 def behind_bytes(recipe: Recipe, layers: Iterable[str]) -> int:
@@ -254,9 +260,10 @@ def always_buffered(recipe: Recipe, variants: Sequence[Variant]) -> set[str]:
 
 
 def shared_weights(recipe: Recipe, variants: Sequence[Variant]) -> int:
-    """Bytes of the weights of all MoE variants: one shared set, and the cache slots and moved experts of each."""
+    """Bytes of the weights of all MoE variants: one shared set, one predictor, and the cache slots and moved experts of each."""
     resident = weight_bytes(recipe.model, ranks=recipe.parallel.ranks)
     resident -= behind_bytes(recipe, always_buffered(recipe, variants))
+    resident += max((one.predictor_bytes for one in variants), default=0)
     return resident + sum(slot_bytes(recipe, one) + placed_bytes(recipe, one) for one in variants)
 
 

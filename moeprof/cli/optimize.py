@@ -66,6 +66,12 @@ def option_of(option: Option) -> Callable[[F], F]:
     metavar="NAME:KEY=VALUE,...",
     help="Add an offloading system with other settings, such as hobbit:t1=0.5,depth=1; repeatable.",
 )
+@click.option(
+    "--predictor",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The predictor that the preset sida asks, from `moeprof fit-predictor`.",
+)
 @click.option("--strict", is_flag=True, help="Refuse a preset whose premise the model does not meet.")
 @click.option("--no-sweep", is_flag=True, help="Compare equal batches only; do not search for each variant's best batch.")
 @click.option("--timeline", is_flag=True, help="Also record a few steps with torch.profiler.")
@@ -83,6 +89,7 @@ def command(
     against: tuple[str, ...],
     presets: str | None,
     changed: tuple[str, ...],
+    predictor: Path | None,
     strict: bool,
     no_sweep: bool,
     timeline: bool,
@@ -105,12 +112,16 @@ def command(
     systems = [*filter(None, (presets or "").split(",")), *changed]
     if systems and (chosen or everything or against):
         raise UsageError("--presets: cannot be combined with other optimizations or --against", "Run them one after another.")
+    if predictor and not systems:
+        raise UsageError(
+            f"--predictor {predictor}: only presets ask a predictor", "Add --presets sida, or leave the option out."
+        )
 
     def study(recipe: Recipe) -> Any:
         from moeprof.studies.optimize import offloading, optimization
 
         if systems:
-            return offloading(recipe, systems, values, timeline=timeline, strict=strict)
+            return offloading(recipe, systems, values | {"predictor": predictor}, timeline=timeline, strict=strict)
         return optimization(recipe, chosen, values, against=against, alone=alone, sweep=not no_sweep, timeline=timeline)
 
     run_all(study, resolved, out, force=force, form=run_format(full=full, as_json=as_json), settings=settings)

@@ -34,4 +34,4 @@ def around(module: nn.Module, name: str, layer: str) -> Iterator[RemovableHandle
         entered.pop().__exit__(None, None, None)
 
     yield module.register_forward_pre_hook(enter)
-    yield module.register_forward_hook(leave)
+    yield module.register_forward_hook(leave, prepend=True)  # before what others do with the output, which may have a region

@@ -21,9 +21,12 @@ class LanguageModel(nn.Module):
         self.embedding = Embedding(recipe)
         self.layers = make_layers("", recipe.own_model.decoder_layers, recipe, dense=dense)
         self.norm = nn.LayerNorm(recipe.own_model.dim)
+        self.step: Step | None = None
+        """The forward pass that is running."""
 
     def forward(self, tokens_BL: Tensor, step: Step, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
         """Logits (B, L, V); with caches, the tokens continue the cached sequences."""
+        self.step = step
         x_BLD = self.embedding(tokens_BL, caches[0].length if caches else 0)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)

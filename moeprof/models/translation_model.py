@@ -34,9 +34,12 @@ class TranslationModel(nn.Module):
         self.encoder_norm = nn.LayerNorm(model.dim)
         self.decoder = make_layers("dec.", model.decoder_layers, recipe, dense=dense, cross=True)
         self.norm = nn.LayerNorm(model.dim)
+        self.step: Step | None = None
+        """The forward pass that is running."""
 
     def encode(self, source_BM: Tensor, step: Step) -> Tensor:
         """The encoded source (B, M, D)."""
+        self.step = step
         real_BM = None if step.real_T is None else step.real_T.view_as(source_BM)
         x_BMD = self.embedding(source_BM)
         for layer in self.encoder:
@@ -58,6 +61,7 @@ class TranslationModel(nn.Module):
 
     def forward(self, target_BL: Tensor, memory: Memory, step: Step, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
         """Logits (B, L, V); with caches, the tokens continue the cached sequences."""
+        self.step = step
         x_BLD = self.embedding(target_BL, caches[0].length if caches else 0)
         for index, layer in enumerate(self.decoder):
             assert isinstance(layer, Layer)

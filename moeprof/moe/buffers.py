@@ -4,10 +4,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from itertools import groupby
+from typing import Protocol
 
 from torch import nn
 
 from moeprof.moe.far_side import FarFFN, FarSide
+from moeprof.moe.forecast import Forecast
 from moeprof.moe.offloading import offload_of
 from moeprof.moe.sparse_layer import SparseLayer, sparse_layers
 from moeprof.policies.eviction.registry import make_eviction
@@ -33,6 +35,18 @@ Filling = Callable[[], AbstractContextManager[Fill]]
 """Opens the source of the weights for as long as a tier is filled from it."""
 
 
+class AttachedPredictor(Protocol):
+    """A predictor that is attached to a model."""
+
+    def forecast(self, layers: Sequence[SparseLayer], choice: Offloading) -> Forecast:
+        """What it will say about the layers of one stack while they run under a system."""
+        ...
+
+    def close(self) -> None:
+        """Detaches the predictor from the model."""
+        ...
+
+
 class Buffers:
     """The cache slots of all buffered variants of one model."""
 
@@ -50,6 +64,8 @@ class Buffers:
         self.ledger = Ledger(tier, device)
         self.memories: dict[tuple[Variant, str], HostMemory] = {}
         """Host memory between the slots and the tier, by variant and stack."""
+        self.forecaster: AttachedPredictor | None = None
+        """What systems with a predictor ask."""
         self.sides: list[FarSide] = []
         """Processes that compute cold experts."""
 
@@ -85,9 +101,12 @@ class Buffers:
         if memory is not None:
             forms = {name: replace(form, source=memory.before(name, form.source)) for name, form in forms.items()}
         side = self.far_side(layers) if choice.cold else None
-        offload = offload_of(choice, slots or variant.slots, layers, forms, self.ledger, side, memory)
+        forecast = None if self.forecaster is None or not variant.predictor else self.forecaster.forecast(layers, choice)
+        offload = offload_of(choice, slots or variant.slots, layers, forms, self.ledger, side, memory, forecast)
         for layer in layers:
             layer.stores[variant] = OffloadedStore(layer.name, offload)
+            if forecast is not None:
+                layer.forecasts[variant] = forecast
 
     def fit_layer(self, layer: SparseLayer, variant: Variant, held: Sequence[int], slots: int | None = None) -> None:
         """Gives one layer its store; `held` are its experts on this rank, which are all loaded from the tier."""
@@ -138,6 +157,8 @@ class Buffers:
         self.ledger.close()
         for side in self.sides:
             side.close()
+        if self.forecaster is not None:
+            self.forecaster.close()
 
 
 def stack_of(layer: str) -> str:

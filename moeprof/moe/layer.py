@@ -61,7 +61,8 @@ class MoELayer(SparseLayer):
 
     def forward(self, x_TD: Tensor, step: Step) -> Tensor:
         with region("gate", self.name):
-            routing = self.router(x_TD, step)
+            decided = None if self.forecast is None else self.forecast.decided(self.name, step)
+            routing = self.router(x_TD, step) if decided is None else self.router.routing(*decided, step)
         if self.variant is None:
             return reference_layer(x_TD, routing, self.experts.weights, self.ffn, self.scale)
         store = self.store or ResidentStore(self.experts.weights)
@@ -124,6 +125,7 @@ def static_tensors(model: nn.Module, variant: Variant) -> dict[str, list[Tensor]
     found: dict[str, list[Tensor]] = {"weights": [*kept, *coming], "expert_slots": []}
     for layer in behind:
         store = layer.stores[variant]
+        found["weights"] += layer.forecasts[variant].parameters if variant in layer.forecasts else []
         if isinstance(store, SLOT_STORES):
             found["expert_slots"] += store.slots
         else:

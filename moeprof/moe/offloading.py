@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moeprof.moe.far_side import FarSide
+from moeprof.moe.forecast import Forecast
 from moeprof.moe.kernels.auto import KernelCost, auto
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.policies.offloading.demands import Demands, demands_of
@@ -149,8 +150,10 @@ def replacement_of(choice: Offloading, num_layers: int) -> Replacement:
     return kinds[choice.eviction]()
 
 
-def foresight_of(choice: Offloading, layers: Sequence[SparseLayer], demands: Demands) -> Foresight | None:
-    """What predicts the experts of later layers; None if nothing does."""
+def foresight_of(
+    choice: Offloading, layers: Sequence[SparseLayer], demands: Demands, forecast: Forecast | None = None
+) -> Foresight | None:
+    """What predicts the experts of later layers; None if nothing does. `forecast` is that of a fitted predictor."""
     if not choice.foresight:
         return None
     sizes = [layer.weights.num_experts for layer in layers]
@@ -160,7 +163,7 @@ def foresight_of(choice: Offloading, layers: Sequence[SparseLayer], demands: Dem
         "most-used": lambda: MostUsed(len(layers), choice.depth),
         "layers": lambda: WholeLayers(len(layers), choice.depth, sizes, (HIGH, *choice.low)[-1]),
     }
-    found = kinds[choice.foresight]()
+    found = forecast or kinds[choice.foresight]()
     return Shuffled(found, sizes) if choice.shuffled else found
 
 
@@ -189,10 +192,12 @@ def offload_of(
     ledger: Ledger,
     side: FarSide | None = None,
     memory: HostMemory | None = None,
+    forecast: Forecast | None = None,
 ) -> Offload:
     """The slots of some layers, in order of execution, under a system with the bytes of `slots` experts per layer.
 
-    `side` has the experts of these layers if the system computes cold ones there; the sources of the forms read through `memory`.
+    `side` has the experts of these layers if the system computes cold ones there; the sources of the forms read through `memory`;
+    `forecast` predicts experts if the system has a predictor.
     """
     demands = demands_of(choice)
     sizes = {name: max(layout.entry_bytes for layout in form.layouts) for name, form in forms.items()}
@@ -206,5 +211,5 @@ def offload_of(
     far = None if side is None else ColdExperts(side, layers[0], forms[HIGH], ledger)
     names = [layer.name for layer in layers]
     arrange = arrangement_of(choice, planner.capacities[HIGH], layers[0], forms, ledger)
-    foresight = foresight_of(choice, layers, demands)
+    foresight = foresight_of(choice, layers, demands, forecast)
     return Offload(names, planner, forms, ledger, demands, foresight, arrange, far, memory, choice.preload)

@@ -44,6 +44,10 @@ class Router(nn.Module):
         else:
             experts_TK, given_TK = self.forced.decide(self.name, step, x_TD.device)
             probs_TK = gates_TE.gather(1, experts_TK) if given_TK is None else given_TK
+        return self.routing(experts_TK, probs_TK, step)
+
+    def routing(self, experts_TK: Tensor, probs_TK: Tensor, step: Step) -> Routing:
+        """Decisions (T, K) with their softmax values, weighed as those of this router."""
         num_experts = self.weight.shape[0]
         return Routing(experts_TK, probs_TK, step.real_T, num_experts, step.num_real, self.normalize_before_dropping)
 

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from moeprof.moe.experts import FFN
+from moeprof.moe.forecast import Forecast
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.resident import ExpertWeights, Store
 
@@ -14,6 +15,8 @@ class SparseLayer(nn.Module):
 
     ffn: FFN
     """What kernels compute with the weights that they get."""
+    forecast: Forecast | None = None
+    """What a predictor says about the layer's stack, if the variant asks one."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -23,11 +26,14 @@ class SparseLayer(nn.Module):
         """The store that supplies weights; None uses those of all experts."""
         self.stores: dict[Variant, Store] = {}
         """The stores of variants that have their own."""
+        self.forecasts: dict[Variant, Forecast] = {}
+        """The forecasts of variants that ask a predictor."""
 
     def use(self, variant: Variant | None) -> None:
         """Executes the layer as `variant` says from now on; None selects what the model itself would do."""
         self.variant = variant
         self.store = None if variant is None else self.stores.get(variant)
+        self.forecast = None if variant is None else self.forecasts.get(variant)
 
     @abstractmethod
     def foreseen(self, x_TD: Tensor) -> tuple[Tensor, Tensor] | None:

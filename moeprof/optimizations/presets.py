@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from moeprof.optimizations.dynamic_gating import DYNAMIC_GATING
 from moeprof.optimizations.expert_buffering import EXPERT_BUFFERING, host_bytes_of, slots_of
@@ -32,7 +33,13 @@ def preset_variants(texts: Sequence[str], settings: Settings, recipe: Recipe) ->
     if why := EXPERT_BUFFERING.why_not_applicable(recipe):
         raise UsageError(f"--presets: {why}", "Choose another recipe or setting.")
     resident = resident_variant(settings, recipe)
-    return [preset_variant(text, resident, settings, recipe) for text in dict.fromkeys(texts)]
+    variants = [preset_variant(text, resident, settings, recipe) for text in dict.fromkeys(texts)]
+    if settings.get("predictor") and not any(variant.predictor for variant in variants):
+        raise UsageError(
+            f"--predictor {settings['predictor']}: no preset asks a predictor",
+            "Add sida to --presets, or leave the option out.",
+        )
+    return variants
 
 
 def preset_variant(text: str, resident: Variant, settings: Settings, recipe: Recipe) -> Variant:
@@ -54,11 +61,28 @@ def preset_variant(text: str, resident: Variant, settings: Settings, recipe: Rec
         eviction=choice.eviction,
         buffered=buffered,
     )
+    if choice.foresight == "predictor":
+        variant = asking(variant, choice, settings, recipe)
     if not valid_name(variant.label):
         raise UsageError(
             f"--preset {text}: its name would be longer than {MAX_LENGTH} characters", "Change fewer settings at once."
         )
     return variant
+
+
+def asking(variant: Variant, choice: Offloading, settings: Settings, recipe: Recipe) -> Variant:
+    """The variant with the predictor that it asks; UsageError if there is none, or if it cannot do what the preset wants."""
+    from moeprof.predictors.predictor import ExpertPredictor
+
+    text = variant.store
+    if not settings.get("predictor"):
+        fit = f"Fit one: moeprof fit-predictor {recipe.name} --out sida.safetensors; then add --predictor sida.safetensors."
+        raise UsageError(f"preset {text}: it asks a predictor, and --predictor names none", fit)
+    if choice.bypass and isinstance(recipe.model, HuggingFaceSection):
+        what = f"preset {text}: a predictor replaces the routers of moeprof's own models only"
+        raise UsageError(what, "Use mode=exact, or choose a recipe such as lm-tiny.")
+    path = Path(str(settings["predictor"]))
+    return replace(variant, predictor=str(path), predictor_bytes=ExpertPredictor.open(path, recipe).num_bytes)
 
 
 def premises(variants: Sequence[Variant], recipe: Recipe) -> Iterator[str]:

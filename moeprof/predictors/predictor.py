@@ -65,6 +65,11 @@ class ExpertPredictor:
         """The networks as one module, with the names that their weights have in the file."""
         return nn.ModuleDict({str(stack): network for stack, network in self.networks.items()})
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of all parameters."""
+        return sum(parameter.nbytes for parameter in self.modules.parameters())
+
     @classmethod
     def open(cls, path: Path, recipe: Recipe) -> Self:
         """The predictor of the recipe's model on its device; UsageError if the file is absent, damaged or of another model."""

@@ -148,6 +148,8 @@ class Offload:
         self.spared: dict[int, set[ExpertUnit]] = {}
         self.unproven: set[ExpertUnit] = set()
         """Units that were prefetched and not used yet."""
+        self.early: list[ExpertUnit] = []
+        """Units whose loads were queued before the first layer of the step began."""
         self.released: dict[tuple[int, str, int], torch.cuda.Event] = {}
 
     def reset(self) -> None:
@@ -226,11 +228,18 @@ class Offload:
             if use.unit in self.unproven:
                 self.unproven.discard(use.unit)
                 plan.foreseen.add(use.unit)
+        plan.prefetched, self.early = self.early, []
         if self.foresight is not None:
             hints = self.foresight.hints(layer, demands, x_TD)
-            plan.prefetched = self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
+            plan.prefetched += self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
         self.bring_nearer(layer, num_experts)
         return plan
+
+    def foretell(self) -> None:
+        """Queues loads for all layers of a step that begins, as far as they are foreseen, layer by layer."""
+        if self.foresight is not None:
+            for hint in self.foresight.hints(-1, ()):
+                self.early += self.prefetch(-1, [hint], set())
 
     def arranged(self, layer: int, demands: list[Demand], rows_E: Sequence[int]) -> tuple[list[int], list[Demand]]:
         """The experts of a step that another place computes, and the demands for the others in the order of computation."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,8 @@ from moeprof.moe.layer import force_routing, static_tensors, use_variant
 from moeprof.moe.sparse_layer import sparse_layers
 from moeprof.parallel.collectives import barrier, gathered
 from moeprof.parallel.group import ALONE, Group
+from moeprof.predictors.forecaster import Forecaster
+from moeprof.predictors.predictor import ExpertPredictor
 from moeprof.records.placement import Placement
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
@@ -172,12 +175,21 @@ def buffers_for(recipe: Recipe, models: Mapping[Variant, RunModel], group: Group
     buffers = (
         buffers_of(model, recipe) if isinstance(model, HuggingFaceModel) else RecipeBuffers(model, recipe, variants, group)
     )
-    for variant in variants:
-        buffers.fit(variant)
     try:
+        if predictor := predictor_of(recipe, variants):
+            buffers.forecaster = Forecaster(model, predictor)
+        for variant in variants:
+            buffers.fit(variant)
         yield buffers
     finally:
         buffers.close()
+
+
+def predictor_of(recipe: Recipe, variants: Iterable[Variant]) -> ExpertPredictor | None:
+    """The predictor that variants ask, of which a run has one; UsageError if its file is not one of the recipe's model."""
+    paths = {variant.predictor for variant in variants if variant.predictor}
+    assert len(paths) <= 1
+    return next((ExpertPredictor.open(Path(path), recipe) for path in paths), None)
 
 
 def calibrate(models: Mapping[Variant, RunModel]) -> None:

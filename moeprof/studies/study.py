@@ -20,7 +20,7 @@ from moeprof.parallel.collectives import total
 from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
-from moeprof.records.recipe.weights import weights_hash
+from moeprof.records.recipe.weights import file_hash, weights_hash
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter, UnwrittenRun
 from moeprof.studies.agreement import agree
@@ -29,7 +29,8 @@ from moeprof.studies.passes.placement import place_experts
 from moeprof.studies.passes.routing import record_routing
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.selection import judged
-from moeprof.studies.services import Findings, Services, VariantRunner, buffers_for, calibrate, load_models
+from moeprof.studies.services import Findings, Services, VariantRunner, buffers_for, calibrate, load_models, predictor_of
+from moeprof.workloads.batches import token_sequences
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.registry import Workload, make_workload
 
@@ -77,6 +78,8 @@ class Study:
         self.check(recipe, group)
         keep_within_quota()
         workload = make_workload(recipe, group)
+        if predictor := predictor_of(recipe, self.variants):
+            predictor.check_unseen(token_sequences(workload.batches))
         record = self.record(recipe, workload, argv)
         record.notes += [*self.notes, *agree(group, record)]
         writer = (
@@ -110,6 +113,7 @@ class Study:
             text_hashes=workload.text_hashes,
             fitted=workload.fitted,
             weights_hash=weights_hash(recipe),
+            predictor_hash=next((file_hash(Path(one.predictor)) for one in self.variants if one.predictor), ""),
         )
 
     def fill(

@@ -7,6 +7,7 @@ from moeprof.parallel.group import ALONE, Group
 from moeprof.records.recipe.model import HuggingFaceSection
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.run.run import FittedText
+from moeprof.workloads.batches import Batch
 from moeprof.workloads.episodes import Episode
 from moeprof.workloads.language_modelling import LanguageModelling
 from moeprof.workloads.translation import Translation
@@ -15,6 +16,8 @@ from moeprof.workloads.translation import Translation
 class Workload(Protocol):
     """Text in batches, and the work of each phase on them."""
 
+    batches: list[Batch]
+    """The sequences of every domain, in order."""
     text_hashes: dict[str, str]
     """SHA-256 of every domain's text."""
     fitted: dict[str, FittedText]

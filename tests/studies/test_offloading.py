@@ -11,6 +11,7 @@ from moeprof.optimizations.presets import preset_variants, resident_variant
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
+from moeprof.reporters.cells import duration
 from moeprof.reporters.documents.document import Table
 from moeprof.reporters.documents.report import answer_to, metrics_of
 from moeprof.reporters.sections.offloading import offloading_blocks, on_front, system_name, systems_of
@@ -32,6 +33,7 @@ SETTINGS = {
 }
 LARGE = ("model.experts=8", "model.dim=64", "model.ffn_dim=64", "load.batches=2", "measure.rounds=5")
 """Experts of more than a page, so that packing them saves bytes."""
+PLACEBO = "on-demand:foresight=last-step,shuffled=yes"
 
 
 def compared(recipe: Path, out: Path, *presets: str, overrides: tuple[str, ...] = LARGE, **settings: str) -> Run:
@@ -119,11 +121,12 @@ def test_all_systems_take_the_same_static_memory_within_a_slot_of_the_smallest_p
 
 def test_host_memory_behind_the_slots_saves_reads_of_the_file_and_changes_no_output(micro: Micro, tmp_path: Path) -> None:
     """Of 2 layers x 8 experts; 3 slots per layer, and memory for 6 experts of all 16."""
-    recipe = load_recipe(str(micro("lm")), LARGE)
+    layers = (*LARGE, "model.decoder_layers=4")
+    recipe = load_recipe(str(micro("lm")), layers)
     room = str(6 * entry_bytes(recipe.own_model))
     systems = ("on-demand", "on-demand:foresight=last-step", "m2cache:preload=1", "hobbit", "paper")
-    alone = compared(micro("lm"), tmp_path / "alone", "on-demand", "paper")
-    run = compared(micro("lm"), tmp_path / "run", *systems, **{"host-memory": room})
+    alone = compared(micro("lm"), tmp_path / "alone", "on-demand", "paper", overrides=layers)
+    run = compared(micro("lm"), tmp_path / "run", *systems, overrides=layers, **{"host-memory": room})
     assert run.record.valid, run.record.reasons
     whole, moved = (values(one, "moved_bytes", "variant", "category", phase="decode") for one in (alone, run))
     for label in ("dynamic+loop+on-demand", "dynamic+loop+buffered"):
@@ -139,6 +142,17 @@ def test_host_memory_behind_the_slots_saves_reads_of_the_file_and_changes_no_out
     table = next(block for block in offloading_blocks(run, metrics_of(run), "decode") if isinstance(block, Table))
     column = table.columns.index("moved from")
     assert [str(row[column]).endswith("host") for row in table.rows] == [False] + [True] * len(systems)
+
+
+def test_prefetching_that_makes_nothing_faster_is_said_not_to_pay_and_why(micro: Micro, tmp_path: Path) -> None:
+    """A placebo cannot be faster than loads on demand, measurably; of another system without foresight nothing is said."""
+    run = compared(
+        micro("lm"), tmp_path / "run", "on-demand", PLACEBO, "infmoe", overrides=(*LARGE, "model.decoder_layers=4"), slots="6"
+    )
+    found = [text for text in answer_to(run).would_change if "does not pay" in text]
+    stall = values(run, "stall_time", "variant", "layer", phase="decode")["dynamic+loop+on-demand", ""]
+    assert {text.partition(",")[0] for text in found} == {PLACEBO.partition(",")[0]}
+    assert any("decoding" in text and f"a step waits for {duration(stall)} of it" in text for text in found)
 
 
 @pytest.mark.parametrize("text", ["1KiB", "1GiB", "much"])

@@ -12,7 +12,8 @@ from moeprof.records.errors import UsageError
 from moeprof.records.precision import PRECISIONS
 
 EVICTIONS = ("lru", "fifo", "weighted", "atu")
-FORESIGHTS = ("", "lookahead", "last-step", "most-used", "layers")
+FORESIGHTS = ("", "lookahead", "last-step", "most-used", "layers", "predictor")
+MODES = ("exact", "bypass")
 ORDERS = ("index", "johnson", "exact")
 
 
@@ -39,11 +40,16 @@ class Offloading:
     weights: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
     """HOBBIT: what recency, frequency, high-precision uses and distance of layers weigh in the eviction `weighted`."""
     foresight: str = ""
-    """What is prefetched: nothing, what the routers of the next layers say, the last step's experts, the most used, whole layers."""
+    """What is prefetched: nothing, what the routers of the next layers say, the last step's experts, the most used, whole layers, what a
+    fitted predictor says before the first layer."""
     depth: int = 1
     """How many layers ahead."""
     preload: int = 0
     """M2Cache: how many layers ahead all experts of a layer are read into host memory; 0 for not at all."""
+    predicted: int = 3
+    """SiDA: experts that the predictor names per token and layer."""
+    mode: str = "exact"
+    """SiDA: whether the routers decide (`exact`), or the predictor in their place (`bypass`)."""
     shuffled: bool = False
     """Whether predicted ids are permuted: the placebo of a prediction."""
     order: str = "index"
@@ -59,7 +65,7 @@ class Offloading:
     def troubles(self) -> list[tuple[str, str]]:
         """What is wrong with the choices, each with its remedy."""
         found = []
-        for key, allowed in {"eviction": EVICTIONS, "foresight": FORESIGHTS, "order": ORDERS}.items():
+        for key, allowed in {"eviction": EVICTIONS, "foresight": FORESIGHTS, "order": ORDERS, "mode": MODES}.items():
             if (value := getattr(self, key)) not in allowed:
                 found.append((f"{key}={value} is not known", f"Choose from: {', '.join(filter(None, allowed))}."))
         if unknown := [one for one in self.low if one not in PRECISIONS]:
@@ -83,18 +89,34 @@ class Offloading:
             )
         if self.t1 < 1 and not self.low:
             found.append((f"t1={self.t1:g} needs a low precision", "Give low=int4, or t1=1."))
-        if self.cold and not self.lossless:
+        if self.cold and not self.full_precision:
             found.append(("cold experts have the model's own precision only", "Use t1=1 and no mix, or cold=no."))
         if not 0 <= self.preload <= 1000:
             found.append((f"preload={self.preload} is not a number of layers", "Give a number from 0 to 1000."))
         if not 1 <= self.depth <= 1000:
             found.append((f"depth={self.depth} is not a number of layers", "Give a number from 1 to 1000."))
+        if self.predicted < 1:
+            found.append((f"predicted={self.predicted} is not a number of experts", "Give a number of at least 1."))
+        if self.bypass and self.foresight != "predictor":
+            given = f"foresight={self.foresight} is" if self.foresight else "there is"
+            what = f"mode=bypass: a predictor decides in place of the routers, and {given} no predictor"
+            found.append((what, "Use foresight=predictor, or mode=exact."))
         return found
 
     @property
-    def lossless(self) -> bool:
+    def bypass(self) -> bool:
+        """Whether a predictor decides in place of the routers."""
+        return self.mode == "bypass"
+
+    @property
+    def full_precision(self) -> bool:
         """Whether every expert is computed at the model's own precision."""
         return not self.mix and self.t1 == 1
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the experts that the routers choose are computed, all at the model's own precision."""
+        return self.full_precision and not self.bypass
 
     @property
     def text(self) -> str:
@@ -124,6 +146,7 @@ PRESETS: dict[str, Offloading] = {
         ),
         Offloading("m2cache", low=("int8", "int4"), shares=(0.5, 0.25, 0.25), mix=(0.25, 0.25, 0.5), eviction="atu", preload=2),
         Offloading("monde", cold=True),
+        Offloading("sida", eviction="fifo", foresight="predictor", depth=1000),
         Offloading("infmoe", eviction="fifo", order="johnson"),
     )
 }

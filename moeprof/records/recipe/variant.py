@@ -35,6 +35,10 @@ class Variant:
     """Path of the placement if `placement` is `file`."""
     system: str = ""
     """All choices of an offloading system, whose name `store` begins with; empty without one."""
+    predictor: str = ""
+    """Path of the predictor that an offloading system asks."""
+    predictor_bytes: int = 0
+    """Size of its parameters."""
 
     @property
     def label(self) -> str:

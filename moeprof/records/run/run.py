@@ -128,6 +128,8 @@ class RunRecord(BaseModel):
     fitted: dict[str, FittedText] = {}
     """By domain; empty for language modelling, for joined sentences, and in runs of older versions."""
     weights_hash: str = ""
+    predictor_hash: str = ""
+    """SHA-256 of the file of the predictor that a variant asks; empty without one."""
     valid: bool = False
     reasons: list[str] = [UNFINISHED]
     machine_load: MachineLoad | None = None

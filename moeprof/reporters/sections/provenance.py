@@ -75,6 +75,8 @@ def of_model(run: Run) -> Iterator[str]:
     record, recipe = run.record, run.record.ran
     yield from weights_lines(recipe, record.weights_hash)
     yield from (f"Text {name}: sha256 {digest[:12]}" for name, digest in record.text_hashes.items())
+    files = dict.fromkeys(one.predictor for one in record.variants_by_label.values() if one.predictor)
+    yield from (f"Predictor {file}: sha256 {record.predictor_hash[:12]}" for file in files)
     yield (
         f"Measured: {recipe.measure.warmup} warm-up and {recipe.measure.rounds} timed rounds on the first batch of each domain, "
         f"variants interleaved; routing of up to {recipe.load.batches} batches per domain"

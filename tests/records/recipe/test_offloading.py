@@ -53,8 +53,10 @@ def test_settings_change_a_preset() -> None:
     assert changed.t2 == 0.9
 
 
-def test_only_systems_that_never_use_low_precision_are_lossless() -> None:
-    assert {name for name, one in PRESETS.items() if one.lossless} == {"on-demand", "infmoe", "monde"}
+def test_only_systems_that_never_use_low_precision_and_keep_the_routers_are_lossless() -> None:
+    assert {name for name, one in PRESETS.items() if one.lossless} == {"on-demand", "infmoe", "monde", "sida"}
+    assert not parsed("sida:mode=bypass").lossless
+    assert parsed("sida:mode=bypass,cold=yes").full_precision
     assert parsed("hobbit:t1=1,t2=1").lossless
 
 
@@ -75,6 +77,16 @@ def test_only_systems_that_never_use_low_precision_are_lossless() -> None:
         ("m2cache:mix=.5:.5", "preset m2cache: mix=0.5:0.5 does not divide 1 among 3 precisions"),
         ("hobbit:cold=yes", "preset hobbit: cold experts have the model's own precision only"),
         ("infmoe:order=random", "preset infmoe: order=random is not known"),
+        ("sida:mode=guess", "preset sida: mode=guess is not known"),
+        ("sida:predicted=0", "preset sida: predicted=0 is not a number of experts"),
+        (
+            "sida:mode=bypass,foresight=lookahead",
+            "preset sida: mode=bypass: a predictor decides in place of the routers, and foresight=lookahead is no predictor",
+        ),
+        (
+            "on-demand:mode=bypass",
+            "preset on-demand: mode=bypass: a predictor decides in place of the routers, and there is no predictor",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_remedy(text: str, what: str) -> None:

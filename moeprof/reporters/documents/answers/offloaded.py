@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
-from moeprof.reporters.cells import duration, percent, plural, rate, times
+from moeprof.reporters.cells import duration, percent, rate, times
 from moeprof.reporters.documents.answer import KeyNumber, RunAnswer
 from moeprof.reporters.documents.answers.light import light_of
 from moeprof.reporters.documents.answers.numbers import DOING, phases_of
 from moeprof.reporters.sections.offloading import hits, speed_range, system_name, systems_of
 from moeprof.reporters.sections.variants import baseline_of
+
+MOST_NAMED = 3
+"""Systems that the verdict names if they are equally fast."""
 
 
 def answer(run: Run, metrics: RunMetrics) -> RunAnswer:
@@ -32,7 +35,7 @@ def sentence(run: Run, systems: Sequence[str], sentences: Sequence[str]) -> str:
 
 
 def fastest(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -> Iterator[str]:
-    """The fastest system of a phase beside the resident model, those that are not measurably slower, and what it loses."""
+    """The fastest system of a phase beside the resident model and what it loses, or those that are equally fast."""
     ranges = {label: found for label in systems if (found := speed_range(metrics.at(phase=phase, variant=label)))}
     if not ranges:
         return
@@ -40,11 +43,14 @@ def fastest(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -
     best = max(ranges, key=lambda label: here[label].value("throughput"))
     speed, whole = here[best].value("throughput"), metrics.or_none("throughput", phase=phase, variant=baseline_of(run))
     share = f"{times(speed / whole)} the resident model, " if whole else ""
-    level = sum(high >= ranges[best][0] for label, (_, high) in ranges.items() if label != best)
-    but = f"; {level} {plural(level, 'other is', 'others are')} not measurably slower" if level else ""
-    yield (
-        f"{DOING[phase]}: {system_name(run, best)} is fastest, {rate(speed)} tokens/s ({share}{loss(run, best, here[best])}){but}."
-    )
+    level = [system_name(run, label) for label, (_, high) in ranges.items() if high >= ranges[best][0]]
+    if len(level) == 1:
+        yield f"{DOING[phase]}: {level[0]} is fastest, {rate(speed)} tokens/s ({share}{loss(run, best, here[best])})."
+        return
+    more = len(level) - MOST_NAMED
+    names = f"{', '.join(level[:MOST_NAMED])} and {more} more" if more > 0 else f"{', '.join(level[:-1])} and {level[-1]}"
+    compared = f", {times(speed / whole)} the resident model" if whole else ""
+    yield f"{DOING[phase]}: {names} are not measurably different, at up to {rate(speed)} tokens/s{compared}."
 
 
 def loss(run: Run, label: str, here: RunMetrics) -> str:
@@ -83,6 +89,23 @@ def wrong_outputs(run: Run, metrics: RunMetrics, phases: Sequence[str], systems:
                 yield f"Outputs of {system_name(run, label)} ({phase}) differ on {differing:,.0f} tokens."
 
 
+def unpaid(run: Run, metrics: RunMetrics, phase: str, label: str, systems: Sequence[str]) -> Iterator[str]:
+    """That prefetching does not pay, and why, if `on-demand` is among the systems and this one is not measurably faster."""
+    base = next((one for one in systems if system_name(run, one) == "on-demand"), None)
+    if base is None:
+        return
+    without, here = (metrics.at(phase=phase, variant=one) for one in (base, label))
+    mine, theirs = speed_range(here), speed_range(without)
+    waited, waits, loads = without.or_none("stall_time"), here.or_none("stall_time"), without.or_none("load_time")
+    if mine is None or theirs is None or waited is None or waits is None or loads is None or mine[0] > theirs[1]:
+        return
+    yield (
+        f"{system_name(run, label)}, {DOING[phase]}: prefetching does not pay here. On demand, loads take {duration(loads)} per step, and "
+        f"a step waits for {duration(waited)} of it, which is all that prefetching could save; with it a step waits for "
+        f"{duration(waits)}, and is not measurably faster."
+    )
+
+
 def changes(run: Run, metrics: RunMetrics, phases: Sequence[str], systems: Sequence[str]) -> Iterator[str]:
     """Whether prefetching pays, and the batch, on which hits depend."""
     for label in systems:
@@ -94,4 +117,5 @@ def changes(run: Run, metrics: RunMetrics, phases: Sequence[str], systems: Seque
                     f"{system_name(run, label)}, {DOING[phase]}: {percent(precision)} of the prefetched experts are used, which are "
                     f"{percent(recall)} of those that a step would have waited for."
                 )
+                yield from unpaid(run, metrics, phase, label, systems)
     yield f"The batch ({run.record.ran.load.batch_size}): a larger one uses more experts per step, so that fewer of them are in slots."
