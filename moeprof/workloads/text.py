@@ -256,7 +256,8 @@ def filled(name: str, sides: Iterator[tuple[str, str]]) -> Iterator[tuple[str, s
 def check_aligned(source: TextFile, target: TextFile) -> None:
     """UsageError with both counts of lines if they differ."""
     counts = [
-        sum(piece.count("\n") + (not piece.endswith("\n")) for piece in whole_lines(side.texts())) for side in (source, target)
+        sum(piece.count("\n") + (not piece.endswith("\n")) for piece in whole_lines(side.texts(), "\n"))
+        for side in (source, target)
     ]
     if counts[0] != counts[1]:
         raise UsageError(

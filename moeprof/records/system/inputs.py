@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, AnyStr
 
 from moeprof.records.errors import OptionError, UsageError
 from moeprof.records.system.archives import legible, opener_of
@@ -86,10 +86,15 @@ class InputFile:
 
     def text(self) -> str:
         """The whole file as text, each line end a line feed; ValueError, with line and column, if it is not text."""
-        text = "".join(texts_of(self.blocks())).replace("\r", "\n")
-        if (null := text.find("\0")) >= 0:
-            raise fault((1, 1), text[:null], "a NUL character, so this is not text")
-        return text
+        return "".join(self.texts())
+
+    def texts(self) -> Iterator[str]:
+        """The text of the file in pieces; errors as in `text`."""
+        for piece in texts_of(self.blocks()):
+            if "\0" in piece:
+                before = "".join(texts_of(self.blocks())).partition("\0")[0]
+                raise fault((1, 1), before.replace("\r", "\n"), "a NUL character, so this is not text")
+            yield piece.replace("\r", "\n")
 
     def json(self) -> Any:
         """The document in the file; errors as in `parsed_json`."""
@@ -180,29 +185,30 @@ def texts_of(blocks: Iterable[bytes]) -> Iterator[str]:
         block = next(source, b"")
 
 
-def whole_lines(texts: Iterable[str]) -> Iterator[str]:
+def whole_lines(texts: Iterable[AnyStr], end: AnyStr) -> Iterator[AnyStr]:
     """Pieces of text that end with a line, joined and cut from others; only LF ends a line, and the last one may have no end."""
-    rest: list[str] = []
+    rest: list[AnyStr] = []
     for piece in texts:
-        head, end, tail = piece.rpartition("\n")
-        if end:
-            yield "".join([*rest, head, end])
+        head, found, tail = piece.rpartition(end)
+        if found:
+            rest += [head, end]
+            yield end[:0].join(rest)
             rest = []
         rest.append(tail)
-    if last := "".join(rest):
+    if last := end[:0].join(rest):
         yield last
 
 
 def lines_of(texts: Iterable[str]) -> Iterator[str]:
     """Lines without their ends, of pieces of text; only LF ends a line."""
-    for piece in whole_lines(texts):
+    for piece in whole_lines(texts, "\n"):
         yield from piece.removesuffix("\n").split("\n")
 
 
 def filled_lines(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
     """The number and the text of every line that is not blank, without white space before it; no step of Python per blank line."""
     number = 1
-    for piece in whole_lines(texts):
+    for piece in whole_lines(texts, "\n"):
         place = 0
         for found in FILLED.finditer(piece):
             number += piece.count("\n", place, found.start())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moeprof.records.errors import UsageError
 from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.system.parsing import uncollected
 from moeprof.records.traces.dumps.registry import DUMPS
 from moeprof.records.traces.foreign import kind_of_file, kind_of_folder
 from moeprof.records.traces.import_options import ImportOptions
@@ -73,7 +74,8 @@ def read_recording(paths: Sequence[Path], *, loads_only: bool = False, options: 
     entry = format_named(options.format) if options.format else common_format(sources)
     if entry.loads_only and not loads_only:
         raise no_choices(paths[0], entry)
-    file = entry.read(sources, options)
+    with uncollected():
+        file = entry.read(sources, options)
     if not file.traces and not loads_only:
         raise no_choices(paths[0], entry)
     check_tokens(file.traces, paths[0])

@@ -3,7 +3,8 @@
 N lines, K choices.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from moeprof.records.system.inputs import InputFile, encoding_of
+from moeprof.records.system.inputs import InputFile, encoding_of, whole_lines
 from moeprof.records.system.parsing import parsed_json, parsed_line
 from moeprof.records.traces.choices import Ids
 from moeprof.records.traces.columns import readable
 
-BLOCK_BYTES = 2**20
-"""The most bytes of a line, and what is parsed at once: larger blocks leave the processor's cache and take longer."""
+MAX_LINE_BYTES = 2**21
+"""The most bytes of a line. About half as many are parsed at once: larger blocks leave the processor's cache and take longer."""
 
 WHOLE = "whole numbers from -2^31 to 2^31 - 1"
 WORDS = {
@@ -36,23 +37,39 @@ BOM = b"\xef\xbb\xbf"
 def table_of_lines(file: InputFile, fields: Mapping[str, pa.DataType]) -> pa.Table:
     """The fields of every line, null where a line lacks one; other fields are ignored.
 
-    ValueError with its number if a line is no JSON object, is longer than BLOCK_BYTES, or a field is of another type.
+    ValueError with its number if a line is no JSON object, is longer than MAX_LINE_BYTES, or a field is of another type.
     """
-    plain = encoding_of(file.head) == "utf-8"
-    content = (file.read() if plain else file.text().encode()).removeprefix(BOM)
-    if not content or content.isspace():
+    tables, number = [], 1
+    for content in blocks_of(file):
+        if not content.isspace():
+            tables.append(table_of(content, fields, number))
+        number += content.count(b"\n")
+    if not tables:
         raise ValueError("no lines in it")
+    return pa.concat_tables(tables)
+
+
+def blocks_of(file: InputFile) -> Iterator[bytes]:
+    """Whole lines of the file in UTF-8, a block of them at once."""
+    if encoding_of(file.head) != "utf-8":
+        return whole_lines((text.encode() for text in file.texts()), b"\n")
+    blocks = file.blocks()
+    return whole_lines(chain([next(blocks, b"").removeprefix(BOM)], blocks), b"\n")
+
+
+def table_of(content: bytes, fields: Mapping[str, pa.DataType], number: int) -> pa.Table:
+    """The fields of lines, the first of which has a number; ValueError as in `table_of_lines`."""
     try:
         return parsed(content, fields)
     except pa.ArrowInvalid as error:
-        number, line = first_refused(content, fields)
-        raise ValueError(fault_of(number, line, fields)) from error
+        place, line = first_refused(content, fields)
+        raise ValueError(fault_of(number + place, line, fields)) from error
 
 
 def parsed(content: bytes, fields: Mapping[str, pa.DataType]) -> pa.Table:
     """The fields of every line; pyarrow.ArrowInvalid if a line is wrong."""
     options = pa.json.ParseOptions(explicit_schema=pa.schema(list(fields.items())), unexpected_field_behavior="ignore")
-    reading = pa.json.ReadOptions(block_size=min(BLOCK_BYTES, len(content) + 1))
+    reading = pa.json.ReadOptions(block_size=min(MAX_LINE_BYTES, len(content) + 1), use_threads=False)
     return pa.json.read_json(pa.BufferReader(content), reading, options)
 
 
@@ -65,19 +82,19 @@ def is_parsed(content: bytes, fields: Mapping[str, pa.DataType]) -> bool:
 
 
 def first_refused(content: bytes, fields: Mapping[str, pa.DataType]) -> tuple[int, bytes]:
-    """The number and the text of the first wrong line, by halving the lines until one is left."""
+    """The place, from 0, and the text of the first wrong line, by halving the lines until one is left."""
     lines = content.splitlines(keepends=True)
     first, last = 0, len(lines)
     while last - first > 1:
         middle = (first + last) // 2
         first, last = (middle, last) if is_parsed(b"".join(lines[first:middle]), fields) else (first, middle)
-    return first + 1, lines[first]
+    return first, lines[first]
 
 
 def fault_of(number: int, line: bytes, fields: Mapping[str, pa.DataType]) -> str:
     """What is wrong with a line of this number that cannot be read; JsonError if it is not JSON."""
-    if len(line) > BLOCK_BYTES:
-        return f"line {number} has more than {BLOCK_BYTES:,} bytes"
+    if len(line) > MAX_LINE_BYTES:
+        return f"line {number} has more than {MAX_LINE_BYTES:,} bytes"
     found = parsed_line(line.decode(errors="replace"), number)
     wrong = [name for name, kind in fields.items() if not is_parsed(line, {name: kind})]
     if not isinstance(found, dict) or not wrong or wrong[0] not in found:

@@ -33,12 +33,11 @@ class Answered:
 
 def responses_in(file: InputFile) -> Iterator[Response]:
     """The JSON objects in a file: one, a list of them, or one per line; ValueError if there is anything else."""
-    text = file.text()
-    lines = filled_lines([text])
+    lines = filled_lines(file.texts())
     try:
         first = parsed_json(next(lines, (0, "[]"))[1])
     except ValueError:
-        yield from objects_in(parsed_json(text))  # one document of several lines
+        yield from objects_in(file.json())  # one document of several lines
         return
     yield from objects_in(first)
     for number, line in lines:

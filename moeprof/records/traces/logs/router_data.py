@@ -4,9 +4,9 @@
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +33,7 @@ class Columns(NamedTuple):
 
     positions: list[int]
     layers: list[int]
-    experts: list[list[Any]]
-    weights: list[list[Any]]
+    choices: list[dict[str, Any]]
 
 
 def is_router_data(file: InputFile) -> bool:
@@ -63,28 +62,27 @@ def columns_of(tokens: object) -> Columns:
     """The rows of one prompt; ValueError if a part of it is something else."""
     if not isinstance(tokens, list):
         raise ValueError(f"{KEY} is not a list of tokens")
-    found = Columns([], [], [], [])
+    found = Columns([], [], [])
     for token in tokens:
-        for position, layers in named(token, "token"):
-            for layer, choice in named(layers, "layer"):
-                if layer >= MAX_LAYERS:
-                    raise ValueError(f"layer_{layer} is not below {MAX_LAYERS:,}")
-                found.positions.append(position)
-                found.layers.append(layer)
-                found.experts.append(listed(choice, EXPERTS))
-                found.weights.append(listed(choice, WEIGHTS))
-                if not found.experts[-1]:
-                    raise ValueError(f"token_{position} has no {EXPERTS} in layer_{layer}")
+        for position, layers in zip(*named(token, "token"), strict=True):
+            numbers, choices = named(layers, "layer")
+            found.positions.extend(repeat(position, len(numbers)))
+            found.layers.extend(numbers)
+            found.choices.extend(choices)
+    if (last := max(found.layers, default=0)) >= MAX_LAYERS:
+        raise ValueError(f"layer_{last} is not below {MAX_LAYERS:,}")
+    if set(map(type, found.choices)) - {dict}:
+        raise ValueError(f"not every token has an object with {EXPERTS} in each of its layers")
     return found
 
 
-def named(value: object, kind: str) -> Iterator[tuple[int, Any]]:
-    """The numbers in keys such as `token_3`, with what is under them; other keys are ignored."""
+def named(value: object, kind: str) -> tuple[list[int], list[Any]]:
+    """The numbers in keys such as `token_3`, and what is under them; other keys are ignored."""
     if not isinstance(value, dict):
         raise ValueError(f"not an object with the keys {kind}_0, {kind}_1, ...")
-    for key, content in value.items():
-        if (number := number_in(key, kind)) is not None:
-            yield number, content
+    numbers = [number_in(key, kind) for key in value]
+    contents = [content for number, content in zip(numbers, value.values(), strict=True) if number is not None]
+    return [number for number in numbers if number is not None], contents
 
 
 @lru_cache(2**16)
@@ -94,23 +92,19 @@ def number_in(key: str, kind: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def listed(choice: object, key: str) -> list[Any]:
-    """The list under a key, [] if there is none; ValueError if there is something else."""
-    values = choice.get(key) if isinstance(choice, dict) else None
-    if values is not None and not isinstance(values, list):
-        raise ValueError(f"{key} is not a list of numbers")
-    return values or []
-
-
 def rows_of(sequence: int, columns: Columns) -> ChoiceRows:
-    """The rows of one prompt in arrays; ValueError if lists hold anything but numbers, or differ in length."""
+    """The rows of one prompt in arrays; ValueError if lists are absent, hold anything but numbers, or differ in length."""
     num_rows = len(columns.layers)
-    experts_RK = numbers(columns.experts, EXPERTS, {int}, np.dtype(np.int64))
+    experts = listed(columns.choices, EXPERTS)
+    if not all(experts):
+        first = next(row for row, listed in enumerate(experts) if not listed)
+        raise ValueError(f"token_{columns.positions[first]} has no {EXPERTS} in layer_{columns.layers[first]}")
+    experts_RK = numbers(experts, EXPERTS, {int}, np.dtype(np.int64))
     if experts_RK is None:
         raise ValueError(f"not every token has the same number of {EXPERTS}")
     if num_rows and not NO_EXPERT <= experts_RK.min() <= experts_RK.max() < 2**31:
         raise ValueError(f"{EXPERTS} has a number that is no expert")
-    weights_RK = numbers(columns.weights, WEIGHTS, {int, float}, np.dtype(np.float32))
+    weights_RK = numbers(listed(columns.choices, WEIGHTS), WEIGHTS, {int, float}, np.dtype(np.float32))
     return ChoiceRows(
         np.full(num_rows, sequence),
         np.array(columns.positions, np.int64),
@@ -121,12 +115,23 @@ def rows_of(sequence: int, columns: Columns) -> ChoiceRows:
     )
 
 
+def listed(choices: Sequence[dict[str, Any]], key: str) -> list[list[Any]]:
+    """The list under a key of every choice, [] if there is none; ValueError if there is something else."""
+    found: list[Any] = [choice.get(key) for choice in choices]
+    if (kinds := set(map(type, found))) - {list, type(None)}:
+        raise ValueError(f"{key} is not a list of numbers")
+    return found if kinds <= {list} else [values or [] for values in found]
+
+
 def numbers(lists: Sequence[list[Any]], key: str, kinds: set[type], dtype: np.dtype[np.generic]) -> npt.NDArray[Any] | None:
     """Lists as an array; None if they differ in length. ValueError if they hold anything but numbers of some kinds."""
-    if not set(map(type, chain.from_iterable(lists))) <= kinds:
+    values = list(chain.from_iterable(lists))
+    if not set(map(type, values)) <= kinds:
         raise ValueError(f"{key} is not a list of numbers")
+    if len(lengths := set(map(len, lists))) > 1:
+        return None
     try:
-        return np.array(lists, dtype) if len(set(map(len, lists))) <= 1 else None
+        return np.fromiter(values, dtype, len(values)).reshape(len(lists), *lengths)
     except OverflowError as error:
         raise ValueError(f"{key} has a number of too many digits") from error
 
