@@ -39,7 +39,19 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_readme_has_a_command_for_every_question() -> None:
     assert {line.split()[1] for line in commands()} == {
-        *("characterize", "optimize", "replay", "convert", "placement", "compare", "baseline", "report", "recipes", "doctor")
+        *(
+            "characterize",
+            "optimize",
+            "replay",
+            "convert",
+            "placement",
+            "compare",
+            "history",
+            "baseline",
+            "report",
+            "recipes",
+            "doctor",
+        )
     }
 
 

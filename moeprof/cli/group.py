@@ -24,6 +24,7 @@ COMMANDS = {
     "placement": "Show, compare and check placements of experts.",
     "report": "Render recorded runs again.",
     "compare": "Compare two runs metric by metric; the exit code is for CI.",
+    "history": "Show how the numbers of a recipe changed from run to run.",
     "baseline": "Save, list and show baselines: the numbers of runs, to compare with later.",
     "recipes": "List, show and validate recipes.",
     "train": "Train the small checkpoints that ship with the package.",
