@@ -11,9 +11,10 @@ from moeprof.optimizations.presets import preset_variants, resident_variant
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
-from moeprof.reporters.cells import duration
+from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.documents.document import Table
 from moeprof.reporters.documents.report import answer_to, metrics_of
+from moeprof.reporters.formats.short import render_all
 from moeprof.reporters.sections.offloading import offloading_blocks, on_front, system_name, systems_of
 from moeprof.studies.optimize import offloading
 from moeprof.studies.passes.loads import measure_loads
@@ -109,6 +110,26 @@ def test_the_table_names_every_system_and_the_front_has_no_system_that_another_b
     front = on_front(metrics, "decode", systems)
     beaten = {one for one, (x, y) in points.items() for a, b in points.values() if a >= x and b >= y and (a, b) != (x, y)}
     assert set(front) == set(points) - beaten
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_steps_that_share_less_than_half_of_their_experts_do_not_meet_the_premise_of_m2cache(
+    micro: Micro, tmp_path: Path, batch: int
+) -> None:
+    run = compared(micro("lm"), tmp_path / "run", "on-demand", "m2cache", overrides=(*LARGE, f"load.batch_size={batch}"))
+    for phase, doing in (("score", "scoring"), ("decode", "decoding")):
+        overlap = values(run, "active_overlap", "variant", "layer", phase=phase)["dynamic+loop", ""]
+        said = f"premise not met, m2cache, {doing}: {percent(overlap)} of a step's experts"
+        assert any(reason.startswith(said) for reason in answer_to(run).light.reasons) == (overlap < 0.5)
+
+
+def test_one_screen_shows_every_system(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("on-demand", "hobbit", "m2cache", "monde", "infmoe", "paper")
+    run = compared(micro("lm"), tmp_path / "run", *names)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = render_all([run]).splitlines()
+    assert len(lines) <= 18
+    assert [line.split(",")[0] for line in lines if ", decoding " in line and "tok/s" in line] == list(names)
 
 
 def test_all_systems_take_the_same_static_memory_within_a_slot_of_the_smallest_precision(micro: Micro, tmp_path: Path) -> None:

@@ -50,3 +50,5 @@ class RunAnswer:
     """What would change the verdict: another batch, phase, size of cache, number of tokens per step."""
     commands: Sequence[str] = ()
     """What can be asked next, each with the command that answers it."""
+    compares: bool = False
+    """Whether the numbers are of alternatives, which a reader wants to see beside each other: a screen leaves out its bar before them."""

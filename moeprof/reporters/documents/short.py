@@ -30,12 +30,15 @@ def versions(run: Run, width: int) -> Iterator[Document]:
     """The report for a terminal of a width, whole and then with less and less, so that the caller can take the first one that fits."""
     answer, bars = answer_to(run), list(bars_of(metrics_of(run)))
     whole = Shown(len(answer.would_change), len(bars), len(answer.light.reasons), len(answer.numbers))
-    for shown in less_and_less(whole):
+    for shown in less_and_less(whole, numbers_first=answer.compares):
         yield document(run, answer, bars, shown, width)
 
 
-def less_and_less(whole: Shown) -> Iterator[Shown]:
-    """What goes first: further bars, what would change the answer, further reasons; last the numbers and the bar."""
+def less_and_less(whole: Shown, *, numbers_first: bool = False) -> Iterator[Shown]:
+    """What goes first: further bars, what would change the answer, further reasons; last the numbers and the bar.
+
+    `numbers_first`: numbers are shown rather than the bar.
+    """
     yield whole
     for bars in reversed(range(1, whole.bars)):
         yield (whole := replace(whole, bars=bars))
@@ -43,6 +46,8 @@ def less_and_less(whole: Shown) -> Iterator[Shown]:
         yield (whole := replace(whole, changes=changes))
     for reasons in reversed(range(1, whole.reasons)):
         yield (whole := replace(whole, reasons=reasons))
+    if numbers_first:
+        yield (whole := replace(whole, bars=0))
     for numbers in reversed(range(1, whole.numbers)):
         yield (whole := replace(whole, numbers=numbers))
     yield replace(whole, bars=0)

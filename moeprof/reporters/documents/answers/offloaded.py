@@ -11,6 +11,8 @@ from moeprof.reporters.documents.answers.numbers import DOING, phases_of
 from moeprof.reporters.sections.offloading import hits, speed_range, system_name, systems_of
 from moeprof.reporters.sections.variants import baseline_of
 
+LEAST_OVERLAP = 0.5
+"""Of consecutive steps: M2Cache's premise. Its text reports about 0.8 for the neurons of dense models."""
 MOST_NAMED = 3
 """Systems that the verdict names if they are equally fast."""
 
@@ -21,8 +23,10 @@ def answer(run: Run, metrics: RunMetrics) -> RunAnswer:
     wrong = list(wrong_outputs(run, metrics, phases, systems))
     sentences = [text for phase in phases for text in fastest(run, metrics, phase, systems)]
     numbers = [number for phase in phases[-1:] for number in numbers_of(run, metrics, phase, systems)]
-    light = light_of(run, wrong=wrong, doubts=[note for note in run.record.notes if note.startswith("premise not met")])
-    return RunAnswer(sentence(run, systems, sentences), numbers, light, list(changes(run, metrics, phases, systems)))
+    noted = [note for note in run.record.notes if note.startswith("premise not met")]
+    light = light_of(run, wrong=wrong, doubts=[*noted, *premises(run, metrics, phases, systems)])
+    changing = list(changes(run, metrics, phases, systems))
+    return RunAnswer(sentence(run, systems, sentences), numbers, light, changing, compares=True)
 
 
 def sentence(run: Run, systems: Sequence[str], sentences: Sequence[str]) -> str:
@@ -87,6 +91,19 @@ def wrong_outputs(run: Run, metrics: RunMetrics, phases: Sequence[str], systems:
             differing = metrics.or_none("output_tokens_differing", phase=phase, variant=label)
             if differing and label not in run.record.lossy_labels:
                 yield f"Outputs of {system_name(run, label)} ({phase}) differ on {differing:,.0f} tokens."
+
+
+def premises(run: Run, metrics: RunMetrics, phases: Sequence[str], systems: Sequence[str]) -> Iterator[str]:
+    """Systems that replace only what differs between steps, on a model whose steps differ in more than half of their experts."""
+    for phase in phases:
+        overlap = metrics.or_none("active_overlap", phase=phase, variant=baseline_of(run))
+        for label in systems:
+            choice = run.record.variants_by_label[label].offloading
+            if choice is not None and choice.eviction == "atu" and overlap is not None and overlap < LEAST_OVERLAP:
+                yield (
+                    f"premise not met, {system_name(run, label)}, {DOING[phase]}: {percent(overlap)} of a step's experts are those of the "
+                    f"step before, and replacing only what differs needs at least {percent(LEAST_OVERLAP)}."
+                )
 
 
 def unpaid(run: Run, metrics: RunMetrics, phase: str, label: str, systems: Sequence[str]) -> Iterator[str]:
