@@ -149,7 +149,7 @@ def test_host_memory_behind_the_slots_saves_reads_of_the_file_and_changes_no_out
     alone = compared(micro("lm"), tmp_path / "alone", "on-demand", "paper", overrides=layers)
     run = compared(micro("lm"), tmp_path / "run", *systems, overrides=layers, **{"host-memory": room})
     assert run.record.valid, run.record.reasons
-    whole, moved = (values(one, "moved_bytes", "variant", "category", phase="decode") for one in (alone, run))
+    whole, moved = (values(one, "ledger_bytes", "variant", "category", phase="decode") for one in (alone, run))
     for label in ("dynamic+loop+on-demand", "dynamic+loop+buffered"):
         assert set(whole) >= {(label, ""), (label, "file")}
         assert whole[label, ""] == whole[label, "file"] == moved[label, ""] == moved[label, "host"] + moved[label, "file"]

@@ -53,7 +53,7 @@ def movement_rows(run: Run) -> Iterator[Samples]:
             found[row["phase"], row["variant"], tier] += row["bytes"]
     for (phase, variant, tier), moved_bytes in found.items():
         at = MetricRow("", 0, run.record.workload, phase, variant=variant, forced=run.record.ran.forced)
-        yield replace(at, metric="moved_bytes", category=tier, value=moved_bytes), []
+        yield replace(at, metric="ledger_bytes", category=tier, value=moved_bytes), []
 
 
 def total(events: Iterable[Event], column: str, *names: str) -> int:

@@ -37,7 +37,7 @@ def offloading_metrics() -> Iterator[Metric]:
     yield Metric("demand_bytes", "bytes", "lower", "routed", "bytes loaded because a step needs them")
     yield Metric("prefetch_bytes", "bytes", "lower", "routed", "bytes loaded ahead of their use")
     yield Metric(
-        "moved_bytes", "bytes", "lower", "routed", "bytes that the ledger moved; category is the tier that they came from"
+        "ledger_bytes", "bytes", "lower", "routed", "bytes that the ledger moved; category is the tier that they came from"
     )
     yield Metric("skipped_uses", "uses", "lower", "routed", "uses that the load rule skips, so that the expert adds nothing")
     yield Metric("far_uses", "uses", "neither", "routed", "uses that another process computes, where the weights are")

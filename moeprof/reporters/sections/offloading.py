@@ -110,7 +110,7 @@ def loaded(here: RunMetrics, metric: str) -> str:
 
 def moved_from(here: RunMetrics) -> str:
     """`20.1 MiB file, 4.2 MiB host`: the bytes that were moved, by the tier that they came from."""
-    found = {tier: here.value("moved_bytes", category=tier) for tier in here.distinct("category", "moved_bytes") if tier}
+    found = {tier: here.value("ledger_bytes", category=tier) for tier in here.distinct("category", "ledger_bytes") if tier}
     return ", ".join(f"{format_bytes(size)} {tier}" for tier, size in sorted(found.items())) or MISSING
 
 
