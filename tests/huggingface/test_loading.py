@@ -62,12 +62,13 @@ def named(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def assert_same(found: PreTrainedModel, wanted: PreTrainedModel) -> None:
+    """Weights to the bit; outputs up to rounding, because products of equal weights at other addresses round differently on some CPUs."""
     assert not found.training
     assert named(found).keys() == named(wanted).keys()
     for name, tensor in named(wanted).items():
         assert named(found)[name].dtype == tensor.dtype, name
         assert torch.equal(named(found)[name], tensor), name
-    assert torch.equal(forward(found), forward(wanted))
+    torch.testing.assert_close(forward(found), forward(wanted))
 
 
 @pytest.mark.parametrize("architecture", ["mixtral", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
