@@ -1,4 +1,4 @@
-"""Processor time and memory of reading one million rows of every text format (issue M: 5 s, 4 times the file's size + 400 MiB).
+"""Time and memory of reading one million rows of every text format (limits: 5 s, 4 times the file's size + 400 MiB).
 
 A row is the choices of a token in a layer; in a route log it is one choice. A process of its own reads each file.
 
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,13 @@ def main() -> int:
 
 
 def read(file: Path, top_k: int) -> str:
-    """The rows of a file, and the processor time and most memory of this process."""
+    """The rows of a file, and the time, the processor time and most memory of this process; all but the last without imports."""
+    started, before = perf_counter(), process_time()
     layers = LayerMap(tuple(range(NUM_LAYERS)), NUM_LAYERS)
     found = read_trace_file(file, options=ImportOptions(layers=layers, top_k=top_k, experts=NUM_EXPERTS))
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    took, worked = perf_counter() - started, process_time() - before
     assert found.report is not None
-    return f"{found.report.kept} {used.ru_utime + used.ru_stime} {used.ru_maxrss / 1024}"
+    return f"{found.report.kept} {took} {worked} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}"
 
 
 def measured(name: str, num_rows: int, top_k: int) -> bool:
@@ -63,10 +65,11 @@ def measured(name: str, num_rows: int, top_k: int) -> bool:
         command = [sys.executable, __file__, "--read", str(file), "--top-k", str(top_k)]
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         size_mib = file.stat().st_size / MIB
-    kept, seconds, mib = int(answer[0]), float(answer[1]), float(answer[2])
+    kept, seconds, worked, mib = int(answer[0]), *map(float, answer[1:])
     allowed = LIMIT_SIZES * size_mib + LIMIT_MIB
     print(
-        f"{name:13}{kept:10,} rows kept, {size_mib:4.0f} MiB:{seconds:6.2f} s of {LIMIT_S:g}, {mib:5.0f} MiB of {allowed:.0f}"
+        f"{name:13}{kept:10,} rows kept, {size_mib:4.0f} MiB:{seconds:6.2f} s of {LIMIT_S:g} (processor time {worked:.2f} s), "
+        f"{mib:5.0f} MiB of {allowed:.0f}"
     )
     return seconds > LIMIT_S or mib > allowed
 

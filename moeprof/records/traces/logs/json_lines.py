@@ -3,7 +3,9 @@
 N lines, K choices.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
@@ -15,6 +17,7 @@ import pyarrow.json
 
 from moeprof.records.system.inputs import InputFile, encoding_of, whole_lines
 from moeprof.records.system.parsing import parsed_json, parsed_line
+from moeprof.records.system.resources import num_cores
 from moeprof.records.traces.choices import Ids
 from moeprof.records.traces.columns import readable
 
@@ -39,14 +42,34 @@ def table_of_lines(file: InputFile, fields: Mapping[str, pa.DataType]) -> pa.Tab
 
     ValueError with its number if a line is no JSON object, is longer than MAX_LINE_BYTES, or a field is of another type.
     """
-    tables, number = [], 1
-    for content in blocks_of(file):
-        if not content.isspace():
-            tables.append(table_of(content, fields, number))
-        number += content.count(b"\n")
+    tables = list(tables_of(numbered(blocks_of(file)), fields))
     if not tables:
         raise ValueError("no lines in it")
     return pa.concat_tables(tables)
+
+
+def numbered(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The blocks that are not blank, each with the number of its first line."""
+    number = 1
+    for content in blocks:
+        if not content.isspace():
+            yield number, content
+        number += content.count(b"\n")
+
+
+def tables_of(blocks: Iterable[tuple[int, bytes]], fields: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    """The tables of blocks and their first lines, in this order; no more blocks are held than the cores can parse at once.
+
+    pyarrow parses outside the interpreter's lock.
+    """
+    cores = num_cores()
+    under_way: deque[Future[pa.Table]] = deque()
+    with ThreadPoolExecutor(cores) as threads:
+        for number, content in blocks:
+            under_way.append(threads.submit(table_of, content, fields, number))
+            if len(under_way) > cores:
+                yield under_way.popleft().result()
+        yield from (one.result() for one in under_way)
 
 
 def blocks_of(file: InputFile) -> Iterator[bytes]:
