@@ -3,6 +3,7 @@
 A new format is one file that defines a `PlacementFormat`, and one name in the table.
 """
 
+import re
 from pathlib import Path
 
 from moeprof.records.placement import REMEDY, Placement
@@ -14,10 +15,13 @@ from moeprof.records.placement_formats.vllm_map import VLLM_MAP
 from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.foreign import kind_of_file
 
+NATIVE_BEGIN = re.compile(r"\s*\{")
+"""The beginning of a JSON object; a Parquet file has the same keys in its header."""
+
 NATIVE = PlacementFormat(
     "placement",
     "a placement of moeprof (*.json)",
-    recognise=lambda file: '"num_experts"' in file.head_text and '"layers"' in file.head_text,
+    recognise=lambda file: bool(NATIVE_BEGIN.match(text := file.head_text)) and '"num_experts"' in text and '"layers"' in text,
     read=lambda file, facts: Placement.parsed(file.json()),
     write=lambda placement, path, facts: placement.write(path),
     keeps_hash=True,

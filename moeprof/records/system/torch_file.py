@@ -13,6 +13,9 @@ import numpy.typing as npt
 from moeprof.records.system.files import replacing
 from moeprof.records.system.inputs import InputFile, check_memory
 
+PICKLE = b"\x80"
+"""How a pickle begins that is in no archive; torch.save wrote some around its tensors before version 1.6."""
+
 CODE = re.compile(r"GLOBAL (\S+)")
 """What a refused pickle would have called, in the message of torch."""
 
@@ -34,6 +37,8 @@ def load(file: InputFile) -> Any:
 
 def check_archive(content: bytes) -> None:
     """ValueError unless the content is a whole zip archive whose members are stored as they are, as `torch.save` stores them."""
+    if content.startswith(PICKLE):
+        raise ValueError("a bare pickle, which is not run: torch.save has written zip archives since its version 1.6")
     try:
         members = zipfile.ZipFile(BytesIO(content)).infolist()
     except (zipfile.BadZipFile, NotImplementedError, OverflowError, EOFError) as error:

@@ -17,7 +17,7 @@ from moeprof.records.system.archives import unpacked_name
 from moeprof.records.system.inputs import InputFile, check_memory
 from moeprof.records.traces.choice_counts import ALL_DOMAINS, ChoiceCounts
 from moeprof.records.traces.import_options import ImportOptions, ImportReport
-from moeprof.records.traces.layer_map import CORRECT, RowMap
+from moeprof.records.traces.layer_map import CORRECT, LayerMap, RowMap
 from moeprof.records.traces.trace_format import TraceFile
 
 RowKind = Literal["stated", "all", "moe"]
@@ -78,25 +78,29 @@ def check_stated(num_experts: int, top_k: int | None, options: ImportOptions) ->
 def placed(used_L: Flags, options: ImportOptions, rows: RowKind) -> tuple[RowMap, list[str]]:
     """The layers that have experts, and notes, of an array in whose layers there are choices or none, (L,).
 
-    Without a map, layers without choices are dense. ValueError if the array does not fit the map, there are choices in a layer without
-    experts, or none at all.
+    Without a map, every row of an array of MoE layers has experts, and in others layers without choices are dense.
+    ValueError if the array does not fit the map, there are choices in a layer without experts, or none at all.
     """
     used = tuple(np.flatnonzero(used_L).tolist())
     if not used:
         raise ValueError("no choices in it: every count is 0")
-    if options.layers is None:
-        return RowMap(used, used), [] if rows != "moe" else [UNMAPPED]
-    found = RowMap(options.layers.moe_layers, options.layers.moe_layers)
-    if rows == "all" and options.layers.num_layers not in (None, len(used_L)):
-        raise OptionError(f"it has {len(used_L)} layers, but the model has {options.layers.num_layers}", CORRECT)
+    stated, notes = options.layers, []
+    if stated is None and rows == "moe":
+        stated, notes = LayerMap(tuple(range(len(used_L)))), [UNMAPPED]
+    if stated is None:
+        return RowMap(used, used), []
+    found = RowMap(stated.moe_layers, stated.moe_layers)
+    if rows == "all" and stated.num_layers not in (None, len(used_L)):
+        raise OptionError(f"it has {len(used_L)} layers, but the model has {stated.num_layers}", CORRECT)
     if rows != "stated":
-        found = options.layers.rows(len(used_L))
+        found = stated.rows(len(used_L))
     if foreign := sorted(set(used) - set(found.rows)):
         raise OptionError(f"layer {foreign[0]} has choices, but the model has no experts there", CORRECT)
     pairs = [(row, layer) for row, layer in zip(found.rows, found.layers, strict=True) if row in used]
     silent = sorted(set(found.layers) - {layer for _, layer in pairs})
     more = f"; further such layers: {len(silent) - 1}" if len(silent) > 1 else ""
-    notes = [f"layer {silent[0]} has experts, but no choices{more}"] if silent else []
+    if silent:
+        notes.append(f"layer {silent[0]} has experts, but no choices{more}")
     return RowMap(tuple(row for row, _ in pairs), tuple(layer for _, layer in pairs)), notes
 
 

@@ -24,14 +24,14 @@ ZIPPED = ((b"/data.pkl", "a PyTorch file (torch.save)"), (b".npy", "a NumPy arch
 """Names in a zip archive, and what the archives are."""
 
 JSON = (
-    ('"model_type"', "the configuration of a model"),
-    ('"moeprof_version"', "a JSON file of moeprof, but not a trace"),
-    ('"num_experts"', "a placement, which `moeprof placement show` reads"),
-    ('"moe_layer_count"', "a placement, which `moeprof placement show` reads"),
-    ('"logical_count"', "counts of experts, which `moeprof characterize` reads"),
-    ("", "JSON of unknown content"),
+    (r'"model_type"', "the configuration of a model"),
+    (r'"moeprof_version"', "a JSON file of moeprof, but not a trace"),
+    (r'"num_experts"[\s\S]*"layers"', "a placement, which `moeprof placement show` reads"),
+    (r'"moe_layer_count"', "a placement, which `moeprof placement show` reads"),
+    (r'"logical_count"', "counts of experts, which `moeprof characterize` reads"),
+    (r"", "JSON of unknown content"),
 )
-"""Keys of JSON documents, and what the documents are."""
+"""Patterns of keys of JSON documents, and what the documents are."""
 
 JSON_BEGIN = re.compile(r'\s*([{\[]\s*)+(["\d}\]-]|$)')
 """How JSON begins, and no section of a recipe."""
@@ -55,7 +55,7 @@ def kind_of_file(file: InputFile) -> str:
     if JSON_BEGIN.match(text):
         if not is_json(text.strip().partition("\n")[0]):
             file.json()
-        return next(kind for key, kind in JSON if key in text)
+        return next(kind for keys, kind in JSON if re.search(keys, text))
     if not text.strip():
         return "an empty file"
     line = text.strip().partition("\n")[0]

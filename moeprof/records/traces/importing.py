@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from moeprof.records.arrays import Flags
 from moeprof.records.errors import OptionError
 from moeprof.records.traces.choices import NO_EXPERT, LoggedChoices, traces_of
 from moeprof.records.traces.import_options import ImportOptions, ImportReport
@@ -29,6 +30,8 @@ class Stated:
     top_k: int | None = None
     absent: Literal["padding", "cached"] = "padding"
     """What a token without any choice is."""
+    by_layer: bool = False
+    """Whether the file has a row per token and layer, so that a token may have none in a layer."""
     repeated: int = 0
     """Rows with two copies of one expert."""
     notes: Iterable[str] = ()
@@ -46,7 +49,8 @@ def imported(choices: LoggedChoices, stated: Stated, options: ImportOptions) -> 
         what = f"a token has {choices.experts_TLK.shape[2]} choices, not {top_k} as stated"
         raise ValueError(what) if options.top_k is None else OptionError(what, CORRECT.format("--top-k"))
     kept, report = without_idle_rows(choices, stated, options)
-    check_choices(kept, experts)
+    check_choices(kept, by_layer=stated.by_layer)
+    check_experts(kept, experts, options)
     report = report.model_copy(update={"sentinels": spare * report.kept})
     if options.strip_tokens:
         kept = replace(kept, token_id_T=None)
@@ -107,15 +111,27 @@ def without_idle_rows(choices: LoggedChoices, stated: Stated, options: ImportOpt
     return kept, report
 
 
-def check_choices(choices: LoggedChoices, num_experts: int | None) -> None:
-    """ValueError for a token whose choices in a layer are not complete, or an expert that the model does not have."""
-    absent_TLK = choices.experts_TLK == NO_EXPERT
-    partly = absent_TLK.any(axis=2) & ~absent_TLK.all(axis=2)
-    wrong = partly | (choices.experts_TLK < NO_EXPERT).any(axis=2)
-    if num_experts is not None:
-        wrong |= (choices.experts_TLK >= num_experts).any(axis=2)
-    if wrong.any():
-        token, layer = (int(at[0]) for at in np.nonzero(wrong))
-        where = f"position {choices.position_T[token]} of sequence {choices.sequence_T[token]}, layer {choices.layers[layer]}"
-        many = f", but there are {num_experts} experts" if num_experts is not None else ""
-        raise ValueError(f"the experts at {where} are {choices.experts_TLK[token, layer].tolist()}{many}")
+def check_choices(choices: LoggedChoices, *, by_layer: bool) -> None:
+    """ValueError for a token that lacks choices; none in a whole layer is allowed with `by_layer`."""
+    wrong_TL = np.asarray((choices.experts_TLK < 0).any(axis=2))
+    if by_layer:
+        wrong_TL &= (choices.experts_TLK != NO_EXPERT).any(axis=2)
+    if wrong_TL.any():
+        raise ValueError(f"{found_at(choices, wrong_TL)}, of which a negative one is no expert")
+
+
+def check_experts(choices: LoggedChoices, num_experts: int | None, options: ImportOptions) -> None:
+    """ValueError for an expert that the model does not have; OptionError if its number of experts is an option."""
+    if num_experts is None:
+        return
+    wrong_TL = np.asarray((choices.experts_TLK >= num_experts).any(axis=2))
+    if wrong_TL.any():
+        what = f"{found_at(choices, wrong_TL)}, but there are {num_experts} experts"
+        raise ValueError(what) if options.experts is None else OptionError(what, CORRECT.format("--experts"))
+
+
+def found_at(choices: LoggedChoices, wrong_TL: Flags) -> str:
+    """Where the first of some choices are, and what they are."""
+    token, layer = (int(at[0]) for at in np.nonzero(wrong_TL))
+    where = f"position {choices.position_T[token]} of sequence {choices.sequence_T[token]}, layer {choices.layers[layer]}"
+    return f"the experts at {where} are {choices.experts_TLK[token, layer].tolist()}"

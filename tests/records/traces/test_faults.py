@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from moeprof.records.errors import UsageError
+from moeprof.records.placement_formats.registry import placement_format_of
+from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.layer_map import LayerMap
 from tests.fuzz.samples import ALL_LAYERS, CHOSEN, LOADS, TORCH, TRACES, lines, parquet_bytes, saved_by, torch_bytes
 
@@ -109,6 +112,9 @@ FAULTY = {
     "a value that is no expert: route-csv": first("route-csv", b'"",1,0,2,', b'"",1,0,-1,'),
     "a value that is no expert: route-csv, half": first("route-csv", b'"",1,0,2,', b'"",1,0,2.5,'),
     "a value that is no expert: vllm-lists": json.dumps({"prompt_routed_experts": changed(CHOSEN, -1).tolist()}).encode(),
+    "a value that is no expert: vllm-lists, first position of one layer": json.dumps(
+        {"prompt_routed_experts": [[[-1, -1], [0, 1]], *CHOSEN.tolist()]}
+    ).encode(),
     "a value that is no expert: vllm-base64": base64_of(changed(ALL_LAYERS, -1)),
     "a value that is no expert: vllm-npy": saved_by(np.save, changed(ALL_LAYERS, -1)),
     "a value that is no expert: vllm-npy, half": saved_by(np.save, HALF),
@@ -164,6 +170,39 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path, named: str) -> None:
     assert "weights_only" in fault(tmp_path / "file.pt", named=named)
 
 
+def test_a_pickle_in_no_archive_is_not_run(tmp_path: Path) -> None:
+    torch.save(torch.ones(2, 2), tmp_path / "file.pt", _use_new_zipfile_serialization=False)
+    assert "a bare pickle, which is not run" in fault(tmp_path / "file.pt", named="ktransformers")
+    assert fault(tmp_path / "file.pt").endswith("a Python pickle")
+
+
+def test_the_remedy_is_the_option_that_the_file_contradicts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"but there are 2 experts\nCorrect or remove --experts or --model-config\.$"):
+        read(stored(tmp_path, TRACES["vllm-lists"]), **options(experts=2))
+
+
+def test_rows_without_choices_of_tokens_that_have_some_are_counted(tmp_path: Path) -> None:
+    """One of three tokens has no choices in the second layer of a dump."""
+    layers = [[[]] * 3, [[0, 1], [1, 2], [2, 3]], [[0, 1], [], [2, 3]]]
+    found = read(recording(tmp_path / "dump.pt", [per_token(7, layers)], [[0, 1, 2, 3]] * 3))
+    assert found.report is not None
+    assert (found.report.kept, "rows without choices, of tokens that have some in other layers: 1" in found.report.notes) == (
+        5,
+        True,
+    )
+
+
+def test_a_log_of_a_cache_study_without_selections_is_no_placement(tmp_path: Path) -> None:
+    meta = b'{"type": "metadata", "num_experts": 4, "top_k": 2}\n'
+    assert "placement" not in fault(stored(tmp_path, meta))
+
+
 def test_ranks_of_different_passes_are_refused(tmp_path: Path) -> None:
     ranks = [recording(tmp_path / f"{rank}.pt", [per_pass(3 + rank, [[1, 2]])], [[0, 1]], rank) for rank in range(2)]
     assert "forward pass" in fault(*ranks)
+
+
+def test_no_trace_is_taken_for_a_placement(tmp_path: Path) -> None:
+    """The header of a Parquet file has the keys of a placement."""
+    taken = {name: placement_format_of(InputFile(stored(tmp_path, content))) for name, content in TRACES.items()}
+    assert {name for name, entry in taken.items() if entry is not None} <= {"eplb-torch"}  # it has loads and the map

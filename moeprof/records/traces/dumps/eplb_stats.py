@@ -33,6 +33,7 @@ def read_eplb_stats(files: Sequence[InputFile], options: ImportOptions) -> Trace
     source = only(files)
     with reported(f"EPLB statistics {source.path}", REMEDY):
         meta: dict[str, Any] = {}
+        steps: list[int] = []
         loads: list[Ints] = []
         maps: list[Ints] = []
         for number, line in filled_lines(texts_of(source.blocks())):
@@ -43,13 +44,15 @@ def read_eplb_stats(files: Sequence[InputFile], options: ImportOptions) -> Trace
             load_LP, map_LP = arrays_of(number, record)
             if loads and load_LP.shape != loads[0].shape:
                 raise ValueError(f"line {number}: {load_LP.shape} layers and experts, but {loads[0].shape} before")
+            steps.append(step_behind(steps, number, record))
             loads.append(load_LP)
             maps.append(map_LP)
         if not loads:
             raise ValueError(f"no {STATS} in it")
         if meta.get("num_layers", len(loads[0])) != len(loads[0]):
             raise ValueError(f"{META} states {meta['num_layers']} layers, but the loads are of {len(loads[0])}")
-        counts_SLE = logical(np.stack(loads), np.stack(maps), physical=options.physical)
+        check_copies(meta, map_SLP := np.stack(maps))
+        counts_SLE = logical(np.stack(loads), map_SLP, physical=options.physical)
         notes = ["ids are those of physical experts"] if options.physical else []
         model = meta.get("model")
         return counts_file(
@@ -79,6 +82,29 @@ def arrays_of(number: int, record: dict[str, Any]) -> tuple[Ints, Ints]:
     if load_LP[mapped == NO_EXPERT].any():
         raise ValueError(f"line {number}: a physical expert without a logical one has a load")
     return load_LP, mapped.astype(np.int64)
+
+
+def step_behind(steps: Sequence[int], number: int, record: dict[str, Any]) -> int:
+    """The step of a record, or the next one if it states none; ValueError unless it comes behind those before."""
+    last = steps[-1] if steps else -1
+    step = record.get("step", last + 1)
+    if type(step) is not int or step <= last:
+        raise ValueError(f"line {number}: step {json.dumps(step)[:40]} is no step behind {last}")
+    return step
+
+
+def check_copies(meta: dict[str, Any], map_SLP: Ints) -> None:
+    """ValueError unless every layer of every step has a copy of each expert, and as many further ones as the meta line states."""
+    steps, layers, num_physical = map_SLP.shape
+    num_experts = int(map_SLP.max()) + 1
+    check_memory(steps * layers * (num_experts + 1))
+    copied_SLE = np.zeros((steps, layers, num_experts + 1), bool)  # the last one is of NO_EXPERT
+    copied_SLE[np.arange(steps)[:, None, None], np.arange(layers)[:, None], map_SLP] = True
+    if not copied_SLE[..., :-1].all():
+        step, layer, expert = (int(at[0]) for at in np.nonzero(~copied_SLE[..., :-1]))
+        raise ValueError(f"record {step}: p2l_map has no copy of expert {expert} in layer {layer}")
+    if (stated := meta.get("num_redundant_experts")) not in (None, num_physical - num_experts):
+        raise ValueError(f"{META} states {stated} redundant experts, but p2l_map has {num_physical - num_experts}")
 
 
 def logical(load_SLP: Ints, map_SLP: Ints, *, physical: bool) -> Ints:

@@ -56,11 +56,11 @@ def numbered_layers(document: Any) -> list[int]:
 
 
 def top_k_of(document: dict[str, Any]) -> int | None:
-    """How many experts a token uses, if the file says; ValueError if that is no number."""
+    """How many experts a token uses, if the file says; ValueError if that is no number from 1."""
     model = document.get("model")
     top_k = model.get("top_k_experts") if isinstance(model, dict) else None
-    if top_k is not None and type(top_k) is not int:
-        raise ValueError(f"top_k_experts is no whole number: {top_k!r}")
+    if top_k is not None and (type(top_k) is not int or top_k < 1):
+        raise ValueError(f"top_k_experts = {json.dumps(top_k)[:40]} is no whole number from 1")
     return top_k
 
 

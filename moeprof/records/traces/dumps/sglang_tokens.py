@@ -53,10 +53,18 @@ def read_per_token(ranks: Sequence[RankPasses], options: ImportOptions) -> Trace
         "sglang",
         name_of(ranks[0].source),
         num_experts,
+        by_layer=True,
         repeated=repeated_rows(experts_TLW),
-        notes=[*notes, *more, *silent, NO_REQUESTS],
+        notes=[*notes, *more, *silent, *skipped(experts_TLW), NO_REQUESTS],
     )
     return replace(imported(choices, stated, options), as_logged=False)
+
+
+def skipped(experts_TLW: Ints) -> Iterator[str]:
+    """A note on tokens that have choices in some layers, and none in others."""
+    chosen_TL = (experts_TLW != NO_EXPERT).any(axis=2)
+    if rows := int((~chosen_TL[chosen_TL.any(axis=1)]).sum()):
+        yield f"rows without choices, of tokens that have some in other layers: {rows:,}"
 
 
 def repeated_rows(experts_TLW: Ints) -> int:

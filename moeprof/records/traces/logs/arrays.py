@@ -6,6 +6,7 @@ T tokens, L layers, K choices.
 import base64
 import binascii
 import io
+import json
 import math
 from collections.abc import Sequence
 from tokenize import TokenError
@@ -108,10 +109,10 @@ def whole_numbers(value: object, what: str) -> list[int] | None:
 
 
 def count_of(document: dict[str, object], key: str) -> int | None:
-    """A number of tokens under a key, or None if there is none; ValueError if it is something else."""
+    """A number under a key, or None if there is none; ValueError if it is no whole number from 0."""
     value = document.get(key)
     if value is not None and (type(value) is not int or not 0 <= value < 2**31):
-        raise ValueError(f"{key} = {str(value)[:40]} is not a number of tokens")
+        raise ValueError(f"{key} = {json.dumps(value)[:40]} is no whole number from 0")
     return value
 
 

@@ -70,6 +70,7 @@ def read_cache_lab(files: Sequence[InputFile], options: ImportOptions) -> TraceF
             name_from(file.path.name.partition(".")[0], "trace"),
             experts=count_of(meta, "num_experts"),
             top_k=count_of(meta, "top_k"),
+            by_layer=True,
         )
         table = lines_of_type(table_of_lines(file, FIELDS), "routing_selection")
         if table["stage"].null_count == table.num_rows:

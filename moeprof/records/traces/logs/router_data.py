@@ -54,7 +54,7 @@ def read_router_data(files: Sequence[InputFile], options: ImportOptions) -> Trac
             raise ValueError("no choices in it")
         table = joined(parts)
         check_numbers(np.unique(table.layer_R).tolist(), options.layers)
-        stated = Stated(NAME, name_from(file.path.name.partition(".")[0], "trace"), notes=[NO_PHASES])
+        stated = Stated(NAME, name_from(file.path.name.partition(".")[0], "trace"), by_layer=True, notes=[NO_PHASES])
         return imported(choices_of(table), stated, options)
 
 

@@ -55,7 +55,7 @@ def read_score_lists(files: Sequence[InputFile], options: ImportOptions) -> Trac
         rows = joined(parts)
         check_numbers(np.unique(rows.layer_R).tolist(), options.layers)
         name = name_from(files[0].path.name.partition(".")[0], "trace")
-        return imported(choices_of(rows), Stated(NAME, name, notes=[NO_PHASES]), options)
+        return imported(choices_of(rows), Stated(NAME, name, by_layer=True, notes=[NO_PHASES]), options)
 
 
 def rows_of(table: pa.Table, file: InputFile) -> ChoiceRows:

@@ -172,7 +172,7 @@ MIDDLE[2] = -1
         (of_sglang(raw(ALL_LAYERS)[:-8]), {"layers": MAP, "top_k": 2}, r"has \d+ bytes, which are no int32 numbers"),
         (of_sglang(""), {"layers": MAP, "top_k": 2}, "has 0 bytes"),
         (of_sglang(5), {"layers": MAP, "top_k": 2}, "is not a text in base64"),
-        (of_sglang(prompt=-1), {"layers": MAP, "top_k": 2}, "prompt_tokens = -1 is not a number of tokens"),
+        (of_sglang(prompt=-1), {"layers": MAP, "top_k": 2}, "prompt_tokens = -1 is no whole number from 0"),
         (
             of_sglang(raw(ALL_LAYERS * 0)),
             {"layers": MAP, "top_k": 2},

@@ -84,7 +84,7 @@ def test_what_is_written_is_read_again(
         (document(layers=[1, 1]), {}, "layers does not list 2 different numbers"),
         (document(topK=3), {}, "a token has 2 choices, not 3 as stated"),
         (document(expertsPerLayer=2), {}, "but there are 2 experts"),
-        (document(expertsPerLayer="8"), {}, "expertsPerLayer = 8 is not a number"),
+        (document(expertsPerLayer="8"), {}, 'expertsPerLayer = "8" is no whole number from 0'),
         (document(selections=[]), {}, "selections has 1 dimensions in place of 3"),
         (document(selections=[[[1, 2], [3]]]), {}, "not every token has the same layers"),
         (document(selections=[[[1, 2.5], [3, 4]]]), {}, "not whole numbers"),
