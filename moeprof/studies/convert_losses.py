@@ -64,7 +64,7 @@ def derived_columns(file: TraceFile) -> set[str]:
     Phases of a log share the numbers of their steps; those of a run have their own.
     """
     tokens = [tokens_of(trace) for trace in file.traces]
-    groups = [np.concatenate(tokens, axis=1)] if file.as_logged else tokens
+    groups = [np.concatenate(tokens, axis=1)] if file.shared_steps else tokens
     found = {"step"} if all(map(steps_follow, groups)) else set()
     sequence_T, decoded_T, position_T, _ = in_order(np.concatenate(tokens, axis=1))
     starts_T = np.append(True, np.diff(sequence_T) != 0)

@@ -18,6 +18,7 @@ from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.layer_map import LayerMap
 from moeprof.records.traces.trace_format import TraceFile
 from moeprof.studies.convert import convert, writable
+from moeprof.studies.replay.source import read_source
 from tests.fuzz.check import examples
 from tests.records.traces.by_hand import BY_HAND
 
@@ -102,6 +103,20 @@ def test_what_is_converted_twice_has_the_same_counts_and_choices(pair: tuple[str
     assert counts_of(found) == counts_of(talk.file)
     if found.traces:
         assert choices_of(found) == choices_of(talk.file)
+
+
+@pytest.mark.parametrize("name", ["run", "route-csv"])
+def test_a_log_stays_a_log(tmp_path: Path, name: str) -> None:
+    """Its prompts are tokens with steps of their own, which a replay takes together."""
+    (tmp_path / "talk.route.csv").write_text(
+        "# n_expert=4\nphase,step,layer,slot,expert\n0,0,0,0,1\n0,1,0,0,2\n1,2,0,0,1\n0,3,0,0,3\n1,4,0,0,1\n"
+    )
+    convert([tmp_path / "talk.route.csv"], tmp_path / "a", target=name, options=ImportOptions())
+    batches = [
+        read_source(path).selection.cache_inputs.stream.batch_N.tolist()
+        for path in (tmp_path / "talk.route.csv", tmp_path / "a")
+    ]
+    assert batches == [[0, 0, 1, 2, 3]] * 2
 
 
 def test_every_format_is_the_first_of_a_pair_and_every_one_that_is_written_the_second() -> None:

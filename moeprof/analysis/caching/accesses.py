@@ -74,11 +74,13 @@ class AccessStream:
         return Accesses(blocks_N[keep_N], self.batch_N[keep_N], self.cell_N[keep_N], self.layer_N[keep_N])
 
 
-def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str], *, as_logged: bool) -> AccessStream:
+def stream_of(
+    traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str], *, as_logged: bool, shared_steps: bool = False
+) -> AccessStream:
     """The accesses of one or more phases, each with a trace per rank; ranks run every step together.
 
-    `layers` are in the order of execution. In a log the phases are ordered by the numbers of their steps; in other traces one phase
-    follows the other.
+    `layers` are in the order of execution. In a log, or if the phases share their steps, these say in which order they ran; in other
+    traces one phase follows the other.
     """
     phases = list(traces)
     parts = [(index, trace) for index, phase in enumerate(phases) for trace in traces[phase]]
@@ -90,7 +92,7 @@ def stream_of(traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str
         for name in ("step", "expert", "sequence", "dropped")
     )
     prefill_R = phase_R == phases.index(PREFILL) if as_logged and PREFILL in phases else np.zeros(len(phase_R), bool)
-    time_R = times(step_R, phase_R, prefill_R, sequence_R, logged=as_logged)
+    time_R = times(step_R, phase_R, prefill_R, sequence_R, shared=as_logged or shared_steps)
     num_experts = parts[0][1].header.num_experts
     batch_R = time_R * len(layers) + layer_R
     read = np.flatnonzero(dropped_R == 0) if as_logged else np.arange(len(batch_R))
@@ -127,12 +129,12 @@ def used(codes: npt.NDArray[np.int32], names: Sequence[str]) -> list[str]:
     return [names[code] for code in np.argsort(first) if first[code] < len(codes)]
 
 
-def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], sequence_R: Counts, *, logged: bool) -> Counts:
+def times(step_R: Counts, phase_R: Counts, prefill_R: npt.NDArray[np.bool_], sequence_R: Counts, *, shared: bool) -> Counts:
     """The time of a row's batch, as a small number; prefill rows of a sequence without another row between their steps ran together.
 
     steps 0, 1, 2, 3, 4 with 0, 1 and 3 in prefill  ->  times 0, 0, 1, 2, 3
     """
-    key_R = step_R * (phase_R.max() + 1) + phase_R if logged else phase_R * (step_R.max() + 1) + step_R
+    key_R = step_R * (phase_R.max() + 1) + phase_R if shared else phase_R * (step_R.max() + 1) + step_R
     first, place_R = distinct(key_R)
     alone = ~prefill_R[first]
     new = alone | np.concatenate([[True], alone[:-1] | (np.diff(sequence_R[first]) != 0)])

@@ -14,7 +14,7 @@ from moeprof.records.arrays import Flags
 from moeprof.records.limits import MAX_EXPERTS
 from moeprof.records.traces.columns import with_columns
 from moeprof.records.traces.import_options import ImportReport
-from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
+from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, StepClock, TraceHeader
 
 Ids = npt.NDArray[np.integer]
 """Whole numbers of any size, as engines store them."""
@@ -64,6 +64,7 @@ def traces_of(
     workload: str = "lm",
     report: ImportReport | None = None,
     prompt_phase: str = "prefill",
+    clock: StepClock = "token",
 ) -> list[RoutingTrace]:
     """One trace per phase that has tokens, prompts first; without a number of experts it is one more than the highest id.
 
@@ -83,6 +84,7 @@ def traces_of(
         num_experts=known,
         top_k=choices.experts_TLK.shape[2],
         layers=[str(layer) for layer in choices.layers],
+        clock=clock,
         imported=report,
     )
     return [

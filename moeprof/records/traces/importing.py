@@ -14,6 +14,7 @@ from moeprof.records.errors import OptionError
 from moeprof.records.traces.choices import NO_EXPERT, LoggedChoices, traces_of
 from moeprof.records.traces.import_options import ImportOptions, ImportReport
 from moeprof.records.traces.left_out import left_out
+from moeprof.records.traces.routing_trace import StepClock
 from moeprof.records.traces.trace_format import TraceFile
 
 CORRECT = "Correct or remove {} or --model-config."
@@ -37,6 +38,7 @@ class Stated:
     notes: Iterable[str] = ()
     workload: str = "lm"
     prompt_phase: str = "prefill"
+    clock: StepClock = "token"
     expert_bytes: dict[str, int] = field(default_factory=dict)
 
 
@@ -54,13 +56,12 @@ def imported(choices: LoggedChoices, stated: Stated, options: ImportOptions) -> 
     report = report.model_copy(update={"sentinels": spare * report.kept})
     if options.strip_tokens:
         kept = replace(kept, token_id_T=None)
-    traces = traces_of(kept, stated.name, experts, stated.workload, report, stated.prompt_phase)
+    traces = traces_of(kept, stated.name, experts, stated.workload, report, stated.prompt_phase, stated.clock)
     return TraceFile(
         stated.name,
         traces,
         expert_bytes=stated.expert_bytes,
         experts_guessed=experts is None,
-        as_logged=True,
         report=report,
     )
 

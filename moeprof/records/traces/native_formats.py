@@ -43,7 +43,9 @@ def read_run_files(files: Sequence[InputFile], options: ImportOptions) -> TraceF
             )
         traces[key] = trace
     first = files[0].path
-    return TraceFile(first.stem if len(files) == 1 else first.absolute().parent.name, list(traces.values()))
+    return TraceFile(
+        first.stem if len(files) == 1 else first.absolute().parent.name, list(traces.values()), report=trace.header.imported
+    )
 
 
 def write_run_files(file: TraceFile, path: Path) -> None:

@@ -6,7 +6,8 @@ A new chat in the same log restarts `step` and raises `turn`. `dropped` is 1 for
 
 Tokens of one `step` in several values of `sequence` are one batch, with the place of each in `position`; `domain` names their text.
 With a column `stack` (`enc`, `dec`), which goes before the number of a layer, `phase` may also be 2, encode, or 3, score. After the
-line `# step=pass` steps are forward passes, as moeprof writes them. `# imported=` and JSON say what an earlier import left out.
+line `# step=pass` steps are forward passes, as moeprof writes them; each phase counts its own unless there is a line `# steps=shared`.
+`# imported=` and JSON say what an earlier import left out.
 """
 
 import re
@@ -26,8 +27,8 @@ from moeprof.records.traces.import_options import ImportOptions, ImportReport
 from moeprof.records.traces.importing import agreed
 from moeprof.records.traces.layer_map import check_numbers
 from moeprof.records.traces.route_csv_steps import numbered
-from moeprof.records.traces.route_csv_writer import IMPORTED, PASSES, PHASES, write_route_file
-from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, TraceHeader
+from moeprof.records.traces.route_csv_writer import IMPORTED, PASSES, PHASES, SHARED, write_route_file
+from moeprof.records.traces.routing_trace import COLUMNS, RoutingTrace, StepClock, TraceHeader
 from moeprof.records.traces.trace_format import TraceFile, TraceFormat, only
 
 NEEDED = {name: pa.int32() for name in ("phase", "step", "layer", "slot", "expert")}
@@ -65,9 +66,9 @@ def read_route_files(files: Sequence[InputFile], options: ImportOptions) -> Trac
         comments = comments_of(text)
         known = agreed("experts", stated(comments, "n_expert"), options.experts)
         top_k = agreed("choices of a token", stated(comments, "n_expert_used"), options.top_k)
-        in_passes = PASSES in comments.splitlines()
+        clock = clock_of(comments.splitlines())
         workloads = {checked_name(name) for name in re.findall(r"^# workload=(\S+)$", comments, re.MULTILINE)}
-        read = traces_of(text, known, domain, top_k, in_passes=in_passes, workload=min(workloads, default="lm"))
+        read = traces_of(text, known, domain, top_k, clock=clock, workload=min(workloads, default="lm"))
         traces = [with_report(trace, comments) for trace in read]
         check_numbers([int(layer) for trace in traces for layer in trace.header.layers if layer.isdecimal()], options.layers)
         if options.strip_tokens:
@@ -77,7 +78,6 @@ def read_route_files(files: Sequence[InputFile], options: ImportOptions) -> Trac
             traces,
             expert_bytes=expert_bytes_of(comments),
             experts_guessed=known is None,
-            as_logged=not in_passes,
             report=traces[0].header.imported,
         )
 
@@ -100,7 +100,7 @@ def traces_of(
     domain: str,
     top_k: int | None = None,
     *,
-    in_passes: bool = False,
+    clock: StepClock | None = "token",
     workload: str = "lm",
 ) -> list[RoutingTrace]:
     """One trace per phase that has rows; without a number of experts, or of a token's choices, it is one more than the highest."""
@@ -112,13 +112,27 @@ def traces_of(
     if choices > known:
         raise ValueError(f"a token has {choices} choices, but there are {known} experts")
     check(table, known, choices, text)
-    table = with_domains(table if in_passes else numbered(table), domain)
+    table = with_domains(numbered(table) if clock == "token" else table, domain)
     report = ImportReport(format="route-csv", kept=int((table["slot"].to_numpy() == 0).sum()))
     header = TraceHeader(
-        workload=workload, phase="prefill", variant="imported", num_experts=known, top_k=choices, layers=[], imported=report
+        workload=workload,
+        phase="prefill",
+        variant="imported",
+        num_experts=known,
+        top_k=choices,
+        layers=[],
+        clock=clock,
+        imported=report,
     )
     present = np.unique(table["phase"].to_numpy())
     return [trace_of(table, code, header) for code in PHASES if code in present]
+
+
+def clock_of(lines: Sequence[str]) -> StepClock | None:
+    """What the steps count by the lines with `#`: a step per token, unless one says that they are passes."""
+    if PASSES not in lines:
+        return "token"
+    return "pass" if SHARED in lines else None
 
 
 def with_report(trace: RoutingTrace, comments: str) -> RoutingTrace:

@@ -16,6 +16,9 @@ PHASES = {0: "prefill", 1: "decode", 2: "encode", 3: "score"}
 PASSES = "# step=pass"
 """The line of a log whose steps are forward passes and not positions."""
 
+SHARED = "# steps=shared"
+"""The line of a log of passes that are counted over all phases."""
+
 IMPORTED = "# imported="
 """The beginning of the line with the report of an earlier import, as JSON."""
 
@@ -52,6 +55,8 @@ def preamble(file: TraceFile) -> Iterator[str]:
     yield f"# workload={header.workload}"
     if not file.as_logged:
         yield PASSES
+        if file.shared_steps:
+            yield SHARED
     if header.imported and header.imported.format != "route-csv":
         yield IMPORTED + header.imported.model_dump_json()
     yield from (f"# layer={layer} expert_bytes={size}" for layer, size in file.expert_bytes.items() if layer.isdecimal())

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,10 @@ before dropping and renormalising (NaN if unknown); `residency` is 0 for a miss,
 expert is always resident."""
 
 
+StepClock = Literal["pass", "token"]
+"""Forward passes, or tokens in the order of a log, each of which has a step of its own."""
+
+
 class TraceHeader(BaseModel):
     """What all rows have in common; kept in the metadata of the file."""
 
@@ -52,6 +56,8 @@ class TraceHeader(BaseModel):
     top_k: ExpertCount
     layers: list[Name]
     forced: bool = False
+    clock: StepClock | None = None
+    """What steps count over all phases, if these share one count; None if each phase counts its own passes, as in runs of moeprof."""
     imported: ImportReport | None = None
     """What an import from another format kept and left out; None for a trace that moeprof recorded."""
 

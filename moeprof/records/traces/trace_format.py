@@ -24,10 +24,18 @@ class TraceFile:
     """Bytes of one expert in each layer; {} if the file does not say."""
     experts_guessed: bool = False
     """Whether the number of experts is one more than the highest id, because the file does not state it."""
-    as_logged: bool = False
-    """Whether every token has a step number of its own, and experts come in the order of their use."""
     report: ImportReport | None = None
     """What was kept and left out; None for a format of moeprof."""
+
+    @property
+    def as_logged(self) -> bool:
+        """Whether every token has a step number of its own, and experts come in the order of their use."""
+        return any(trace.header.clock == "token" for trace in self.traces)
+
+    @property
+    def shared_steps(self) -> bool:
+        """Whether the numbers of steps say in which order the phases ran."""
+        return any(trace.header.clock for trace in self.traces)
 
 
 TraceReader = Callable[[Sequence[InputFile], ImportOptions], TraceFile]

@@ -70,7 +70,10 @@ class Selection:
     @property
     def cache_inputs(self) -> CacheInputs:
         """What the rows of a replay of caches are derived from."""
-        return CacheInputs(self.variant, stream_of(self.traces, self.layers, as_logged=self.file.as_logged))
+        return CacheInputs(
+            self.variant,
+            stream_of(self.traces, self.layers, as_logged=self.file.as_logged, shared_steps=self.file.shared_steps),
+        )
 
 
 @dataclass(frozen=True)
@@ -301,9 +304,9 @@ def remarks(chosen: Selection, trace: TraceSource, phase: PhaseChoice) -> list[s
 
 
 def missing_steps(chosen: Selection) -> Iterator[str]:
-    """A note for every phase that lacks steps between its first and its last one; the phases of a log share their numbers."""
+    """A note for every phase that lacks steps between its first and its last one; in imported traces the phases share their numbers."""
     traces = {phase: [one.table["step"].to_numpy() for one in ranks] for phase, ranks in chosen.traces.items()}
-    if chosen.file.as_logged:
+    if chosen.file.shared_steps:
         traces = {"the trace": [one.table["step"].to_numpy() for one in chosen.file.traces]}
     for name, parts in traces.items():
         steps = np.unique(

@@ -67,6 +67,13 @@ def test_a_second_turn_of_a_log_is_a_prefill_of_its_own_between_the_decode_steps
     assert stream.steps_P.tolist() == [2, 2]
 
 
+def test_passes_that_share_one_count_run_in_its_order_and_prompts_stay_apart() -> None:
+    prefill = trace((0, "1", 0, 1), (1, "1", 0, 2), (3, "1", 0, 1), (4, "1", 0, 3))
+    decode = trace((2, "1", 0, 5), (4, "1", 0, 6))
+    stream = stream_of({"prefill": [prefill], "decode": [decode]}, ["1"], as_logged=False, shared_steps=True)
+    assert [experts for _, _, experts in batches(stream)] == [[1], [2], [5], [1], [3], [6]]
+
+
 def test_ranks_take_a_step_together() -> None:
     ranks = [trace((0, "1", 0, 3), (1, "1", 0, 1)), trace((0, "1", 0, 2), (1, "1", 0, 1))]
     assert [experts for _, _, experts in batches(stream_of({"decode": ranks}, ["1"], as_logged=False))] == [[2, 3], [1]]

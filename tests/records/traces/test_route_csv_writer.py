@@ -16,6 +16,7 @@ from moeprof.records.traces.importing import Stated, imported
 from moeprof.records.traces.route_csv_writer import write_route_file
 from moeprof.records.traces.routing_trace import RoutingTrace
 from moeprof.records.traces.trace_format import TraceFile
+from tests.analysis.traces import Row, trace_of
 from tests.records.traces.logged import logged, random_experts
 
 
@@ -31,13 +32,9 @@ def assert_same(file: TraceFile, folder: Path) -> None:
     assert [trace.header.phase for trace in again.traces] == [trace.header.phase for trace in file.traces]
     for one, other in zip(again.traces, file.traces, strict=True):
         assert rows_of(one) == rows_of(other)
-        facts = ("num_experts", "top_k", "layers", "workload")
+        facts = ("num_experts", "top_k", "layers", "workload", "clock")
         assert one.header.model_dump(include={*facts}) == other.header.model_dump(include={*facts})
-    assert (again.expert_bytes, again.as_logged, again.experts_guessed) == (
-        file.expert_bytes,
-        file.as_logged,
-        file.experts_guessed,
-    )
+    assert (again.expert_bytes, again.experts_guessed) == (file.expert_bytes, file.experts_guessed)
 
 
 @settings(deadline=None, max_examples=40)
@@ -77,9 +74,15 @@ def test_what_is_written_is_read_again(
         domains=["code, C", "prose"],
         dropped_TLK=later_K & (drawn.random((len(sequence_T), layers, top_k)) < (0.3 if seed % 7 else 0)),
     )
-    file = imported(choices, Stated("made-up", "talk", experts=9, expert_bytes={"3": 40}), ImportOptions(keep_padding=True))
-    passes = passes or batched
-    assert_same(replace(file, as_logged=not passes), tmp_path_factory.mktemp("again"))
+    stated = Stated("made-up", "talk", experts=9, expert_bytes={"3": 40}, clock="pass" if passes or batched else "token")
+    file = imported(choices, stated, ImportOptions(keep_padding=True))
+    assert_same(file, tmp_path_factory.mktemp("again"))
+
+
+def test_phases_of_a_run_count_their_own_steps_when_they_are_read_again(tmp_path: Path) -> None:
+    header, table = (one := trace_of([Row(0, 1)])).header, one.table
+    phases = [RoutingTrace(header.model_copy(update={"phase": phase}), table) for phase in ("prefill", "decode")]
+    assert_same(TraceFile("talk", phases), tmp_path)
 
 
 def test_a_log_carries_what_an_earlier_import_left_out(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def read_dump(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
 def write_dump(file: TraceFile, path: Path) -> None:
     """Writes choices as the mode `per_token` does, and counts as `stat`; UsageError if a token has more choices than it can hold."""
     if file.traces:
-        document = records_of(file.traces, path, as_logged=file.as_logged)
+        document = records_of(file.traces, path, shared_steps=file.shared_steps)
     else:
         counts_SLE = with_dense_layers(steps_added_up(counts_of(file)), counts_of(file).layers)
         narrow = np.int32 if counts_SLE.max() < 2**31 else np.int64

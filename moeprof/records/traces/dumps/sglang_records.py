@@ -1,15 +1,17 @@
 """Routing traces as the records that SGLang's mode `per_token` dumps, with the identity as map of physical experts.
 
-T tokens of a step, L layers of the model up to the last with experts, K choices.
+R rows and T tokens of a step, L layers of the model up to the last with experts, K choices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from moeprof.records.arrays import Ints
+from moeprof.records.arrays import Flags, Ints
 from moeprof.records.errors import UsageError
 from moeprof.records.traces.choices import NO_EXPERT
 from moeprof.records.traces.routing_trace import RoutingTrace
@@ -17,12 +19,16 @@ from moeprof.records.traces.routing_trace import RoutingTrace
 WIDTH = 8
 """The choices of a token that the recorder has place for."""
 
-EXTEND, DECODE = 1, 2
+EXTEND, DECODE, MIXED = 1, 2, 3
 """Values of SGLang's `ForwardMode`."""
 
+ROWS = ("sequence", "position", "token_id", "slot", "expert")
+PassRows = tuple[RoutingTrace, Flags]
+"""A trace, and which of its rows are of a step."""
 
-def records_of(traces: Sequence[RoutingTrace], path: Path, *, as_logged: bool) -> dict[str, Any]:
-    """The dump, whose passes are in the order of the log, or prompts first if each phase counts its own steps.
+
+def records_of(traces: Sequence[RoutingTrace], path: Path, *, shared_steps: bool) -> dict[str, Any]:
+    """The dump, whose passes are in the order of their steps, or prompts first if each phase counts its own.
 
     UsageError if a token has more choices than the recorder has place for, or a layer has no number.
     """
@@ -36,38 +42,49 @@ def records_of(traces: Sequence[RoutingTrace], path: Path, *, as_logged: bool) -
             f"{path}: layer {unnumbered[0]!r} has no number", "SGLang's layers have numbers; write another format."
         )
     num_layers, num_experts = max(map(int, names)) + 1, max(trace.header.num_experts for trace in traces)
-    passes = [(int(step), trace) for trace in traces for step in np.unique(trace.column("step"))]
-    passes.sort(key=lambda one: one[0] if as_logged else one[1].header.phase == "decode")
-    records = [
-        record_of(trace, trace.column("step") == step, (num_layers, num_experts), number)
-        for number, (step, trace) in enumerate(passes)
-    ]
+    passes: dict[tuple[bool, int], list[PassRows]] = {}
+    for trace in traces:
+        decoded = trace.header.phase == "decode" and not shared_steps
+        for step in np.unique(trace.column("step")):
+            passes.setdefault((decoded, int(step)), []).append((trace, trace.column("step") == step))
+    records = [record_of(passes[key], (num_layers, num_experts), number) for number, key in enumerate(sorted(passes))]
     identity_LP = np.tile(np.arange(num_experts), (num_layers, 1))
     return {"records": records, "last_physical_to_logical_map": identity_LP}
 
 
-def record_of(trace: RoutingTrace, chosen_R: Any, shape: tuple[int, int], number: int) -> dict[str, Any]:
-    """The record of one step, the rows of which are marked; its tokens are in order of sequence and position."""
-    keys = np.stack([trace.column(name)[chosen_R] for name in ("sequence", "position")])
+def record_of(parts: Sequence[PassRows], shape: tuple[int, int], number: int) -> dict[str, Any]:
+    """The record of one step; its tokens are in order of sequence and position, those of prompts before decoded ones."""
+    rows = {name: of_rows(parts, partial(RoutingTrace.column, name=name)) for name in ROWS}
+    decoded_R = of_rows(parts, lambda trace: np.full(len(trace), trace.header.phase == "decode"))
+    layer_R = of_rows(parts, numbers_of_layers)
+    keys = np.stack([decoded_R, rows["sequence"], rows["position"]])
     places, first_T, token_R = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    code_R, names = trace.codes("layer")
-    layer_R = np.array([int(name) for name in names])[code_R[chosen_R]]
-    expert_R = trace.column("expert")[chosen_R]
     ids_LTW = np.full((shape[0], places.shape[1], WIDTH), NO_EXPERT, np.int32)
-    ids_LTW[layer_R, token_R.ravel(), trace.column("slot")[chosen_R]] = expert_R
-    prompt = trace.header.phase != "decode"
+    ids_LTW[layer_R, token_R.ravel(), rows["slot"]] = rows["expert"]
+    prompts_T = places[0] == 0
     return {
         "forward_pass_id": number,
         "rank": 0,
         "gatherer_key": "primary",
-        "input_ids": trace.column("token_id")[chosen_R][first_T].tolist(),
-        "positions": places[1].tolist(),
-        "extend_seq_lens": np.unique(places[0], return_counts=True)[1].tolist() if prompt else None,
-        "forward_mode": EXTEND if prompt else DECODE,
+        "input_ids": rows["token_id"][first_T].tolist(),
+        "positions": places[2].tolist(),
+        "extend_seq_lens": np.unique(places[1][prompts_T], return_counts=True)[1].tolist() if prompts_T.any() else None,
+        "forward_mode": EXTEND if prompts_T.all() else MIXED if prompts_T.any() else DECODE,
         "topk_ids_of_layer": ids_LTW,
         "misc_objects": [],
-        "global_physical_count": counted(layer_R, expert_R, shape),
+        "global_physical_count": counted(layer_R, rows["expert"], shape),
     }
+
+
+def of_rows(parts: Sequence[PassRows], values: Callable[[RoutingTrace], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """A value of every marked row of all parts, (R,)."""
+    return np.concatenate([values(trace)[chosen_R] for trace, chosen_R in parts])
+
+
+def numbers_of_layers(trace: RoutingTrace) -> Ints:
+    """The number of the layer of every row, (R,)."""
+    code_R, names = trace.codes("layer")
+    return np.array([int(name) for name in names])[code_R]
 
 
 def counted(layer_R: Ints, expert_R: Ints, shape: tuple[int, int]) -> Ints:

@@ -4,7 +4,6 @@ T tokens, L layers (dense ones too), W choices in the width of the file.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -54,10 +53,11 @@ def read_per_token(ranks: Sequence[RankPasses], options: ImportOptions) -> Trace
         name_of(ranks[0].source),
         num_experts,
         by_layer=True,
+        clock="pass",
         repeated=repeated_rows(experts_TLW),
         notes=[*notes, *more, *silent, *skipped(experts_TLW), NO_REQUESTS],
     )
-    return replace(imported(choices, stated, options), as_logged=False)
+    return imported(choices, stated, options)
 
 
 def skipped(experts_TLW: Ints) -> Iterator[str]:

@@ -334,6 +334,27 @@ def chosen(trace: RoutingTrace) -> list[tuple[int, str, int, list[int]]]:
     )
 
 
+def test_a_dump_is_written_pass_by_pass_as_it_was_recorded(tmp_path: Path) -> None:
+    """A prompt, a decoded token, the prompt of another request beside a decoded token, and two decoded tokens."""
+    one, two = [[], []], [[[], []], [[0, 1], [2, 3]]]
+    records = [
+        per_token(1, [[[]], [[0, 1]]]),
+        per_token(2, [[[]], [[1, 2]]], mode=2, positions=[1]),
+        per_token(3, [[[]] * 3, [[0, 2], [1, 3], [2, 0]]], mode=3, positions=[0, 1, 2], extend_seq_lens=[2, 1]),
+        per_token(4, [one, [[0, 1], [2, 3]]], mode=2, positions=[2, 3]),
+        per_token(5, two, mode=2, positions=[3, 4]),
+    ]
+    first = read(recording(tmp_path / "a.pt", records, [[0, 1, 2, 3]] * 2))
+    assert first.shared_steps
+    write_dump(first, tmp_path / "b.pt")
+    again = read(tmp_path / "b.pt")
+    assert [one.column("step").tolist() for one in again.traces] == [[0, 0, 2, 2, 2, 2], [1, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]]
+    for one, other in zip(again.traces, first.traces, strict=True):
+        kept = ["step", "position", "token_id", "slot", "expert"]
+        rows, wanted = (trace.table.select(kept).to_pylist() for trace in (one, other))
+        assert sorted(rows, key=str) == sorted(wanted, key=str)
+
+
 def test_a_later_request_at_a_place_of_the_batch_is_another_sequence(tmp_path: Path) -> None:
     """Two requests, then a third one at the place of the first, beside the second one; padding at a place begins nothing."""
     one, two = [[], []], [[[], []], [[0, 1], [2, 3]]]
