@@ -101,6 +101,9 @@ def unfit(file: TraceFile, entry: TraceFormat) -> str:
         return f"{repeated:,} rows have two copies of one expert, and in {entry.name} a token's experts differ"
     if not (file.traces or entry.loads_only or entry.either):
         return f"it holds counts, and {entry.name} needs the choices of tokens"
+    named = [name for trace in file.traces for name in trace.header.layers if not name.isdecimal()]
+    if named and not entry.stacks:
+        return f"layer {named[0]} has no absolute number, because the model has two stacks of layers"
     return ""
 
 

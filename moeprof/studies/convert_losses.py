@@ -23,6 +23,13 @@ COLUMN_TITLES = {
 }
 """What a column of a trace says."""
 
+MODEL_TITLES = {
+    "top_k": "how many experts a token uses",
+    "experts": "the number of experts",
+    "layers": "numbers of layers",
+}
+"""What a fact of the model says."""
+
 
 def lost_facts(source: TraceFile, entry: TraceFormat) -> Iterator[str]:
     """What the source says and the format has no field for."""
@@ -38,6 +45,22 @@ def lost_facts(source: TraceFile, entry: TraceFormat) -> Iterator[str]:
     yield from (title for name, title in COLUMN_TITLES.items() if name in stated - entry.keeps)
     if not entry.loads_only and "phase" not in entry.keeps and len({trace.header.phase for trace in source.traces}) > 1:
         yield "phases"
+    yield from (title for name, title in MODEL_TITLES.items() if name in entry.omits and says(source, entry, name))
+    if source.expert_bytes and "expert_bytes" not in entry.keeps:
+        yield "bytes of an expert"
+
+
+def says(source: TraceFile, entry: TraceFormat, fact: str) -> bool:
+    """Whether the source states a fact of the model that no one finds again in what the format holds."""
+    headers = [trace.header for trace in source.traces]
+    if fact == "top_k":
+        as_loads = entry.loads_only or source.counts is not None
+        return as_loads and bool(source.counts.top_k if source.counts else headers)
+    if fact == "layers":
+        names = list(map(str, source.counts.layers)) if source.counts else [name for one in headers for name in one.layers]
+        return {*names} != set(map(str, range(len({*names}))))
+    highest = max((int(trace.column("expert").max(initial=0)) for trace in source.traces), default=0)
+    return not source.experts_guessed and any(one.num_experts > highest + 1 for one in headers)
 
 
 def stated_columns(trace: RoutingTrace) -> Iterator[str]:

@@ -30,7 +30,7 @@ def test_a_folder_of_traces_holds_the_same_rows(moeprof: Call, log: Path, tmp_pa
     code, stdout, stderr = moeprof("convert", log, tmp_path / "out", "--to", "run")
     assert (code, stderr) == (0, "")
     assert stdout.startswith(f"{tmp_path / 'out'}: choices (")
-    assert "Lost" not in stdout
+    assert stdout.splitlines()[1:] == ["Lost, because run has no field for it: bytes of an expert"]
     found, given = ([str(row) for row in rows_of(read_routing(path))] for path in (tmp_path / "out", log))
     assert sorted(found) == sorted(given)
 
@@ -45,13 +45,17 @@ def test_counts_are_those_of_the_rows_and_the_loss_is_named(moeprof: Call, log: 
         for expert, count in enumerate(row)
     }
     assert (code, +Counter(cells)) == (0, rows)
-    assert stdout.splitlines()[1] == "Lost, because counts has no field for it: choices of single tokens"
+    assert stdout.splitlines()[1] == "Lost, because counts has no field for it: choices of single tokens, bytes of an expert"
 
 
 def test_the_result_is_one_json_document(moeprof: Call, log: Path, tmp_path: Path) -> None:
     _, stdout, _ = moeprof("convert", log, tmp_path / "talk.counts.json", "--json")
     found = json.loads(stdout)
-    assert (found["format"], found["lost"], found["domains"]) == ("counts", ["choices of single tokens"], ["talk"])
+    assert (found["format"], found["lost"], found["domains"]) == (
+        "counts",
+        ["choices of single tokens", "bytes of an expert"],
+        ["talk"],
+    )
 
 
 def test_what_counts_cannot_say_is_not_made_up(moeprof: Call, log: Path, tmp_path: Path) -> None:
@@ -127,3 +131,10 @@ def test_what_is_left_out_is_said_in_the_result_and_in_replays_of_it(moeprof: Ca
     assert line in moeprof("convert", tmp_path / "response.json", tmp_path / "out", "--to", "run", *layers)[1]
     assert moeprof("replay", tmp_path / "out", "--cache", "--slots", 2, "--policy", "lru", "--out", tmp_path / "run")[0] == 0
     assert line in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_the_formats_of_the_remedy_can_hold_the_layers_of_two_stacks(moeprof: Call, tmp_path: Path) -> None:
+    stacks = tmp_path / "stacks.route.csv"
+    stacks.write_text("# n_expert=4\nphase,step,stack,layer,slot,expert\n2,0,enc,1,0,3\n1,1,dec,1,0,2\n")
+    code, _, stderr = moeprof("convert", stacks, tmp_path / "a.counts.json")
+    assert (code, stderr.splitlines()[1]) == (2, "Choose another format with --to: run, route-csv, cache-lab.")

@@ -1,8 +1,12 @@
 """A conversion names what the target has no field for, and nothing that a reader of the target finds in the order of the tokens."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
+from moeprof.records.traces.choice_counts import ChoiceCounts
 from moeprof.records.traces.formats import FORMATS
 from moeprof.records.traces.import_options import ImportOptions
 from moeprof.records.traces.importing import Stated, imported
@@ -66,3 +70,40 @@ def test_selections_have_the_order_of_prompts_or_that_of_the_decoded_tokens_of_o
     assert lost(talk([True] * 7), "selections") == []
     decoded = prompts | {"step_T": list(range(7))}
     assert lost(talk([True] * 7, **decoded), "selections") == ["numbers of sequences"]
+
+
+def counts(**changes: Any) -> TraceFile:
+    """Loads of two layers."""
+    stated = {"layers": [0, 1], "counts": {"all": np.array([[[5, 3], [1, 4]]])}, "top_k": 1}
+    return TraceFile("loads", counts=ChoiceCounts(**stated | changes))
+
+
+def test_how_many_experts_a_token_uses_is_lost_beside_loads() -> None:
+    for name in ("eplb", "eplb-stats", "ktransformers", "sglang-location", "count-csv", "sglang"):
+        assert lost(counts(), name) == ["how many experts a token uses"]
+        assert lost(counts(top_k=None), name) == []
+    assert [lost(counts(), name) for name in ("counts", "load-json")] == [[], []]
+    assert "how many experts a token uses" in lost(talk(DECODED, **PROMPTED), "eplb")
+    assert "how many experts a token uses" not in lost(talk(DECODED, **PROMPTED), "sglang")
+
+
+def test_layers_that_are_not_all_from_0_lose_their_numbers_in_a_matrix_of_layers_with_experts() -> None:
+    for name in ("eplb", "eplb-stats"):
+        assert lost(counts(layers=[0, 2], top_k=None), name) == ["numbers of layers"]
+    assert lost(counts(layers=[0, 2], top_k=None), "ktransformers") == []
+
+
+def test_the_number_of_experts_is_lost_if_the_last_one_is_never_chosen_and_no_field_states_it() -> None:
+    unused = imported(
+        logged(np.array([[[0, 1]], [[1, 2]]])),
+        Stated("made-up", "talk", experts=8),
+        ImportOptions(),
+    )
+    assert [lost(unused, name) for name in ("vllm", "sglang-api")] == [["the number of experts"]] * 2
+    assert [lost(unused, name) for name in ("sglang", "cache-lab", "selections")] == [[]] * 3
+
+
+def test_the_size_of_an_expert_is_lost_outside_route_logs() -> None:
+    file = replace(talk(DECODED, **PROMPTED), expert_bytes={"0": 100})
+    assert lost(file, "route-csv") == []
+    assert [lost(file, name) for name in ("run", "cache-lab")] == [["bytes of an expert"]] * 2

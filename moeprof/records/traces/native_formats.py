@@ -69,6 +69,7 @@ RUN_TRACE = TraceFormat(
     read=read_run_files,
     write=write_run_files,
     keeps=frozenset([*COLUMNS.names, "phase"]),
+    stacks=True,
     repeats=True,
     endings=(".parquet",),
 )

@@ -88,7 +88,8 @@ ROUTE_CSV = TraceFormat(
     recognise=is_route_csv,
     read=read_route_files,
     write=write_route_file,
-    keeps=frozenset([*COLUMNS.names, "phase"]),
+    keeps=frozenset([*COLUMNS.names, "phase", "expert_bytes"]),
+    stacks=True,
     repeats=True,
     endings=(".route.csv",),
 )

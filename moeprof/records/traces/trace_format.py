@@ -70,9 +70,13 @@ class TraceFormat:
     unwritten: str = ""
     """Why moeprof cannot write it."""
     keeps: frozenset[str] = frozenset()
-    """Columns of a routing trace that `write` keeps, beside layer, slot and expert; a conversion loses the others."""
+    """Columns of a routing trace that `write` keeps, beside layer, slot and expert, and `expert_bytes`; a conversion loses the others."""
     derives: frozenset[str] = frozenset()
     """Columns that are not in it, and that its reader makes of the order of the tokens: only others than these are lost."""
+    omits: frozenset[str] = frozenset()
+    """Facts of the model that it has no field for: `top_k` beside loads, `experts` beside choices, `layers`."""
+    stacks: bool = False
+    """Whether its layers may be those of two stacks, such as `enc.3` and `dec.3`."""
     repeats: bool = False
     """Whether a token may have two copies of one expert among its choices."""
     endings: tuple[str, ...] = ()

@@ -79,5 +79,6 @@ COUNT_CSV = TraceFormat(
     read=read_count_csv,
     write=write_count_csv,
     endings=(".counts.csv",),
+    omits=frozenset({"top_k"}),
     loads_only=True,
 )

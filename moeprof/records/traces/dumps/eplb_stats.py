@@ -137,5 +137,6 @@ EPLB_STATS = TraceFormat(
     read=read_eplb_stats,
     write=write_eplb_stats,
     keeps=frozenset({"step"}),
+    omits=frozenset({"top_k", "layers"}),
     loads_only=True,
 )

@@ -151,6 +151,7 @@ KTRANSFORMERS = TraceFormat(
         kt_values,
     ),
     write=write_kt,
+    omits=frozenset({"top_k"}),
     loads_only=True,
 )
 EPLB = TraceFormat(
@@ -159,6 +160,7 @@ EPLB = TraceFormat(
     recognise=is_eplb,
     read=matrix_reader("eplb", "Give a matrix with a row per MoE layer and a column per expert.", "moe", eplb_values),
     write=write_eplb,
+    omits=frozenset({"top_k", "layers"}),
     endings=(".npy",),
     loads_only=True,
 )
@@ -173,5 +175,6 @@ SGLANG_LOCATION = TraceFormat(
         location_values,
     ),
     write=write_location,
+    omits=frozenset({"top_k"}),
     loads_only=True,
 )

@@ -61,5 +61,6 @@ SGLANG = TraceFormat(
     write=write_dump,
     keeps=frozenset({"step", "position", "token_id", "phase"}),
     repeats=True,
+    omits=frozenset({"top_k"}),
     either=True,
 )

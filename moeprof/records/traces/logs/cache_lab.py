@@ -105,7 +105,7 @@ def rows_of(table: pa.Table, sequence_R: Ids | None = None) -> ChoiceRows:
     if phases.null_count or (unknown := [name for name in names if name not in (*PROMPT, *DECODED)]):
         raise ValueError(f"phase {str(unknown[0] if not phases.null_count else None)[:40]!r} is not known")
     experts_RK = lists_of(table, "selected_experts", "row")
-    known_ids = not table["token_id"].null_count
+    known_ids = table["token_id"].null_count < table.num_rows
     return ChoiceRows(
         sequence_of(table) if sequence_R is None else sequence_R,
         numbers_in(table, "token_position"),
@@ -113,7 +113,7 @@ def rows_of(table: pa.Table, sequence_R: Ids | None = None) -> ChoiceRows:
         numbers_in(table, "layer", MAX_LAYERS - 1),
         experts_RK,
         optional_lists(table, "selected_probabilities", experts_RK, np.nan),
-        np.asarray(table["token_id"].to_numpy()) if known_ids else None,
+        np.asarray(table["token_id"].fill_null(NO_EXPERT).to_numpy()) if known_ids else None,
         optional_lists(table, "dropped", experts_RK, missing=False),
     )
 
@@ -177,5 +177,6 @@ CACHE_LAB = TraceFormat(
     write=write_cache_lab,
     keeps=frozenset({"phase", "sequence", "position", "token_id", "weight", "dropped"}),
     derives=frozenset({"step"}),
+    stacks=True,
     endings=(".cachelab.jsonl",),
 )

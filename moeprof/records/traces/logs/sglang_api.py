@@ -112,5 +112,6 @@ SGLANG_API = TraceFormat(
     write=write_responses,
     keeps=frozenset({"phase", "sequence", "position"}),
     derives=frozenset({"step"}),
+    omits=frozenset({"experts"}),
     endings=(".sglang.json",),
 )

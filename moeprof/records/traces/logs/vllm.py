@@ -190,5 +190,6 @@ VLLM = TraceFormat(
     write=write_vllm,
     keeps=frozenset({"phase", "sequence", "position", "token_id"}),
     derives=frozenset({"step"}),
+    omits=frozenset({"experts"}),
     endings=(".vllm.json",),
 )

@@ -128,3 +128,11 @@ def test_what_does_not_fit_is_two_lines(tmp_path: Path, lines: list[object], opt
     with pytest.raises(UsageError, match=reason) as caught:
         read_trace_file(log(tmp_path, *lines), options=ImportOptions(**options))
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_token_ids_that_only_some_lines_have_are_kept(tmp_path: Path) -> None:
+    lines = of_tokens([0, 1, 2, 3])
+    for one in lines[:2]:
+        del one["token_id"]
+    prefill, decode = read_trace_file(log(tmp_path, META, *lines)).traces
+    assert (sorted(set(prefill.column("token_id"))), sorted(set(decode.column("token_id")))) == ([-1, 11], [12, 13])
