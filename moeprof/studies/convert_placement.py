@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
 from moeprof.records.placement_formats.placement_format import PlacementFacts
 from moeprof.records.placement_formats.registry import PLACEMENT_FORMATS, placement_format_of, read_placement
 from moeprof.records.system.inputs import InputFile, reported
+from moeprof.records.traces.formats import FORMATS
 from moeprof.studies.convert import refuse_existing
 
 
@@ -22,7 +24,14 @@ class ConvertedPlacement:
 
 
 def is_of_placements(paths: Sequence[Path], target: str | None) -> bool:
-    """Whether a conversion is of a placement: one file that holds one, and a format that can hold it."""
+    """Whether a conversion is of a placement: to a format of placements alone, or of one file that holds one to a format of both.
+
+    UsageError if several files are converted to a format of placements alone.
+    """
+    if target in PLACEMENT_FORMATS and target not in FORMATS:
+        if len(paths) > 1:
+            raise UsageError(f"--to {target}: {len(paths)} files", "Give one placement; a recording of loads is none.")
+        return True
     if len(paths) != 1 or target not in PLACEMENT_FORMATS or not paths[0].is_file():
         return False
     with reported(f"placement {paths[0]}", "Give a file that can be read."):

@@ -138,3 +138,11 @@ def test_the_hash_of_a_placement_is_lost_where_it_has_no_field(moeprof: Call, tm
     assert (result["experts"], result["ranks"], result["layers"], result["lost"]) == (2, 2, ["0"], [])
     code, _, stderr = moeprof("convert", tmp_path / "p.json", tmp_path / "q.json", "--to", "placement")
     assert (code, "it exists already" in stderr) == (2, True)
+
+
+def test_loads_are_no_placement_and_several_files_are_none_either(moeprof: Call, tmp_path: Path) -> None:
+    (loads := tmp_path / "loads.json").write_text('{"layers": [0], "counts": {"all": [[1, 3]]}}')
+    for inputs, what in (([loads], f"placement {loads}: it is no placement, but"), ([loads, loads], "--to ascend: 2 files")):
+        code, _, stderr = moeprof("convert", *inputs, tmp_path / "map.json", "--to", "ascend")
+        assert (code, len(stderr.splitlines())) == (2, 2)
+        assert stderr.startswith(f"Error: {what}")
