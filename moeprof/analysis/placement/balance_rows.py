@@ -154,7 +154,7 @@ def phase_rows(phase: PhaseLoads, pairs: Sequence[tuple[str, int]], advance: Cal
         yield phase.row("history_steps", phase.trial.history_steps)
     if phase.trial.halves and not phase.totals_only:
         yield phase.row("test_steps", phase.trial.test_steps)
-        yield phase.row("step_tokens", phase.trial.step_tokens)
+        yield phase.row("test_step_tokens", phase.trial.step_tokens)
     if phase.balance.tokens_per_step:
         yield from step_size_rows(phase, [name for name, devices in pairs if devices == phase.balance.focus])
     if phase.balance.replica_numbers and phase.trial.halves:

@@ -14,7 +14,6 @@ OVER_LAYERS: dict[str, Callable[[Sequence[float]], float]] = {
     "steps": max,
     "dead_experts": sum,
     "hottest_share": max,
-    "max_load": max,
 }
 """How the row over all layers is computed from the layers' rows if it is not their mean."""
 

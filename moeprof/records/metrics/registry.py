@@ -53,9 +53,17 @@ def with_interval(metric: Metric) -> Iterator[Metric]:
         yield replace(metric, name=f"{metric.name}_{end}", formula=f"{which} end of the 95% interval of {metric.name}")
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
+def by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """Metrics by their names; a name has one definition."""
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        if found.setdefault(metric.name, metric) is not metric:
+            raise ValueError(f"{metric.name} is defined twice: {found[metric.name].formula!r} and {metric.formula!r}")
+    return found
+
+
+METRICS = by_name(
+    (
         *with_interval(
             Metric("throughput", "tokens/s", "higher", "timed", "tokens of a step without padding / median step_latency")
         ),
@@ -261,16 +269,6 @@ METRICS = {
             "choices that reach a rank's experts per layer and step, without dropped ones, mean over steps; mean over layers",
         ),
         Metric(
-            "max_load", "fraction", "lower", "routed", "largest share of a step's choices that reaches one rank, worst layer"
-        ),
-        Metric(
-            "avg_max_load",
-            "fraction",
-            "lower",
-            "routed",
-            "share of a step's choices at its busiest rank, mean over steps, layers",
-        ),
-        Metric(
             "rank_load_max_over_mean",
             "ratio",
             "lower",
@@ -302,7 +300,7 @@ METRICS = {
             "chrf", "points", "higher", "routed", "chrF2 of greedy translations against references, corpus level (sacrebleu)"
         ),
     )
-}
+)
 """Every metric by name."""
 
 

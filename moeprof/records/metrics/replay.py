@@ -132,8 +132,8 @@ def between(name: str, unit: str, kind: Kind, formula: str) -> Iterator[Metric]:
 def balance_metrics() -> Iterator[Metric]:
     """Metrics of a placement, at the point `balancer=greedy;devices=8`; floors are at `devices=8`."""
     for name, formula in (
-        ("max_load", "largest share of a step's choices that one device serves, over all test steps (paper 6.4)"),
-        ("avg_max_load", "share of the busiest device of a step, mean over test steps (paper 6.4)"),
+        ("max_load", "largest share of a step's choices that one device or rank serves, over all test steps (paper 6.4)"),
+        ("avg_max_load", "share of the busiest device or rank of a step, mean over test steps (paper 6.4)"),
         ("max_load_floor", "max(1/devices, share of the step's hottest expert), largest of all test steps"),
         ("avg_max_load_floor", "max(1/devices, share of the step's hottest expert), mean over test steps"),
     ):
@@ -151,7 +151,7 @@ def balance_metrics() -> Iterator[Metric]:
     )
     yield Metric("history_steps", "steps", "neither", "exact", "steps that placements are based on, over all layers")
     yield Metric("test_steps", "steps", "neither", "exact", "steps that placements are tested on, over all layers")
-    yield Metric("step_tokens", "tokens", "neither", "exact", "tokens of a test step, mean over steps and layers")
+    yield Metric("test_step_tokens", "tokens", "neither", "exact", "tokens of a test step, mean over steps and layers")
     yield Metric("device_slots", "slots", "lower", "exact", "experts of a layer on each device")
     yield Metric(
         "moved_experts", "experts", "lower", "routed", "slots whose expert contiguous placement has on a different device"

@@ -125,7 +125,7 @@ def reference_name(results: RunMetrics, phase: str, row: RecordedRow) -> str:
 
 def step_size(results: RunMetrics, phase: str) -> str:
     """`, 16 tokens per step`, or nothing if the run did not record it."""
-    tokens = results.or_none("step_tokens", phase=phase)
+    tokens = results.or_none("test_step_tokens", phase=phase)
     one, many = results.record.balanced.trace.counted
     return f", {format_significant(tokens)} {one if float(tokens) == 1 else many} per step" if tokens else ""
 

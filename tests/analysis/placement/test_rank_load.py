@@ -54,10 +54,11 @@ def test_dropped_choices_reach_nobody() -> None:
     assert value_at(rows, "max_load", rank="") == 1
 
 
-def test_the_worst_step_of_the_worst_layer_is_the_largest_load() -> None:
+def test_the_largest_load_is_that_of_the_worst_step_and_over_layers_their_mean() -> None:
     first = [*steps_of([0, 2], [0, 0], layer="1"), *steps_of([0, 2], [0, 2], layer="3")]
     rows = rank_load_rows(two_ranks(first, [], layers=("1", "3")))
-    assert value_at(rows, "max_load", rank="") == 1
+    assert [value_at(rows, "max_load", layer=layer, rank="") for layer in "13"] == [1, 0.5]
+    assert value_at(rows, "max_load", rank="") == fmean([1, 0.5])
     assert value_at(rows, "avg_max_load", rank="") == fmean([fmean([0.5, 1]), 0.5])
 
 
@@ -90,7 +91,7 @@ def test_every_number_is_what_plain_loops_find(routed: list[list[Row]]) -> None:
             assert value_at(found, "rank_load_max_over_mean", layer=layer, rank="") == pytest.approx(ratios[-1])
     if ratios:
         assert value_at(found, "rank_load_max_over_mean", rank="") == pytest.approx(fmean(ratios))
-        assert value_at(found, "max_load", rank="") == pytest.approx(max(shares))
+        assert value_at(found, "max_load", rank="") == pytest.approx(fmean(shares))
         assert 1 / num_ranks <= value_at(found, "avg_max_load", rank="") <= value_at(found, "max_load", rank="") + 1e-12
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeprof.records.metrics.registry import COLUMNS, KEYS, METRICS, MetricRow, MetricTable
+from moeprof.records.metrics.registry import COLUMNS, KEYS, METRICS, MetricRow, MetricTable, by_name
 
 DESIGN = "workload,phase,domain,variant,point,rank,layer,region,category,metric,unit,kind,value"
 
@@ -33,6 +34,14 @@ def test_the_file_is_what_the_design_says(tmp_path: Path) -> None:
         "lm,score,,static,,,3,,,waste_factor,ratio,routed,12.875\n"
         'mt,,"a ""b"", c",,batch=8;slots=10,0,,,,throughput,tokens/s,timed,0.30000000000000004\n'
     )
+
+
+def test_a_metric_that_is_defined_twice_is_refused_with_both_formulas() -> None:
+    one = METRICS["steps"]
+    other = replace(one, formula="steps of a test")
+    assert by_name([one, METRICS["fits"]]) == {"steps": one, "fits": METRICS["fits"]}
+    with pytest.raises(ValueError, match=f"steps is defined twice: '{one.formula}' and 'steps of a test'"):
+        by_name([one, METRICS["fits"], other])
 
 
 def test_the_registry_names_each_metric_with_its_unit_and_which_way_is_better() -> None:

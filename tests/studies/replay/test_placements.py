@@ -103,7 +103,7 @@ def test_loads_are_routed_times_are_modelled_and_slots_exact(tmp_path: Path) -> 
     assert all(len(kind) == 1 for kind in kinds.values())
     assert {metric for metric, kind in kinds.items() if kind == {"modelled"}} == {"virtual_comm_time", "virtual_wait_time"}
     exact = {metric for metric, kind in kinds.items() if kind == {"exact"}}
-    assert exact == {"ideal_load", "history_steps", "test_steps", "step_tokens", "device_slots", "compared_gains"}
+    assert exact == {"ideal_load", "history_steps", "test_steps", "test_step_tokens", "device_slots", "compared_gains"}
 
 
 def test_bytes_are_both_ways_and_pairs_add_up(tmp_path: Path) -> None:

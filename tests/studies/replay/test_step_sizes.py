@@ -49,7 +49,7 @@ def test_the_rows_are_of_so_many_tokens_and_the_points_tell_the_sizes_apart(chat
     at = {"phase": "decode", "variant": "static"}
     contiguous = {tokens: busiest(tokens, [expert // 2 for expert in range(EXPERTS)]) for tokens in (1, 16)}
     assert value_of(run, "avg_max_load", point="balancer=contiguous;devices=4", **at) == pytest.approx(contiguous[16])
-    assert value_of(run, "step_tokens", **at) == 16
+    assert value_of(run, "test_step_tokens", **at) == 16
     assert (value_of(run, "history_steps", **at), value_of(run, "test_steps", **at)) == (20, 20)
     for tokens, steps in ((1, 325), (16, 20)):
         point = f"balancer=contiguous;devices=4;tokens={tokens}"
@@ -76,7 +76,7 @@ def test_without_the_option_the_steps_are_those_of_the_trace(chat: Path, tmp_pat
     run = replay_placements(read_loads(chat), OPTIONS, tmp_path / "run")
     assert not any("tokens=" in point for point in run.metrics["point"])
     assert not any("Step size" in line for line in summary(of_replay(run)))
-    assert value_of(run, "step_tokens", phase="decode", variant="static") == 1
+    assert value_of(run, "test_step_tokens", phase="decode", variant="static") == 1
 
 
 def test_the_rows_can_be_derived_again(chat: Path, tmp_path: Path) -> None:
