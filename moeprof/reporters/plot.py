@@ -1,13 +1,13 @@
-"""Curves: the two axes for every format, and a canvas of characters for formats without graphics."""
+"""Curves in characters, labelled at their ends; a table instead if there are too many, or if one would hide another."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 from moeprof.records.units import format_significant
-from moeprof.reporters.documents.document import Curves
-from moeprof.reporters.shading import letters
+from moeprof.reporters.cells import cell
+from moeprof.reporters.documents.document import Curves, Table
 
 NOTHING = "Nothing to plot: no curve has a point."
 ROWS = 14
@@ -16,6 +16,8 @@ LOGARITHMIC_FROM = 20
 ROUNDING = 1e-9
 """Tolerance in steps: 0.3 is three steps of 0.1, although 0.3 / 0.1 is slightly less than 3."""
 DOT, DASH = "·", "╌"
+MARKS = "o+x"
+"""What stands at the points of each curve and before its label."""
 
 Cell = tuple[int, int]
 """Row from the top, column from the left."""
@@ -119,22 +121,41 @@ def name_of_y(block: Curves, y: Scale) -> str:
     return f"{block.y_name} (logarithmic)" if y.logarithmic else block.y_name
 
 
-def canvas(block: Curves, width: int, rows: int = ROWS) -> list[list[Span]]:
-    """Lines of at most `width` characters: the curves in `rows` rows, the axes, and a legend."""
+def canvas(block: Curves, width: int, rows: int = ROWS) -> list[list[Span]] | None:
+    """Lines of at most `width` characters: the curves in `rows` rows (3 or more), their labels, and the axes.
+
+    None if a table shows the curves better: there are more than there are marks, or one hides another.
+    """
     if not has_points(block):
         return [[(cut(NOTHING, width), None)]]
+    drawn = [(index, label) for index, (label, points) in enumerate(block.curves) if points]
     y = scale_of_y(block, max(3, rows // 2 - 1))
-    names = {row_of(tick, y, rows): cut(block.write_y(tick), width // 3) for tick in y.ticks}
-    margin = max(map(len, names.values()), default=0)
-    columns = width - margin - 2
+    names = {row_of(tick, y, rows): cut(block.write_y(tick), width // 4) for tick in y.ticks}
+    labels = {index: f"{mark} {cut(label, width // 4)}" for mark, (index, label) in zip(MARKS, drawn, strict=False)}
+    margin, beside = max(map(len, names.values()), default=0), 1 + max(map(len, labels.values()))
+    columns = width - margin - 2 - beside
     x = scale_of_x(block, columns)
-    cells = cells_of(block, x, y, columns, rows)
+    paths = {index: path_of(block.curves[index][1], x, y, columns, rows) for index, _ in drawn}
+    if len(drawn) > len(MARKS) or hides(list(paths.values())):
+        return None
+    cells = cells_of(paths, labels, columns, rows)
+    if block.limit:
+        cells = with_limit(name_of_limit(block), row_of(block.limit[1], y, rows), cells, columns)
     lines: list[list[Span]] = [[(cut(name_of_y(block, y), width), None)]]
     for row in range(rows):
         edge = f"{names.get(row, ''):>{margin}} {'┤' if row in names else '│'}"
-        lines.append([(edge, None), *(cells.get((row, column), (" ", None)) for column in range(columns))])
-    hidden = hidden_under(block, x, y, columns, rows)
-    return [*lines, *feet(x, columns, margin + 2, block.x_name), *legend(block, width, hidden)]
+        lines.append([(edge, None), *(cells.get((row, column), (" ", None)) for column in range(columns + beside))])
+    absent: list[list[Span]] = [[(cut(f"{label}: no point", width), None)] for label, points in block.curves if not points]
+    return [*lines, *feet(x, columns, margin + 2, block.x_name), *absent]
+
+
+def as_table(block: Curves) -> Table:
+    """The values of the curves, a row per size."""
+    known = [dict(points) for _, points in block.curves]
+    sizes = sorted({x for points in known for x in points})
+    rows = [[format_significant(x), *(cell(points.get(x), block.write_y) for points in known)] for x in sizes]
+    caption = f"{'; '.join(filter(None, (f'{block.y_name} by {block.x_name}', name_of_limit(block))))}. {block.caption}".strip()
+    return Table([block.x_name, *(label for label, _ in block.curves)], rows, caption=caption)
 
 
 def row_of(value: float, y: Scale, rows: int) -> int:
@@ -147,32 +168,51 @@ def column_of(value: float, x: Scale, columns: int) -> int:
     return round(x.at(value) * (columns - 1))
 
 
-def cells_of(block: Curves, x: Scale, y: Scale, columns: int, rows: int) -> dict[Cell, Span]:
-    """The cells that are not blank; letters cover dots, and dots cover the limit."""
-    paths = [[(row_of(b, y, rows), column_of(a, x, columns)) for a, b in points] for _, points in block.curves]
+def path_of(points: Sequence[tuple[float, float]], x: Scale, y: Scale, columns: int, rows: int) -> list[Cell]:
+    """The cells of the points of a curve."""
+    return [(row_of(b, y, rows), column_of(a, x, columns)) for a, b in points]
+
+
+def hides(paths: Sequence[Sequence[Cell]]) -> bool:
+    """Whether more than half of the points of a curve are under those of later ones."""
+    later: set[Cell] = set()
+    for path in reversed(paths):
+        own = set(path)
+        if 2 * len(own & later) > len(own):
+            return True
+        later |= own
+    return False
+
+
+def cells_of(paths: dict[int, list[Cell]], labels: Mapping[int, str], columns: int, rows: int) -> dict[Cell, Span]:
+    """The cells that are not blank: marks cover dots, and labels cover nothing."""
     cells: dict[Cell, Span] = {}
-    for index, path in enumerate(paths):
+    for index, path in paths.items():
         cells |= {cell: (DOT, index) for start, end in pairwise(path) for cell in between(start, end)}
-    for index, (letter, path) in enumerate(zip(letters([label for label, _ in block.curves]), paths, strict=True)):
-        cells |= dict.fromkeys(path, (letter, index))
-    if not block.limit:
-        return cells
-    row = row_of(block.limit[1], y, rows)
+    for index, path in paths.items():
+        cells |= dict.fromkeys(path, (labels[index][0], index))
+    for index, path in reversed(paths.items()):  # of ends in one cell, the label of the visible one is next to it
+        row, column = place_of(labels[index], path[-1], cells, columns, rows)
+        cells |= {(row, column + offset): (letter, index) for offset, letter in enumerate(labels[index])}
+    return cells
+
+
+def place_of(label: str, end: Cell, cells: Mapping[Cell, Span], columns: int, rows: int) -> Cell:
+    """Where a label starts: right of the end of its curve, at most two rows away; or else beside the plot, as near as it is free."""
+    nearest = sorted(range(rows), key=lambda row: abs(row - end[0]))
+    near = [row for row in nearest if abs(row - end[0]) <= 2]
+    places = [*product(near, [end[1] + 2]), *product(nearest, [columns + 1])]
+    return next(
+        (row, column)
+        for row, column in places
+        if not any((row, column + offset) in cells for offset in range(-1, len(label) + 1))
+    )
+
+
+def with_limit(words: str, row: int, cells: dict[Cell, Span], columns: int) -> dict[Cell, Span]:
+    """The cells over a dashed row, with the name of the limit in it."""
     dashes: dict[Cell, Span] = {(row, column): (DASH, None) for column in range(columns)}
-    return dashes | cells | words_on(row, f" {cut(name_of_limit(block), columns - 2)} ", cells, columns)
-
-
-def hidden_under(block: Curves, x: Scale, y: Scale, columns: int, rows: int) -> list[str]:
-    """Of every curve, by which curves its points are covered: `under b`, `partly under b`; empty if all its points can be seen."""
-    paths = [{(row_of(b, y, rows), column_of(a, x, columns)) for a, b in points} for _, points in block.curves]
-    found = []
-    for index, path in enumerate(paths):
-        covering = [
-            label for (label, _), other in zip(block.curves[index + 1 :], paths[index + 1 :], strict=True) if path & other
-        ]
-        seen = path - set().union(*paths[index + 1 :])
-        found.append(f"{'partly ' * bool(seen)}under {' and '.join(covering)}" if covering else "")
-    return found
+    return dashes | cells | words_on(row, f" {cut(words, columns - 2)} ", cells, columns)
 
 
 def between(start: Cell, end: Cell) -> Iterator[Cell]:
@@ -210,27 +250,6 @@ def feet(x: Scale, columns: int, margin: int, name: str) -> list[list[Span]]:
         start = max(0, min(place - (len(text) - 1) // 2, width - len(text)))
         numbers[start : start + len(text)] = text
     return [[("".join(line), None)], [("".join(numbers), None)], [(f"{cut(name, columns):>{width}}", None)]]
-
-
-def legend(block: Curves, width: int, hidden: Sequence[str]) -> list[list[Span]]:
-    """The letter and label of every curve, `s static (partly under dynamic)   d dynamic`, wrapped to the width."""
-    lines: list[list[Span]] = [[]]
-    used = 0
-    marks = letters([label for label, _ in block.curves])
-    for index, (label, letter, under) in enumerate(zip(named(block), marks, hidden, strict=True)):
-        entry = cut(f"{letter} {label}{f' ({under})' if under else ''}", width)
-        if lines[-1] and used + 3 + len(entry) > width:
-            lines.append([])
-            used = 0
-        gap = "   " if lines[-1] else ""
-        lines[-1] += [(gap, None), (entry, index)]
-        used += len(gap) + len(entry)
-    return lines
-
-
-def named(block: Curves) -> list[str]:
-    """The labels of the curves, marked if a curve has no point."""
-    return [label if points else f"{label} (no point)" for label, points in block.curves]
 
 
 def cut(text: str, width: int) -> str:

@@ -14,7 +14,7 @@ from moeprof.reporters.documents.document import Curves
 from moeprof.reporters.formats.markdown import render_document as markdown
 from moeprof.reporters.formats.terminal import render_document as terminal
 from moeprof.reporters.formats.terminal import renderable
-from moeprof.reporters.plot import NOTHING, canvas, counts_in_binary, has_points, legend, scale_of_x, scale_of_y
+from moeprof.reporters.plot import NOTHING, as_table, canvas, counts_in_binary, has_points, scale_of_x, scale_of_y
 
 GIB = 2**30
 THROUGHPUT = Curves(
@@ -44,23 +44,42 @@ def over(*points: tuple[float, float], label: str = "static") -> Curves:
 
 def lines_of(block: Curves, width: int, rows: int = 14) -> list[str]:
     """The canvas without its colours."""
-    return ["".join(text for text, _ in spans) for spans in canvas(block, width, rows)]
+    lines = canvas(block, width, rows)
+    assert lines is not None
+    return ["".join(text for text, _ in spans) for spans in lines]
 
 
-def test_a_letter_stands_in_the_row_and_column_of_its_point() -> None:
+def test_a_mark_stands_in_the_row_and_column_of_its_point() -> None:
     lines = lines_of(THROUGHPUT, 80)
     assert lines[0] == "tokens/s"
-    plot = [line[7:] for line in lines[1:15]]  # five digits, a blank and the axis; 73 columns remain
-    assert all(len(row) == 73 for row in plot)
-    assert plot[0][72] == "d"  # 11400, the largest, at batch 64, the last
-    assert plot[13 - 9][48] == "d"  # 8200 of 11400 is 9.35 of 13 rows up; batch 16 is 4 of 6 doublings across 72 columns
-    assert plot[13 - 1][36] == "s"  # 1180 is 1.3 rows up; batch 8 is half way
-    assert "".join(plot).count("d") == 7
+    plot = [line[7:70] for line in lines[1:15]]  # five digits, a blank and the axis; `+ dynamic` takes ten of 73 columns
+    assert all(len(row) == 63 for row in plot)
+    assert plot[0][62] == "+"  # 11400, the largest, at batch 64, the last
+    assert plot[13 - 9][41] == "+"  # 8200 of 11400 is 9.35 of 13 rows up; batch 16 is 4 of 6 doublings across 62 columns
+    assert plot[13 - 1][31] == "o"  # 1180 is 1.3 rows up; batch 8 is half way
+    assert "".join(plot).count("+") == 7
 
 
-def test_letters_are_linked_by_dots() -> None:
+def test_every_curve_has_its_label_at_its_end() -> None:
+    lines = lines_of(THROUGHPUT, 80)
+    assert lines[1].endswith("+ + dynamic")
+    assert "o o static" in lines[13]
+    together = Curves("t", "x", "y", [("lru", [(1, 3), (4, 9.9)]), ("min", [(1, 1), (4, 10)]), ("lfu", [(1, 2), (2, 4)])])
+    assert [[word for word in ("o lru", "+ min", "x lfu") if word in line] for line in lines_of(together, 60)[1:3]] == [
+        ["+ min"],
+        ["o lru"],
+    ]
+
+
+def test_a_label_covers_no_curve() -> None:
+    through = Curves("t", "x", "y", [("short", [(1, 5), (2, 5)]), ("long", [(1, 6), (4, 5), (64, 5)])])
+    assert "".join(lines_of(through, 80)).count("o") - "short long".count("o") == 3  # two points and the label
+    assert all(any(name in line for line in lines_of(through, 80)) for name in ("o short", "+ long"))
+
+
+def test_marks_are_linked_by_dots() -> None:
     lines = lines_of(over((1, 700), (64, 1300)), 80)
-    plot = [line[6:] for line in lines[1:15]]
+    plot = [line[6:-9] for line in lines[1:15]]
     rows = {column: [row for row in range(14) if plot[row][column] != " "] for column in range(len(plot[0]))}
     assert all(len(taken) == 1 for taken in rows.values())
     assert (rows[0], rows[len(plot[0]) - 1]) == ([6], [0])  # 700 of 1300 is 7 of 13 rows up
@@ -70,7 +89,7 @@ def test_letters_are_linked_by_dots() -> None:
 
 def test_a_steep_curve_has_a_dot_in_every_row() -> None:
     plot = [line[6:].strip() for line in lines_of(over((1, 100), (1, 1300)), 40)[1:15]]
-    assert plot == ["s", *["·"] * 11, "s", ""]
+    assert plot == ["o o static", *["·"] * 11, "o", ""]
 
 
 def test_both_axes_are_named_and_numbered() -> None:
@@ -78,49 +97,58 @@ def test_both_axes_are_named_and_numbered() -> None:
     numbered = [line[:7] for line in lines[1:15] if "┤" in line]
     assert numbered == ["10000 ┤", " 8000 ┤", " 6000 ┤", " 4000 ┤", " 2000 ┤", "    0 ┤"]
     axis, numbers, name = lines[15:18]
-    assert [place - 7 for place, letter in enumerate(axis) if letter == "┬"] == [0, 12, 24, 36, 48, 60, 72]
+    assert [place - 7 for place, letter in enumerate(axis) if letter == "┬"] == [0, 10, 21, 31, 41, 52, 62]
     assert numbers.split() == ["1", "2", "4", "8", "16", "32", "64"]
-    assert numbers.index("8") == axis.index("┬", 20 + 7) + 12
+    assert numbers.index("8") == 31 + 7
     assert name.strip() == "batch"
-    assert len(name) == 80
+    assert len(name) == 70
 
 
 def test_numbers_below_the_axis_never_touch() -> None:
     wide = over(*((2.0**power, 100.0) for power in range(21)))
     assert lines_of(wide, 80)[16].split() == ["1", "16", "256", "4096", "65536", "1048576"]
-    assert lines_of(wide, 30)[16].split() == ["1", "1024", "1048576"]
+    assert lines_of(wide, 40)[16].split() == ["1", "1024", "1048576"]
     for width in range(20, 120):
         assert all(int(number).bit_count() == 1 for number in lines_of(wide, width)[16].split())
 
 
-def test_the_legend_names_every_letter_and_takes_as_many_lines_as_it_needs() -> None:
-    assert lines_of(THROUGHPUT, 80)[-1] == "s static (partly under dynamic)   d dynamic"
-    three = Curves("t", "x", "y", [("static", [(1, 1)]), ("dynamic", [(1, 1)]), ("tutel", [])])
-    assert ["".join(text for text, _ in line) for line in legend(three, 22, [""] * 3)] == [
-        "s static   d dynamic",
-        "t tutel (no point)",
-    ]
-    assert legend(over((1, 1), label="a" * 40), 20, [""]) == [[("", None), ("a " + "a" * 17 + "…", 0)]]
+def test_a_curve_without_a_point_is_named_below_the_axis_and_a_long_label_is_cut() -> None:
+    absent = Curves("t", "x", "y", [("static", [(1, 1)]), ("tutel", [])])
+    assert lines_of(absent, 60)[-1] == "tutel: no point"
+    assert "o aaaaaaaaaaaaaa…" in "".join(lines_of(over((1, 1), label="a" * 40), 60))
 
 
-def test_of_two_letters_in_one_cell_the_later_is_seen_and_both_are_in_the_legend() -> None:
-    lines = lines_of(Curves("t", "x", "y", [("static", [(1, 5)]), ("dynamic", [(1, 5)])]), 60)
-    assert lines[1].strip("5 ┤") == "d"
-    assert lines[-1] == "s static (under dynamic)   d dynamic"
+@pytest.mark.parametrize(
+    "curves",
+    [
+        [("static", [(1, 5.0), (2, 6.0)]), ("dynamic", [(1, 5.0), (2, 6.0)])],  # one is hidden
+        [(name, [(1, float(y)), (2, 2.0 * y)]) for y, name in enumerate(("a", "b", "c", "d"), 1)],  # more than there are marks
+    ],
+)
+def test_a_table_has_what_a_plot_would_hide(curves: list[tuple[str, list[tuple[float, float]]]]) -> None:
+    block = Curves("Speed", "batch", "tokens/s", curves, "Why.", limit=("budget", 7.0))
+    assert canvas(block, 80) is None
+    table = as_table(block)
+    assert table.columns == ["batch", *(name for name, _ in curves)]
+    assert table.rows == [[str(x), *(f"{dict(points)[x]:g}" for _, points in curves)] for x in (1, 2)]
+    assert table.caption == "tokens/s by batch; budget 7. Why."
+    shown = terminal([block], Console(width=80, file=io.StringIO()))
+    assert shown.startswith("Speed\nbatch")
+    assert markdown([block]).startswith("Speed\n\n| batch |")
 
 
 def test_the_limit_is_a_dashed_row_with_its_name_and_value() -> None:
     lines = lines_of(MEMORY, 80)
     row = lines[1 + 13 - 10]  # 3.25 of 4.4 GiB is 9.6 of 13 rows up
     assert "│╌╌ budget 3.25 GiB ╌╌╌╌" in row
-    assert row.endswith("╌╌╌")
+    assert row.rstrip().endswith("╌╌╌")
     assert sum("╌" in line for line in lines) == 1
 
 
-def test_the_name_of_the_limit_makes_way_for_letters() -> None:
+def test_the_name_of_the_limit_makes_way_for_marks() -> None:
     crowded = over(*((2.0**power, 800.0) for power in range(4)), (64.0, 100.0))
     row = lines_of(replace(crowded, limit=("goal", 800.0)), 80)[1]
-    assert row.count("s") == 4
+    assert row.count("o") == 5  # and the one in goal
     assert " goal 800 " in row
 
 
@@ -185,8 +213,8 @@ def test_the_horizontal_axis_ends_at_powers_of_two() -> None:
 
 def test_a_single_batch_stands_in_the_middle() -> None:
     lines = lines_of(over((4, 800)), 80)
-    column = lines[1].index("s")
-    assert abs(column - (5 + 79) / 2) <= 0.5
+    column = lines[1].index("o")
+    assert abs(column - (5 + 70) / 2) <= 0.5
     assert (lines[15][column], lines[16][column]) == ("┬", "4")
 
 
@@ -195,9 +223,9 @@ def test_a_terminal_shows_each_curve_in_its_colour() -> None:
     console.print(renderable(THROUGHPUT, 80))
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
-    assert "\x1b[34ms static (partly under dynamic)\x1b[0m" in shown
-    assert "\x1b[32md dynamic\x1b[0m" in shown
-    assert shown.count("\x1b[32md\x1b[0m") == 7
+    assert "".join(f"\x1b[34m{letter}\x1b[0m" for letter in "o static") in shown
+    assert "".join(f"\x1b[32m{letter}\x1b[0m" for letter in "+ dynamic") in shown
+    assert shown.count("\x1b[32m+\x1b[0m") == 8
 
 
 def test_a_wide_terminal_gets_a_plot_of_a_hundred_columns() -> None:
@@ -232,7 +260,7 @@ def test_words_of_a_plot_are_never_markup() -> None:
     hostile = "<script>x</script> [red]y[/red] ```"
     block = Curves(hostile, hostile, hostile, [(hostile, [(1, 1), (2, 2)])], hostile, (hostile, 1.5))
     shown = terminal([block], Console(width=200, file=io.StringIO()))
-    assert shown.count("[red]y[/red]") == 6  # title, both axes, legend, limit, caption
+    assert shown.count("[red]y[/red]") == 5  # title, both axes, limit, caption; the label is cut
     text = markdown([block])
     assert text.count("```") == 2
     assert "<script>" not in text.split("```")[0] + text.split("```")[2]
@@ -246,14 +274,16 @@ blocks = st.builds(
     title=labels,
     x_name=labels,
     y_name=labels,
-    curves=st.lists(st.tuples(labels, points), max_size=5),
+    curves=st.lists(st.tuples(labels, points), max_size=3),
     limit=st.none() | st.tuples(labels, positive),
     write_y=st.sampled_from([format_significant, format_bytes, format_duration]),
 )
 
 
-@given(blocks, st.integers(20, 220), st.integers(2, 30))
+@given(blocks, st.integers(20, 220), st.integers(3, 30))
 def test_every_line_fits_and_no_numbers_break_the_canvas(block: Curves, width: int, rows: int) -> None:
-    lines = lines_of(block, width, rows)
+    found = canvas(block, width, rows)
+    lines = ["".join(text for text, _ in spans) for spans in found or []]
     assert all(len(line) <= width for line in lines)
-    assert len(lines) >= rows + 5 if has_points(block) else len(lines) == 1
+    assert found is None or (len(lines) >= rows + 4 if has_points(block) else len(lines) == 1)
+    assert len(as_table(block).columns) == 1 + len(block.curves)

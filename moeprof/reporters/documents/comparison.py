@@ -1,7 +1,7 @@
 """The blocks of a phase in the report on a comparison: the table, curves over the batch, time and memory."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
 from moeprof.analysis.run_metrics import RunMetrics
@@ -11,6 +11,7 @@ from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import cell, rate, times
 from moeprof.reporters.documents.document import Block, Curves, Details, Heading, Paragraph, Table
 from moeprof.reporters.names import name_of
+from moeprof.reporters.plot import as_table
 from moeprof.reporters.sections.buffers import buffer_blocks
 from moeprof.reporters.sections.calls import call_blocks
 from moeprof.reporters.sections.decoding import latency_blocks
@@ -20,7 +21,7 @@ from moeprof.reporters.sections.placement import placement_blocks
 from moeprof.reporters.sections.speed import region_table, regions_of, share_bars
 from moeprof.reporters.sections.tables import scope_name, scopes
 from moeprof.reporters.sections.traffic import traffic_blocks, traffic_table
-from moeprof.reporters.sections.variants import baselines, not_finite, variant_table, variants_of
+from moeprof.reporters.sections.variants import baseline_of, baselines, not_finite, variant_table, variants_of
 
 
 def phase_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
@@ -65,17 +66,27 @@ def domain_table(run: Run, metrics: RunMetrics, phase: str) -> Table:
 
 
 def curve_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:
-    """Throughput and memory by batch size; nothing without a sweep."""
+    """Throughput and memory by batch size, of the baseline, the dense twin and the last variant; nothing without a sweep."""
     variants = variants_of(run)
-    speeds = [(variant, metrics.curve("throughput", "batch", phase=phase, variant=variant)) for variant in variants]
-    sizes = [(variant, metrics.curve("memory_total_peak", "batch", phase=phase, variant=variant)) for variant in variants]
-    if not any(points for _, points in speeds):
+    speeds = {variant: metrics.curve("throughput", "batch", phase=phase, variant=variant) for variant in variants}
+    if not any(speeds.values()):
         return
-    yield Heading("Batch sweep", 3)
-    yield Curves("Throughput", "batch", "tokens/s", speeds, write_y=rate)
+    sizes = {variant: metrics.curve("memory_total_peak", "batch", phase=phase, variant=variant) for variant in variants}
+    floor = [str(variant["label"]) for variant in run.record.variants if variant.get("dense")]
+    drawn = [variant for variant in variants if variant in (baseline_of(run), variants[-1], *floor)]
     budget = metrics.or_none("memory_budget", phase=phase)
-    limit = None if budget is None else ("budget", budget)
-    yield Curves("Peak memory", "batch", "bytes", sizes, limit=limit, write_y=format_bytes)
+
+    def plots(shown: Sequence[str]) -> list[Curves]:
+        limit = None if budget is None else ("budget", budget)
+        return [
+            Curves("Throughput", "batch", "tokens/s", [(one, speeds[one]) for one in shown], write_y=rate),
+            Curves("Peak memory", "batch", "bytes", [(one, sizes[one]) for one in shown], limit=limit, write_y=format_bytes),
+        ]
+
+    yield Heading("Batch sweep", 3)
+    yield from plots(drawn)
+    if len(drawn) < len(variants):
+        yield Details(f"batch sweep of all {len(variants)} variants, {phase}", [as_table(each) for each in plots(variants)])
 
 
 def region_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:

@@ -17,7 +17,7 @@ from moeprof.reporters.documents.document import (
     Table,
 )
 from moeprof.reporters.documents.report import document_of_all
-from moeprof.reporters.plot import NOTHING, canvas, has_points
+from moeprof.reporters.plot import NOTHING, as_table, canvas, has_points
 from moeprof.reporters.shading import map_caption, segments, shaded
 
 HEAT_MAP_WIDTH = 128
@@ -98,10 +98,13 @@ def stacked(block: Stacked) -> str:
 
 
 def curves(block: Curves) -> str:
-    """A plot as a code block; a sentence if no curve has a point."""
+    """A plot as a code block, or a table; a sentence if no curve has a point."""
     if not has_points(block):
         return "\n\n".join(escaped(text) for text in (block.title, NOTHING, block.caption) if text)
-    lines = ["".join(text for text, _ in spans).rstrip() for spans in canvas(block, BAR_WIDTH)]
+    plot = canvas(block, BAR_WIDTH)
+    if plot is None:
+        return f"{escaped(block.title)}\n\n{table(as_table(block))}"
+    lines = ["".join(text for text, _ in spans).rstrip() for spans in plot]
     return figure(block.title, lines, block.caption)
 
 

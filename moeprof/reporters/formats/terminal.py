@@ -23,7 +23,7 @@ from moeprof.reporters.documents.document import (
 )
 from moeprof.reporters.documents.report import document_of_all
 from moeprof.reporters.layout import lines_of, wrapped
-from moeprof.reporters.plot import canvas
+from moeprof.reporters.plot import as_table, canvas
 from moeprof.reporters.shading import REGION_LETTERS, STEPS, map_caption, segments, shaded
 
 PALETTE = (
@@ -155,11 +155,14 @@ def colour_of(part: str, parts: Sequence[str]) -> str:
 
 
 def curves(block: Curves, width: int) -> RenderableType:
-    """A plot in which letters and dots have the colour of their curve."""
+    """A plot in which a curve and its label have one colour, or a table."""
+    title, plot = words(block.title, width), canvas(block, min(width, PLOT_WIDTH))
+    if plot is None:
+        return Group(title, table(as_table(block), width))
     lines = []
-    for spans in canvas(block, min(width, PLOT_WIDTH)):
+    for spans in plot:
         line = Text("")
         for text, curve in spans:
             line.append(printable(text), style=None if curve is None else PALETTE[curve % len(PALETTE)])
         lines.append(line)
-    return Group(words(block.title, width), *lines, *(under(block.caption, width) or [""]))
+    return Group(title, *lines, *(under(block.caption, width) or [""]))

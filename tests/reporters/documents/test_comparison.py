@@ -12,7 +12,7 @@ from moeprof.records.metrics.registry import MetricRow
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
-from moeprof.reporters.documents.document import Curves, Table
+from moeprof.reporters.documents.document import Curves, Details, Table
 from moeprof.reporters.documents.report import document_of
 from moeprof.reporters.documents.verdict import verdict
 from moeprof.reporters.formats.registry import FORMATS, render
@@ -195,13 +195,17 @@ def test_nothing_that_fits_is_called_none(tmp_path: Path) -> None:
     assert cells(written(tmp_path / "run", rows))["largest batch that fits"] == ["none", "-", "-"]
 
 
-def test_the_curves_hold_the_points_of_the_sweep_in_order_and_the_budget(run: Run) -> None:
-    speed, memory = (block for block in document_of(run) if isinstance(block, Curves))
-    assert dict(speed.curves) == {
-        "static": [(1, 12.0), (8, 96.0)],
-        "tutel": [(1, 12.0), (16, 192.0)],
-        "dynamic": [(1, 12.0), (64, 768.0)],
-    }
+def test_the_curves_of_the_baseline_and_the_last_variant_hold_the_points_of_the_sweep_and_a_table_those_of_all(
+    run: Run,
+) -> None:
+    document = document_of(run)
+    speed, memory = (block for block in document if isinstance(block, Curves))
+    assert dict(speed.curves) == {"static": [(1, 12.0), (8, 96.0)], "dynamic": [(1, 12.0), (64, 768.0)]}
+    (others,) = (block for block in document if isinstance(block, Details) and block.title.startswith("batch sweep"))
+    table = others.blocks[0]
+    assert isinstance(table, Table)
+    assert table.columns == ["batch", *LABELS]
+    assert table.rows[2] == ["16", "-", "192", "-"]
     assert memory.limit == ("budget", 50 * MIB)
     assert dict(memory.curves)["static"] == [(1, 11.0 * MIB), (8, 18.0 * MIB)]
 
