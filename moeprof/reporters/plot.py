@@ -185,7 +185,7 @@ def hides(paths: Sequence[Sequence[Cell]]) -> bool:
 
 
 def cells_of(paths: dict[int, list[Cell]], labels: Mapping[int, str], columns: int, rows: int) -> dict[Cell, Span]:
-    """The cells that are not blank: marks cover dots, and labels cover nothing."""
+    """The cells that are not blank: marks cover dots; labels, with a blank on either side, cover nothing."""
     cells: dict[Cell, Span] = {}
     for index, path in paths.items():
         cells |= {cell: (DOT, index) for start, end in pairwise(path) for cell in between(start, end)}
@@ -193,7 +193,7 @@ def cells_of(paths: dict[int, list[Cell]], labels: Mapping[int, str], columns: i
         cells |= dict.fromkeys(path, (labels[index][0], index))
     for index, path in reversed(paths.items()):  # of ends in one cell, the label of the visible one is next to it
         row, column = place_of(labels[index], path[-1], cells, columns, rows)
-        cells |= {(row, column + offset): (letter, index) for offset, letter in enumerate(labels[index])}
+        cells |= {(row, column + offset): (letter, index) for offset, letter in enumerate(f" {labels[index]} ", -1)}
     return cells
 
 

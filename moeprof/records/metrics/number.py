@@ -9,8 +9,16 @@ from typing import Any
 from moeprof.records.marks import MarkedNumber
 from moeprof.records.metrics.row import RecordedRow, RowKey
 
-Term = RowKey | float
-"""The key of a row, or a constant."""
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The place of a number that is not a row of the run's own `metrics.csv`, by names of its parts: a file and a key, or a side."""
+
+    parts: tuple[tuple[str, str], ...]
+
+
+Term = RowKey | Elsewhere | float
+"""The key of a row, another place, or a constant."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,11 @@ class RecordedNumber(MarkedNumber):
         return json.dumps(as_json(self.origin), ensure_ascii=False)
 
 
+def number_in_record(value: float, key: str) -> RecordedNumber:
+    """A number of a run's `run.json`, at a key such as `machine_load.others`."""
+    return RecordedNumber(value, Elsewhere((("file", "run.json"), ("key", key))))
+
+
 def number_of(row: RecordedRow) -> RecordedNumber:
     """The number of a row."""
     return RecordedNumber(row.value, row.key)
@@ -91,12 +104,19 @@ def origin_of(value: float) -> Term | Formula:
     return value.origin if isinstance(value, RecordedNumber) else float(value)
 
 
+def cells_of(key: RowKey) -> dict[str, str]:
+    """The cells of a key that are not empty."""
+    return {name: cell for name, cell in key._asdict().items() if cell}
+
+
 def as_json(origin: Term | Formula) -> Any:
-    """An origin as JSON: the cells of a row's key that are not empty, a constant, or `[sign, left, right]`."""
+    """An origin as JSON: the cells of a row's key that are not empty, the parts of another place, a constant, or `[sign, left, right]`."""
     match origin:
         case Formula(sign, left, right):
             return [sign, as_json(left), as_json(right)]
         case RowKey():
-            return {name: cell for name, cell in origin._asdict().items() if cell}
+            return cells_of(origin)
+        case Elsewhere():
+            return dict(origin.parts)
         case _:
             return origin

@@ -1,11 +1,13 @@
 """A comparison as a document: the verdict, what changed, and everything else folded or counted."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
-from moeprof.reporters.cells import MISSING
+from moeprof.records.metrics.number import Elsewhere, RecordedNumber, cells_of
+from moeprof.reporters.cells import MISSING, CellText
 from moeprof.reporters.comparison_formats.verdict import headline, ranked, tally
 from moeprof.reporters.comparison_formats.words import amounts, chance, changed, note, one_line
 from moeprof.reporters.documents.document import Block, Bullets, Details, Document, Heading, Paragraph, Table
@@ -19,6 +21,12 @@ CELL, LINE = 60, 240
 
 ROWS, GROUPS, METRICS_SHOWN = 100, 12, 6
 """Maximum numbers of rows in an unfolded table, of reasons in a list, and of metrics per reason."""
+
+
+CHANGE_OVER_ROUNDS = (
+    "candidate / baseline - 1 of medians over rounds (paired rounds: median of their ratios), geometric mean over processes"
+)
+"""How a change with an interval follows from the rounds of both sides."""
 
 
 def document_of(comparison: Comparison) -> Document:
@@ -53,15 +61,36 @@ def folded(title: str, found: Sequence[Finding]) -> Iterator[Block]:
 
 def table(found: Sequence[Finding], caption: str = "") -> Table:
     """A row per finding; empty columns are omitted."""
-    rows = [[one_line(cell, CELL) for cell in cells(one)] for one in found]
+    rows = [cells(one) for one in found]
     kept = [index for index in range(len(COLUMNS)) if index < LABELS or any(row[index] not in ("", MISSING) for row in rows)]
     return Table([COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows], LABELS, caption)
 
 
-def cells(finding: Finding) -> tuple[str, ...]:
-    """The cells of a finding in the order of COLUMNS."""
+def cells(finding: Finding) -> list[str]:
+    """The cells of a finding in the order of COLUMNS; those of numbers have origins."""
     labels = (finding.verdict, finding.recipe, finding.where or MISSING, finding.metric)
-    return (*labels, *amounts(finding), changed(finding), chance(finding.p), note(finding))
+    texts = (*labels, *amounts(finding), changed(finding), chance(finding.p), note(finding))
+    numbers = dict(zip(COLUMNS[LABELS:], numbers_of(finding), strict=False))
+    return [
+        text if (number := numbers.get(name)) is None else CellText(text, float(number), number.origin)
+        for name, text in zip(COLUMNS, (one_line(text, CELL) for text in texts), strict=True)
+    ]
+
+
+def numbers_of(finding: Finding) -> tuple[RecordedNumber | None, ...]:
+    """The baseline, the candidate and the change with their origins: a row of each side, and a formula over rows or rounds."""
+    named = {"recipe": finding.recipe} | cells_of(finding.address)
+    place = tuple((name, one_line(cell)) for name, cell in named.items())
+    before, after = (
+        None if value is None or not math.isfinite(value) else RecordedNumber(value, Elsewhere((("side", side), *place)))
+        for side, value in (("baseline", finding.baseline), ("candidate", finding.candidate))
+    )
+    if finding.change is None or not math.isfinite(finding.change):
+        return before, after, None
+    if finding.interval is None and before and after is not None:
+        return before, after, after / before - 1.0
+    rounds = Elsewhere((("side", "both"), ("formula", CHANGE_OVER_ROUNDS), *place))
+    return before, after, RecordedNumber(finding.change, rounds)
 
 
 def listed(verdict: str, found: Sequence[Finding]) -> Iterator[Block]:

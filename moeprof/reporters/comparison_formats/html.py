@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.comparison.compare import Comparison
 from moeprof.analysis.comparison.verdicts import Finding
-from moeprof.reporters.comparison_formats.document import CELL, LINE, document_of
+from moeprof.reporters.comparison_formats.document import CELL, CHANGE_OVER_ROUNDS, LINE, document_of
 from moeprof.reporters.comparison_formats.verdict import ORDER, ranked
 from moeprof.reporters.comparison_formats.words import amounts, one_line, place
 from moeprof.reporters.page.blocks import PageBlock
@@ -16,7 +16,7 @@ MOST = 60
 """Differences in the figure; those that matter most come first."""
 
 COLOURS: dict[str, Colour] = {"worse": 1, "inconclusive": "muted", "better": 2}
-CHANGE = FileSource("metrics.csv of both runs", "candidate / baseline - 1, the median over paired rounds for a timed metric")
+CHANGE = FileSource("metrics.csv and samples.parquet of both runs", f"with an interval {CHANGE_OVER_ROUNDS}; else of the rows")
 
 
 def render(comparison: Comparison) -> str:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,18 @@ KEYS = ["workload", "phase", "domain", "variant", "point", "rank", "layer", "reg
 
 
 class Recorded:
-    """The rows of a `metrics.csv`, read without moeprof."""
+    """The rows of a `metrics.csv`, and `run.json`, read without moeprof."""
 
     def __init__(self, run: Path) -> None:
         table = pd.read_csv(run / "metrics.csv", dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
+        self.record = json.loads((run / "run.json").read_text())
         self.values = dict(zip(map(tuple, table[KEYS].to_numpy()), table["value"].astype(float), strict=True))
 
     def evaluate(self, origin: Any) -> float:
-        """The value of a row, a constant, or a formula over rows."""
+        """The value of a row, of a key of `run.json`, a constant, or a formula over them."""
         match origin:
+            case {"file": "run.json", "key": key}:
+                return float(reduce(lambda found, name: found[name], key.split("."), self.record))
             case dict():
                 assert set(origin) <= set(KEYS)
                 return self.values[tuple(origin.get(key, "") for key in KEYS)]
@@ -52,7 +56,8 @@ UNITS = {
 }
 COUNTS = {"k": 1e3, "M": 1e6, "B": 1e9}
 CONSTANT = re.compile(
-    r"95% interval|IQR > 10%|99% at most|5% better|5% of its load|within 1%|even would be [\d.]+%|(?:a budget of|at) [\d.]+ [KMGT]?i?B"
+    r"95%(?: interval|:)|(?:no padding|even load): 1x|worth a move from: 5.0%|with [\d.]+ [KMGT]?i?B:|IQR > 10%"
+    r"|99% at most|exceeds 5%|5% better|5% of its load|within 1%|even would be [\d.]+%|(?:a budget of|at) [\d.]+ [KMGT]?i?B"
 )
 """Figures of the method and of the request, which no row has."""
 MEASURED = re.compile(r"\d (?:ns|us|ms|s|B|[KMGT]iB)\b|\d[%x]")
@@ -85,8 +90,11 @@ def check_numbers(run: Path, page: str) -> int:
 
 
 def unexplained(page: str) -> list[str]:
-    """The verdicts, key sentences and readouts of a page that have a number with a unit and no origin."""
-    places = "//*[@class='verdict'] | //figure/p[not(@class)] | //p[@class='readout']"
+    """The verdicts, key numbers, doubts, sentences and readouts of a page that have a number with a unit and no origin."""
+    places = (
+        "//*[@class='verdict'] | //*[@class='key']/dd | //*[contains(@class, 'light')]//li"
+        " | //h3[.='What would change it']/following::ul[1]/li | //figure/p[not(@class)] | //p[@class='readout']"
+    )
     texts = ["".join(element.xpath(".//text()[not(ancestor::*[@data-origin])]")) for element in tree(page).xpath(places)]
     readouts = [view["readout"] for data in figure_data(page).values() for view in data["views"]]
     texts += ["".join(piece for piece in parts if isinstance(piece, str)) for parts in readouts]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from moeprof.records.metrics.number import number_in_record
 from moeprof.records.run.machine_load import MachineLoad
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.reporters.cells import percent, plural
@@ -49,7 +50,10 @@ def load_doubt(load: MachineLoad | None) -> Iterator[str]:
     if load.others is None or load.stolen is None:
         what = f"{load.before or 0:.2g} processes per core were runnable in the minute before the run"
     else:
-        shares = {"other processes": load.others, "other virtual machines": load.stolen}
+        shares = {
+            "other processes": number_in_record(load.others, "machine_load.others"),
+            "other virtual machines": number_in_record(load.stolen, "machine_load.stolen"),
+        }
         what = " and ".join(f"{who} used {percent(share)}" for who, share in shares.items() if share >= LEAST)
         what += " of its processor time"
     yield f"The machine was busy: {what}. Repeat the run on a quiet machine before you quote a time."

@@ -71,7 +71,7 @@ def speed_doubts(metrics: RunMetrics, variant: str, found: dict[str, SpeedUp]) -
     """Best batches that the search did not find, and speed-ups without an interval."""
     for phase, one in found.items():
         if doubt := best_batch_doubt(metrics, phase, variant, one.against):
-            yield f"The best batches ({phase}) are undecided, so no speed-up at them is stated. {doubt}."
+            yield f"The best batches ({phase}) are undecided, so no speed-up at them is stated. {doubt[:1].upper()}{doubt[1:]}."
     for phase, one in found.items():
         if one.low is None:
             yield f"The speed-up ({phase}) has no interval: fewer than 6 rounds."

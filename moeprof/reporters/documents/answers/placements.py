@@ -105,7 +105,8 @@ def contiguous_number(results: RunMetrics, phase: str) -> Iterator[KeyNumber]:
     """The busiest device before anything is moved, beside an even share."""
     devices = results.record.balanced.focus
     at = results.at(phase=phase, point=balancer_point(CONTIGUOUS.name, devices))
-    yield from measured(at, "avg_max_load", "busiest device's share, contiguous", percent, bound=("even", 1 / devices))
+    even = results.or_none("ideal_load", phase=phase, point=balancer_point("", devices))
+    yield from measured(at, "avg_max_load", "busiest device's share, contiguous", percent, bound=named("even", even))
 
 
 def copies_number(results: RunMetrics, phase: str, best: Best | None) -> Iterator[KeyNumber]:

@@ -100,7 +100,7 @@ def test_best_batches_of_a_saw_tooth_are_undecided_and_equal_batches_are_stated(
     assert found.light.level == "doubtful"
     assert found.light.reasons == [
         "The best batches (score) are undecided, so no speed-up at them is stated. "
-        "dynamic gating: throughput falls by 50% at batch 4 and rises again."
+        "Dynamic gating: throughput falls by 50% at batch 4 and rises again."
     ]
     run = Run.open(tmp_path / "run")
     assert verdict(run, RunMetrics.of(run))[0] == (
