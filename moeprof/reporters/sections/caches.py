@@ -57,7 +57,7 @@ def miss_curves(results: RunMetrics, phase: str, advice: Advice | None) -> Curve
         "miss rate",
         curves,
         "MIN (Belady) is the lower bound for policies without bypass. Sizes without misses have no point."
-        + (f" Drawn: {len(order)} of {len(known)} policies; the table has all." if len(order) < len(known) else ""),
+        + (f" Here: {len(order)} of {len(known)} policies; the next table has all." if len(order) < len(known) else ""),
         write_y=percent,
         linear=True,
     )
