@@ -43,10 +43,6 @@ class Forecast:
         self.step: Step | None = None
         self.expected: dict[str, Expected] = {}
 
-    def __deepcopy__(self, memo: object) -> "Forecast":
-        """Itself: every step begins with a prediction of its own."""
-        return self
-
     def begin(self, step: Step, gates: Mapping[str, Tensor]) -> None:
         """Takes the predicted softmax (T, E) of every layer for a step that begins."""
         self.step = step

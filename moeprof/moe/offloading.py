@@ -17,11 +17,12 @@ from moeprof.moe.forecast import Forecast
 from moeprof.moe.kernels.auto import KernelCost, auto
 from moeprof.moe.sparse_layer import SparseLayer
 from moeprof.policies.offloading.demands import Demands, demands_of
-from moeprof.policies.offloading.foresight import Foresight
+from moeprof.policies.offloading.foresight import Foresight, LastStep, MostUsed, Shuffled, WholeLayers
 from moeprof.policies.offloading.order import LoadOrder, ordered
-from moeprof.policies.offloading.planner import HIGH, Demand
+from moeprof.policies.offloading.planner import HIGH, Demand, Planner
+from moeprof.policies.offloading.priority import Atu, Fifo, Lru, PriorityWeights, Replacement, WeightedPriority
 from moeprof.policies.offloading.split import LinearTime, SplitCosts, split_experts
-from moeprof.policies.offloading.systems import LOOKAHEAD, planner_of, routed_foresight
+from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import Offloading
 from moeprof.store.entry import EntryLayout
 from moeprof.store.host_memory import HostMemory
@@ -40,10 +41,6 @@ class Lookahead:
 
     def __init__(self, layers: Sequence[SparseLayer], depth: int, demands: Demands) -> None:
         self.layers, self.depth, self.demands = layers, depth, demands
-
-    def __deepcopy__(self, memo: object) -> "Lookahead":
-        """Itself: it has seen nothing that it keeps."""
-        return self
 
     def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
         """What each of the next layers of the same step would use, at the precision that the rule would load."""
@@ -142,12 +139,49 @@ class ColdExperts:
         return self.side.outputs()
 
 
+def replacement_of(choice: Offloading, num_layers: int) -> Replacement:
+    """Who leaves a full pool."""
+    kinds: dict[str, Callable[[], Replacement]] = {
+        "lru": Lru,
+        "fifo": Fifo,
+        "atu": Atu,
+        "weighted": lambda: WeightedPriority(PriorityWeights(*choice.weights), num_layers),
+    }
+    return kinds[choice.eviction]()
+
+
 def foresight_of(
     choice: Offloading, layers: Sequence[SparseLayer], demands: Demands, forecast: Forecast | None = None
 ) -> Foresight | None:
     """What predicts the experts of later layers; None if nothing does. `forecast` is that of a fitted predictor."""
-    looking = Lookahead(layers, choice.depth, demands) if choice.foresight == LOOKAHEAD else forecast
-    return routed_foresight(choice, [layer.weights.num_experts for layer in layers], looking)
+    if not choice.foresight:
+        return None
+    sizes = [layer.weights.num_experts for layer in layers]
+    kinds: dict[str, Callable[[], Foresight]] = {
+        "lookahead": lambda: Lookahead(layers, choice.depth, demands),
+        "last-step": lambda: LastStep(len(layers), choice.depth),
+        "most-used": lambda: MostUsed(len(layers), choice.depth),
+        "layers": lambda: WholeLayers(len(layers), choice.depth, sizes, (HIGH, *choice.low)[-1]),
+    }
+    found = forecast or kinds[choice.foresight]()
+    return Shuffled(found, sizes) if choice.shuffled else found
+
+
+def capacities(choice: Offloading, slots: int, num_layers: int, entry_bytes: Mapping[str, int], most: int) -> dict[str, int]:
+    """Slots of each precision that the bytes of `slots` high-precision entries per layer hold: per layer, or in all.
+
+    A precision gets no more slots than there are units; the bytes that it does not use go to the next one. UsageError if one gets none.
+    """
+    layers = 1 if choice.per_layer else num_layers
+    budget, found, left = slots * layers * entry_bytes[HIGH], {}, 0.0
+    for share, (precision, size) in zip(choice.shares, entry_bytes.items(), strict=True):
+        left += share * budget
+        found[precision] = min(int(left / size + 1e-9), most * layers)
+        if not found[precision]:
+            what = f"preset {choice.name}: {share:.0%} of the bytes of {slots} slots hold no expert in {precision} precision"
+            raise UsageError(what, "Use more --slots, or other shares.")
+        left -= found[precision] * size
+    return found
 
 
 def offload_of(
@@ -168,7 +202,12 @@ def offload_of(
     demands = demands_of(choice)
     sizes = {name: max(layout.entry_bytes for layout in form.layouts) for name, form in forms.items()}
     most = max(layer.weights.num_experts for layer in layers)
-    planner = planner_of(choice, slots, len(layers), sizes, most)
+    planner = Planner(
+        len(layers),
+        capacities(choice, slots, len(layers), sizes, most),
+        replacement_of(choice, len(layers)),
+        per_layer=choice.per_layer,
+    )
     far = None if side is None else ColdExperts(side, layers[0], forms[HIGH], ledger)
     names = [layer.name for layer in layers]
     arrange = arrangement_of(choice, planner.capacities[HIGH], layers[0], forms, ledger)

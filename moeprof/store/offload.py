@@ -8,15 +8,16 @@ of an entry.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from moeprof.instrument.probe import expert_load_probe, order_is_fixed
 from moeprof.instrument.regions import Mark, stopwatch
-from moeprof.policies.offloading.decisions import Arrange, OffloadDecisions, StepDecisions
 from moeprof.policies.offloading.demands import Demands
 from moeprof.policies.offloading.foresight import Foresight
 from moeprof.policies.offloading.planner import HIGH, Demand, Planner, Transfer, Use
@@ -28,6 +29,9 @@ from moeprof.store.host_memory import CachedTier, HostMemory, ReadAhead
 from moeprof.store.ledger import Ledger, Load, Reason
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Tier
+
+Arrange = Callable[[Sequence[Demand], Sequence[bool], Sequence[int]], list[Demand]]
+"""Puts the demands of a step into the order of computation, by which of them must be loaded and how many rows each has."""
 
 
 class Far(Protocol):
@@ -62,7 +66,9 @@ class StepPlan:
     """The remaining work of one step of one layer."""
 
     begun: Mark | None
-    decisions: StepDecisions
+    uses: list[Use] = field(default_factory=list)
+    far: list[int] = field(default_factory=list)
+    """Experts that another place computes."""
     awaited: set[ExpertUnit] = field(default_factory=set)
     """Units that this step waits for, prefetched ones included."""
     loads: dict[ExpertUnit, Load] = field(default_factory=dict)
@@ -70,6 +76,9 @@ class StepPlan:
     behind: dict[ExpertUnit, list[Use]] = field(default_factory=dict)
     """By unit that must be computed first, the uses whose loads then take its slot."""
     arriving: deque[Use] = field(default_factory=deque)
+    foreseen: set[ExpertUnit] = field(default_factory=set)
+    """Units that this step is the first to use after they were prefetched."""
+    prefetched: list[ExpertUnit] = field(default_factory=list)
     waits: list[tuple[Mark, Mark]] = field(default_factory=list)
 
     def is_next(self, wave: int) -> bool:
@@ -80,7 +89,7 @@ class StepPlan:
 
     def groups(self) -> deque[Sequence[Use]]:
         """Uses that need no load, in as many groups as there are loads, those whose slots are needed first at the front."""
-        ready = [use for use in self.decisions.uses if use.unit is not None and use.unit not in self.awaited]
+        ready = [use for use in self.uses if use.unit is not None and use.unit not in self.awaited]
         order = sorted(ready, key=lambda use: use.unit not in self.behind)
         return in_groups(order, len(self.awaited))
 
@@ -107,8 +116,8 @@ class Offload:
         before their layer runs.
         """
         self.memory, self.preload = memory, preload
-        self.layers, self.forms, self.ledger, self.far = list(layers), forms, ledger, far
-        self.decisions = OffloadDecisions(planner, demands, foresight, arrange, None if far is None else far.chosen)
+        self.layers, self.planner, self.forms, self.ledger = list(layers), planner, forms, ledger
+        self.demands, self.foresight, self.arrange, self.far = demands, foresight, arrange, far
         self.slabs = {
             (scope, precision): self.slab(precision, [scope] if planner.per_layer else range(len(layers)), pool.capacity)
             for (scope, precision), pool in planner.pools.items()
@@ -132,11 +141,15 @@ class Offload:
                 form.unpack(form.layouts[0].entry(form.layouts[0].slab(1, self.ledger.device)[0]), into)
 
     def begin(self) -> None:
-        """What is on its way, foreseen, and released: nothing."""
-        self.decisions.begin()
+        """What is on its way, spared for later layers, and released: nothing."""
         self.pending: dict[ExpertUnit, Load] = {}
         self.nearing: list[tuple[int, Load]] = []
         """Loads that bring experts into host memory, with the layers that these are of."""
+        self.spared: dict[int, set[ExpertUnit]] = {}
+        self.unproven: set[ExpertUnit] = set()
+        """Units that were prefetched and not used yet."""
+        self.early: list[ExpertUnit] = []
+        """Units whose loads were queued before the first layer of the step began."""
         self.released: dict[tuple[int, str, int], torch.cuda.Event] = {}
 
     def reset(self) -> None:
@@ -155,23 +168,17 @@ class Offload:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Restores the contents of the slots and what is foreseen after the block; these loads are not reported to a probe."""
-        before = self.decisions.copied()
+        """Restores the contents of the slots after the block; these loads are not reported to a probe."""
+        before = deepcopy(self.planner)
         with nullcontext() if self.memory is None else self.memory.kept():
             yield
-            doubtful = set(self.pending)  # their loads may be cancelled now
             self.settle()
-            for pool, now in zip(before.planner.pools.values(), self.planner.pools.values(), strict=True):
+            for pool, now in zip(before.pools.values(), self.planner.pools.values(), strict=True):
                 for unit, slot in pool.slots.items():
-                    if now.slots.get(unit) != slot or unit in doubtful:
+                    if now.slots.get(unit) != slot:
                         self.ledger.wait(self.submit(Transfer(unit, slot, None), "demand"))
         self.begin()
-        self.decisions = before  # last, so that a step after a failed load begins with empty slots
-
-    @property
-    def planner(self) -> Planner:
-        """The contents of the slots."""
-        return self.decisions.planner
+        self.planner = before  # last, so that a step after a failed load begins with empty slots
 
     @property
     def resident_bytes(self) -> int:
@@ -186,8 +193,10 @@ class Offload:
     def submit(self, transfer: Transfer, reason: Reason) -> Load:
         """Queues a transfer whose slot is not in use; a transfer into the same slot that has not begun is cancelled."""
         unit, slot, victim = transfer
-        if victim is not None and (stale := self.pending.pop(victim, None)) is not None:
-            stale.cancelled = True
+        if victim is not None:
+            self.unproven.discard(victim)
+            if (stale := self.pending.pop(victim, None)) is not None:
+                stale.cancelled = True
         free, source = self.released.get((*self.planner.place_of(unit), slot)), self.forms[unit.precision].source
         into_B, layer = self.views(unit)[slot], self.layers[unit.layer]
         load = Load(layer, unit.expert, into_B, free, source=source, reason=reason, precision=unit.precision)
@@ -197,12 +206,17 @@ class Offload:
 
     def plan(self, layer: int, x_TD: Tensor, experts_TK: Ints, weights_TK: Floats, num_experts: int) -> StepPlan:
         """Decides a step of a layer, and starts the loads that it needs and then those that are foreseen."""
-        begun = self.watch.mark() if expert_load_probe() is not None else None
+        plan = StepPlan(self.watch.mark() if expert_load_probe() is not None else None)
+        demands = self.demands(experts_TK, weights_TK, num_experts)
+        if self.arrange is not None or self.far is not None:
+            plan.far, demands = self.arranged(layer, demands, np.bincount(experts_TK.ravel(), minlength=num_experts).tolist())
         if self.memory is not None:
             self.memory.begin(layer if self.memory.position else 0)
-        plan = StepPlan(begun, self.decisions.step(layer, experts_TK, weights_TK, num_experts))
+        self.spared.pop(layer, None)
+        spared = set().union(*self.spared.values()) if self.spared else set()
+        plan.uses = self.planner.step(layer, demands, spared)
         seen: set[ExpertUnit] = set()
-        for use in plan.decisions.uses:
+        for use in plan.uses:
             if use.unit is None:
                 continue
             if use.transfer is not None and use.transfer.victim in seen:
@@ -211,15 +225,32 @@ class Offload:
             elif use.transfer is not None or use.unit in self.pending:
                 self.await_load(plan, use)
             seen.add(use.unit)
-        for transfer in self.decisions.foresee(plan.decisions, x_TD):
-            self.submit(transfer, "prefetch")
+            if use.unit in self.unproven:
+                self.unproven.discard(use.unit)
+                plan.foreseen.add(use.unit)
+        plan.prefetched, self.early = self.early, []
+        if self.foresight is not None:
+            hints = self.foresight.hints(layer, demands, x_TD)
+            plan.prefetched += self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
         self.bring_nearer(layer, num_experts)
         return plan
 
     def foretell(self) -> None:
         """Queues loads for all layers of a step that begins, as far as they are foreseen, layer by layer."""
-        for transfer in self.decisions.foretell():
-            self.submit(transfer, "prefetch")
+        if self.foresight is not None:
+            for hint in self.foresight.hints(-1, ()):
+                self.early += self.prefetch(-1, [hint], set())
+
+    def arranged(self, layer: int, demands: list[Demand], rows_E: Sequence[int]) -> tuple[list[int], list[Demand]]:
+        """The experts of a step that another place computes, and the demands for the others in the order of computation."""
+        loads = [self.planner.resident(layer, expert, precision) is None for expert, precision in demands]
+        rows = [rows_E[expert] for expert, _ in demands]
+        far = set() if self.far is None else self.far.chosen(demands, loads, rows)
+        near = [index for index, one in enumerate(demands) if one.expert not in far]
+        left = [demands[index] for index in near]
+        if self.arrange is not None:
+            left = self.arrange(left, [loads[index] for index in near], [rows[index] for index in near])
+        return sorted(far), left
 
     def await_load(self, plan: StepPlan, use: Use) -> None:
         """Queues the load that a use waits for, or moves one that was foreseen to the front."""
@@ -251,3 +282,17 @@ class Offload:
                 source = ReadAhead(form.source)
                 for expert in range(num_experts):
                     yield Load(self.layers[target], expert, size_B, source=source, reason="preload", precision=precision)
+
+    def prefetch(self, layer: int, hints: Iterable[tuple[int, list[Demand]]], busy: set[ExpertUnit]) -> list[ExpertUnit]:
+        """Queues loads for the first of the foreseen layers that lacks an expert; the units of all are spared until it has run."""
+        for target, demands in hints:
+            kept = busy.union(*self.spared.values())
+            transfers = self.planner.prefetched(layer, target, demands, kept)
+            for transfer in transfers:
+                self.submit(transfer, "prefetch")
+                self.unproven.add(transfer.unit)
+            found = (self.planner.resident(target, one.expert) for one in demands)
+            self.spared[target] = {unit for unit in found if unit is not None}
+            if transfers:
+                return [transfer.unit for transfer in transfers]
+        return []
