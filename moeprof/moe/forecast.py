@@ -40,6 +40,7 @@ class Forecast:
         self.choice, self.sizes, self.demands, self.parameters = choice, sizes, demands, parameters
         self.layers = list(sizes)
         self.count = top_k if choice.bypass else choice.predicted
+        self.history: dict[int, Any] = {}
         self.step: Step | None = None
         self.expected: dict[str, Expected] = {}
 

@@ -16,13 +16,12 @@ from moeprof.moe.far_side import FarSide
 from moeprof.moe.forecast import Forecast
 from moeprof.moe.kernels.auto import KernelCost, auto
 from moeprof.moe.sparse_layer import SparseLayer
+from moeprof.policies.offloading.decisions import OffloadingDecisions, planner_of
 from moeprof.policies.offloading.demands import Demands, demands_of
-from moeprof.policies.offloading.foresight import Foresight, LastStep, MostUsed, Shuffled, WholeLayers
+from moeprof.policies.offloading.foresight import Foresight, Shuffled, replayable_foresight
 from moeprof.policies.offloading.order import LoadOrder, ordered
-from moeprof.policies.offloading.planner import HIGH, Demand, Planner
-from moeprof.policies.offloading.priority import Atu, Fifo, Lru, PriorityWeights, Replacement, WeightedPriority
+from moeprof.policies.offloading.planner import HIGH, Demand
 from moeprof.policies.offloading.split import LinearTime, SplitCosts, split_experts
-from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import Offloading
 from moeprof.store.entry import EntryLayout
 from moeprof.store.host_memory import HostMemory
@@ -41,6 +40,7 @@ class Lookahead:
 
     def __init__(self, layers: Sequence[SparseLayer], depth: int, demands: Demands) -> None:
         self.layers, self.depth, self.demands = layers, depth, demands
+        self.history: dict[int, Any] = {}
 
     def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
         """What each of the next layers of the same step would use, at the precision that the rule would load."""
@@ -139,49 +139,14 @@ class ColdExperts:
         return self.side.outputs()
 
 
-def replacement_of(choice: Offloading, num_layers: int) -> Replacement:
-    """Who leaves a full pool."""
-    kinds: dict[str, Callable[[], Replacement]] = {
-        "lru": Lru,
-        "fifo": Fifo,
-        "atu": Atu,
-        "weighted": lambda: WeightedPriority(PriorityWeights(*choice.weights), num_layers),
-    }
-    return kinds[choice.eviction]()
-
-
 def foresight_of(
     choice: Offloading, layers: Sequence[SparseLayer], demands: Demands, forecast: Forecast | None = None
 ) -> Foresight | None:
     """What predicts the experts of later layers; None if nothing does. `forecast` is that of a fitted predictor."""
-    if not choice.foresight:
-        return None
     sizes = [layer.weights.num_experts for layer in layers]
-    kinds: dict[str, Callable[[], Foresight]] = {
-        "lookahead": lambda: Lookahead(layers, choice.depth, demands),
-        "last-step": lambda: LastStep(len(layers), choice.depth),
-        "most-used": lambda: MostUsed(len(layers), choice.depth),
-        "layers": lambda: WholeLayers(len(layers), choice.depth, sizes, (HIGH, *choice.low)[-1]),
-    }
-    found = forecast or kinds[choice.foresight]()
-    return Shuffled(found, sizes) if choice.shuffled else found
-
-
-def capacities(choice: Offloading, slots: int, num_layers: int, entry_bytes: Mapping[str, int], most: int) -> dict[str, int]:
-    """Slots of each precision that the bytes of `slots` high-precision entries per layer hold: per layer, or in all.
-
-    A precision gets no more slots than there are units; the bytes that it does not use go to the next one. UsageError if one gets none.
-    """
-    layers = 1 if choice.per_layer else num_layers
-    budget, found, left = slots * layers * entry_bytes[HIGH], {}, 0.0
-    for share, (precision, size) in zip(choice.shares, entry_bytes.items(), strict=True):
-        left += share * budget
-        found[precision] = min(int(left / size + 1e-9), most * layers)
-        if not found[precision]:
-            what = f"preset {choice.name}: {share:.0%} of the bytes of {slots} slots hold no expert in {precision} precision"
-            raise UsageError(what, "Use more --slots, or other shares.")
-        left -= found[precision] * size
-    return found
+    lookahead = Lookahead(layers, choice.depth, demands) if choice.foresight == "lookahead" else None
+    found = forecast or lookahead or replayable_foresight(choice, sizes)
+    return found if found is None or not choice.shuffled else Shuffled(found, sizes)
 
 
 def offload_of(
@@ -200,16 +165,11 @@ def offload_of(
     `forecast` predicts experts if the system has a predictor.
     """
     demands = demands_of(choice)
-    sizes = {name: max(layout.entry_bytes for layout in form.layouts) for name, form in forms.items()}
-    most = max(layer.weights.num_experts for layer in layers)
-    planner = Planner(
-        len(layers),
-        capacities(choice, slots, len(layers), sizes, most),
-        replacement_of(choice, len(layers)),
-        per_layer=choice.per_layer,
-    )
+    sizes = [{name: form.layouts[index].entry_bytes for name, form in forms.items()} for index in range(len(layers))]
+    planner = planner_of(choice, slots, sizes, max(layer.weights.num_experts for layer in layers))
     far = None if side is None else ColdExperts(side, layers[0], forms[HIGH], ledger)
     names = [layer.name for layer in layers]
     arrange = arrangement_of(choice, planner.capacities[HIGH], layers[0], forms, ledger)
     foresight = foresight_of(choice, layers, demands, forecast)
-    return Offload(names, planner, forms, ledger, demands, foresight, arrange, far, memory, choice.preload)
+    decisions = OffloadingDecisions(planner, demands, foresight, arrange, None if far is None else far.chosen)
+    return Offload(names, decisions, forms, ledger, far, memory, choice.preload)

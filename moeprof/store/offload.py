@@ -12,15 +12,13 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from moeprof.instrument.probe import expert_load_probe, order_is_fixed
 from moeprof.instrument.regions import Mark, stopwatch
-from moeprof.policies.offloading.demands import Demands
-from moeprof.policies.offloading.foresight import Foresight
-from moeprof.policies.offloading.planner import HIGH, Demand, Planner, Transfer, Use
+from moeprof.policies.offloading.decisions import OffloadingDecisions, StepDecisions
+from moeprof.policies.offloading.planner import HIGH, Transfer, Use
 from moeprof.policies.offloading.priority import ExpertUnit
 from moeprof.records.arrays import Floats, Ints
 from moeprof.store.entry import EntryLayout
@@ -30,16 +28,9 @@ from moeprof.store.ledger import Ledger, Load, Reason
 from moeprof.store.resident import ExpertWeights
 from moeprof.store.tier import Tier
 
-Arrange = Callable[[Sequence[Demand], Sequence[bool], Sequence[int]], list[Demand]]
-"""Puts the demands of a step into the order of computation, by which of them must be loaded and how many rows each has."""
-
 
 class Far(Protocol):
     """A place that has all experts and computes those that are not worth moving."""
-
-    def chosen(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> set[int]:
-        """The experts of a step that it computes, by which of them would have to be loaded and how many rows each has."""
-        ...
 
     def begin(self, layer: str, experts: Sequence[int], rows_ND: Tensor, counts: Sequence[int]) -> None:
         """Sends the rows of these experts, one expert after another."""
@@ -66,9 +57,7 @@ class StepPlan:
     """The remaining work of one step of one layer."""
 
     begun: Mark | None
-    uses: list[Use] = field(default_factory=list)
-    far: list[int] = field(default_factory=list)
-    """Experts that another place computes."""
+    step: StepDecisions
     awaited: set[ExpertUnit] = field(default_factory=set)
     """Units that this step waits for, prefetched ones included."""
     loads: dict[ExpertUnit, Load] = field(default_factory=dict)
@@ -76,9 +65,6 @@ class StepPlan:
     behind: dict[ExpertUnit, list[Use]] = field(default_factory=dict)
     """By unit that must be computed first, the uses whose loads then take its slot."""
     arriving: deque[Use] = field(default_factory=deque)
-    foreseen: set[ExpertUnit] = field(default_factory=set)
-    """Units that this step is the first to use after they were prefetched."""
-    prefetched: list[ExpertUnit] = field(default_factory=list)
     waits: list[tuple[Mark, Mark]] = field(default_factory=list)
 
     def is_next(self, wave: int) -> bool:
@@ -89,7 +75,7 @@ class StepPlan:
 
     def groups(self) -> deque[Sequence[Use]]:
         """Uses that need no load, in as many groups as there are loads, those whose slots are needed first at the front."""
-        ready = [use for use in self.uses if use.unit is not None and use.unit not in self.awaited]
+        ready = [use for use in self.step.uses if use.unit is not None and use.unit not in self.awaited]
         order = sorted(ready, key=lambda use: use.unit not in self.behind)
         return in_groups(order, len(self.awaited))
 
@@ -100,24 +86,21 @@ class Offload:
     def __init__(
         self,
         layers: Sequence[str],
-        planner: Planner,
+        decisions: OffloadingDecisions,
         forms: Mapping[str, Form],
         ledger: Ledger,
-        demands: Demands,
-        foresight: Foresight | None = None,
-        arrange: Arrange | None = None,
         far: Far | None = None,
         memory: HostMemory | None = None,
         preload: int = 0,
     ) -> None:
-        """`layers` in order of execution; `forms` by the planner's precisions; without `arrange` experts are taken by id.
+        """`layers` in order of execution; `forms` by the planner's precisions; `far` computes what the decisions leave to it.
 
         `memory` is the host memory that the sources of the forms read through, into which all experts are brought `preload` layers
         before their layer runs.
         """
         self.memory, self.preload = memory, preload
-        self.layers, self.planner, self.forms, self.ledger = list(layers), planner, forms, ledger
-        self.demands, self.foresight, self.arrange, self.far = demands, foresight, arrange, far
+        self.layers, self.decisions, self.forms, self.ledger, self.far = list(layers), decisions, forms, ledger, far
+        planner = decisions.planner
         self.slabs = {
             (scope, precision): self.slab(precision, [scope] if planner.per_layer else range(len(layers)), pool.capacity)
             for (scope, precision), pool in planner.pools.items()
@@ -141,21 +124,16 @@ class Offload:
                 form.unpack(form.layouts[0].entry(form.layouts[0].slab(1, self.ledger.device)[0]), into)
 
     def begin(self) -> None:
-        """What is on its way, spared for later layers, and released: nothing."""
+        """What is on its way and released: nothing."""
         self.pending: dict[ExpertUnit, Load] = {}
         self.nearing: list[tuple[int, Load]] = []
         """Loads that bring experts into host memory, with the layers that these are of."""
-        self.spared: dict[int, set[ExpertUnit]] = {}
-        self.unproven: set[ExpertUnit] = set()
-        """Units that were prefetched and not used yet."""
-        self.early: list[ExpertUnit] = []
-        """Units whose loads were queued before the first layer of the step began."""
         self.released: dict[tuple[int, str, int], torch.cuda.Event] = {}
 
     def reset(self) -> None:
         """Empties all slots and the host memory behind them, after waiting for loads in progress."""
         self.settle()
-        self.planner.clear()
+        self.decisions.clear()
         if self.memory is not None:
             self.memory.clear()
 
@@ -164,21 +142,27 @@ class Offload:
         for load in [*self.pending.values(), *(load for _, load in self.nearing)]:
             load.cancelled = True
             load.finished.wait()
+        self.decisions.begin()
         self.begin()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Restores the contents of the slots after the block; these loads are not reported to a probe."""
-        before = deepcopy(self.planner)
+        """Restores the contents of the slots after the block, and what is predicted from; these loads are not reported to a probe."""
+        decisions = self.decisions
+        before, history = deepcopy(decisions.planner), decisions.foresight and deepcopy(decisions.foresight.history)
         with nullcontext() if self.memory is None else self.memory.kept():
             yield
             self.settle()
-            for pool, now in zip(before.pools.values(), self.planner.pools.values(), strict=True):
+            for pool, now in zip(before.pools.values(), decisions.planner.pools.values(), strict=True):
                 for unit, slot in pool.slots.items():
                     if now.slots.get(unit) != slot:
                         self.ledger.wait(self.submit(Transfer(unit, slot, None), "demand"))
         self.begin()
-        self.planner = before  # last, so that a step after a failed load begins with empty slots
+        decisions.begin()
+        if decisions.foresight is not None:
+            decisions.foresight.history.clear()
+            decisions.foresight.history.update(history or {})
+        decisions.planner = before  # last, so that a step after a failed load begins with empty slots
 
     @property
     def resident_bytes(self) -> int:
@@ -188,16 +172,14 @@ class Offload:
     def views(self, unit: ExpertUnit) -> Tensor:
         """All slots of the unit's pool, as entries of its layer, (S, B)."""
         layout = self.forms[unit.precision].layouts[unit.layer]
-        return self.slabs[self.planner.place_of(unit)][:, : layout.entry_bytes]
+        return self.slabs[self.decisions.planner.place_of(unit)][:, : layout.entry_bytes]
 
     def submit(self, transfer: Transfer, reason: Reason) -> Load:
         """Queues a transfer whose slot is not in use; a transfer into the same slot that has not begun is cancelled."""
         unit, slot, victim = transfer
-        if victim is not None:
-            self.unproven.discard(victim)
-            if (stale := self.pending.pop(victim, None)) is not None:
-                stale.cancelled = True
-        free, source = self.released.get((*self.planner.place_of(unit), slot)), self.forms[unit.precision].source
+        if victim is not None and (stale := self.pending.pop(victim, None)) is not None:
+            stale.cancelled = True
+        free, source = self.released.get((*self.decisions.planner.place_of(unit), slot)), self.forms[unit.precision].source
         into_B, layer = self.views(unit)[slot], self.layers[unit.layer]
         load = Load(layer, unit.expert, into_B, free, source=source, reason=reason, precision=unit.precision)
         self.ledger.submit(load)
@@ -206,17 +188,12 @@ class Offload:
 
     def plan(self, layer: int, x_TD: Tensor, experts_TK: Ints, weights_TK: Floats, num_experts: int) -> StepPlan:
         """Decides a step of a layer, and starts the loads that it needs and then those that are foreseen."""
-        plan = StepPlan(self.watch.mark() if expert_load_probe() is not None else None)
-        demands = self.demands(experts_TK, weights_TK, num_experts)
-        if self.arrange is not None or self.far is not None:
-            plan.far, demands = self.arranged(layer, demands, np.bincount(experts_TK.ravel(), minlength=num_experts).tolist())
+        begun = self.watch.mark() if expert_load_probe() is not None else None
         if self.memory is not None:
             self.memory.begin(layer if self.memory.position else 0)
-        self.spared.pop(layer, None)
-        spared = set().union(*self.spared.values()) if self.spared else set()
-        plan.uses = self.planner.step(layer, demands, spared)
+        plan = StepPlan(begun, self.decisions.step(layer, experts_TK, weights_TK, num_experts))
         seen: set[ExpertUnit] = set()
-        for use in plan.uses:
+        for use in plan.step.uses:
             if use.unit is None:
                 continue
             if use.transfer is not None and use.transfer.victim in seen:
@@ -225,32 +202,15 @@ class Offload:
             elif use.transfer is not None or use.unit in self.pending:
                 self.await_load(plan, use)
             seen.add(use.unit)
-            if use.unit in self.unproven:
-                self.unproven.discard(use.unit)
-                plan.foreseen.add(use.unit)
-        plan.prefetched, self.early = self.early, []
-        if self.foresight is not None:
-            hints = self.foresight.hints(layer, demands, x_TD)
-            plan.prefetched += self.prefetch(layer, hints, {use.unit for use in plan.uses if use.unit})
+        for transfer in self.decisions.ahead(plan.step, x_TD):
+            self.submit(transfer, "prefetch")
         self.bring_nearer(layer, num_experts)
         return plan
 
     def foretell(self) -> None:
         """Queues loads for all layers of a step that begins, as far as they are foreseen, layer by layer."""
-        if self.foresight is not None:
-            for hint in self.foresight.hints(-1, ()):
-                self.early += self.prefetch(-1, [hint], set())
-
-    def arranged(self, layer: int, demands: list[Demand], rows_E: Sequence[int]) -> tuple[list[int], list[Demand]]:
-        """The experts of a step that another place computes, and the demands for the others in the order of computation."""
-        loads = [self.planner.resident(layer, expert, precision) is None for expert, precision in demands]
-        rows = [rows_E[expert] for expert, _ in demands]
-        far = set() if self.far is None else self.far.chosen(demands, loads, rows)
-        near = [index for index, one in enumerate(demands) if one.expert not in far]
-        left = [demands[index] for index in near]
-        if self.arrange is not None:
-            left = self.arrange(left, [loads[index] for index in near], [rows[index] for index in near])
-        return sorted(far), left
+        for transfer in self.decisions.foretold():
+            self.submit(transfer, "prefetch")
 
     def await_load(self, plan: StepPlan, use: Use) -> None:
         """Queues the load that a use waits for, or moves one that was foreseen to the front."""
@@ -282,17 +242,3 @@ class Offload:
                 source = ReadAhead(form.source)
                 for expert in range(num_experts):
                     yield Load(self.layers[target], expert, size_B, source=source, reason="preload", precision=precision)
-
-    def prefetch(self, layer: int, hints: Iterable[tuple[int, list[Demand]]], busy: set[ExpertUnit]) -> list[ExpertUnit]:
-        """Queues loads for the first of the foreseen layers that lacks an expert; the units of all are spared until it has run."""
-        for target, demands in hints:
-            kept = busy.union(*self.spared.values())
-            transfers = self.planner.prefetched(layer, target, demands, kept)
-            for transfer in transfers:
-                self.submit(transfer, "prefetch")
-                self.unproven.add(transfer.unit)
-            found = (self.planner.resident(target, one.expert) for one in demands)
-            self.spared[target] = {unit for unit in found if unit is not None}
-            if transfers:
-                return [transfer.unit for transfer in transfers]
-        return []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moeprof.instrument.probe import expert_load_probe, region
+from moeprof.policies.offloading.decisions import LOADS
 from moeprof.policies.offloading.planner import HIGH, Use
 from moeprof.policies.offloading.priority import ExpertUnit
 from moeprof.records.traces.expert_loads import ExpertUse, LayerLoads, UnitEvent
@@ -61,19 +62,19 @@ class OffloadedStore:
         plan = self.current
         assert plan is not None, "a step begins with `consider`"
         groups, wave = plan.groups(), 0
-        if plan.far:
+        if plan.step.far:
             assert self.offload.far is not None
-            yield Wave(plan.far, None, send=partial(self.offload.far.begin, self.layer, plan.far))
+            yield Wave(plan.step.far, None, send=partial(self.offload.far.begin, self.layer, plan.step.far))
         while groups or plan.arriving:
             ready = plan.arriving and plan.is_next(wave)
             group = [self.arrived(plan)] if ready or not groups else groups.popleft()
             yield from self.waves_of(group)
             self.release(plan, group)
             wave += 1
-        if skipped := [use.expert for use in plan.uses if use.unit is None]:
+        if skipped := [use.expert for use in plan.step.uses if use.unit is None]:
             yield Wave(skipped, None)
-        if plan.far:
-            yield Wave(plan.far, None, outputs_ND=self.far_outputs(plan))
+        if plan.step.far:
+            yield Wave(plan.step.far, None, outputs_ND=self.far_outputs(plan))
         self.current = None
         self.report(plan)
 
@@ -126,7 +127,7 @@ class OffloadedStore:
             if self.offload.ledger.stream is not None:
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record()
-                self.offload.released[(*self.offload.planner.place_of(use.unit), use.slot)] = event
+                self.offload.released[(*self.offload.decisions.planner.place_of(use.unit), use.slot)] = event
             for waiting in plan.behind.pop(use.unit, ()):
                 self.offload.await_load(plan, waiting)
 
@@ -137,7 +138,7 @@ class OffloadedStore:
             ended = watch.mark()
             watch.settle()
             stall_ns = sum(watch.elapsed_ns(*wait) for wait in plan.waits)
-            uses = [self.use(plan, use) for use in plan.uses if use.unit is not None]
+            uses = [self.use(plan, use) for use in plan.step.uses if use.unit is not None]
             span_ns = watch.elapsed_ns(plan.begun, ended)
             moved = self.offload.ledger.moved()
             probe.visited(self.layer, LayerLoads(uses, stall_ns, span_ns, list(self.events(plan)), moved))
@@ -145,17 +146,9 @@ class OffloadedStore:
 
     def events(self, plan: StepPlan) -> Iterator[UnitEvent]:
         """What became of every expert of the step, and what was prefetched for other layers."""
-        for use in plan.uses:
-            if use.unit is None:
-                yield UnitEvent(self.layer, HIGH, "skip", 0)
-            elif use.transfer is not None:
-                yield UnitEvent(self.layer, use.unit.precision, "demand", self.bytes_of(use.unit))
-            else:
-                yield UnitEvent(self.layer, use.unit.precision, "foreseen" if use.unit in plan.foreseen else "hit", 0)
-        for _ in plan.far:
-            yield UnitEvent(self.layer, HIGH, "far", 0)
-        for unit in plan.prefetched:
-            yield UnitEvent(self.offload.layers[unit.layer], unit.precision, "prefetch", self.bytes_of(unit))
+        for layer, precision, event in plan.step.events():
+            loaded = event in LOADS and self.offload.forms[precision].layouts[layer].entry_bytes
+            yield UnitEvent(self.offload.layers[layer], precision, event, int(loaded))
 
     def bytes_of(self, unit: ExpertUnit) -> int:
         """Size of a unit's entry."""

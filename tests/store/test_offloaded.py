@@ -17,6 +17,7 @@ from torch import Tensor
 from moeprof.instrument.probe import Probe, observed_by
 from moeprof.moe.experts import ExpertRows, make_ffn, run_experts
 from moeprof.moe.kernels.loop import loop
+from moeprof.policies.offloading.decisions import OffloadingDecisions
 from moeprof.policies.offloading.demands import Demands, in_high
 from moeprof.policies.offloading.foresight import Foresight, LastStep, Shuffled, WholeLayers
 from moeprof.policies.offloading.planner import HIGH, SKIP, Demand, Planner
@@ -73,7 +74,8 @@ def offload(
     forms = {HIGH: high} | ({"half": low_form(EXPERTS)} if low else {})
     if memory is not None:
         forms = {name: replace(form, source=memory.before(name, form.source)) for name, form in forms.items()}
-    return Offload(LAYERS, planner, forms, Ledger(high.source), demands, foresight, memory=memory, preload=preload)
+    decisions = OffloadingDecisions(planner, demands, foresight)
+    return Offload(LAYERS, decisions, forms, Ledger(high.source), memory=memory, preload=preload)
 
 
 def step(store: OffloadedStore, loads: Sequence[int], seed: int = 0) -> tuple[Tensor, ExpertRows]:
@@ -152,13 +154,13 @@ class Book(Probe):
     def __init__(self, system: Offload) -> None:
         self.system, self.visits = system, list[LayerLoads]()
         self.precisions: dict[int, str] = {}
-        self.plan_step = system.planner.step
-        system.planner.step = self.noted  # type: ignore[method-assign]
+        self.plan_step = system.decisions.planner.step
+        system.decisions.planner.step = self.noted  # type: ignore[method-assign]
 
     def noted(self, *args: Any) -> Any:
         uses = self.plan_step(*args)
         self.precisions = {use.expert: use.unit.precision for use in uses if use.unit is not None}
-        self.system.planner.step = self.plan_step  # type: ignore[method-assign]
+        self.system.decisions.planner.step = self.plan_step  # type: ignore[method-assign]
         return uses
 
     def visited(self, layer: str, visit: LayerLoads) -> None:
@@ -177,7 +179,7 @@ def test_what_was_prefetched_is_not_read_again_and_is_reported_as_foreseen(watch
     tier, system = watched
     first, second = (OffloadedStore(layer, system) for layer in LAYERS)
     step(second, [1, 1, 0, 0, 0, 0])
-    system.planner.clear()  # as if others had taken the slots since
+    system.decisions.planner.clear()  # as if others had taken the slots since
     step(first, [0, 0, 1, 0, 0, 0])
     tier.read_keys.clear()
     book = Book(system)
@@ -261,7 +263,7 @@ def test_kept_slots_hold_the_same_experts_after_the_block() -> None:
     step(stores[0], [1, 1, 0, 0, 0, 0])
     with stores[0].kept(), stores[1].kept():
         step(stores[1], [0, 0, 0, 1, 1, 1])
-    assert set(system.planner.pools[0, HIGH].slots) == {ExpertUnit(0, 0), ExpertUnit(0, 1)}
+    assert set(system.decisions.planner.pools[0, HIGH].slots) == {ExpertUnit(0, 0), ExpertUnit(0, 1)}
     tier_reads = Watched(system.forms[HIGH].source)
     system.forms[HIGH] = Form([LAYOUT] * 2, tier_reads)  # type: ignore[index]
     found, rows = step(stores[0], [1, 1, 0, 0, 0, 0])
@@ -279,7 +281,8 @@ def test_the_order_of_a_step_is_that_of_the_arrangement_which_knows_rows_and_loa
 
     tier = Watched(in_memory(EXPERTS))
     planner = Planner(len(LAYERS), {HIGH: EXPERTS}, Lru(), per_layer=True)
-    system = Offload(LAYERS, planner, {HIGH: Form([LAYOUT] * 2, tier)}, Ledger(tier), in_high, arrange=most_rows_first)
+    decisions = OffloadingDecisions(planner, in_high, arrange=most_rows_first)
+    system = Offload(LAYERS, decisions, {HIGH: Form([LAYOUT] * 2, tier)}, Ledger(tier))
     store = OffloadedStore(LAYERS[0], system)
     step(store, [0, 2, 0, 0, 0, 0])
     step(store, [1, 1, 0, 5, 3, 0])

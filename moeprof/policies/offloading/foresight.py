@@ -4,16 +4,20 @@ A wrong hint costs time, never correctness.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from moeprof.policies.offloading.planner import Demand
+from moeprof.policies.offloading.planner import HIGH, Demand
+from moeprof.records.recipe.offloading import Offloading
 
 
 class Foresight(Protocol):
     """Predicts the experts of the layers that come next."""
+
+    history: dict[int, Any]
+    """By layer, what earlier steps used, as far as predictions are made from it; always the same object."""
 
     def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterable[tuple[int, list[Demand]]]:
         """Layers and what they are expected to use, the nearest first, while `layer` begins with its own demands.
@@ -21,6 +25,16 @@ class Foresight(Protocol):
         `x_TD` are the rows that its router saw; None in a replay.
         """
         ...
+
+
+def replayable_foresight(choice: Offloading, sizes: Sequence[int]) -> Foresight | None:
+    """The prediction of a system from the routing alone, for layers of so many experts; None if it makes none or needs a model."""
+    kinds: dict[str, Callable[[], Foresight]] = {
+        "last-step": lambda: LastStep(len(sizes), choice.depth),
+        "most-used": lambda: MostUsed(len(sizes), choice.depth),
+        "layers": lambda: WholeLayers(len(sizes), choice.depth, sizes, (HIGH, *choice.low)[-1]),
+    }
+    return kinds[choice.foresight]() if choice.foresight in kinds else None
 
 
 def following(layer: int, num_layers: int, depth: int) -> Iterator[int]:
@@ -33,13 +47,13 @@ class LastStep:
 
     def __init__(self, num_layers: int, depth: int = 1) -> None:
         self.num_layers, self.depth = num_layers, depth
-        self.last: dict[int, list[Demand]] = {}
+        self.history: dict[int, list[Demand]] = {}
 
     def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
         """The demands of the step before, unchanged."""
-        self.last[layer] = list(demands)
+        self.history[layer] = list(demands)
         for target in following(layer, self.num_layers, self.depth):
-            yield target, self.last.get(target, [])
+            yield target, self.history.get(target, [])
 
 
 class MostUsed:
@@ -47,13 +61,13 @@ class MostUsed:
 
     def __init__(self, num_layers: int, depth: int = 1) -> None:
         self.num_layers, self.depth = num_layers, depth
-        self.counts: dict[int, Counter[int]] = {}
+        self.history: dict[int, Counter[int]] = {}
 
     def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
         """Most used first, ties to the lowest id; at the model's own precision."""
-        self.counts.setdefault(layer, Counter()).update(one.expert for one in demands)
+        self.history.setdefault(layer, Counter()).update(one.expert for one in demands)
         for target in following(layer, self.num_layers, self.depth):
-            used = self.counts.get(target, Counter())
+            used = self.history.get(target, Counter())
             yield target, [Demand(expert) for expert in sorted(used, key=lambda one: (-used[one], one))[: len(demands)]]
 
 
@@ -62,6 +76,7 @@ class WholeLayers:
 
     def __init__(self, num_layers: int, depth: int, num_experts: Sequence[int], precision: str) -> None:
         self.num_layers, self.depth, self.num_experts, self.precision = num_layers, depth, num_experts, precision
+        self.history: dict[int, Any] = {}
 
     def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
         """All ids of each layer, rising."""
@@ -73,7 +88,7 @@ class Shuffled:
     """The placebo of a prediction: the same number of experts, under a fixed permutation of ids that leaves none in place."""
 
     def __init__(self, told: Foresight, num_experts: Sequence[int], seed: int = 0) -> None:
-        self.told = told
+        self.told, self.history = told, told.history
         self.mapping = [derangement(count, seed) for count in num_experts]
 
     def hints(self, layer: int, demands: Sequence[Demand], x_TD: Any = None) -> Iterator[tuple[int, list[Demand]]]:
