@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed")
 
 OWN = {
-    "cache": ("policies", "slots", "budget", "access", "overlap"),
+    "cache": ("policies", "slots", "budget", "access", "overlap", "devices"),
+    "presets": ("presets", "changed", "slots"),
     "balance": (
+        "devices",
         "balancers",
         "nodes",
         "groups",
@@ -43,15 +45,29 @@ OWN = {
         "expert_time",
     ),
 }
-"""The options that only one kind of replay has."""
+"""The options of a kind of replay that not all kinds have."""
 
 
 @click.command(name="replay")
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--cache", is_flag=True, help="Replay expert caches: eviction policies and numbers of slots.")
+@click.option(
+    "--presets",
+    metavar="NAME,...",
+    help="Replay offloading systems instead, at equal fast memory: on-demand, hobbit, m2cache, infmoe, paper. See also --slots.",
+)
+@click.option(
+    "--preset",
+    "changed",
+    multiple=True,
+    metavar="NAME:KEY=VALUE,...",
+    help="Add an offloading system with other settings, such as hobbit:t1=0.5; repeatable.",
+)
 @click.option("--policy", "policies", metavar="NAME,...", help="Eviction policies to replay.  [default: all]")
 @click.option(
-    "--slots", metavar="N,...", help="Cache slots per layer and device.  [default: every number from 1 to all experts]"
+    "--slots",
+    metavar="N,...",
+    help="Cache slots per layer and device.  [default: every number from 1 to all experts; with --presets a quarter of the experts]",
 )
 @click.option("--budget", metavar="SIZE,...", help="Instead of --slots: cache bytes per device for all layers together.")
 @click.option(
@@ -179,15 +195,18 @@ def command(
 
     --cache recommends an eviction policy and a number of cache slots for this routing. --balance reports whether moving or
     copying experts would balance the devices; TRACE may then also be a file of loads without choices, such as a *.json of expert
-    counts. Without either, or with both, both are replayed, and DIR holds two runs: caches and placements. Times are modelled from
-    link bandwidths, not measured.
+    counts. Without either, or with both, both are replayed, and DIR holds two runs: caches and placements. --presets compares what
+    offloading systems would load. Times are modelled from link bandwidths, not measured.
     """
-    if cache != balance:
-        refuse_options_of(context, "balance" if cache else "cache")
+    given["systems"] = [*filter(None, (given["presets"] or "").split(",")), *given["changed"]]
+    if given["systems"] and (cache or balance):
+        raise UsageError("--presets: cannot be combined with --cache or --balance", "Run them one after another.")
+    if cache != balance or given["systems"]:
+        refuse_options_of_others(context, "cache" if cache else "balance" if balance else "presets")
     from moeprof.studies.replay.source import read
 
-    content = read(trace, loads_only=balance or not cache, options=import_options(given))
-    kinds = wanted_kinds(trace, content[0], cache=cache, balance=balance)
+    content = read(trace, loads_only=not given["systems"] and (balance or not cache), options=import_options(given))
+    kinds = ["systems"] if given["systems"] else wanted_kinds(trace, content[0], cache=cache, balance=balance)
     prepared = {name: KINDS[name](trace, given, content) for name in kinds}
     from moeprof.cli.output import run_format, show_complete
 
@@ -285,16 +304,38 @@ def prepare_placements(trace: Path, given: dict[str, Any], content: "Content") -
     )
 
 
-KINDS = {"caches": prepare_caches, "placements": prepare_placements}
-"""Both kinds of replay, by the name of their run if there are two."""
+def prepare_systems(trace: Path, given: dict[str, Any], content: "Content") -> Prepared:
+    """Checks the trace, and reads the options of `--presets`."""
+    from moeprof.studies.replay.offloading import OffloadingOptions, replay_offloading
+    from moeprof.studies.replay.source import read_source
+
+    slots = listed("--slots", given["slots"], positive)
+    if len(slots) > 1:
+        raise UsageError(f"--slots {given['slots']}: --presets takes a single number of slots", "Give one number.")
+    options = OffloadingOptions(
+        systems=given["systems"],
+        slots=slots[0] if slots else None,
+        phase=given["phase"],
+        bandwidth=one("--bandwidth", given["bandwidth"], parse_bandwidth),
+    )
+    size = optional("--expert-bytes", given["expert_bytes"], parse_bytes)
+    source = read_source(trace, options.phase, given["variant"], size, import_options(given), content)
+    return source.trace, lambda folder, force, argv, bar: replay_offloading(
+        source, options, folder, force=force, argv=argv, progress=bar
+    )
 
 
-def refuse_options_of(context: click.Context, other: str) -> None:
-    """UsageError if an option of the other kind of replay is given."""
+KINDS = {"caches": prepare_caches, "placements": prepare_placements, "systems": prepare_systems}
+"""All kinds of replay, by the name of their run if there are two."""
+
+
+def refuse_options_of_others(context: click.Context, kind: str) -> None:
+    """UsageError if an option is given that only other kinds of replay have."""
+    owners = {name: owner for owner, names in OWN.items() for name in names if name not in OWN[kind]}
     for parameter in context.command.params:
         chosen = context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
-        if chosen and parameter.name in OWN[other]:
-            raise UsageError(f"{parameter.opts[0]}: an option of --{other}", "Remove it; see `moeprof replay --help`.")
+        if chosen and (owner := owners.get(parameter.name or "")):
+            raise UsageError(f"{parameter.opts[0]}: an option of --{owner}", "Remove it; see `moeprof replay --help`.")
 
 
 def positive(text: str) -> int:

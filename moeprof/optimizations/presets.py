@@ -88,14 +88,5 @@ def asking(variant: Variant, choice: Offloading, settings: Settings, recipe: Rec
 def premises(variants: Sequence[Variant], recipe: Recipe) -> Iterator[str]:
     """Why a system does nothing of its own on a model."""
     for variant in variants:
-        choice = variant.offloading
-        if choice is not None and recipe.gating.top_k == 1 and not by_weight_only(choice):
-            yield (
-                f"premise not met, {variant.store}: with one expert per token its rank is always 0, so that every expert is loaded "
-                "at the model's own precision, and the load rule changes nothing"
-            )
-
-
-def by_weight_only(choice: Offloading) -> bool:
-    """Whether no threshold on the better-ranked choices decides."""
-    return choice.t1 == 1
+        if variant.offloading is not None and (unmet := variant.offloading.unmet(variant.store, recipe.gating.top_k)):
+            yield unmet

@@ -8,7 +8,9 @@ pays where there are few levels: of the candidates for a group's scale, the one 
 int2 at 2.25 bits: 34.4%).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 SCALE_BITS = 16
 
@@ -58,6 +60,13 @@ class Precision:
         """Rows of bytes that hold the codes of a matrix of so many rows; bytes are not shared by groups."""
         whole, rest = divmod(rows, self.group)
         return whole * (self.group // self.codes_per_byte) - (-rest // self.codes_per_byte)
+
+    def packed_bytes(self, shapes: Sequence[Sequence[int]], element_bytes: int) -> int:
+        """Bytes of packed tensors of these shapes; those of fewer than two dimensions keep elements of so many bytes."""
+        whole = sum(prod(shape) * element_bytes for shape in shapes if len(shape) < 2)
+        matrices = [(shape[0], prod(shape[1:])) for shape in shapes if len(shape) > 1]
+        scales = SCALE_BITS // 8
+        return whole + sum((self.packed_rows(rows) + self.num_groups(rows) * scales) * columns for rows, columns in matrices)
 
 
 PRECISIONS = {

@@ -8,7 +8,6 @@ of an entry.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -147,22 +146,20 @@ class Offload:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Restores the contents of the slots after the block, and what is predicted from; these loads are not reported to a probe."""
-        decisions = self.decisions
-        before, history = deepcopy(decisions.planner), decisions.foresight and deepcopy(decisions.foresight.history)
-        with nullcontext() if self.memory is None else self.memory.kept():
+        """Restores the contents of the slots after the block, and what decisions depend on; these loads are not reported to a probe.
+
+        What is on its way arrives before the block, because it is in a slot afterwards.
+        """
+        for load in self.pending.values():
+            self.ledger.wait(load)
+        with nullcontext() if self.memory is None else self.memory.kept(), self.decisions.kept() as before:
             yield
             self.settle()
-            for pool, now in zip(before.pools.values(), decisions.planner.pools.values(), strict=True):
+            for pool, now in zip(before.pools.values(), self.decisions.planner.pools.values(), strict=True):
                 for unit, slot in pool.slots.items():
                     if now.slots.get(unit) != slot:
                         self.ledger.wait(self.submit(Transfer(unit, slot, None), "demand"))
-        self.begin()
-        decisions.begin()
-        if decisions.foresight is not None:
-            decisions.foresight.history.clear()
-            decisions.foresight.history.update(history or {})
-        decisions.planner = before  # last, so that a step after a failed load begins with empty slots
+            self.begin()
 
     @property
     def resident_bytes(self) -> int:

@@ -47,7 +47,12 @@ def recompute(run: Run) -> Recomputed:
 
 
 def rows_without_model(run: Run) -> Iterator[Samples]:
-    """The rows of what reads a trace: of a characterization from the run directory, of a replay from the trace that it names."""
+    """The rows of what reads a trace: of a characterization and of offloading systems from the run directory, of other replays from the
+    trace that it names."""
+    if run.record.offloading:
+        from moeprof.analysis.caching.offloading import offloading_rows
+
+        return offloading_rows(run)
     if run.record.characterization:
         from moeprof.analysis.routing.characterization import characterization_rows
 

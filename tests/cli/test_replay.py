@@ -195,3 +195,42 @@ def test_without_a_choice_counts_are_placed_only(moeprof: Call, tmp_path: Path, 
     assert moeprof("replay", tmp_path / "loads.json", "--out", tmp_path / "run")[0] == 0
     assert "placements only, because counts have no order" in caplog.text
     assert Run.open(tmp_path / "run").record.balance is not None
+
+
+def test_offloading_systems_are_compared_on_one_screen_without_torch(log: Path, tmp_path: Path) -> None:
+    arguments = ["replay", str(log), "--presets", "on-demand,infmoe,paper", "--slots", "2", "--out", str(tmp_path / "run")]
+    code = f"import sys; from moeprof.cli import group; print(group.run({arguments}), 'torch' in sys.modules)"
+    lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[-1] == "0 False"
+    assert len(lines) <= 19
+    for system in ("on-demand", "infmoe", "paper"):
+        assert sum(line.startswith(f"{system}, decode") for line in lines) == 1
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--cache"], "--presets: cannot be combined with --cache or --balance"),
+        (["--slots", "1,2"], "--slots 1,2: --presets takes a single number of slots"),
+        (["--policy", "lru"], "--policy: an option of --cache"),
+        (["--devices", "2"], "--devices: an option of --balance"),
+        (["--slots", "9"], "--slots 9: a layer has 4 experts"),
+        (["--preset", "hobbit"], "preset hobbit: it decides by the weights of experts"),
+    ],
+)
+def test_options_that_offloading_systems_do_not_have_are_refused(
+    moeprof: Call, log: Path, tmp_path: Path, options: list[str], what: str
+) -> None:
+    code, stdout, stderr = moeprof("replay", log, "--presets", "on-demand", *options, "--out", tmp_path / "run")
+    assert (code, stdout) == (2, "")
+    assert what in stderr
+    assert len(stderr.splitlines()) == 2
+
+
+def test_presets_need_choices_in_order(moeprof: Call, tmp_path: Path) -> None:
+    counts = tmp_path / "counts.json"
+    counts.write_text(json.dumps({"num_experts": 2, "top_k": 1, "layers": [0], "domains": {"all": [[3, 4]]}}))
+    code, _, stderr = moeprof("replay", counts, "--presets", "on-demand", "--out", tmp_path / "run")
+    assert code == 2
+    assert len(stderr.splitlines()) == 2

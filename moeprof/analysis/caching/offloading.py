@@ -22,8 +22,11 @@ def offloading_rows(run: Run) -> Iterator[Samples]:
     for row in run.raw(UNIT_EVENTS).to_pylist():
         found.setdefault((row["phase"], row["variant"]), []).append(row)
     for (phase, variant), events in found.items():
-        at = MetricRow("", 0, run.record.workload, phase, variant=variant, forced=run.record.ran.forced)
+        at = MetricRow("", 0, run.record.workload, phase, variant=variant, forced=run.record.forced)
         yield from ((row, []) for row in rows_of(at, events))
+        if run.record.offloading is not None:
+            waited_ns = 1e9 * total(events, "bytes", "demand") / run.record.offloading.bandwidth
+            yield replace(at, metric="demand_time", value=waited_ns / run.record.offloading.steps[phase]), []
 
 
 def rows_of(at: MetricRow, events: Sequence[Event]) -> Iterator[MetricRow]:

@@ -265,9 +265,9 @@ def read_measurements(path: Path) -> list[Measurement]:
     runs = [Run.open(folder.parent) for folder in sorted(path.rglob("run.json"))] if path.is_dir() else []
     if not runs:
         raise UsageError(f"{path}: not a run directory, folder of runs, or baseline file", REMEDY)
-    groups: dict[tuple[str, str, bool], list[Run]] = {}
-    for run in runs:  # a replay of caches and one of placements are two subjects
-        groups.setdefault((run.record.name, run.record.command, run.record.balance is not None), []).append(run)
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:  # replays of caches, of placements and of offloading systems are different subjects
+        groups.setdefault((run.record.name, run.record.command, run.record.origin), []).append(run)
     return [measurement_of(group) for group in groups.values()]
 
 

@@ -4,6 +4,8 @@ T tokens, K choices, E experts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +88,17 @@ class OffloadingDecisions:
         if self.foresight is not None:
             self.foresight.history.clear()
         self.begin()
+
+    @contextmanager
+    def kept(self) -> Iterator[Planner]:
+        """Restores, after the block, what later decisions depend on; gives the planner as it was before."""
+        before = deepcopy((self.planner, self.spared, self.unproven, self.early))
+        history = {} if self.foresight is None else deepcopy(self.foresight.history)
+        yield before[0]
+        self.planner, self.spared, self.unproven, self.early = before
+        if self.foresight is not None:
+            self.foresight.history.clear()
+            self.foresight.history.update(history)
 
     def step(self, layer: int, experts_TK: Ints, weights_TK: Floats, num_experts: int) -> StepDecisions:
         """Decides what a step of a layer uses; id E stands for no expert."""

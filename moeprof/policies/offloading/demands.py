@@ -45,9 +45,9 @@ class ByRule:
 
 @dataclass(frozen=True)
 class ByRank:
-    """M2Cache at the level of experts: the experts of a step by the weight that its tokens give them, the first ones in high precision.
+    """M2Cache at the level of experts: the experts of a step by the share of their weight that its tokens give them.
 
-    At least the first expert is in high precision.
+    The first ones are in high precision, at least one.
     """
 
     shares: Mapping[str, float]
@@ -55,7 +55,9 @@ class ByRank:
 
     def __call__(self, experts_TK: Ints, weights_TK: Floats, num_experts: int) -> list[Demand]:
         kept_TK = experts_TK < num_experts
-        weight_E = np.bincount(experts_TK[kept_TK], np.abs(weights_TK)[kept_TK], num_experts)
+        size_TK = np.abs(weights_TK) * kept_TK
+        share_TK = size_TK / np.maximum(size_TK.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        weight_E = np.bincount(experts_TK[kept_TK], share_TK[kept_TK], num_experts)
         found = active(experts_TK, num_experts)
         ranked = sorted(found, key=lambda expert: (-weight_E[expert], expert))
         bounds = np.maximum(np.rint(np.cumsum(list(self.shares.values())) * len(ranked)), 1)

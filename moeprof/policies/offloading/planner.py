@@ -6,6 +6,7 @@ running model.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,14 +74,17 @@ class Planner:
         """
         if min(capacities.values(), default=0) < 1 or HIGH not in capacities:
             raise ValueError(f"slots {dict(capacities)}: each precision needs at least one, {HIGH} among them")
-        self.num_layers, self.capacities, self.replacement, self.per_layer = num_layers, capacities, replacement, per_layer
+        self.num_layers, self.capacities, self.per_layer = num_layers, capacities, per_layer
+        self.unused = deepcopy(replacement)
+        """The policy before any use."""
         self.precisions = list(capacities)
         self.pools: dict[tuple[int, str], Pool] = {}
         self.clear()
 
     def clear(self) -> None:
-        """Empties all slots and begins a new sequence."""
+        """Empties all slots, and forgets all uses."""
         scopes = range(self.num_layers) if self.per_layer else range(1)
+        self.replacement = deepcopy(self.unused)
         self.pools = {(scope, precision): Pool(capacity) for scope in scopes for precision, capacity in self.capacities.items()}
         self.begin_sequence()
 

@@ -29,12 +29,13 @@ def buffer_metrics() -> Iterator[Metric]:
 
 
 def offloading_metrics() -> Iterator[Metric]:
-    """Metrics of offloading systems in the pass `routing`, from a cold start; `category` is a precision where there is one."""
+    """Metrics of offloading systems in the pass `routing` or a replay, from a cold start; `category` is a precision where there is one."""
     yield Metric("unit_uses", "uses", "neither", "routed", "uses of experts that the store has or loads at a precision")
     yield Metric(
         "unit_hit_rate", "fraction", "higher", "routed", "uses of experts that are resident or on their way / unit_uses"
     )
     yield Metric("demand_bytes", "bytes", "lower", "routed", "bytes loaded because a step needs them")
+    yield Metric("demand_time", "ns", "lower", "modelled", "demand_bytes of a replay / link bandwidth / steps of the phase")
     yield Metric("prefetch_bytes", "bytes", "lower", "routed", "bytes loaded ahead of their use")
     yield Metric(
         "ledger_bytes", "bytes", "lower", "routed", "bytes that the ledger moved; category is the tier that they came from"

@@ -118,6 +118,20 @@ class Offloading:
         """Whether the experts that the routers choose are computed, all at the model's own precision."""
         return self.full_precision and not self.bypass
 
+    def unmet(self, name: str, top_k: int) -> str:
+        """Why the load rule does nothing with so many experts per token, under the name of the system; empty if it does."""
+        if top_k > 1 or self.t1 == 1:
+            return ""
+        return (
+            f"premise not met, {name}: with one expert per token its rank is always 0, so that every expert is loaded at the model's "
+            "own precision, and the load rule changes nothing"
+        )
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it decides by the weights that routers give to experts."""
+        return bool(self.mix) or self.t1 < 1
+
     @property
     def text(self) -> str:
         """All choices, as `parsed` reads them."""

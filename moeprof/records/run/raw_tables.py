@@ -123,8 +123,8 @@ STALLS = RawTable(
 """Expert loads of every layer in the observed rounds of the passes `loads` and `slots`, summed over the steps of a round."""
 
 UNIT_EVENTS = RawTable("unit_events", ("phase", "variant", "domain", "layer", "precision", "event"), ("rank", "count", "bytes"))
-"""What offloading stores did in the pass `routing`, from a cold start: uses by `event` (`hit`, `foreseen`, `demand`, `skip`, `far`)
-and prefetches, and the bytes that they load."""
+"""What offloading stores did in the pass `routing`, or would do in a replay, from a cold start: uses by `event` (`hit`, `foreseen`,
+`demand`, `skip`, `far`) and prefetches, and the bytes that they load."""
 
 MOVEMENTS = RawTable(
     "movements", ("phase", "variant", "domain", "layer", "precision", "reason", "tier"), ("rank", "count", "bytes")

@@ -132,6 +132,23 @@ class BalanceRequest(Strict):
         return [devices for devices in self.devices if self.trace.num_experts % devices]
 
 
+class OffloadingRequest(Strict):
+    """The settings of a replay of offloading systems."""
+
+    trace: TraceSource
+    systems: list[str]
+    """Presets with their settings as the user gave them, which are the labels of their rows."""
+    slots: Positive
+    """Experts per layer whose bytes, at the model's own precision, every system has as fast memory."""
+    phase: PhaseChoice
+    bandwidth: Size
+    """Bandwidth at which experts are loaded, bytes per second."""
+    weight_bits: Positive = 16
+    """Of a weight at the model's own precision, which sizes in low precision follow from."""
+    steps: dict[str, Positive] = {}
+    """Steps of every replayed phase."""
+
+
 class ReplayRequest(Strict):
     """The settings of a replay of caches."""
 

@@ -21,7 +21,7 @@ from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import Variant
 from moeprof.records.run.machine_load import MachineLoad
 from moeprof.records.run.raw_tables import RAW_TABLES, RawTable
-from moeprof.records.run.replay import BalanceRequest, ReplayRequest, TraceRequest, TraceSource
+from moeprof.records.run.replay import BalanceRequest, OffloadingRequest, ReplayRequest, TraceRequest, TraceSource
 from moeprof.records.system.files import reason, refuse_newer
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.system.signals import ENDED, INTERRUPTED
@@ -53,7 +53,10 @@ CONTENTS = {
 }
 """Everything that a run directory may hold."""
 
-ORIGINS = {"replay": {"replay", "balance"}, "characterize": {"recipe", "characterization"}}
+ALL_ORIGINS = ("recipe", "replay", "balance", "offloading", "characterization")
+"""What a run can describe; each has one."""
+
+ORIGINS = {"replay": {"replay", "balance", "offloading"}, "characterize": {"recipe", "characterization"}}
 """What the runs of a command describe, one of them each; other commands run a recipe."""
 
 SAMPLE_COLUMNS = (*KEYS, "round", "value")
@@ -118,6 +121,8 @@ class RunRecord(BaseModel):
     """The settings of a replay of caches."""
     balance: BalanceRequest | None = None
     """The settings of a replay of placements."""
+    offloading: OffloadingRequest | None = None
+    """The settings of a replay of offloading systems."""
     characterization: TraceRequest | None = None
     """The trace of a characterization that ran no model."""
     variants: list[dict[str, str | bool | int]] = []
@@ -141,10 +146,19 @@ class RunRecord(BaseModel):
 
     @model_validator(mode="after")
     def has_one_origin(self) -> "RunRecord":
-        origins = {name for name in ("recipe", "replay", "balance", "characterization") if getattr(self, name) is not None}
+        origins = {
+            name
+            for name in ("recipe", "replay", "balance", "offloading", "characterization")
+            if getattr(self, name) is not None
+        }
         if len(origins) != 1 or not origins <= ORIGINS.get(self.command, {"recipe"}):
             raise ValueError(f"{self.command!r} needs a {'replay' if self.command == 'replay' else 'recipe'} and nothing else")
         return self
+
+    @property
+    def origin(self) -> str:
+        """What the run describes: the name of the one of ALL_ORIGINS that it has."""
+        return next(name for name in ALL_ORIGINS if getattr(self, name) is not None)
 
     @property
     def complete(self) -> bool:
@@ -168,9 +182,9 @@ class RunRecord(BaseModel):
         return self.recipe
 
     @property
-    def request(self) -> ReplayRequest | BalanceRequest | TraceRequest:
-        """The settings of a run that reads a trace: a replay of either kind, or a characterization."""
-        asked = self.replay or self.balance or self.characterization
+    def request(self) -> ReplayRequest | BalanceRequest | OffloadingRequest | TraceRequest:
+        """The settings of a run that reads a trace: a replay of any kind, or a characterization."""
+        asked = self.replay or self.balance or self.offloading or self.characterization
         assert asked is not None, "a run of a model reads no trace"
         return asked
 
@@ -209,6 +223,17 @@ class RunRecord(BaseModel):
         """The settings of a characterization of a trace, which this run must be."""
         assert self.characterization is not None, "this run characterizes no trace"
         return self.characterization
+
+    @property
+    def forced(self) -> bool:
+        """Whether routing was not that of the model."""
+        return self.recipe.forced if self.recipe else self.trace.forced
+
+    @property
+    def offloaded(self) -> OffloadingRequest:
+        """The settings of a replay of offloading systems, which this run must be."""
+        assert self.offloading is not None, "this run replays no offloading systems"
+        return self.offloading
 
     @property
     def balanced(self) -> BalanceRequest:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.run.run import Run
-from moeprof.reporters.documents import balance, characterization, comparison, replay, trace
+from moeprof.reporters.documents import balance, characterization, comparison, offloading, replay, trace
 from moeprof.reporters.documents.answer import RunAnswer
 from moeprof.reporters.documents.answers.registry import answer_of
 from moeprof.reporters.documents.document import Block, Bullets, Document, Heading, Paragraph, Table
@@ -95,8 +95,9 @@ def parts_of(run: Run) -> Parts:
 
 
 def replay_parts(run: Run) -> Parts:
-    """The parts of a replay of caches or of placements."""
-    results, kind = of_replay(run), balance if run.record.balance else replay
+    """The parts of a replay."""
+    kinds = {"replay": replay, "balance": balance, "offloading": offloading}
+    results, kind = metrics_of(run), kinds[run.record.origin]
     return "Summary", kind.summary(results), kind.body(results)
 
 

@@ -29,7 +29,8 @@ def bars_of(metrics: RunMetrics) -> Iterator[Stacked]:
     """The bars of a run, the most important first; `metrics` of a replay are those of `of_replay`."""
     record = metrics.record
     if record.recipe is None:
-        yield from access_bar(metrics) if record.replay else device_bar(metrics) if record.balance else hot_set_bar(metrics)
+        bars = {"replay": access_bar, "balance": device_bar, "offloading": use_bars, "characterization": hot_set_bar}
+        yield from bars[record.origin](metrics)
         return
     variants = list(dict.fromkeys((metrics.baseline, *record.routed_labels[-1:])))
     if len(variants) == 1:
@@ -99,6 +100,31 @@ def access_bar(results: RunMetrics) -> Iterator[Stacked]:
     }
     known = {part: value for part, value in parts.items() if value > 0}
     yield from filled(f"Accesses in {advice.phase} with {size_name(results, advice.size)}", list(known), {advice.policy: known})
+
+
+def use_bars(metrics: RunMetrics) -> Iterator[Stacked]:
+    """What becomes of the uses of experts under every replayed offloading system, a bar per phase, decode first."""
+    parts = ["hit", "loaded", "loaded in low precision", "skipped"]
+    for phase in sorted(metrics.phases, key=lambda phase: phase != "decode"):
+        bars = {}
+        for system in metrics.distinct("variant", "unit_uses", phase=phase):
+            here = metrics.at(phase=phase, variant=system)
+            uses, skipped = here.value("unit_uses"), here.value("skipped_uses")
+            high, low = (sum(values) for values in split_loads(here))
+            whole = float(uses + skipped)
+            counts = (float(uses) - high - low, high, low, float(skipped))
+            bars[system] = {part: count / whole for part, count in zip(parts, counts, strict=True)} if whole else {}
+        used = [part for part in parts if any(bar.get(part) for bar in bars.values())]
+        yield from filled(f"Uses of experts, {phase}", used, bars)
+
+
+def split_loads(here: RunMetrics) -> tuple[list[float], list[float]]:
+    """Loads on demand at the model's own precision, and in low precisions."""
+    found: tuple[list[float], list[float]] = [], []
+    for precision in here.distinct("category", "unit_hit_rate"):
+        missed = here.value("unit_uses", category=precision) * (1 - here.value("unit_hit_rate", category=precision))
+        found[precision != "high"].append(float(missed))
+    return found
 
 
 def device_bar(results: RunMetrics) -> Iterator[Stacked]:

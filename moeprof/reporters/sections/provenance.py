@@ -65,8 +65,8 @@ def of_replay(record: RunRecord) -> Iterator[str]:
 
 def link_rates(record: RunRecord) -> list[int]:
     """The distinct bandwidths that modelled times are based on."""
-    if record.replay:
-        return [record.replay.bandwidth]
+    if request := record.replay or record.offloading:
+        return [request.bandwidth]
     return list(dict.fromkeys((record.balanced.bandwidth, record.balanced.node_bandwidth)))
 
 

@@ -11,6 +11,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import parsed
 
 BYTES = {HIGH: 4096 * 8, "int4": 4096 * 2}
+M2CACHE = {HIGH: 4096 * 8, "int8": 4096 * 4, "int4": 4096 * 2}
 
 
 def test_the_bytes_of_the_slots_are_divided_among_precisions_and_what_is_left_goes_to_the_next() -> None:
@@ -28,7 +29,7 @@ def test_a_share_that_holds_no_expert_is_refused() -> None:
 
 def decisions(text: str, slots: int, layers: int = 2, experts: int = 4, depth: int = 0) -> OffloadingDecisions:
     choice = parsed(text)
-    planner = planner_of(choice, slots, [BYTES] * layers, experts)
+    planner = planner_of(choice, slots, [M2CACHE] * layers, experts)
     return OffloadingDecisions(planner, demands_of(choice), LastStep(layers, depth) if depth else None)
 
 
@@ -69,8 +70,9 @@ def test_a_prefetched_expert_that_is_evicted_unused_was_not_foreseen() -> None:
     assert [event for _, _, event in events(system, 1, 1)] == ["demand"]
 
 
-def test_a_cleared_system_decides_as_a_new_one() -> None:
-    system, fresh = decisions("on-demand", slots=2, depth=1), decisions("on-demand", slots=2, depth=1)
+@pytest.mark.parametrize("text", ["on-demand", "on-demand:eviction=fifo", "on-demand:eviction=weighted", "m2cache"])
+def test_a_cleared_system_decides_as_a_new_one(text: str) -> None:
+    system, fresh = decisions(text, slots=2, depth=1), decisions(text, slots=2, depth=1)
     for layer, expert in ((0, 0), (1, 1), (0, 2), (1, 3)):
         events(system, layer, expert)
     system.clear()

@@ -5,7 +5,16 @@ from dataclasses import replace
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.run.run import Run
 from moeprof.reporters.documents.answer import RunAnswer
-from moeprof.reporters.documents.answers import caches, characterized, offloaded, optimized, placements, recorded, traced
+from moeprof.reporters.documents.answers import (
+    caches,
+    characterized,
+    offloaded,
+    optimized,
+    placements,
+    recorded,
+    replayed,
+    traced,
+)
 from moeprof.reporters.sections.offloading import systems_of
 
 
@@ -22,6 +31,10 @@ def answer_of_kind(run: Run, metrics: RunMetrics) -> RunAnswer:
     if run.record.recipe:
         kind = {"optimize": optimized.answer, "record": recorded.answer}.get(run.record.command, characterized.answer)
         return kind(run, metrics)
-    if run.record.characterization:
-        return traced.answer(run, metrics)
-    return placements.answer(run, metrics) if run.record.balance else caches.answer(run, metrics)
+    readers = {
+        "characterization": traced.answer,
+        "balance": placements.answer,
+        "offloading": replayed.answer,
+        "replay": caches.answer,
+    }
+    return readers[run.record.origin](run, metrics)

@@ -1,0 +1,127 @@
+"""What an offloading system would load for the routing of a trace: the decisions of a running model, without its weights and times."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from moeprof.analysis.caching.accesses import AccessStream
+from moeprof.analysis.caching.miss_counts import hits
+from moeprof.analysis.caching.routed_steps import RoutedStep
+from moeprof.policies.offloading.decisions import LOADS, Arrange, OffloadingDecisions, planner_of
+from moeprof.policies.offloading.demands import demands_of
+from moeprof.policies.offloading.foresight import Shuffled, replayable_foresight
+from moeprof.policies.offloading.order import LoadOrder, ordered
+from moeprof.policies.offloading.planner import HIGH, Demand
+from moeprof.records.arrays import Flags
+from moeprof.records.recipe.offloading import Offloading
+
+UnitBytes = Mapping[str, int]
+"""Bytes of an expert by precision."""
+
+LONGER = 1e9
+"""Time of a load over that of a row, which makes every load longer than any computation."""
+
+Event = tuple[str, str, str, str, str]
+"""Phase, domain, layer, precision, and name."""
+
+
+@dataclass(frozen=True)
+class ReplayedModel:
+    """The layers of a trace, in order of execution."""
+
+    layers: Sequence[str]
+    num_experts: int
+    slots: int
+    """Experts per layer whose bytes, at the model's own precision, are fast memory."""
+    cold_phases: bool
+    """Whether every phase begins with empty slots, as the pass of a run that records it."""
+
+    def stacks(self) -> list[list[int]]:
+        """The places of the layers of each stack, such as an encoder, which has slots of its own."""
+        places = range(len(self.layers))
+        return [list(stack) for _, stack in groupby(places, key=lambda place: self.layers[place].rpartition(".")[0])]
+
+
+@dataclass(frozen=True)
+class MostRowsFirst:
+    """InfMoE without times: a load is taken to be longer than any computation, so that Johnson's rule is about rows only."""
+
+    order: LoadOrder
+    slots: int
+
+    def __call__(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> list[Demand]:
+        """Resident experts first, the others in the order of the rule."""
+        load_J = LONGER * np.array(loads, float)
+        return [demands[job] for job in ordered(load_J, np.array(rows, float), self.slots, self.order)]
+
+
+def replayed_events(
+    model: ReplayedModel,
+    choice: Offloading,
+    steps: Sequence[RoutedStep],
+    unit_bytes: Sequence[UnitBytes],
+    advance: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Rows of the raw table `unit_events` without their variant; `unit_bytes` by layer, `advance` is called after each step."""
+    systems: dict[int, tuple[OffloadingDecisions, list[int]]] = {}
+    for stack in model.stacks():
+        decisions = decisions_of(model, choice, [unit_bytes[place] for place in stack])
+        systems |= dict.fromkeys(stack, (decisions, stack))
+    counts, phase = Counter[Event](), ""
+    for step in steps:
+        if step.phase != phase and model.cold_phases:
+            for decisions, _ in systems.values():
+                decisions.clear()
+        phase, (decisions, stack) = step.phase, systems[step.layer]
+        decided = decisions.step(step.layer - stack[0], step.experts_TK, step.weights_TK, model.num_experts)
+        decisions.ahead(decided)
+        for place, precision, event in decided.events():
+            counts[phase, step.domain, model.layers[stack[place]], precision, event] += 1
+        advance()
+    return list(rows_of(counts, dict(zip(model.layers, unit_bytes, strict=True))))
+
+
+def decisions_of(model: ReplayedModel, choice: Offloading, unit_bytes: Sequence[UnitBytes]) -> OffloadingDecisions:
+    """The decisions of a system for one stack, from empty slots, without what needs a model."""
+    planner = planner_of(choice, model.slots, unit_bytes, model.num_experts)
+    sizes = [model.num_experts] * len(unit_bytes)
+    foresight = replayable_foresight(choice, sizes)
+    if foresight is not None and choice.shuffled:
+        foresight = Shuffled(foresight, sizes)
+    arrange: Arrange | None = None
+    if choice.order != "index":
+        arrange = MostRowsFirst(choice.order, planner.capacities[HIGH])  # type: ignore[arg-type]
+    return OffloadingDecisions(planner, demands_of(choice), foresight, arrange)
+
+
+def buffered_events(
+    model: ReplayedModel, policy: str, stream: AccessStream, unit_bytes: Sequence[UnitBytes]
+) -> list[dict[str, Any]]:
+    """As `replayed_events`, of expert buffering, which has slots of each layer: hits and misses are those of `replay --cache`."""
+    counts = Counter[Event]()
+    for place, layer in enumerate(model.layers):
+        here_N = stream.layer_N == place
+        for keep_N in (
+            [here_N & (stream.phase_N == phase) for phase in np.unique(stream.phase_N)] if model.cold_phases else [here_N]
+        ):
+            hit_N = hits(stream.accesses(keep_N), policy, model.slots)
+            names = [(stream.phases[phase], stream.domains[domain]) for phase, domain in cells(stream, keep_N)]
+            counts.update((*name, layer, HIGH, "hit" if hit else "demand") for name, hit in zip(names, hit_N, strict=True))
+    return list(rows_of(counts, dict(zip(model.layers, unit_bytes, strict=True))))
+
+
+def cells(stream: AccessStream, keep_N: Flags) -> Iterator[tuple[int, int]]:
+    """Phase and domain of accesses, as indices."""
+    return zip(stream.phase_N[keep_N].tolist(), stream.domain_N[keep_N].tolist(), strict=True)
+
+
+def rows_of(counts: Mapping[Event, int], unit_bytes: Mapping[str, UnitBytes]) -> Iterator[dict[str, Any]]:
+    """A row per event, with the bytes that it loads."""
+    for (phase, domain, layer, precision, event), count in counts.items():
+        num_bytes = count * unit_bytes[layer][precision] if event in LOADS else 0
+        cells = {"phase": phase, "domain": domain, "layer": layer, "precision": precision, "event": event}
+        yield cells | {"rank": 0, "count": count, "bytes": num_bytes}
