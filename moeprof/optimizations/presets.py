@@ -50,6 +50,9 @@ def preset_variant(text: str, resident: Variant, settings: Settings, recipe: Rec
     if choice.cold and isinstance(recipe.model, HuggingFaceSection):
         what = f"preset {text}: a second process computes experts of moeprof's own models only"
         raise UsageError(what, "Leave it out, or choose a recipe such as lm-tiny.")
+    if choice.fits:
+        what = f"preset {text}: weights are fitted on a recorded trace"
+        raise UsageError(what, f"Use moeprof replay RUN --preset {text}, and give the weights that it prints.")
     if not recipe.model.moe_layers_of(buffered):
         raise UsageError(f"--buffer {buffered}: the {buffered} of {recipe.name} has no MoE layer", "Use --buffer all.")
     variant = replace(

@@ -65,8 +65,12 @@ def replayed_events(
     steps: Sequence[RoutedStep],
     unit_bytes: Sequence[UnitBytes],
     advance: Callable[[], None] = lambda: None,
+    counted_from: int = 0,
 ) -> list[dict[str, Any]]:
-    """Rows of the raw table `unit_events` without their variant; `unit_bytes` by layer, `advance` is called after each step."""
+    """Rows of the raw table `unit_events` without their variant; `unit_bytes` by layer, `advance` is called after each step.
+
+    Steps before the time `counted_from` fill the slots and do not count.
+    """
     systems: dict[int, tuple[OffloadingDecisions, list[int]]] = {}
     for stack in model.stacks():
         decisions = decisions_of(model, choice, [unit_bytes[place] for place in stack])
@@ -79,7 +83,7 @@ def replayed_events(
         phase, (decisions, stack) = step.phase, systems[step.layer]
         decided = decisions.step(step.layer - stack[0], step.experts_TK, step.weights_TK, model.num_experts)
         decisions.ahead(decided)
-        for place, precision, event in decided.events():
+        for place, precision, event in decided.events() if step.time >= counted_from else ():
             counts[phase, step.domain, model.layers[stack[place]], precision, event] += 1
         advance()
     return list(rows_of(counts, dict(zip(model.layers, unit_bytes, strict=True))))

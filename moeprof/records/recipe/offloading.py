@@ -15,6 +15,8 @@ EVICTIONS = ("lru", "fifo", "weighted", "atu")
 FORESIGHTS = ("", "lookahead", "last-step", "most-used", "layers", "predictor")
 MODES = ("exact", "bypass")
 ORDERS = ("index", "johnson", "exact")
+FIT = "fit"
+"""In place of weights: those that load least."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Offloading:
     eviction: str = "lru"
     """Who leaves."""
     weights: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
-    """HOBBIT: what recency, frequency, high-precision uses and distance of layers weigh in the eviction `weighted`."""
+    """HOBBIT: what recency, frequency, high-precision uses and distance of layers weigh in the eviction `weighted`; `fit` (none) in a
+    replay, which fits them."""
     foresight: str = ""
     """What is prefetched: nothing, what the routers of the next layers say, the last step's experts, the most used, whole layers, what a
     fitted predictor says before the first layer."""
@@ -83,7 +86,10 @@ class Offloading:
                     f"{key}={':'.join(f'{value:g}' for value in values)} does not divide 1 among {1 + len(self.low)} precisions"
                 )
                 found.append((what, f"Give a share for the model's own precision and for each of low={':'.join(self.low)}."))
-        if len(self.weights) != 4 or not math.isclose(sum(self.weights), 1):
+        if self.fits and (self.eviction != "weighted" or self.per_layer or len(self.low) != 1):
+            what = "weights=fit is for the eviction weighted, one pool of all layers, and one low precision"
+            found.append((what, "Use the preset hobbit, or give weights."))
+        if self.weights and (len(self.weights) != 4 or not math.isclose(sum(self.weights), 1)):
             found.append(
                 ("weights are not four that add up to 1", "Give recency:frequency:high-precision uses:distance of layers.")
             )
@@ -102,6 +108,11 @@ class Offloading:
             what = f"mode=bypass: a predictor decides in place of the routers, and {given} no predictor"
             found.append((what, "Use foresight=predictor, or mode=exact."))
         return found
+
+    @property
+    def fits(self) -> bool:
+        """Whether the weights of the priority are yet to be fitted."""
+        return not self.weights
 
     @property
     def bypass(self) -> bool:
@@ -176,6 +187,7 @@ def parsed(text: str) -> Offloading:
     known = PRESETS[name].choices
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
+        value = "" if (key, value) == ("weights", FIT) else value
         if key not in known:
             raise UsageError(f"preset {name}: it has no setting {key!r}", f"Choose from: {', '.join(known)}.")
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from moeprof.analysis.caching.fitted_weights import FittedChoice, fitted_choice
 from moeprof.analysis.caching.offloading import offloading_rows
 from moeprof.analysis.caching.offloading_replay import ReplayedModel, UnitBytes, buffered_events, replayed_events
 from moeprof.analysis.caching.routed_steps import RoutedStep, routed_steps
@@ -23,6 +24,7 @@ from moeprof.records.run.replay import OffloadingRequest, PhaseChoice
 from moeprof.records.run.run import Run, RunRecord
 from moeprof.records.run.writer import RunWriter
 from moeprof.records.system.files import PAGE
+from moeprof.records.units import format_bytes
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.source import ReplaySource
 
@@ -67,8 +69,9 @@ def replay_offloading(
     with writer.guarded():
         shown.stage("systems", len(steps) * len(choices))
         for text, choice in choices.items():
-            events = events_of(source, request, choice, steps, shown)
-            table = pa.Table.from_pylist([{"variant": text} | row for row in events])
+            table = pa.Table.from_pylist(
+                [{"variant": text} | row for row in events_of(source, record, text, choice, steps, shown)]
+            )
             writer.append(UNIT_EVENTS, table.select(UNIT_EVENTS.schema.names))
         return writer.finish(*source.selection.reasons)
 
@@ -138,18 +141,39 @@ def steps_of(source: ReplaySource) -> list[RoutedStep]:
 
 def events_of(
     source: ReplaySource,
-    request: OffloadingRequest,
+    record: RunRecord,
+    text: str,
     choice: Offloading | None,
     steps: Sequence[RoutedStep],
     progress: Progress,
 ) -> list[dict[str, object]]:
-    """Rows of the raw table `unit_events` of one system, without its name."""
-    chosen, trace = source.selection, request.trace
-    model = ReplayedModel(trace.layers, trace.num_experts, request.slots, cold_phases=not chosen.file.as_logged)
-    sizes = [unit_bytes(source, request, layer, choice.low if choice else ()) for layer in trace.layers]
+    """Rows of the raw table `unit_events` of one system, without its name; weights that are fitted are added to the notes."""
+    chosen, request = source.selection, record.offloaded
+    layers, num_experts = request.trace.layers, request.trace.num_experts
+    model = ReplayedModel(layers, num_experts, request.slots, cold_phases=not chosen.file.as_logged)
+    sizes = [unit_bytes(source, request, layer, choice.low if choice else ()) for layer in layers]
     if choice is None:
         return buffered_events(model, DEFAULT, chosen.cache_inputs.stream, sizes)
+    if choice.fits:
+        found = fitted_choice(choice, model, steps, sizes)
+        choice = found.choice
+        record.notes.append(fitting_note(text, found))
     return replayed_events(model, choice, steps, sizes, progress.advance)
+
+
+def fitting_note(text: str, found: FittedChoice) -> str:
+    """The weights, and what they are worth on the half that they were not fitted on."""
+    weights = ":".join(f"{weight:g}" for weight in found.choice.weights)
+    best = min(found.single_bytes, key=lambda name: found.single_bytes[name])
+    least, recency = found.single_bytes[best], found.single_bytes["recency"]
+    against = {best: least, "recency": recency}
+    parts = [f"{found.held_out_bytes / size - 1:+.1%} beside {name} alone" for name, size in against.items() if size]
+    remark = " (the best single weight)" if best != "recency" else ""
+    said = f"{parts[0]}{remark}" + "".join(f", {part}" for part in parts[1:]) if parts else "none beside none"
+    return (
+        f"{text}: weights={weights}, fitted on the first half of the steps; in the other half it loads "
+        f"{format_bytes(found.held_out_bytes)} on demand, {said}"
+    )
 
 
 def unit_bytes(source: ReplaySource, request: OffloadingRequest, layer: str, low: Sequence[str]) -> UnitBytes:

@@ -12,6 +12,7 @@ from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
 from moeprof.records.traces.import_options import ImportOptions
+from moeprof.records.units import format_bytes
 from moeprof.reporters.documents.report import answer_to, document_of
 from moeprof.reporters.formats.markdown import render_document
 from moeprof.studies.recompute import recompute
@@ -126,6 +127,45 @@ def test_a_rule_that_skips_and_packs_says_what_a_trace_cannot(tmp_path: Path) ->
     assert rows["hobbit", "demand_bytes", "int4"] % int(2**20 * 4.5 / 16) == 0
     assert rows["hobbit", "demand_bytes", "int4"] > 0
     assert rows["hobbit", "skipped_uses", ""] == 0
+
+
+def test_fitted_weights_are_judged_on_the_half_that_they_were_not_fitted_on(tmp_path: Path) -> None:
+    """Expert 0 in every second step, others in turn: frequency keeps it, recency does not."""
+    steps = [(0, 1) if step % 2 else (2 + step // 2 % 6, 1 + step % 5 + 1) for step in range(60)]
+    trace = log(tmp_path / "log.route.csv", *((one, other if one != other else 7) for one, other in steps))
+    singles = {name: f"hobbit:weights={name}" for name in ("1:0:0:0", "0:1:0:0", "0:0:1:0", "0:0:0:1")}
+    run = replayed(trace, tmp_path / "run", "hobbit:weights=fit", *singles.values(), slots=3, size=2**20)
+    note = next(note for note in run.record.notes if "fitted on the first half" in note)
+    weights = note.partition("weights=")[2].partition("weights=")[2].partition(",")[0]
+    early, late = {}, {}
+    for name in {weights, *singles}:
+        whole, first = (
+            sum(row["bytes"] for row in pq.read_table(one.path / "unit_events.parquet").to_pylist() if row["event"] == "demand")
+            for one in (
+                replayed(trace, tmp_path / f"{name}-whole", f"hobbit:weights={name}", slots=3, size=2**20),
+                replayed(cut(trace, 30), tmp_path / f"{name}-first", f"hobbit:weights={name}", slots=3, size=2**20),
+            )
+        )
+        early[name], late[name] = first, whole - first
+    assert format_bytes(late[weights]) in note
+    least = min(late[name] for name in singles)
+    assert f"{late[weights] / least - 1:+.1%}" in note
+
+
+def cut(trace: Path, steps: int) -> Path:
+    """The first steps of a log."""
+    first = trace.with_name(f"first{steps}.route.csv")
+    lines = trace.read_text().splitlines(keepends=True)
+    first.write_text("".join([lines[0], *(line for line in lines[1:] if int(line.split(",")[1]) < steps)]))
+    return first
+
+
+def test_a_running_model_fits_no_weights(micro: Micro) -> None:
+    recipe = load_recipe(str(micro("lm")), LARGE)
+    with pytest.raises(UsageError, match="weights are fitted on a recorded trace"):
+        preset_variants(["hobbit:weights=fit"], SETTINGS, recipe)
+    with pytest.raises(UsageError, match="weights=fit is for the eviction weighted"):
+        preset_variants(["on-demand:weights=fit"], SETTINGS, recipe)
 
 
 def test_the_rows_are_derived_again_from_the_run_alone(tmp_path: Path) -> None:
