@@ -279,6 +279,7 @@ def test_experts_of_every_form_are_packed_into_the_layout(
     original = ExpertWeights((name, drawn(*shape, dtype=dtype)) for name, shape in layout.tensors.items())
     packed, small = pack(original, precision), packed_layout(layout, precision)
     assert EntryLayout.of(packed.map(lambda tensor: tensor[None])) == small
+    assert precision.packed_bytes(list(layout.tensors.values()), dtype.itemsize) == sum(map(small.bytes_of, small.tensors))
 
     def fill(_: str, __: int, views: ExpertWeights) -> None:
         for name, view in views.items():
