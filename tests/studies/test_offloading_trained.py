@@ -52,3 +52,14 @@ def test_the_routers_of_later_layers_foresee_more_than_their_placebo(name: str, 
     for metric in ("prefetch_precision", "prefetch_recall"):
         real, placebo = values(run, metric, "variant", phase="decode").values()
         assert real > 2 * placebo
+
+
+def test_low_precision_for_the_best_choices_loses_more_than_for_the_worst(tmp_path: Path) -> None:
+    """The placebo asks for the precisions of the others; each step loads as many experts in each of them if all are absent."""
+    run = compared("lm-tiny", tmp_path / "run", "on-demand", "hobbit:foresight=", "hobbit:foresight=,reversed=yes")
+    assert run.record.valid, run.record.reasons
+    same = values(run, "token_agreement", "variant", phase="decode")
+    moved = values(run, "demand_bytes", "variant", "category", phase="decode")
+    system, placebo = "dynamic+loop+hobbit:foresight=", "dynamic+loop+hobbit:foresight=,reversed=yes"
+    assert same[placebo,] < same[system,] < 1
+    assert moved[placebo, "int4"] > 0 < moved[system, "int4"]

@@ -66,6 +66,19 @@ class ByRank:
         return [Demand(expert, precisions[expert]) for expert in found]
 
 
+@dataclass(frozen=True)
+class Reversed:
+    """The placebo of demands by weight: of each token, the best choice has the weight of the worst, the second that of the last but one."""
+
+    told: Demands
+
+    def __call__(self, experts_TK: Ints, weights_TK: Floats, num_experts: int) -> list[Demand]:
+        order_TK = np.argsort(-np.abs(weights_TK), axis=1, kind="stable")
+        turned_TK = np.empty_like(weights_TK)
+        np.put_along_axis(turned_TK, order_TK, np.take_along_axis(weights_TK, order_TK[:, ::-1], axis=1), axis=1)
+        return self.told(experts_TK, turned_TK, num_experts)
+
+
 def active(experts_TK: Ints, num_experts: int) -> list[int]:
     """The experts that have rows, ids rising."""
     counts_E = np.bincount(experts_TK.ravel(), minlength=num_experts)[:num_experts]
@@ -74,6 +87,10 @@ def active(experts_TK: Ints, num_experts: int) -> list[int]:
 
 def demands_of(choice: Offloading) -> Demands:
     """What a system asks of its store: a mix of precisions by rank, HOBBIT's rule, or every expert at the model's precision."""
+    if not choice.weighs:
+        return in_high
     if choice.mix:
-        return ByRank(dict(zip((HIGH, *choice.low), choice.mix, strict=True)))
-    return ByRule(LoadRule(choice.t1, choice.t2), choice.low[0]) if choice.t1 < 1 else in_high
+        found: Demands = ByRank(dict(zip((HIGH, *choice.low), choice.mix, strict=True)))
+    else:
+        found = ByRule(LoadRule(choice.t1, choice.t2), choice.low[0])
+    return Reversed(found) if choice.reversed else found

@@ -55,6 +55,8 @@ class Offloading:
     """SiDA: whether the routers decide (`exact`), or the predictor in their place (`bypass`)."""
     shuffled: bool = False
     """Whether predicted ids are permuted: the placebo of a prediction."""
+    reversed: bool = False
+    """Whether the best choice of a token is taken for its worst: the placebo of `t1` and `t2`, and of `mix`."""
     order: str = "index"
     """In which order the missing experts of a step are loaded and computed."""
 
@@ -95,6 +97,8 @@ class Offloading:
             )
         if self.t1 < 1 and not self.low:
             found.append((f"t1={self.t1:g} needs a low precision", "Give low=int4, or t1=1."))
+        if self.reversed and not self.weighs:
+            found.append(("reversed=yes changes nothing: no weights decide", "Give t1, or a mix, or leave it out."))
         if self.cold and not self.full_precision:
             found.append(("cold experts have the model's own precision only", "Use t1=1 and no mix, or cold=no."))
         if not 0 <= self.preload <= 1000:

@@ -6,6 +6,7 @@ import pytest
 from moeprof.policies.offloading.demands import ByRank, ByRule, active, demands_of, in_high
 from moeprof.policies.offloading.planner import HIGH, SKIP, Demand
 from moeprof.policies.offloading.rule import LoadRule
+from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import PRESETS, parsed
 
 EXPERTS_TK = np.array([[0, 1, 2], [3, 1, 0], [5, 5, 5]])  # the last row is padding: there are 5 experts
@@ -41,3 +42,15 @@ def test_the_presets_say_which_demands_they_make(text: str, kind: type) -> None:
 
 def test_with_both_thresholds_at_one_everything_is_loaded_in_high_precision() -> None:
     assert demands_of(parsed("hobbit:t1=1,t2=1")) is in_high
+
+
+def test_the_placebo_takes_the_best_choice_for_the_worst() -> None:
+    """Weights 0.6, 0.3, 0.1 count as 0.1, 0.3, 0.6; a second token in another order."""
+    experts_TK, weights_TK = np.array([[4, 5, 6], [5, 6, 4]]), np.array([[0.6, 0.3, 0.1], [0.1, 0.6, 0.3]])
+    turned_TK = np.array([[0.1, 0.3, 0.6], [0.6, 0.1, 0.3]])
+    for text in ("hobbit", "m2cache"):
+        plain, placebo = demands_of(parsed(text)), demands_of(parsed(f"{text}:reversed=yes"))
+        assert placebo(experts_TK, weights_TK, 8) == plain(experts_TK, turned_TK, 8)
+        assert placebo(experts_TK, turned_TK, 8) == plain(experts_TK, weights_TK, 8)
+    with pytest.raises(UsageError, match="no weights decide"):
+        parsed("on-demand:reversed=yes")
