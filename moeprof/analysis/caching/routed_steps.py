@@ -30,8 +30,10 @@ class RoutedStep(NamedTuple):
     weights_TK: Floats
 
 
-def routed_steps(traces: Mapping[str, RoutingTrace], layers: Sequence[str], *, as_logged: bool) -> Iterator[RoutedStep]:
-    """The steps in order of execution; `traces` by phase, `layers` in order of execution."""
+def routed_steps(
+    traces: Mapping[str, RoutingTrace], layers: Sequence[str], *, as_logged: bool, shared_steps: bool
+) -> Iterator[RoutedStep]:
+    """The steps in order of execution; `traces` by phase, `layers` in order of execution; other arguments as in `stream_of`."""
     phases = list(traces)
     layer_R, _ = renamed([trace.codes("layer") for trace in traces.values()], layers)
     domain_R, domains = renamed([trace.codes("domain") for trace in traces.values()])
@@ -42,7 +44,7 @@ def routed_steps(traces: Mapping[str, RoutingTrace], layers: Sequence[str], *, a
     )
     weight_R = np.concatenate([trace.column("weight").astype(np.float64) for trace in traces.values()])
     prefill_R = phase_R == phases.index(PREFILL) if as_logged and PREFILL in phases else np.zeros(len(phase_R), bool)
-    time_R = times(step_R, phase_R, prefill_R, sequence_R, logged=as_logged)
+    time_R = times(step_R, phase_R, prefill_R, sequence_R, shared=as_logged or shared_steps)
     if as_logged:
         expert_R = np.where(dropped_R > 0, next(iter(traces.values())).header.num_experts, expert_R)
     order_R = np.lexsort((slot_R, position_R, sequence_R, layer_R, time_R))

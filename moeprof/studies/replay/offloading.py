@@ -136,7 +136,8 @@ def steps_of(source: ReplaySource) -> list[RoutedStep]:
     """The steps of all replayed phases, in order."""
     chosen = source.selection
     traces = {phase: ranks[0] for phase, ranks in chosen.traces.items()}
-    return list(routed_steps(traces, chosen.layers, as_logged=chosen.file.as_logged))
+    file = chosen.file
+    return list(routed_steps(traces, chosen.layers, as_logged=file.as_logged, shared_steps=file.shared_steps))
 
 
 def events_of(
@@ -150,7 +151,7 @@ def events_of(
     """Rows of the raw table `unit_events` of one system, without its name; weights that are fitted are added to the notes."""
     chosen, request = source.selection, record.offloaded
     layers, num_experts = request.trace.layers, request.trace.num_experts
-    model = ReplayedModel(layers, num_experts, request.slots, cold_phases=not chosen.file.as_logged)
+    model = ReplayedModel(layers, num_experts, request.slots, cold_phases=not chosen.file.shared_steps)
     sizes = [unit_bytes(source, request, layer, choice.low if choice else ()) for layer in layers]
     if choice is None:
         return buffered_events(model, DEFAULT, chosen.cache_inputs.stream, sizes)
