@@ -331,7 +331,7 @@ KINDS = {"caches": prepare_caches, "placements": prepare_placements, "systems": 
 
 def refuse_options_of_others(context: click.Context, kind: str) -> None:
     """UsageError if an option is given that only other kinds of replay have."""
-    owners = {name: owner for owner, names in OWN.items() for name in names if name not in OWN[kind]}
+    owners = {name: owner for owner, names in reversed(OWN.items()) for name in names if name not in OWN[kind]}
     for parameter in context.command.params:
         chosen = context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
         if chosen and (owner := owners.get(parameter.name or "")):

@@ -25,8 +25,8 @@ UnitBytes = Mapping[str, int]
 LONGER = 1e9
 """Time of a load over that of a row, which makes every load longer than any computation."""
 
-Event = tuple[str, str, str, str, str]
-"""Phase, domain, layer, precision, and name."""
+EventKind = tuple[str, str, str, str, str]
+"""Phase, domain, layer, precision, and name of events that are counted together."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def replayed_events(
     for stack in model.stacks():
         decisions = decisions_of(model, choice, [unit_bytes[place] for place in stack])
         systems |= dict.fromkeys(stack, (decisions, stack))
-    counts, phase = Counter[Event](), ""
+    counts, phase = Counter[EventKind](), ""
     for step in steps:
         if step.phase != phase and model.cold_phases:
             for decisions, _ in systems.values():
@@ -106,7 +106,7 @@ def buffered_events(
     model: ReplayedModel, policy: str, stream: AccessStream, unit_bytes: Sequence[UnitBytes]
 ) -> list[dict[str, Any]]:
     """As `replayed_events`, of expert buffering, which has slots of each layer: hits and misses are those of `replay --cache`."""
-    counts = Counter[Event]()
+    counts = Counter[EventKind]()
     for place, layer in enumerate(model.layers):
         here_N = stream.layer_N == place
         for keep_N in (
@@ -123,7 +123,7 @@ def cells(stream: AccessStream, keep_N: Flags) -> Iterator[tuple[int, int]]:
     return zip(stream.phase_N[keep_N].tolist(), stream.domain_N[keep_N].tolist(), strict=True)
 
 
-def rows_of(counts: Mapping[Event, int], unit_bytes: Mapping[str, UnitBytes]) -> Iterator[dict[str, Any]]:
+def rows_of(counts: Mapping[EventKind, int], unit_bytes: Mapping[str, UnitBytes]) -> Iterator[dict[str, Any]]:
     """A row per event, with the bytes that it loads."""
     for (phase, domain, layer, precision, event), count in counts.items():
         num_bytes = count * unit_bytes[layer][precision] if event in LOADS else 0
