@@ -201,5 +201,5 @@ def test_the_verdict_is_about_devices_that_the_experts_fill_and_names_the_others
 ) -> None:
     stdout = moeprof("replay", trace, "--balance", "--devices", "4,7,5", "--out", tmp_path / "run")[1]
     told = " ".join(stdout.split())
-    assert "in decode, the busiest of 4 devices gets " in told
+    assert "in decode (64 tokens per step), the busiest of 4 devices gets " in told
     assert "Left out: 5 and 7 devices, over which 8 experts cannot be divided equally." in told

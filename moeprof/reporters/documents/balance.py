@@ -1,6 +1,6 @@
 """The report on a replay of placements: whether to move or copy experts, and how the answer depends on the text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from moeprof.analysis.placement import balance_results
@@ -93,11 +93,15 @@ def step_size_lines(results: RunMetrics, phase: str) -> Iterator[str]:
         (first, name, gain), *others = found
         sizes = [f"at {first:,} token{'s' * (first > 1)} per step, {name} gains {percent(gain.value)} ({gain.verdict})"]
         sizes += [f"at {tokens:,}, {name} {percent(gain.value)} ({gain.verdict})" for tokens, name, gain in others]
-        changes = [
-            f"between {one[0]:,} and {other[0]:,}" for one, other in pairwise(found) if one[2].verdict != other[2].verdict
-        ]
-        flips = f"The verdict changes {' and '.join(changes)}." if changes else "The verdict is the same for all."
-        yield f"Step size ({phase}, {'with' if copies else 'without'} copies): {'; '.join(sizes)}. {flips}"
+        changes = next(flips(found), "The verdict is the same for all.")
+        yield f"Step size ({phase}, {'with' if copies else 'without'} copies): {'; '.join(sizes)}. {changes}"
+
+
+def flips(found: Sequence[tuple[int, str, Gain]]) -> Iterator[str]:
+    """Between which numbers of tokens per step, rising, the verdict changes; nothing if it does not."""
+    changes = [f"between {one[0]:,} and {other[0]:,}" for one, other in pairwise(found) if one[2].verdict != other[2].verdict]
+    if changes:
+        yield f"The verdict changes {' and '.join(changes)} tokens per step."
 
 
 def threshold(gain: Gain, before: float, floor: float | None, unit: str = "device") -> str:

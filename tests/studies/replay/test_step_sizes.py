@@ -68,7 +68,7 @@ def test_the_verdict_names_the_step_size_and_where_it_changes(chat: Path, tmp_pa
     assert lines[0].startswith("Placement (decode, 4 devices, 1 token per step): contiguous. ")
     (line,) = (line for line in lines if line.startswith("Step size (decode, without copies): "))
     assert "at 1 token per step, greedy gains 0.0% (not recommended); at 4, greedy " in line
-    assert line.endswith("The verdict changes between 1 and 4.")
+    assert line.endswith("The verdict changes between 1 and 4 tokens per step.")
     assert next(iter(body(results))) == Heading("Phase decode, 1 token per step, consecutive")
 
 

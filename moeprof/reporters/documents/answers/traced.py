@@ -13,6 +13,7 @@ from moeprof.reporters.cells import percent, plural, times
 from moeprof.reporters.documents.answer import KeyNumber, RunAnswer
 from moeprof.reporters.documents.answers.light import light_of
 from moeprof.reporters.documents.answers.numbers import MOST, measured, named
+from moeprof.reporters.documents.trace import elsewhere_line
 
 SIZES = (16, 256)
 """Tokens of a step whose distinct experts are key numbers."""
@@ -32,7 +33,7 @@ def phases_of(metrics: RunMetrics) -> list[str]:
 
 
 def sentence(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> str:
-    """Whether there is a hot set; of a trace that cannot say, how uneven the load is."""
+    """Whether there is a hot set; of counts, how uneven the load is, and whether the hot set of one domain serves another."""
     for phase in phases[:1]:
         if found := recorded_hot_set(metrics, phase):
             start = {"yes": "A hot set exists", "no": "There is no hot set"}.get(
@@ -46,7 +47,8 @@ def sentence(run: Run, metrics: RunMetrics, phases: Sequence[str]) -> str:
         ratio = metrics.or_none("load_max_over_mean", phase=phase, variant=metrics.baseline)
         if ratio is not None:
             uneven = f"The hottest expert of a layer gets {times(ratio)} the mean load in {where(phase)}"
-            return f"{uneven}; whether it stays hot is not known."
+            other_texts = list(elsewhere_line(metrics, phase))
+            return " ".join([f"{uneven}.", *other_texts]) if other_texts else f"{uneven}; whether it stays hot is not known."
     return f"{run.record.name}: the trace has no numbers."
 
 

@@ -57,7 +57,7 @@ def placed(folder: Path, steps: list[list[int]]) -> RunAnswer:
 def test_a_placement_that_helps_is_recommended_beside_its_floor(tmp_path: Path) -> None:
     found = placed(tmp_path, [[0, 1]] * 100)  # one device has both in layer 0; in layer 1, experts 1 and 2 are on two
     assert found.sentence == (
-        "Use greedy: in decode, the busiest of 4 devices gets 50.0% of a step's choices, 75.0% under contiguous."
+        "Use greedy: in decode (1 token per step), the busiest of 4 devices gets 50.0% of a step's choices, 75.0% under contiguous."
     )
     share = next(one for one in found.numbers if one.name == "busiest device's share, greedy")
     assert share.bound == ("floor without copies", 0.5)
@@ -67,11 +67,12 @@ def test_a_placement_that_helps_is_recommended_beside_its_floor(tmp_path: Path) 
 def test_nothing_is_asked_for_if_contiguous_placement_reaches_the_floor(tmp_path: Path) -> None:
     found = placed(tmp_path, [[0, 2]] * 12)
     assert found.sentence == (
-        "Keep contiguous placement in decode. The busiest of 4 devices gets 50.0% of a step's choices on average, the floor without "
-        "copies: no placement without copies lowers that."
+        "Keep contiguous placement in decode (1 token per step). The busiest of 4 devices gets 50.0% of a step's choices on average, the "
+        "floor without copies: no placement without copies lowers that."
     )
     assert [(one.name, one.value) for one in found.numbers] == [("busiest device's share, contiguous", 0.5)]
-    assert (found.light.level, found.would_change) == ("good", ["Copies of hot experts, or fewer devices."])
+    assert (found.light.level, found.would_change[0]) == ("good", "Copies of hot experts, or fewer devices.")
+    assert [one for one in found.would_change[1:] if "--tokens-per-step" not in one] == []
 
 
 def test_one_expert_on_each_device_is_the_floor_whatever_the_steps(tmp_path: Path) -> None:
@@ -87,10 +88,51 @@ def test_one_expert_on_each_device_is_the_floor_whatever_the_steps(tmp_path: Pat
 def test_a_gain_below_nothing_is_stated_with_its_interval(tmp_path: Path) -> None:
     found = placed(tmp_path, [[0, 2], [1, 3]] * 20 + [[0, 4]] * 36 + [[0, 1]] * 4)  # greedy puts 4 beside 0
     assert found.sentence.startswith(
-        "Keep contiguous placement: in decode, no balancer takes 5% of its load from the busiest of 4 devices; no gain shown: -"
+        "Keep contiguous placement: in decode (1 token per step), greedy does not take 5% of its load from the busiest of 4 devices; no "
+        "gain shown: -"
     )
     assert " (95% interval " in found.sentence
     assert not any("lowered" in one.name for one in found.numbers)
+
+
+def test_the_headline_names_the_step_size_and_where_the_verdict_changes_for_balancers_that_copy_too(tmp_path: Path) -> None:
+    """One choice, always of expert 0: a copy halves two choices of a step, but not one."""
+    steps = [[0]] * 160
+    for name, hint in (
+        ("eplb-distinct", []),
+        ("contiguous,greedy,eplb-distinct", ["Copies of hot experts, or fewer devices."]),
+    ):
+        asked = PlacementOptions(devices=[4], balancers=name.split(","))
+        loads = read_loads(log(tmp_path, steps), tokens_per_step=[1, 2])
+        found = answer(replay_placements(loads, asked, tmp_path / name))
+        assert " in decode (1 token per step)" in found.sentence
+        assert ("The verdict changes between 1 and 2 tokens per step." in found.sentence) == (not hint)
+        changes = [one for one in found.would_change if not one.startswith("The threshold")]
+        assert changes == (hint or ["Tokens per step: not recommended at 1, recommended at 2."])
+
+
+def test_steps_of_one_token_are_compared_with_larger_ones_on_request_only(tmp_path: Path) -> None:
+    asked = PlacementOptions(devices=[4], balancers=["greedy"])
+    found = answer(replay_placements(read_loads(log(tmp_path, [[0, 1]] * 100)), asked, tmp_path / "run"))
+    assert (
+        "The step size: `--tokens-per-step 1,4,16,64` compares steps of one token with those of a server." in found.would_change
+    )
+
+
+def test_counts_of_domains_say_what_a_placement_and_a_hot_set_do_on_another_domain(tmp_path: Path) -> None:
+    (tmp_path / "two.json").write_text(
+        '{"top_k": 1, "layers": [0], "counts": {"a": [[30, 20, 5, 1, 1, 1, 1, 1]], "b": [[10, 10, 8, 1, 1, 8, 1, 1]]}}'
+    )
+    placed = answer(replay_placements(read_loads(tmp_path / "two.json"), PlacementOptions(devices=[4]), tmp_path / "placed"))
+    assert placed.sentence.startswith(
+        "No step was left to test a placement on the text that it was made from. Other texts: if one domain decides the placement and "
+        "another is tested, the busiest of 4 devices gets "
+    )
+    assert f"{(50 / 60 + 20 / 40) / 2:.1%} under contiguous placement (mean over domain pairs)" in placed.sentence
+    run = characterize_trace(read_recorded([tmp_path / "two.json"]), tmp_path / "run")
+    found = answer_of(run, RunMetrics.of(run)).sentence
+    assert found.startswith("The hottest expert of a layer gets ")
+    assert "serves 50.0% (that of a for b) to 83.3% of the choices of another, 25.0% by chance" in found
 
 
 def test_extra_slots_are_named_beside_a_placement_of_totals(tmp_path: Path) -> None:
