@@ -26,8 +26,8 @@ def placed_apart(history: History, cluster: Cluster, enough: float) -> Slots:
     loaded device with room for it."""
     from moeprof.policies.balancing.loops import apart
 
-    holds_DE = apart(history.weights_E, cluster.num_devices, cluster.num_slots, TRIES, enough)
-    return np.nonzero(holds_DE)[1].reshape(cluster.num_devices, cluster.num_slots)
+    holds_ED = apart(history.weights_E, cluster.num_devices, cluster.num_slots, TRIES, enough)
+    return np.nonzero(holds_ED.T)[1].reshape(cluster.num_devices, cluster.num_slots)
 
 
 EPLB_DISTINCT = Balancer("eplb-distinct", eplb_distinct, replicates=True, repeats=False)

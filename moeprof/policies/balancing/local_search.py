@@ -168,20 +168,30 @@ def swap(loads: Loads, draft: Draft, device: int, slot: int, there: int, place: 
     draft.slots_DS[device, slot], draft.slots_DS[there, place] = other, expert
     draft.holds_DE[device, expert], draft.holds_DE[device, other] = False, True
     draft.holds_DE[there, expert], draft.holds_DE[there, other] = True, False
-    for here, comes, goes in ((device, other, expert), (there, expert, other)):
-        add(draft.pull_DE[here], draft.weight_E[comes], loads.moments_EE[comes])
-        add(draft.pull_DE[here], -draft.weight_E[goes], loads.moments_EE[goes])
+    exchange(
+        draft.pull_DE[device], draft.weight_E[other], loads.moments_EE[other], draft.weight_E[expert], loads.moments_EE[expert]
+    )
+    exchange(
+        draft.pull_DE[there], draft.weight_E[expert], loads.moments_EE[expert], draft.weight_E[other], loads.moments_EE[other]
+    )
+
+
+@compiled
+def exchange(pull_E: Floats, comes: float, coming_E: Floats, goes: float, going_E: Floats) -> None:
+    """Adds what an expert that comes pulls, and subtracts what the one that goes did."""
+    for expert in range(len(pull_E)):
+        pull_E[expert] = pull_E[expert] + comes * coming_E[expert] - goes * going_E[expert]
 
 
 @compiled
 def recopy_all(loads: Loads, draft: Draft, least: float) -> None:
     """Gives each slot of a copied expert in turn to the expert whose further copy saves most."""
-    costs_E = np.empty(len(loads.means_E))
+    costs_E, squares_E = np.empty(len(loads.means_E)), np.diag(loads.moments_EE).copy()
     for device in range(len(draft.slots_DS)):
         for slot in range(draft.slots_DS.shape[1]):
             expert = draft.slots_DS[device, slot]
             if draft.copies_E[expert] > 1:
-                copy_costs(loads, draft, device, slot, costs_E)
+                copy_costs(loads, draft, device, slot, squares_E, costs_E)
                 best = int(np.argmin(costs_E))
                 if costs_E[best] < costs_E[expert] - least:
                     hold(loads, draft, device, expert, False)
@@ -190,7 +200,7 @@ def recopy_all(loads: Loads, draft: Draft, least: float) -> None:
 
 
 @compiled
-def copy_costs(loads: Loads, draft: Draft, device: int, free: int, costs_E: Floats) -> None:
+def copy_costs(loads: Loads, draft: Draft, device: int, free: int, squares_E: Floats, costs_E: Floats) -> None:
     """Writes the change of F if an emptied slot gets a copy of each expert; infinite if another slot of the device holds it.
 
     The other copies of the expert that had the slot then carry more, and pull more; the draft stays as it is.
@@ -205,14 +215,14 @@ def copy_costs(loads: Loads, draft: Draft, device: int, free: int, costs_E: Floa
         for slot, expert in enumerate(draft.slots_DS[there]):
             if there != device or slot != free:
                 costs_E[expert] += draft.pull_DE[there, expert] + more * moments_E[expert]
+    others, freed, pull_E = costs_E[gone], draft.weight_E[gone], draft.pull_DE[device]
     for expert in range(len(costs_E)):
-        weight, further, uneven_more = draft.weight_E[expert], draft.further_E[expert], draft.uneven_E[expert]
-        if expert == gone:
-            further, weight = weight, 1 / fewer
-            uneven_more = uneven(loads, gone, fewer + 1) - uneven(loads, gone, fewer)
-        pull = draft.pull_DE[device, expert] - draft.weight_E[gone] * moments_E[expert]
-        pulls = 2 * (pull - weight * costs_E[expert]) + weight * loads.moments_EE[expert, expert]
-        costs_E[expert] = further * pulls + uneven_more
+        weight = draft.weight_E[expert]
+        pulls = 2 * (pull_E[expert] - freed * moments_E[expert] - weight * costs_E[expert]) + weight * squares_E[expert]
+        costs_E[expert] = draft.further_E[expert] * pulls + draft.uneven_E[expert]
+    weight, uneven_more = 1 / fewer, uneven(loads, gone, fewer + 1) - uneven(loads, gone, fewer)
+    pulls = 2 * (pull_E[gone] - freed * moments_E[gone] - weight * others) + weight * squares_E[gone]
+    costs_E[gone] = freed * pulls + uneven_more
     for slot, expert in enumerate(draft.slots_DS[device]):
         if slot != free:
             costs_E[expert] = np.inf

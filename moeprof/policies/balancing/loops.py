@@ -11,6 +11,8 @@ from moeprof.records.arrays import Flags, Floats, Ints
 from moeprof.records.compiled import compiled
 
 UNIT = 10.0**DIGITS
+FULL_BITS = 62
+FULL = 1 << FULL_BITS
 
 
 @compiled
@@ -49,15 +51,18 @@ def fill_packs(order_N: Ints, weights_N: Floats, num_packs: int, affinity_NN: Fl
 @compiled
 def copied(weights_E: Floats, num_slots: int, most: int) -> Ints:
     """The expert in every slot, (P,): each once, then again and again the one whose copies have the largest load; `most` copies of each."""
-    slots_P, copies_E, carried_E = np.arange(num_slots), np.ones(len(weights_E)), np.empty(len(weights_E))
-    for expert in range(len(weights_E)):
-        carried_E[expert] = rounded(weights_E[expert])
-    for slot in range(len(weights_E), num_slots):
+    num_experts = len(weights_E)
+    slots_P, carried_E, copies_E = np.arange(num_slots), rounded_all(weights_E), np.ones(num_experts, np.int64)
+    hottest_E = np.argsort(-carried_E, kind="mergesort")  # a stable one
+    seen = 1  # experts that may be copied next: all that have copies, and the hottest that has none
+    for slot in range(num_experts, num_slots):
         busiest, largest = 0, -1.0
-        for expert in range(len(weights_E)):
-            if carried_E[expert] > largest and copies_E[expert] < most:
+        for expert in hottest_E[:seen]:
+            ahead = carried_E[expert] > largest or (carried_E[expert] == largest and expert < busiest)
+            if ahead and copies_E[expert] < most:
                 busiest, largest = expert, carried_E[expert]
         slots_P[slot] = busiest
+        seen = min(seen + (copies_E[busiest] == 1), num_experts)
         copies_E[busiest] += 1
         carried_E[busiest] = rounded(weights_E[busiest] / copies_E[busiest])
     return slots_P
@@ -65,11 +70,11 @@ def copied(weights_E: Floats, num_slots: int, most: int) -> Ints:
 
 @compiled
 def apart(weights_E: Floats, num_devices: int, num_slots: int, tries: int, enough: float) -> Flags:
-    """The best of some placements, (D, E), or the first if its largest load is `enough`: no device holds an expert twice.
+    """The best of some placements, (E, D), or the first if its largest load is `enough`: no device holds an expert twice.
 
     The first has as many copies of each expert as EPLB makes, at most one per device; each further one has at most one copy fewer.
     """
-    best_DE, least, most = np.zeros((num_devices, len(weights_E)), np.bool_), np.inf, num_devices
+    best_ED, least, most = np.zeros((len(weights_E), num_devices), np.bool_), np.inf, num_devices
     for number in range(tries):
         if most * len(weights_E) < num_devices * num_slots or (number == 1 and least <= enough):
             break
@@ -77,11 +82,11 @@ def apart(weights_E: Floats, num_devices: int, num_slots: int, tries: int, enoug
         copies_E = np.bincount(slots_P)
         each_E = weights_E / copies_E
         order_P = np.argsort(-rounded_all(each_E)[slots_P], kind="mergesort")  # a stable one
-        holds_DE, busiest = placed_apart(slots_P[order_P], each_E, num_devices, num_slots)
+        holds_ED, busiest = placed_apart(slots_P[order_P], each_E, num_devices, num_slots)
         if rounded(busiest) < least:
-            best_DE, least = holds_DE, rounded(busiest)
+            best_ED, least = holds_ED, rounded(busiest)
         most = copies_E.max() - 1
-    return best_DE
+    return best_ED
 
 
 @compiled
@@ -92,25 +97,26 @@ def rounded_all(loads_E: Floats) -> Floats:
 
 @compiled
 def placed_apart(order_P: Ints, each_E: Floats, num_devices: int, num_slots: int) -> tuple[Flags, float]:
-    """Which device holds which expert, (D, E), and the largest load of a device: copies in this order, each to the least loaded device
+    """Which device holds which expert, (E, D), and the largest load of a device: copies in this order, each to the least loaded device
     with room and without the expert."""
-    holds_DE = np.zeros((num_devices, len(each_E)), np.bool_)
+    holds_ED = np.zeros((len(each_E), num_devices), np.bool_)
     load_D, filled_D = np.zeros(num_devices), np.zeros(num_devices, np.int64)
-    rounded_D = np.zeros(num_devices)  # infinite for a full device
+    rank_D = np.arange(num_devices)  # rounded load and id in one whole number, whose least is found several devices at a time
     for expert in order_P:
-        device, least = -1, np.inf
+        least, held_D = FULL, holds_ED[expert]
         for other in range(num_devices):
-            if rounded_D[other] < least and not holds_DE[other, expert]:
-                device, least = other, rounded_D[other]
-        if device >= 0:
-            holds_DE[device, expert] = True
+            least = min(least, rank_D[other] | (np.int64(held_D[other]) << FULL_BITS))
+        if least < FULL:
+            device = least % num_devices
+            held_D[device] = True
             load_D[device] += each_E[expert]
         else:
-            device = int(np.argmax(rounded_D < np.inf))
-            make_room(holds_DE, load_D, each_E, expert, device)
+            device = int(np.argmax(rank_D < FULL))
+            make_room(holds_ED.T, load_D, each_E, expert, device)
         filled_D[device] += 1
-        rounded_D[device] = rounded(load_D[device]) if filled_D[device] < num_slots else np.inf
-    return holds_DE, load_D.max()
+        room = filled_D[device] < num_slots
+        rank_D[device] = int(np.rint(load_D[device] * UNIT)) * num_devices + device if room else FULL
+    return holds_ED, load_D.max()
 
 
 @compiled
