@@ -1,12 +1,12 @@
 """Writes a placement in the format of another tool, and says what that format cannot hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof.records.errors import UsageError
 from moeprof.records.placement import Placement
-from moeprof.records.placement_formats.placement_format import PlacementFacts
+from moeprof.records.placement_formats.placement_format import PlacementFacts, PlacementFormat
 from moeprof.records.placement_formats.registry import PLACEMENT_FORMATS, placement_format_of, read_placement
 from moeprof.records.system.inputs import InputFile, reported
 from moeprof.records.traces.formats import FORMATS
@@ -47,5 +47,14 @@ def convert_placement(path: Path, out: Path, target: str, facts: PlacementFacts,
     placement, entry = read_placement(path, facts), PLACEMENT_FORMATS[target]
     with reported(f"placement {path}", f"Choose another format with --to: {', '.join(PLACEMENT_FORMATS)}."):
         entry.write(placement, out, facts)
-    lost = ["the hash of the weights"] if placement.model_hash and not entry.keeps_hash else []
-    return ConvertedPlacement(placement, target, out, lost)
+    return ConvertedPlacement(placement, target, out, list(lost_facts_of(placement, entry)))
+
+
+def lost_facts_of(placement: Placement, entry: PlacementFormat) -> Iterator[str]:
+    """What the placement states and a format does not."""
+    if "layers" not in entry.keeps and sorted(placement.layers) != sorted(map(str, range(len(placement.layers)))):
+        yield "the numbers of the layers"
+    if "ranks" not in entry.keeps:
+        yield "the number of ranks"
+    if "hash" not in entry.keeps and placement.model_hash:
+        yield "the hash of the weights"

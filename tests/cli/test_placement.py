@@ -113,7 +113,8 @@ def test_placements_of_servers_are_shown_compared_and_converted(moeprof: Call, t
     sglang, ascend = tmp_path / "map.json", tmp_path / "ascend.json"
     sglang.write_text(json.dumps({"physical_to_logical_map": [[0, 1, 0, 1, 2, 3], [0, 1, 1, 1, 2, 3]]}))
     code, stdout, _ = moeprof("convert", sglang, ascend, "--to", "ascend", "--ranks", "2", "--layers", "1")
-    assert (code, stdout) == (0, f"{ascend}: 4 experts in 1 layers on 2 ranks, as ascend\n")
+    lost = "Lost, because ascend has no field for it: the numbers of the layers"
+    assert (code, stdout) == (0, f"{ascend}: 4 experts in 1 layers on 2 ranks, as ascend\n{lost}\n")
     assert json.loads(moeprof("placement", "show", ascend, "--json")[1])["layers"] == {"0": [[0, 1, 1], [1, 2, 3]]}
     code, stdout, _ = moeprof("placement", "diff", sglang, ascend, "--ranks", "2", "--layers", "1")
     assert (code, stdout.strip()) == (0, "Both placements have the same experts on the same ranks.")
@@ -130,10 +131,26 @@ def test_a_placement_with_an_expert_twice_on_a_rank_fits_no_model(moeprof: Call,
     assert "layer 1: expert 1 is listed twice on rank 0" in stderr
 
 
-def test_the_hash_of_a_placement_is_lost_where_it_has_no_field(moeprof: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "layer", "lost"),
+    [
+        ("sglang-location", "3", "the number of ranks, the hash of the weights"),
+        ("ascend", "3", "the numbers of the layers, the hash of the weights"),
+        ("ascend", "0", "the hash of the weights"),
+        ("eplb", "3", "the numbers of the layers, the hash of the weights"),
+        ("vllm-map", "3", "the numbers of the layers, the number of ranks, the hash of the weights"),
+    ],
+)
+def test_what_a_format_of_placements_cannot_state_is_lost(
+    moeprof: Call, tmp_path: Path, target: str, layer: str, lost: str
+) -> None:
+    Placement(2, {layer: ((0,), (1,))}, "a" * 64).write(tmp_path / "p.json")
+    stdout = moeprof("convert", tmp_path / "p.json", tmp_path / "map.pt", "--to", target)[1]
+    assert stdout.splitlines()[1:] == [f"Lost, because {target} has no field for it: {lost}"]
+
+
+def test_a_placement_of_moeprof_loses_nothing(moeprof: Call, tmp_path: Path) -> None:
     Placement(2, {"0": ((0,), (1,))}, "a" * 64).write(tmp_path / "p.json")
-    stdout = moeprof("convert", tmp_path / "p.json", tmp_path / "map.pt", "--to", "sglang-location")[1]
-    assert "Lost, because sglang-location has no field for it: the hash of the weights" in stdout
     result = json.loads(moeprof("convert", tmp_path / "p.json", tmp_path / "q.json", "--to", "placement", "--json")[1])
     assert (result["experts"], result["ranks"], result["layers"], result["lost"]) == (2, 2, ["0"], [])
     code, _, stderr = moeprof("convert", tmp_path / "p.json", tmp_path / "q.json", "--to", "placement")

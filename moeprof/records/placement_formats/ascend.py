@@ -92,4 +92,5 @@ ASCEND = PlacementFormat(
     recognise=is_expert_map,
     read=read_expert_map,
     write=write_expert_map,
+    keeps=frozenset({"ranks"}),
 )

@@ -104,4 +104,5 @@ EPLB = PlacementFormat(
     recognise=is_eplb,
     read=read_eplb,
     write=write_eplb,
+    keeps=frozenset({"ranks"}),
 )

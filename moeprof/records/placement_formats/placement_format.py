@@ -6,7 +6,7 @@ L layers, P physical experts, numbered through the ranks in order.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from moeprof.records.limits import MAX_EXPERTS, MAX_LAYERS, MAX_RANKS
 from moeprof.records.placement import Placement
 from moeprof.records.system.inputs import InputFile
 from moeprof.records.traces.layer_map import LayerMap
+
+PlacementFact = Literal["layers", "ranks", "hash"]
+"""The numbers of the layers in the model, the number of ranks, and the hash of the weights that a placement was made for."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class PlacementFormat:
     """ValueError if the file is no placement, or lacks a fact."""
     write: Callable[[Placement, Path, PlacementFacts], None]
     """ValueError if the format cannot hold the placement."""
-    keeps_hash: bool = False
-    """Whether it has the hash of the weights that a placement was made for."""
+    keeps: frozenset[PlacementFact] = frozenset()
+    """What it states beside the experts of every rank and layer in order."""
 
 
 def checked_map(values: npt.NDArray[Any] | None, what: str) -> Ints:

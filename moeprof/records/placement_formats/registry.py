@@ -24,7 +24,7 @@ NATIVE = PlacementFormat(
     recognise=lambda file: bool(NATIVE_BEGIN.match(text := file.head_text)) and '"num_experts"' in text and '"layers"' in text,
     read=lambda file, facts: Placement.parsed(file.json()),
     write=lambda placement, path, facts: placement.write(path),
-    keeps_hash=True,
+    keeps=frozenset({"layers", "ranks", "hash"}),
 )
 
 PLACEMENT_FORMATS = {entry.name: entry for entry in (NATIVE, SGLANG_LOCATION, ASCEND, EPLB, VLLM_MAP)}

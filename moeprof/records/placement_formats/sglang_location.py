@@ -61,4 +61,5 @@ SGLANG_LOCATION = PlacementFormat(
     recognise=is_location,
     read=read_location,
     write=write_location,
+    keeps=frozenset({"layers"}),
 )
