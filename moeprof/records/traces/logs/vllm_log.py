@@ -66,19 +66,22 @@ def read_log(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
     """One sequence per request; UsageError if a file is damaged, or the files are not of one recording."""
     logs: dict[int, LayerLog] = {}
     requests: dict[object, int] = {}
-    top_k = None
+    top_k, named = None, set[int]()
     for file in files:
         with reported(f"routing log {file.path}", "Give a complete log of lines with req_id, token_idx, layer, topk_ids."):
             found = layers_in(file, requests)
             if twice := sorted({*logs} & {*found}):
                 raise ValueError(f"layer {twice[0]} is in another of the files too")
             logs |= found
+            named |= named_layers(file)
             stated = stated_top_k(file)
             if None not in (top_k, stated) and top_k != stated:
                 raise ValueError(f"it states {stated} choices of a token, and another of the files {top_k}")
             top_k = stated if top_k is None else top_k
     with reported(f"routing log {files[0].path}", "Give logs of one recording, complete, with the layers of the model."):
         choices, notes = together(logs)
+        if missing := sorted(named - {*logs}):
+            notes.append(f"layers that the log names and has no rows of: {', '.join(map(str, missing))}")
         check_numbers(sorted(logs), options.layers)
         name = name_from(files[0].path.name.partition(".")[0], "trace")
         return imported(choices, Stated(NAME, name, top_k=top_k, notes=notes), options)
@@ -87,6 +90,12 @@ def read_log(files: Sequence[InputFile], options: ImportOptions) -> TraceFile:
 def stated_top_k(file: InputFile) -> int | None:
     """K in the meta line; None if there is none."""
     return next((count_of(line, "top_k") for line in first_objects(file) if line.get("type") == "meta"), None)
+
+
+def named_layers(file: InputFile) -> set[int]:
+    """The layers in the meta line; none without one."""
+    lists = (line.get("layers_logged") for line in first_objects(file) if line.get("type") == "meta")
+    return {layer for listed in lists if isinstance(listed, list) for layer in listed if type(layer) is int}
 
 
 def layers_in(file: InputFile, requests: dict[object, int]) -> dict[int, LayerLog]:

@@ -133,3 +133,16 @@ def test_a_layer_is_in_one_file(tmp_path: Path) -> None:
     paths[1].write_text("".join(json.dumps(line) + "\n" for line in routes(CHOSEN[:, 1], 4, "b")))
     with pytest.raises(UsageError, match="no row of all layers agrees in req_id and token_idx"):
         read_recording(paths)
+
+
+def test_a_layer_that_is_named_and_has_no_rows_is_reported(tmp_path: Path) -> None:
+    file = read_recording([log(tmp_path / "log", META | {"layers_logged": [1, 4, 7]}, *routes(CHOSEN[:, 0], 1))])
+    (trace,) = file.traces
+    assert "layers that the log names and has no rows of: 4, 7" in list(trace.header.imported.lines)  # type: ignore[union-attr]
+    whole = read_recording(
+        [
+            log(tmp_path / str(layer), META | {"layers_logged": [layer]}, *routes(CHOSEN[:, at], layer))
+            for at, layer in enumerate((1, 4))
+        ]
+    )
+    assert not any("no rows" in line for line in whole.traces[0].header.imported.lines)  # type: ignore[union-attr]
