@@ -1,4 +1,4 @@
-"""Seconds and memory of the whole analysis of one long routing trace (issue B: 10 million routings, 20 s, 4 GB).
+"""Seconds and memory of the whole analysis of one long routing trace (limits for 10 million routings: 20 s, 4 GB).
 
 python benchmarks/analysis_speed.py [--routings N] [--tokens-per-step N] [--domains N]
 """

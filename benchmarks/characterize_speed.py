@@ -1,4 +1,4 @@
-"""Processor time and memory of `moeprof characterize TRACE` for one long trace (issue M: 10 million routings, 20 s, 4 GB).
+"""Processor time and memory of `moeprof characterize TRACE` for one long trace (limits for 10 million routings: 20 s, 4 GB).
 
 python benchmarks/characterize_speed.py [--routings N] [--tokens-per-step N] [--domains N]
 """

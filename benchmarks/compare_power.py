@@ -2,7 +2,7 @@
 
 Every round is of a process of its own: recorded separately, or in turns with one of the other side. Rounds have 5% relative
 noise, normal, or heavy-tailed (Student's t with 3 degrees of freedom, scaled by 5%). A slow-down is planted in one of the four.
-Limits are those of issue E, for normal noise; a step that takes 8% longer lowers the throughput by 7.4% only and is told beside.
+Limits are for normal noise; a step that takes 8% longer lowers the throughput by 7.4% only and is told beside.
 
     python benchmarks/compare_power.py [--comparisons N] [--seed N]
 """

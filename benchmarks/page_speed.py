@@ -1,6 +1,6 @@
 """Size, time and memory of the report page of one long trace, and how soon a browser reacts on it.
 
-Asked (issue N): 12 layers of 512 experts and 10 million routings in at most 12 MB, written in at most 15 s and 2 GB; the first interaction
+Limits: 12 layers of 512 experts and 10 million routings in at most 12 MB, written in at most 15 s and 2 GB; the first interaction
 after at most 2 s. Times are processor time, so that they hold on a machine that others use too.
 
 python benchmarks/page_speed.py [--routings N] [--experts N] [--run DIR]

@@ -85,12 +85,18 @@ def layers_in(document: dict[str, Any], experts_TLK: Ids, options: ImportOptions
 
 
 def sequences_in(document: dict[str, Any], num_tokens: int) -> Ids | None:
-    """The prompt of every token, (T,); None if none are stated. ValueError if they do not cover the tokens in order."""
-    for key in (*STARTS, *LENGTHS):
-        if (stated := document.get(key)) is not None:
-            break
-    else:
-        return None
+    """The prompt of every token, (T,); None if none are stated. ValueError if they do not cover the tokens in order, or differ."""
+    found = {
+        key: prompts_of(key, stated, num_tokens) for key in (*STARTS, *LENGTHS) if (stated := document.get(key)) is not None
+    }
+    first = next(iter(found), None)
+    if differing := [key for key in found if not np.array_equal(found[key], found[first or key])]:
+        raise ValueError(f"{first} and {differing[0]} divide the tokens into different prompts")
+    return None if first is None else found[first]
+
+
+def prompts_of(key: str, stated: object, num_tokens: int) -> Ids:
+    """The prompt of every token, (T,), as one key states them."""
     if not isinstance(stated, list) or any(type(one) is not int or not 0 <= one <= num_tokens for one in stated):
         raise ValueError(f"{key} is not a list of numbers from 0 to {num_tokens}")
     starts = np.array(stated, np.int64) if key in STARTS else np.cumsum([0, *stated])

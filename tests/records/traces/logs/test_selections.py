@@ -29,7 +29,15 @@ def saved(folder: Path, content: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("prompts", [{"promptBoundaries": [0, 4]}, {"promptBoundaries": [0, 4, 6]}, {"promptLengths": [4, 2]}])
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {"promptBoundaries": [0, 4]},
+        {"promptBoundaries": [0, 4, 6]},
+        {"promptLengths": [4, 2]},
+        {"promptBoundaries": [0, 4], "promptLengths": [4, 2]},
+    ],
+)
 def test_a_prompt_is_a_step(tmp_path: Path, prompts: dict[str, Any]) -> None:
     (trace,) = read_trace_file(saved(tmp_path, document(**prompts))).traces
     assert (trace.header.phase, trace.header.layers, trace.header.num_experts) == ("prefill", ["0", "1"], 8)
@@ -89,6 +97,11 @@ def test_what_is_written_is_read_again(
         (document(selections=[[[1, 2], [3]]]), {}, "not every token has the same layers"),
         (document(selections=[[[1, 2.5], [3, 4]]]), {}, "not whole numbers"),
         (document(promptBoundaries=[1, 4]), {}, "promptBoundaries does not divide 6 tokens into prompts"),
+        (
+            document(promptBoundaries=[0, 4], promptLengths=[3, 3]),
+            {},
+            "promptBoundaries and promptLengths divide the tokens into different prompts",
+        ),
         (document(promptBoundaries=[0, 9]), {}, "promptBoundaries is not a list of numbers from 0 to 6"),
         (document(promptLengths=[4, 1]), {}, "promptLengths does not divide 6 tokens"),
         (document(), {"experts": 9}, "it states 8 experts, but the options or the model's configuration 9"),
