@@ -11,6 +11,7 @@ from moeprof.optimizations.presets import preset_variants, resident_variant
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
 from moeprof.records.run.run import Run
+from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.documents.document import Table
 from moeprof.reporters.documents.report import answer_to, metrics_of
@@ -222,6 +223,9 @@ def test_cold_experts_are_computed_on_the_far_side_and_are_not_loaded(micro: Mic
     assert far + uses == values(run, "unit_uses", "variant", phase="decode")["dynamic+loop+on-demand",]
     loads = [row for row in pq.read_table(run.path / "loads.parquet").to_pylist() if row["variant"] == "dynamic+loop+monde"]
     assert len([row for row in loads if row["phase"] == "decode"]) == uses
+    size = entry_bytes(run.record.ran.own_model)
+    (said,) = [block.text for block in offloading_blocks(run, metrics_of(run), "decode") if "second process" in str(block)]  # type: ignore[union-attr]
+    assert said.startswith(f"monde: a second process holds every expert in memory of its own, {format_bytes(8 * size)} beside")
 
 
 def test_a_hugging_face_model_has_no_far_side() -> None:

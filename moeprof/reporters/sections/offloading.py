@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from moeprof.analysis.model_size import entry_sizes, experts_of
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.precision import PRECISIONS
 from moeprof.records.run.run import Run
@@ -31,10 +32,28 @@ def offloading_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Blo
         return
     yield Heading("Offloading systems", 3)
     yield system_table(run, metrics, phase, systems)
+    yield from (Paragraph(far_memory(run, label)) for label in systems if computes_far(run, label))
     front = on_front(metrics, phase, systems)
     yield Paragraph(
         "On the Pareto front of throughput and quality, at equal fast memory, where speeds within each other's intervals are equal: "
         f"{', '.join(system_name(run, one) for one in front)}."
+    )
+
+
+def computes_far(run: Run, label: str) -> bool:
+    """Whether a second process computes experts."""
+    choice = run.record.variants_by_label[label].offloading
+    return choice is not None and choice.cold
+
+
+def far_memory(run: Run, label: str) -> str:
+    """How much memory the second process of a system has beside the fast memory that all systems have."""
+    recipe = run.record.ran
+    sizes, layers = entry_sizes(recipe.model), recipe.buffered_layers(run.record.variants_by_label[label])
+    held = format_bytes(sum(sizes[layer] * experts_of(recipe, layer) for layer in layers))
+    return (
+        f"{system_name(run, label)}: a second process holds every expert in memory of its own, {held} beside the fast memory; it stands "
+        "for a device that computes where its memory is."
     )
 
 
