@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from moeprof.analysis.caching.offloading import movement_rows, offloading_rows
 from moeprof.analysis.caching.residency import expert_load_rows
+from moeprof.analysis.carbon import carbon_rows
 from moeprof.analysis.comparison.output_agreement import output_rows
 from moeprof.analysis.memory import memory_rows
 from moeprof.analysis.model_size_rows import model_size_rows
@@ -92,6 +93,7 @@ DERIVATIONS = (
     derivation("cross-entropy", score_rows, SCORES),
     derivation("translations", translation_rows, TRANSLATIONS),
     derivation("time", time_rows, ROUNDS),
+    derivation("carbon", carbon_rows, ROUNDS),
     derivation("latency of decoding", decode_rows, DECODE_TIMES),
     derivation("speed-ups", equal_batch_rows, ROUNDS, AGREEMENT),
     derivation("payoff of placements", payoff_rows, ROUNDS, MOVES, AGREEMENT),

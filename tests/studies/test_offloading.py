@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from moeprof.analysis.model_size import entry_bytes
 from moeprof.huggingface.recipe import resolved
+from moeprof.models.build import make_model
 from moeprof.optimizations.presets import preset_variants, resident_variant
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.files import load_recipe
@@ -102,7 +104,7 @@ def test_the_table_names_every_system_and_the_front_has_no_system_that_another_b
     run = compared(micro("lm"), tmp_path / "run", "on-demand", "hobbit", "paper")
     metrics, systems = metrics_of(run), systems_of(run)
     assert [system_name(run, label) for label in systems] == ["on-demand", "hobbit", "paper"]
-    _, table, _ = offloading_blocks(run, metrics, "decode")
+    _, table, *_ = offloading_blocks(run, metrics, "decode")
     assert [row[0] for row in table.rows] == ["resident", "on-demand", "hobbit", "paper"]  # type: ignore[union-attr]
     points = {}
     for label in systems:
@@ -226,6 +228,23 @@ def test_cold_experts_are_computed_on_the_far_side_and_are_not_loaded(micro: Mic
     size = entry_bytes(run.record.ran.own_model)
     (said,) = [block.text for block in offloading_blocks(run, metrics_of(run), "decode") if "second process" in str(block)]  # type: ignore[union-attr]
     assert said.startswith(f"monde: a second process holds every expert in memory of its own, {format_bytes(8 * size)} beside")
+
+
+def test_carbon_is_arithmetic_on_the_measured_times(micro: Micro, tmp_path: Path) -> None:
+    """26 W for 256 GB of memory, 2 W for the disk, 820 g for a kWh: by hand from the parameters of the model."""
+    run = compared(micro("lm"), tmp_path / "run", "on-demand")
+    with torch.device("meta"):
+        model = make_model(run.record.ran)
+    experts = [tensor for name, tensor in model.named_parameters() if ".experts." in name]
+    whole, behind = (4 * sum(map(torch.numel, tensors)) for tensors in (model.parameters(), experts))
+    held = {"dynamic+loop": whole, "dynamic+loop+on-demand": whole - behind + 3 * entry_bytes(run.record.ran.own_model)}
+    grams, speeds = (values(run, name, "variant", phase="decode") for name in ("carbon", "throughput"))
+    for label, num_bytes in held.items():
+        watts = 26 * num_bytes / 256e9 + (2 if label.endswith("on-demand") else 0)
+        assert grams[label,] == pytest.approx(1000 / speeds[label,] * watts / 3.6e6 * 820)
+    said = [str(block) for block in offloading_blocks(run, metrics_of(run), "decode") if "modelled" in str(block)]
+    assert len(said) == 1
+    assert "resident" in said[0]
 
 
 def test_a_hugging_face_model_has_no_far_side() -> None:

@@ -40,6 +40,13 @@ def offloading_metrics() -> Iterator[Metric]:
     yield Metric(
         "ledger_bytes", "bytes", "lower", "routed", "bytes that the ledger moved; category is the tier that they came from"
     )
+    yield Metric(
+        "carbon",
+        "g/1000 tokens",
+        "lower",
+        "modelled",
+        "(26 W x bytes of weights in memory / 256 GB + 2 W with experts in a file) x 1000 / throughput x 820 g/kWh (M2Cache)",
+    )
     yield Metric("skipped_uses", "uses", "lower", "routed", "uses that the load rule skips, so that the expert adds nothing")
     yield Metric("far_uses", "uses", "neither", "routed", "uses that another process computes, where the weights are")
     yield Metric(

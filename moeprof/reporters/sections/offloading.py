@@ -33,11 +33,22 @@ def offloading_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Blo
     yield Heading("Offloading systems", 3)
     yield system_table(run, metrics, phase, systems)
     yield from (Paragraph(far_memory(run, label)) for label in systems if computes_far(run, label))
+    yield from carbon_block(run, metrics, phase, systems)
     front = on_front(metrics, phase, systems)
     yield Paragraph(
         "On the Pareto front of throughput and quality, at equal fast memory, where speeds within each other's intervals are equal: "
         f"{', '.join(system_name(run, one) for one in front)}."
     )
+
+
+def carbon_block(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -> Iterator[Block]:
+    """Carbon of memory and disk, if it was derived."""
+    found = {label: metrics.or_none("carbon", phase=phase, variant=label) for label in (baseline_of(run), *systems)}
+    parts = [f"{system_name(run, label)} {1e6 * float(grams):.3g} ug" for label, grams in found.items() if grams is not None]
+    if parts:
+        yield Paragraph(
+            f"CO2 of memory and disk per 1,000 tokens, modelled from the measured times with M2Cache's constants: {', '.join(parts)}."
+        )
 
 
 def computes_far(run: Run, label: str) -> bool:
