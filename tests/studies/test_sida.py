@@ -104,7 +104,7 @@ def test_a_predictor_in_place_of_the_routers_is_lossy_and_its_quality_stands_in_
     perplexity = values(run, "perplexity", "variant", phase="score")
     assert perplexity[BYPASS,] > perplexity[ON_DEMAND,]  # its weights are random
     assert values(run, "token_agreement", "variant", phase="score")[BYPASS,] < 1
-    _, table, _ = offloading_blocks(run, metrics_of(run), "score")
+    _, table, *_ = offloading_blocks(run, metrics_of(run), "score")
     cells = {row[0]: row for row in table.rows}  # type: ignore[union-attr]
     assert cells["sida:mode=bypass"][8] == f"{perplexity[BYPASS,]:.4f}"
 
