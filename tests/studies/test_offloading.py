@@ -18,7 +18,7 @@ from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.documents.document import Table
 from moeprof.reporters.documents.report import answer_to, metrics_of
 from moeprof.reporters.formats.short import render_all
-from moeprof.reporters.sections.offloading import offloading_blocks, on_front, system_name, systems_of
+from moeprof.reporters.sections.offloading import mass, offloading_blocks, on_front, system_name, systems_of
 from moeprof.studies.optimize import offloading
 from moeprof.studies.passes.loads import measure_loads
 from moeprof.studies.passes.time import measure_time
@@ -245,6 +245,7 @@ def test_carbon_is_arithmetic_on_the_measured_times(micro: Micro, tmp_path: Path
     said = [str(block) for block in offloading_blocks(run, metrics_of(run), "decode") if "modelled" in str(block)]
     assert len(said) == 1
     assert "resident" in said[0]
+    assert [mass(grams) for grams in (1.5e-6, 3.84e-3, 2.0, 5e6)] == ["1.5 ug", "3.84 mg", "2 g", "5e+03 kg"]
 
 
 def test_a_hugging_face_model_has_no_far_side() -> None:

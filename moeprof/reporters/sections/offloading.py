@@ -12,6 +12,9 @@ from moeprof.reporters.documents.document import Block, Heading, Paragraph, Tabl
 from moeprof.reporters.sections.quality import perplexity_cell
 from moeprof.reporters.sections.variants import baseline_of, with_interval
 
+MASSES = (("ug", 1e6), ("mg", 1e3), ("g", 1.0), ("kg", 1e-3))
+"""Units of mass with their number per gram, the smallest first."""
+
 
 def systems_of(run: Run) -> list[str]:
     """Labels of the variants that keep experts outside fast memory, if one of them is an offloading system; otherwise none."""
@@ -44,11 +47,17 @@ def offloading_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Blo
 def carbon_block(run: Run, metrics: RunMetrics, phase: str, systems: Sequence[str]) -> Iterator[Block]:
     """Carbon of memory and disk, if it was derived."""
     found = {label: metrics.or_none("carbon", phase=phase, variant=label) for label in (baseline_of(run), *systems)}
-    parts = [f"{system_name(run, label)} {1e6 * float(grams):.3g} ug" for label, grams in found.items() if grams is not None]
+    parts = [f"{system_name(run, label)} {mass(float(grams))}" for label, grams in found.items() if grams is not None]
     if parts:
         yield Paragraph(
             f"CO2 of memory and disk per 1,000 tokens, modelled from the measured times with M2Cache's constants: {', '.join(parts)}."
         )
+
+
+def mass(grams: float) -> str:
+    """`3.84 mg`, with a unit in which the number is below 1,000."""
+    unit, factor = next(((unit, factor) for unit, factor in MASSES if grams * factor < 1000), MASSES[-1])
+    return f"{grams * factor:.3g} {unit}"
 
 
 def computes_far(run: Run, label: str) -> bool:
