@@ -1,6 +1,7 @@
 """What is printed to streams of any encoding, to closed ones and to readers that leave; every command is a real child process."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -12,16 +13,11 @@ import pytest
 from moeprof.cli import group
 from moeprof.records.run.run import Run
 
-ROUTE = """# n_expert=4 n_expert_used=2
-# layer=0 expert_bytes=1000
-phase,step,layer,slot,expert
-0,0,0,0,1
-0,0,0,1,2
-1,1,0,0,3
-1,1,0,1,0
-1,2,0,0,1
-1,2,0,1,0
-"""
+DRAW = random.Random(1)
+ROUTE = "phase,step,layer,slot,expert\n" + "".join(
+    f"1,{step},0,0,{step % 7 if DRAW.random() < 0.7 else DRAW.randrange(12)}\n" for step in range(60)
+)
+"""Experts in turn, and others between them, so that the curves of three policies lie apart and are drawn."""
 NOT_UTF8 = os.fsdecode(b"b\xff\xe9")
 
 
