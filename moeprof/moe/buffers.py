@@ -16,6 +16,7 @@ from moeprof.policies.eviction.registry import make_eviction
 from moeprof.policies.offloading.planner import HIGH
 from moeprof.records.errors import UsageError
 from moeprof.records.precision import PRECISIONS, Precision
+from moeprof.records.recipe.model import stack_of
 from moeprof.records.recipe.offloading import Offloading
 from moeprof.records.recipe.variant import Variant
 from moeprof.store.buffered import BufferedStore
@@ -159,11 +160,6 @@ class Buffers:
             side.close()
         if self.forecaster is not None:
             self.forecaster.close()
-
-
-def stack_of(layer: str) -> str:
-    """The stack of a layer by its name: `dec` of `dec.3`."""
-    return layer.rpartition(".")[0]
 
 
 def packed_form(layouts: Sequence[EntryLayout], tier: Tier, precision: Precision) -> Form:

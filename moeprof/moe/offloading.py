@@ -4,9 +4,8 @@ T tokens, D width, E experts, K choices.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,10 +15,9 @@ from moeprof.moe.far_side import FarSide
 from moeprof.moe.forecast import Forecast
 from moeprof.moe.kernels.auto import KernelCost, auto
 from moeprof.moe.sparse_layer import SparseLayer
-from moeprof.policies.offloading.decisions import OffloadingDecisions, planner_of
+from moeprof.policies.offloading.decisions import Arrangement, OffloadingDecisions, planner_of
 from moeprof.policies.offloading.demands import Demands, demands_of
-from moeprof.policies.offloading.foresight import Foresight, Shuffled, replayable_foresight
-from moeprof.policies.offloading.order import LoadOrder, ordered
+from moeprof.policies.offloading.foresight import foresight_of
 from moeprof.policies.offloading.planner import HIGH, Demand
 from moeprof.policies.offloading.split import LinearTime, SplitCosts, split_experts
 from moeprof.records.recipe.offloading import Offloading
@@ -27,6 +25,9 @@ from moeprof.store.entry import EntryLayout
 from moeprof.store.host_memory import HostMemory
 from moeprof.store.ledger import Ledger
 from moeprof.store.offload import Form, Offload
+
+if TYPE_CHECKING:
+    from moeprof.policies.offloading.order import LoadOrder
 
 TRIALS, MANY = 5, 64
 """Repetitions of a measurement, and the rows of the larger one."""
@@ -48,25 +49,6 @@ class Lookahead:
             if (found := self.layers[target].foreseen(x_TD)) is not None:
                 experts_TK, weights_TK = found[0].cpu().numpy(), found[1].double().cpu().numpy()
                 yield target, self.demands(experts_TK, weights_TK, self.layers[target].weights.num_experts)
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """InfMoE: the order in which a step's experts are loaded and computed, by their estimated times."""
-
-    order: LoadOrder
-    slots: int
-    load_ns: Mapping[str, float]
-    """Time to load an expert, by precision."""
-    call_ns: float
-    """Time to compute an expert, without its rows."""
-    row_ns: float
-
-    def __call__(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> list[Demand]:
-        """Resident and skipped experts take no time to load."""
-        load_J = np.array([self.load_ns.get(one.precision, 0) * loaded for one, loaded in zip(demands, loads, strict=True)])
-        compute_J = self.call_ns + self.row_ns * np.array(rows, float)
-        return [demands[job] for job in ordered(load_J, compute_J, self.slots, self.order)]
 
 
 def arrangement_of(
@@ -139,16 +121,6 @@ class ColdExperts:
         return self.side.outputs()
 
 
-def foresight_of(
-    choice: Offloading, layers: Sequence[SparseLayer], demands: Demands, forecast: Forecast | None = None
-) -> Foresight | None:
-    """What predicts the experts of later layers; None if nothing does. `forecast` is that of a fitted predictor."""
-    sizes = [layer.weights.num_experts for layer in layers]
-    lookahead = Lookahead(layers, choice.depth, demands) if choice.foresight == "lookahead" else None
-    found = forecast or lookahead or replayable_foresight(choice, sizes)
-    return found if found is None or not choice.shuffled else Shuffled(found, sizes)
-
-
 def offload_of(
     choice: Offloading,
     slots: int,
@@ -170,6 +142,7 @@ def offload_of(
     far = None if side is None else ColdExperts(side, layers[0], forms[HIGH], ledger)
     names = [layer.name for layer in layers]
     arrange = arrangement_of(choice, planner.capacities[HIGH], layers[0], forms, ledger)
-    foresight = foresight_of(choice, layers, demands, forecast)
+    lookahead = Lookahead(layers, choice.depth, demands) if choice.foresight == "lookahead" else None
+    foresight = foresight_of(choice, [layer.weights.num_experts for layer in layers], forecast or lookahead)
     decisions = OffloadingDecisions(planner, demands, foresight, arrange, None if far is None else far.chosen)
     return Offload(names, decisions, forms, ledger, far, memory, choice.preload)

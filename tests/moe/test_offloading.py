@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from moeprof.moe.layer import MoELayer
-from moeprof.moe.offloading import Arrangement, Lookahead
+from moeprof.moe.offloading import Lookahead
 from moeprof.policies.offloading.demands import in_high
-from moeprof.policies.offloading.planner import HIGH, SKIP, Demand
+from moeprof.policies.offloading.planner import Demand
 from moeprof.records.recipe.files import load_recipe
 
 
@@ -33,10 +33,3 @@ def test_the_last_layer_foresees_nothing_and_a_depth_ends_the_lookahead() -> Non
     with torch.no_grad():
         assert list(Lookahead(layers, 1, in_high).hints(2, [], torch.ones(1, 128))) == []
         assert [target for target, _ in Lookahead(layers, 1, in_high).hints(0, [], torch.ones(1, 128))] == [1]
-
-
-def test_resident_experts_come_first_and_of_the_others_those_with_the_most_rows() -> None:
-    arrange = Arrangement("johnson", 4, {HIGH: 100.0, "int4": 30.0}, call_ns=10, row_ns=1)
-    demands = [Demand(0), Demand(1), Demand(2), Demand(3), Demand(4, SKIP)]
-    order = arrange(demands, [True, False, True, True, True], [1, 9, 5, 3, 2])
-    assert [one.expert for one in order] == [4, 1, 2, 3, 0]

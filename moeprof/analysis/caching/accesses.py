@@ -74,6 +74,46 @@ class AccessStream:
         return Accesses(blocks_N[keep_N], self.batch_N[keep_N], self.cell_N[keep_N], self.layer_N[keep_N])
 
 
+@dataclass(frozen=True, eq=False)
+class TraceRows:
+    """The rows of several traces one after another, with the time of the batch that each is of."""
+
+    traces: Sequence[RoutingTrace]
+    phases: Sequence[str]
+    domains: Sequence[str]
+    layer_R: Counts
+    """The index of the layer; `phase_R` and `domain_R` are indices too."""
+    phase_R: Counts
+    domain_R: Counts
+    time_R: Counts
+
+    def column(self, name: str) -> Counts:
+        """A column of whole numbers, (R,)."""
+        return np.concatenate([trace.column(name).astype(np.int64) for trace in self.traces])
+
+    @property
+    def num_experts(self) -> int:
+        """Experts of a layer."""
+        return self.traces[0].header.num_experts
+
+
+def trace_rows(
+    traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str], *, as_logged: bool, shared_steps: bool
+) -> TraceRows:
+    """The rows of one or more phases; arguments as in `stream_of`."""
+    phases = list(traces)
+    parts = [(index, trace) for index, phase in enumerate(phases) for trace in traces[phase]]
+    layer_R, _ = renamed([trace.codes("layer") for _, trace in parts], layers)
+    domain_R, domains = renamed([trace.codes("domain") for _, trace in parts])
+    phase_R = np.concatenate([np.full(len(trace), index) for index, trace in parts])
+    step_R, sequence_R = (
+        np.concatenate([trace.column(name).astype(np.int64) for _, trace in parts]) for name in ("step", "sequence")
+    )
+    prefill_R = phase_R == phases.index(PREFILL) if as_logged and PREFILL in phases else np.zeros(len(phase_R), bool)
+    time_R = times(step_R, phase_R, prefill_R, sequence_R, shared=as_logged or shared_steps)
+    return TraceRows([trace for _, trace in parts], phases, domains, layer_R, phase_R, domain_R, time_R)
+
+
 def stream_of(
     traces: Mapping[str, Sequence[RoutingTrace]], layers: Sequence[str], *, as_logged: bool, shared_steps: bool = False
 ) -> AccessStream:
@@ -82,18 +122,11 @@ def stream_of(
     `layers` are in the order of execution. In a log, or if the phases share their steps, these say in which order they ran; in other
     traces one phase follows the other.
     """
-    phases = list(traces)
-    parts = [(index, trace) for index, phase in enumerate(phases) for trace in traces[phase]]
-    layer_R, _ = renamed([trace.codes("layer") for _, trace in parts], layers)
-    domain_R, domains = renamed([trace.codes("domain") for _, trace in parts])
-    phase_R = np.concatenate([np.full(len(trace), index) for index, trace in parts])
-    step_R, expert_R, sequence_R, dropped_R = (
-        np.concatenate([trace.column(name).astype(np.int64) for _, trace in parts])
-        for name in ("step", "expert", "sequence", "dropped")
-    )
-    prefill_R = phase_R == phases.index(PREFILL) if as_logged and PREFILL in phases else np.zeros(len(phase_R), bool)
-    time_R = times(step_R, phase_R, prefill_R, sequence_R, shared=as_logged or shared_steps)
-    num_experts = parts[0][1].header.num_experts
+    rows = trace_rows(traces, layers, as_logged=as_logged, shared_steps=shared_steps)
+    layer_R, domain_R, phase_R, time_R = rows.layer_R, rows.domain_R, rows.phase_R, rows.time_R
+    expert_R, dropped_R = rows.column("expert"), rows.column("dropped")
+    phases, domains = rows.phases, rows.domains
+    num_experts = rows.num_experts
     batch_R = time_R * len(layers) + layer_R
     read = np.flatnonzero(dropped_R == 0) if as_logged else np.arange(len(batch_R))
     kept = read[last_uses((batch_R * num_experts + expert_R)[read])]

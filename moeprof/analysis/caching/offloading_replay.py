@@ -4,26 +4,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from moeprof.analysis.caching.accesses import AccessStream
 from moeprof.analysis.caching.miss_counts import hits
 from moeprof.analysis.caching.routed_steps import RoutedStep
-from moeprof.policies.offloading.decisions import LOADS, Arrange, OffloadingDecisions, planner_of
+from moeprof.policies.offloading.decisions import LOADS, Arrangement, OffloadingDecisions, planner_of
 from moeprof.policies.offloading.demands import demands_of
-from moeprof.policies.offloading.foresight import Shuffled, replayable_foresight
-from moeprof.policies.offloading.order import LoadOrder, ordered
-from moeprof.policies.offloading.planner import HIGH, Demand
+from moeprof.policies.offloading.foresight import foresight_of
+from moeprof.policies.offloading.planner import HIGH
 from moeprof.records.arrays import Flags
+from moeprof.records.recipe.model import stack_of
 from moeprof.records.recipe.offloading import Offloading
+
+if TYPE_CHECKING:
+    from moeprof.policies.offloading.order import LoadOrder
 
 UnitBytes = Mapping[str, int]
 """Bytes of an expert by precision."""
 
 LONGER = 1e9
-"""Time of a load over that of a row, which makes every load longer than any computation."""
+"""Time of a load over that of a row: without times, a load is taken to be longer than any computation."""
 
 EventKind = tuple[str, str, str, str, str]
 """Phase, domain, layer, precision, and name of events that are counted together."""
@@ -43,20 +46,7 @@ class ReplayedModel:
     def stacks(self) -> list[list[int]]:
         """The places of the layers of each stack, such as an encoder, which has slots of its own."""
         places = range(len(self.layers))
-        return [list(stack) for _, stack in groupby(places, key=lambda place: self.layers[place].rpartition(".")[0])]
-
-
-@dataclass(frozen=True)
-class MostRowsFirst:
-    """InfMoE without times: a load is taken to be longer than any computation, so that Johnson's rule is about rows only."""
-
-    order: LoadOrder
-    slots: int
-
-    def __call__(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> list[Demand]:
-        """Resident experts first, the others in the order of the rule."""
-        load_J = LONGER * np.array(loads, float)
-        return [demands[job] for job in ordered(load_J, np.array(rows, float), self.slots, self.order)]
+        return [list(stack) for _, stack in groupby(places, key=lambda place: stack_of(self.layers[place]))]
 
 
 def replayed_events(
@@ -93,13 +83,11 @@ def decisions_of(model: ReplayedModel, choice: Offloading, unit_bytes: Sequence[
     """The decisions of a system for one stack, from empty slots, without what needs a model."""
     planner = planner_of(choice, model.slots, unit_bytes, model.num_experts)
     sizes = [model.num_experts] * len(unit_bytes)
-    foresight = replayable_foresight(choice, sizes)
-    if foresight is not None and choice.shuffled:
-        foresight = Shuffled(foresight, sizes)
-    arrange: Arrange | None = None
+    arrange = None
     if choice.order != "index":
-        arrange = MostRowsFirst(choice.order, planner.capacities[HIGH])  # type: ignore[arg-type]
-    return OffloadingDecisions(planner, demands_of(choice), foresight, arrange)
+        load_ns = dict.fromkeys(planner.precisions, LONGER)
+        arrange = Arrangement(cast("LoadOrder", choice.order), planner.capacities[HIGH], load_ns, call_ns=0, row_ns=1)
+    return OffloadingDecisions(planner, demands_of(choice), foresight_of(choice, sizes), arrange)
 
 
 def buffered_events(

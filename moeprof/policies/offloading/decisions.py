@@ -13,6 +13,7 @@ import numpy as np
 
 from moeprof.policies.offloading.demands import Demands
 from moeprof.policies.offloading.foresight import Foresight
+from moeprof.policies.offloading.order import LoadOrder, ordered
 from moeprof.policies.offloading.planner import HIGH, Demand, Planner, Transfer, Use
 from moeprof.policies.offloading.priority import Atu, ExpertUnit, Fifo, Lru, PriorityWeights, Replacement, WeightedPriority
 from moeprof.records.arrays import Floats, Ints
@@ -156,6 +157,25 @@ class OffloadingDecisions:
             if transfers:
                 return transfers
         return []
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """InfMoE: the order in which a step's experts are loaded and computed, by their estimated times."""
+
+    order: LoadOrder
+    slots: int
+    load_ns: Mapping[str, float]
+    """Time to load an expert, by precision."""
+    call_ns: float
+    """Time to compute an expert, without its rows."""
+    row_ns: float
+
+    def __call__(self, demands: Sequence[Demand], loads: Sequence[bool], rows: Sequence[int]) -> list[Demand]:
+        """Resident and skipped experts take no time to load."""
+        load_J = np.array([self.load_ns.get(one.precision, 0) * loaded for one, loaded in zip(demands, loads, strict=True)])
+        compute_J = self.call_ns + self.row_ns * np.array(rows, float)
+        return [demands[job] for job in ordered(load_J, compute_J, self.slots, self.order)]
 
 
 def planner_of(choice: Offloading, slots: int, entry_bytes: Sequence[Mapping[str, int]], most: int) -> Planner:

@@ -27,14 +27,18 @@ class Foresight(Protocol):
         ...
 
 
-def replayable_foresight(choice: Offloading, sizes: Sequence[int]) -> Foresight | None:
-    """The prediction of a system from the routing alone, for layers of so many experts; None if it makes none or needs a model."""
+def foresight_of(choice: Offloading, sizes: Sequence[int], of_model: Foresight | None = None) -> Foresight | None:
+    """The prediction of a system for layers of so many experts: that of a model if it is given, otherwise from the routing alone.
+
+    None if the system makes no prediction, or makes one that needs a model.
+    """
     kinds: dict[str, Callable[[], Foresight]] = {
         "last-step": lambda: LastStep(len(sizes), choice.depth),
         "most-used": lambda: MostUsed(len(sizes), choice.depth),
         "layers": lambda: WholeLayers(len(sizes), choice.depth, sizes, (HIGH, *choice.low)[-1]),
     }
-    return kinds[choice.foresight]() if choice.foresight in kinds else None
+    found = of_model or (kinds[choice.foresight]() if choice.foresight in kinds else None)
+    return Shuffled(found, sizes) if found is not None and choice.shuffled else found
 
 
 def following(layer: int, num_layers: int, depth: int) -> Iterator[int]:

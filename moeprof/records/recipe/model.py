@@ -107,6 +107,11 @@ class ModelSection(Section):
         return BYTES_PER_ELEMENT[self.dtype]
 
 
+def stack_of(layer: str) -> str:
+    """The stack of a layer by its name: `dec` of `dec.3`."""
+    return layer.rpartition(".")[0]
+
+
 def moe_layers(prefix: str, num_layers: int, every: int) -> list[str]:
     """Names of the MoE layers of a stack: layer i is one if (i + 1) % every == 0, as in fairseq."""
     return [f"{prefix}{index}" for index in range(every - 1, num_layers, every)]

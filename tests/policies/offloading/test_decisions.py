@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from moeprof.policies.offloading.decisions import OffloadingDecisions, capacities, planner_of
+from moeprof.policies.offloading.decisions import Arrangement, OffloadingDecisions, capacities, planner_of
 from moeprof.policies.offloading.demands import demands_of
 from moeprof.policies.offloading.foresight import LastStep
-from moeprof.policies.offloading.planner import HIGH
+from moeprof.policies.offloading.planner import HIGH, SKIP, Demand
 from moeprof.records.errors import UsageError
 from moeprof.records.recipe.offloading import parsed
 
@@ -78,3 +78,10 @@ def test_a_cleared_system_decides_as_a_new_one(text: str) -> None:
     system.clear()
     for layer, experts in ((0, (1, 2)), (1, (0, 3)), (0, (2, 3)), (1, (0, 1))):
         assert events(system, layer, *experts) == events(fresh, layer, *experts)
+
+
+def test_resident_experts_come_first_and_of_the_others_those_with_the_most_rows() -> None:
+    arrange = Arrangement("johnson", 4, {HIGH: 100.0, "int4": 30.0}, call_ns=10, row_ns=1)
+    demands = [Demand(0), Demand(1), Demand(2), Demand(3), Demand(4, SKIP)]
+    order = arrange(demands, [True, False, True, True, True], [1, 9, 5, 3, 2])
+    assert [one.expert for one in order] == [4, 1, 2, 3, 0]
