@@ -10,12 +10,9 @@ from moeprof.optimizations.optimization import Settings
 from moeprof.records.errors import UsageError
 from moeprof.records.name import MAX_LENGTH, valid_name
 from moeprof.records.recipe.model import HuggingFaceSection
-from moeprof.records.recipe.offloading import PRESETS, Offloading, parsed
+from moeprof.records.recipe.offloading import PAPER, PRESETS, Offloading, system_of
 from moeprof.records.recipe.recipe import Recipe
 from moeprof.records.recipe.variant import OWN, STATIC, Variant
-
-PAPER = "paper"
-"""Expert buffering as its paper describes it (arXiv 2303.06182): a store of its own, with the options of --expert-buffering."""
 
 NAMES = (PAPER, *PRESETS)
 
@@ -44,9 +41,9 @@ def preset_variants(texts: Sequence[str], settings: Settings, recipe: Recipe) ->
 
 def preset_variant(text: str, resident: Variant, settings: Settings, recipe: Recipe) -> Variant:
     """The variant of one preset, `NAME` or `NAME:KEY=VALUE,...`."""
-    if text == PAPER:
+    choice, buffered = system_of(text), str(settings["buffer"])
+    if choice is None:
         return EXPERT_BUFFERING.apply(resident, settings, recipe)
-    choice, buffered = parsed(text), str(settings["buffer"])
     if choice.cold and isinstance(recipe.model, HuggingFaceSection):
         what = f"preset {text}: a second process computes experts of moeprof's own models only"
         raise UsageError(what, "Leave it out, or choose a recipe such as lm-tiny.")

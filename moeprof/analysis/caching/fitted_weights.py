@@ -6,6 +6,7 @@ the best mix is worth is then counted with the decisions of a running model.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ def fitted_choice(
     found = fit_weights(requests_of_steps(choice, early, stack[0], model.num_experts), pools).weights
     fitted = replace(choice, weights=(found.lru, found.lfu, found.lhu, found.fld))
 
+    @cache
     def held_out(weights: tuple[float, ...]) -> int:
         """Bytes on demand in the other half, in slots that the first half filled."""
         rows = replayed_events(model, replace(choice, weights=weights), steps, unit_bytes, counted_from=middle)

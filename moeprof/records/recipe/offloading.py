@@ -182,6 +182,15 @@ PRESETS: dict[str, Offloading] = {
 """The systems by name, with the constants that their papers give; `on-demand` is what they are compared with."""
 
 
+PAPER = "paper"
+"""Expert buffering as its paper describes it (arXiv 2303.06182): beside the presets, with a store and an eviction policy of its own."""
+
+
+def system_of(text: str) -> Offloading | None:
+    """A preset as `parsed` reads it; None for `paper`."""
+    return None if text == PAPER else parsed(text)
+
+
 def parsed(text: str) -> Offloading:
     """A preset, `NAME` or `NAME:KEY=VALUE,...`; UsageError if it is not known or a value is not possible."""
     name, _, settings = text.partition(":")

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from moeprof.analysis.run_metrics import RunMetrics
-from moeprof.records.recipe.offloading import PRESETS, parsed
+from moeprof.records.recipe.offloading import system_of
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import cell, duration, percent, times
 from moeprof.reporters.documents.document import Block, Heading, Table
 from moeprof.reporters.documents.replay import PHASE_TITLES, format_rate
-from moeprof.reporters.sections.offloading import hits, loaded, share
+from moeprof.reporters.sections.offloading import decode_first, hits, loaded, share
 
 BASE = "on-demand"
 """The system that the bytes of the others are compared with, if it is replayed; otherwise the first one."""
@@ -28,7 +28,7 @@ def summary(metrics: RunMetrics) -> list[str]:
 
 def phases_of(metrics: RunMetrics) -> list[str]:
     """Phases in which any system used an expert, decode first."""
-    return sorted(metrics.phases, key=lambda phase: phase != "decode")
+    return decode_first(metrics.phases)
 
 
 def body(metrics: RunMetrics) -> Iterator[Block]:
@@ -81,7 +81,8 @@ def systems_in(metrics: RunMetrics, phase: str) -> list[str]:
 
 def lossless(system: str) -> bool:
     """Whether a system loads every expert at the model's own precision."""
-    return system.partition(":")[0] not in PRESETS or parsed(system).lossless
+    choice = system_of(system)
+    return choice is None or choice.lossless
 
 
 def base_of(systems: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from moeprof.records.regions import OTHER, REGIONS
 from moeprof.reporters.cells import duration, percent
 from moeprof.reporters.documents.document import Stacked
 from moeprof.reporters.sections.caches import size_name
+from moeprof.reporters.sections.offloading import decode_first
 from moeprof.reporters.sections.speed import region_time
 from moeprof.reporters.shading import letters
 
@@ -105,7 +106,7 @@ def access_bar(results: RunMetrics) -> Iterator[Stacked]:
 def use_bars(metrics: RunMetrics) -> Iterator[Stacked]:
     """What becomes of the uses of experts under every replayed offloading system, a bar per phase, decode first."""
     parts = ["hit", "loaded", "loaded in low precision", "skipped"]
-    for phase in sorted(metrics.phases, key=lambda phase: phase != "decode"):
+    for phase in decode_first(metrics.phases):
         bars = {}
         for system in metrics.distinct("variant", "unit_uses", phase=phase):
             here = metrics.at(phase=phase, variant=system)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from moeprof.analysis.model_size import entry_sizes, experts_of
 from moeprof.analysis.run_metrics import RunMetrics
 from moeprof.records.precision import PRECISIONS
+from moeprof.records.recipe.offloading import PAPER
+from moeprof.records.run.replay import DECODE
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import MISSING, cell, duration, percent, rate
@@ -16,6 +18,11 @@ MASSES = (("ug", 1e6), ("mg", 1e3), ("g", 1.0), ("kg", 1e-3))
 """Units of mass with their number per gram, the smallest first."""
 
 
+def decode_first(phases: Sequence[str]) -> list[str]:
+    """The phases of a replay, that of decoding first, because systems are judged by it."""
+    return sorted(phases, key=lambda phase: phase != DECODE)
+
+
 def systems_of(run: Run) -> list[str]:
     """Labels of the variants that keep experts outside fast memory, if one of them is an offloading system; otherwise none."""
     variants = run.record.variants_by_label
@@ -25,7 +32,7 @@ def systems_of(run: Run) -> list[str]:
 def system_name(run: Run, label: str) -> str:
     """What a user calls a system: its preset with changed settings; `paper` for expert buffering, `resident` for none."""
     variant = run.record.variants_by_label[label]
-    return variant.store if variant.system else "paper" if variant.in_slots else "resident"
+    return variant.store if variant.system else PAPER if variant.in_slots else "resident"
 
 
 def offloading_blocks(run: Run, metrics: RunMetrics, phase: str) -> Iterator[Block]:

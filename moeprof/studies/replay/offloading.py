@@ -18,7 +18,7 @@ from moeprof.policies.offloading.planner import HIGH
 from moeprof.records.errors import UsageError
 from moeprof.records.precision import PRECISIONS
 from moeprof.records.recipe.model import ModelSection
-from moeprof.records.recipe.offloading import Offloading, parsed
+from moeprof.records.recipe.offloading import Offloading, system_of
 from moeprof.records.run.raw_tables import UNIT_EVENTS
 from moeprof.records.run.replay import OffloadingRequest, PhaseChoice
 from moeprof.records.run.run import Run, RunRecord
@@ -27,9 +27,6 @@ from moeprof.records.system.files import PAGE
 from moeprof.records.units import format_bytes
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.source import ReplaySource
-
-PAPER = "paper"
-"""Expert buffering (arXiv 2303.06182), with its eviction policy."""
 
 UNKNOWN_BITS = 16
 """Of a weight, if the model that was recorded is not known."""
@@ -58,7 +55,7 @@ def replay_offloading(
     """The finished run in `out`; UsageError if a system cannot be replayed, or an option does not fit the trace."""
     shown = progress or Silent()
     request = resolved(source, options)
-    choices = {text: None if text == PAPER else parsed(text) for text in request.systems}
+    choices = {text: system_of(text) for text in request.systems}
     steps = steps_of(source)
     check(source, choices, steps)
     times = {phase: {step.time for step in steps if step.phase == phase} for phase in source.selection.traces}
