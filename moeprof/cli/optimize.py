@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from moeprof.cli.options import resolved_recipes, run_options
+from moeprof.cli.options import named_systems, resolved_recipes, run_options
 from moeprof.cli.output import run_format
 from moeprof.cli.running import run_all
 from moeprof.optimizations.optimization import Option
@@ -109,7 +109,7 @@ def command(
     }
     resolved = resolved_recipes(recipes, **options)
 
-    systems = [*filter(None, (presets or "").split(",")), *changed]
+    systems = named_systems(presets, changed)
     if systems and (chosen or everything or against):
         raise UsageError("--presets: cannot be combined with other optimizations or --against", "Run them one after another.")
     if predictor and not systems:

@@ -1,7 +1,7 @@
 """The options that all commands that run recipes share."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,3 +173,8 @@ def with_options(
 def absolute(path: str) -> str:
     """The path from the root, links kept."""
     return str(Path(path).absolute())
+
+
+def named_systems(presets: str | None, changed: Sequence[str]) -> list[str]:
+    """The offloading systems of `--presets` and every `--preset`."""
+    return [*filter(None, (presets or "").split(",")), *changed]

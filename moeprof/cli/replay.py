@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from moeprof.cli.options import full_option
+from moeprof.cli.options import full_option, named_systems
 from moeprof.cli.trace_options import import_options, trace_options
 from moeprof.records.errors import UsageError
 from moeprof.records.limits import MAX_EXPERTS, MAX_RANKS, MAX_SIZE
@@ -198,7 +198,7 @@ def command(
     counts. Without either, or with both, both are replayed, and DIR holds two runs: caches and placements. --presets compares what
     offloading systems would load. Times are modelled from link bandwidths, not measured.
     """
-    given["systems"] = [*filter(None, (given["presets"] or "").split(",")), *given["changed"]]
+    given["systems"] = named_systems(given["presets"], given["changed"])
     if given["systems"] and (cache or balance):
         raise UsageError("--presets: cannot be combined with --cache or --balance", "Run them one after another.")
     if cache != balance or given["systems"]:

@@ -11,12 +11,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from moeprof.analysis.run_metrics import RunMetrics, of_replay
 from moeprof.records.marks import MarkedText, marked_numbers, pieces, unmarked
 from moeprof.records.metrics.number import RecordedNumber, as_json
 from moeprof.records.run.run import Run
 from moeprof.reporters.cells import CellText
 from moeprof.reporters.documents.document import Heading
+from moeprof.reporters.documents.report import metrics_of
 from moeprof.reporters.page.blocks import PageBlock
 from moeprof.reporters.page.data_table import data_table
 from moeprof.reporters.page.encoding import encoded, script_json
@@ -85,11 +85,6 @@ def parts_of(runs: Sequence[Run]) -> Iterator[PagePart]:
         ]
         if found:
             yield PagePart(section.name, section.title, section.folded, found)
-
-
-def metrics_of(run: Run) -> RunMetrics:
-    """The numbers of a run; those of a replay are at the variant that was replayed."""
-    return of_replay(run) if run.record.replay or run.record.balance else RunMetrics.of(run)
 
 
 def page(title: str, runs: Sequence[Run], parts: Sequence[PagePart]) -> str:
