@@ -28,7 +28,7 @@ Parsed = TypeVar("Parsed")
 
 OWN = {
     "cache": ("policies", "slots", "budget", "access", "overlap", "devices"),
-    "presets": ("presets", "changed", "slots"),
+    "presets": ("presets", "changed", "slots", "weight_bits"),
     "balance": (
         "devices",
         "balancers",
@@ -62,6 +62,12 @@ OWN = {
     multiple=True,
     metavar="NAME:KEY=VALUE,...",
     help="Add an offloading system with other settings, such as hobbit:t1=0.5; repeatable.",
+)
+@click.option(
+    "--weight-bits",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="With --presets: bits of a weight at the model's own precision.  [default: those of the run; for other traces 16 is assumed]",
 )
 @click.option("--policy", "policies", metavar="NAME,...", help="Eviction policies to replay.  [default: all]")
 @click.option(
@@ -317,6 +323,7 @@ def prepare_systems(trace: Path, given: dict[str, Any], content: "Content") -> P
         slots=slots[0] if slots else None,
         phase=given["phase"],
         bandwidth=one("--bandwidth", given["bandwidth"], parse_bandwidth),
+        weight_bits=given["weight_bits"],
     )
     size = optional("--expert-bytes", given["expert_bytes"], parse_bytes)
     source = read_source(trace, options.phase, given["variant"], size, import_options(given), content)

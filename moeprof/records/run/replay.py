@@ -145,6 +145,8 @@ class OffloadingRequest(Strict):
     """Bandwidth at which experts are loaded, bytes per second."""
     weight_bits: Positive = 16
     """Of a weight at the model's own precision, which sizes in low precision follow from."""
+    weight_bits_known: bool = True
+    """Whether the run that recorded the trace, or the user, states them; otherwise they are assumed."""
     steps: dict[str, Positive] = {}
     """Steps of every replayed phase."""
 

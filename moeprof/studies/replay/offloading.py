@@ -28,8 +28,8 @@ from moeprof.records.units import format_bytes
 from moeprof.studies.progress import Progress, Silent
 from moeprof.studies.replay.source import ReplaySource
 
-UNKNOWN_BITS = 16
-"""Of a weight, if the model that was recorded is not known."""
+ASSUMED_BITS = 16
+"""Of a weight, if neither the model that was recorded nor the user says."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class OffloadingOptions:
     """Default: a quarter of the experts of a layer."""
     phase: PhaseChoice = "all"
     bandwidth: int = 12 * 10**9
+    weight_bits: int | None = None
+    """Default: those of the recorded model."""
 
 
 def replay_offloading(
@@ -57,7 +59,7 @@ def replay_offloading(
     request = resolved(source, options)
     choices = {text: system_of(text) for text in request.systems}
     steps = steps_of(source)
-    check(source, choices, steps)
+    check(source, choices, steps, request.weight_bits)
     times = {phase: {step.time for step in steps if step.phase == phase} for phase in source.selection.traces}
     request = request.model_copy(update={"steps": {phase: len(found) for phase, found in times.items()}})
     notes = [*source.notes, *(note for text, choice in choices.items() if choice for note in remarks(text, choice, request))]
@@ -83,6 +85,7 @@ def resolved(source: ReplaySource, options: OffloadingOptions) -> OffloadingRequ
             f"--presets: {trace.path} was recorded on several ranks, and an offloading system runs on one",
             "Give the file of one rank in its routing/ folder.",
         )
+    own_bits = 8 * run.record.ran.model.bytes_per_element if run else 0
     slots = max(trace.num_experts // 4, 1) if options.slots is None else options.slots
     if not 1 <= slots <= trace.num_experts:
         raise UsageError(f"--slots {slots}: a layer has {trace.num_experts} experts", f"Give 1 to {trace.num_experts}.")
@@ -92,11 +95,12 @@ def resolved(source: ReplaySource, options: OffloadingOptions) -> OffloadingRequ
         slots=slots,
         phase=options.phase,
         bandwidth=options.bandwidth,
-        weight_bits=8 * run.record.ran.model.bytes_per_element if run else UNKNOWN_BITS,
+        weight_bits=options.weight_bits or own_bits or ASSUMED_BITS,
+        weight_bits_known=bool(options.weight_bits or own_bits),
     )
 
 
-def check(source: ReplaySource, choices: dict[str, Offloading | None], steps: Sequence[RoutedStep]) -> None:
+def check(source: ReplaySource, choices: dict[str, Offloading | None], steps: Sequence[RoutedStep], weight_bits: int) -> None:
     """UsageError if a system needs what the trace does not have."""
     measured = "Leave it out, or run the model: moeprof optimize --presets."
     weighed = all(isfinite(step.weights_TK.sum()) for step in steps)
@@ -108,6 +112,9 @@ def check(source: ReplaySource, choices: dict[str, Offloading | None], steps: Se
             raise UsageError(what, measured)
         if choice.foresight == "predictor":
             raise UsageError(f"preset {text}: its predictor reads embeddings of tokens, which a trace does not have", measured)
+        if wide := [name for name in choice.low if PRECISIONS[name].bits_per_weight >= weight_bits]:
+            what = f"preset {text}: {wide[0]} takes {PRECISIONS[wide[0]].bits_per_weight:g} bits per weight, and the model {weight_bits}"
+            raise UsageError(what, "Use a lower precision, such as low=int2, or correct --weight-bits.")
         if choice.weighs and not weighed:
             what = f"preset {text}: it decides by the weights of experts, and {source.trace.path} lacks weights"
             raise UsageError(what, "Give a trace with weights, or leave the preset out.")

@@ -129,6 +129,21 @@ def test_a_rule_that_skips_and_packs_says_what_a_trace_cannot(tmp_path: Path) ->
     assert rows["hobbit", "skipped_uses", ""] == 0
 
 
+def test_bits_of_a_weight_are_stated_or_doubted_and_must_exceed_those_of_packed_ones(tmp_path: Path) -> None:
+    trace = log(tmp_path / "log.route.csv", *[(step % 8, (step + 3) % 8) for step in range(40)])
+    source = read_source(trace, expert_bytes=2**20)
+    stated = replay_offloading(source, OffloadingOptions(["hobbit"], 4, weight_bits=8), tmp_path / "stated")
+    doubted = replay_offloading(source, OffloadingOptions(["on-demand", "hobbit"], 4), tmp_path / "doubted")
+    rows = {(row.key.metric, row.key.category): row.value for row in stated.rows}
+    assert rows["demand_bytes", "int4"] % int(2**20 * 4.5 / 8) == 0 < rows["demand_bytes", "int4"]
+    assert answer_to(stated).light.reasons == []
+    assert (
+        answer_to(doubted).light.reasons[0].startswith("The trace does not state how many bits a weight has: bytes of hobbit")
+    )
+    with pytest.raises(UsageError, match=r"preset hobbit: int4 takes 4\.5 bits per weight, and the model 4"):
+        replay_offloading(source, OffloadingOptions(["hobbit"], 4, weight_bits=4), tmp_path / "narrow")
+
+
 def test_fitted_weights_are_judged_on_the_half_that_they_were_not_fitted_on(tmp_path: Path) -> None:
     """Expert 0 in every second step, others in turn: frequency keeps it, recency does not."""
     steps = [(0, 1) if step % 2 else (2 + step // 2 % 6, 1 + step % 5 + 1) for step in range(60)]

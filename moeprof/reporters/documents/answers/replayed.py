@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from moeprof.analysis.run_metrics import RunMetrics
+from moeprof.records.recipe.offloading import system_of
 from moeprof.records.run.run import Run
 from moeprof.records.units import format_bytes
 from moeprof.reporters.cells import duration, percent
@@ -15,7 +16,8 @@ from moeprof.reporters.sections.offloading import hits
 def answer(run: Run, metrics: RunMetrics) -> RunAnswer:
     """The system that loads least in the first phase, which is decode if the trace has it; a number per system."""
     phases = phases_of(metrics)
-    light = light_of(run, doubts=[f"{note}." for note in run.record.notes if note.startswith("premise not met")])
+    unmet = [f"{note}." for note in run.record.notes if note.startswith("premise not met")]
+    light = light_of(run, doubts=[*assumed_bits(run), *unmet])
     if not phases:
         return RunAnswer("No system used an expert.", [], light, [])
     sentences = list(least_line(metrics, phases[0]))
@@ -27,6 +29,17 @@ def answer(run: Run, metrics: RunMetrics) -> RunAnswer:
         list(changes(metrics, phases[0])),
         compares=True,
     )
+
+
+def assumed_bits(run: Run) -> Iterator[str]:
+    """That the sizes of packed experts rest on an assumption, if they do."""
+    request = run.record.offloaded
+    packed = [system for system in request.systems if (choice := system_of(system)) is not None and choice.low]
+    if packed and not request.weight_bits_known:
+        yield (
+            f"The trace does not state how many bits a weight has: bytes of {', '.join(packed)} are those of {request.weight_bits} bits. "
+            "State them with --weight-bits."
+        )
 
 
 def numbers_of(metrics: RunMetrics, phase: str) -> Iterator[KeyNumber]:
